@@ -1,0 +1,337 @@
+"""The walker: seeds the stream axis, applies rules in topological order, attaches nodes to refusals.
+
+Pure and total: nothing is built here, every node gets a fact, and every root cause of a refusal is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx import borders, fold, sizes
+from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse
+from pulsify_onnx.extent import TIME, Length
+from pulsify_onnx.facts import Blocked, Const, Fact, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.node import Node, since_version
+from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
+from pulsify_onnx.rules import lookup
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE
+from pulsify_onnx.shapes import infer
+from pulsify_onnx.source import Source
+from pulsify_onnx.windows import RateMismatch, solid
+
+RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+
+def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
+    """The plan of a model whose stream inputs run along `axes`; refusals are in its ``blockers``.
+
+    Rates of the inputs come from the graph: where two streams meet at different rates, their inputs run at these
+    rates, and the analysis starts again with that knowledge.
+    """
+    rates = {name: Fraction(1) for name in axes}
+    settled: set[frozenset[str]] = set()
+    while True:
+        low = min(rates.values(), default=Fraction(1))
+        walker = _Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled)
+        try:
+            return walker.plan()
+        except RateMismatch as meeting:
+            settled.add(frozenset((meeting.a.source, meeting.b.source)))
+            group = walker.groups[meeting.b.source]
+            for name in group:
+                rates[name] *= meeting.a.rate / meeting.b.rate
+
+
+@dataclass
+class _Walker:
+    source: Source
+    axes: Mapping[str, int]
+    rates: Mapping[str, Fraction]
+    options: Options
+    settled: set[frozenset[str]]
+    facts: dict[str, Fact] = field(default_factory=dict)
+    wires: dict[str, Fact] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    blockers: list[Blocker] = field(default_factory=list)
+    values: dict[str, Const] = field(default_factory=dict)
+    groups: dict[str, set[str]] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        graph = self.source.model.graph
+        for value in self.source.inputs:
+            self._input(value)
+        for name, value in graph.initializers.items():
+            self._initializer(name, value)
+        for node in graph:
+            self._visit(node)
+        self._outputs()
+        streams = [f for f in self.wires.values() if isinstance(f, Stream)]
+        multiple = math.lcm(*(f.rate.denominator for f in streams)) if streams else 1
+        return Plan(tuple(v.name or "" for v in self.source.inputs), tuple(v.name or "" for v in graph.outputs), self.facts,
+                    self.wires, tuple(self.steps), tuple(self.blockers), multiple, self.options)
+
+    def _input(self, value: ir.Value) -> None:
+        name = value.name or ""
+        if value.shape is None or value.dtype is None:
+            self.facts[name] = Static(name, value.dtype or ir.DataType.FLOAT, ())
+            if name in self.axes:
+                self._block(name, "input", Refusal("its shape is not known", hint="export it with a shape"))
+            return
+        shape: list[Length] = []
+        for k, d in enumerate(value.shape):
+            if isinstance(d, int):
+                shape.append(Length.of(d))
+            else:
+                shape.append(Length.symbol(f"{d.value}" if d.value else f"{name}.{k}"))
+        if name in self.axes:
+            rate = self.rates[name]
+            shape[self.axes[name]] = Length.symbol(TIME) * rate
+            self.facts[name] = Stream(name, value.dtype, tuple(shape), self.axes[name], rate, source=name)
+            self.groups[name] = {name}
+        else:
+            self.facts[name] = Static(name, value.dtype, tuple(shape))
+        self.wires[name] = self.facts[name]
+
+    def _initializer(self, name: str, value: ir.Value) -> None:
+        tensor = value.const_value
+        if tensor is None:
+            return
+        small = tensor.size <= fold.LIMIT and tensor.dtype != ir.DataType.STRING
+        const = Const(np.asarray(tensor.numpy())) if small else None
+        self.facts[name] = Static(name, tensor.dtype, tuple(Length.of(int(d)) for d in tensor.shape), const)
+        self.wires[name] = self.facts[name]
+
+    def _node(self, node: ir.Node) -> Node:
+        facts = tuple(None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs)
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        opset = self.source.opset if domain == "" else self.source.model.opset_imports.get(domain, 1)
+        since = since_version(node.op_type, opset, domain) or 1
+        return Node(node.name or "", node.op_type, domain, since, opset, tuple(None if v is None else v.name for v in node.inputs),
+                    tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options)
+
+    def _visit(self, raw: ir.Node) -> None:
+        node = self._node(raw)
+        behind = next((f for f in node.facts if isinstance(f, Blocked)), None)
+        try:
+            if behind is not None:
+                self._set(Outcome(tuple(Blocked(o, behind.by) for o in node.outputs)), node)
+            elif node.op_type == "If" and node.domain == "" and self._branch(raw, node):
+                pass
+            else:
+                self._set(self._apply(node), node)
+        except RateMismatch as meeting:
+            a, b = meeting.a.source, meeting.b.source
+            if frozenset((a, b)) in self.settled or not a or not b or b in self.groups.get(a, ()):
+                self._refused(node, meeting)
+            else:
+                raise
+        except Refusal as refusal:
+            self._refused(node, refusal)
+
+    def _refused(self, node: Node, refusal: Refusal) -> None:
+        self._block(node.name, node.op_type, refusal, next((f.wire for f in node.facts if isinstance(f, Stream)), ""))
+        self._set(Outcome(tuple(Blocked(o, node.name) for o in node.outputs)), node)
+
+    def _block(self, name: str, op_type: str, refusal: Refusal, wire: str = "") -> None:
+        self.blockers.append(Blocker(name, op_type, refusal.reason, refusal.hint, wire))
+
+    def _branch(self, raw: ir.Node, node: Node) -> bool:
+        """Walk the branch of an If whose condition is known in place of the node."""
+        condition = node.facts[0]
+        if not isinstance(condition, Static) or condition.value is None:
+            return False
+        branch = raw.attributes["then_branch" if condition.value.array.reshape(-1)[0] else "else_branch"].as_graph()
+        for name, value in branch.initializers.items():
+            self._initializer(name, value)
+        for inner in branch:
+            self._visit(inner)
+        for out, inner_out in zip(node.outputs, branch.outputs):
+            if out:
+                self.facts[out] = self.facts[inner_out.name or ""]
+        return True
+
+    def _apply(self, node: Node) -> Outcome:
+        kinds = {type(f) for f in node.facts if f is not None} | self._captured(node)
+        if node.op_type in ("Shape", "Size") and node.domain == "" or (kinds <= {Static, Sizes} and Sizes in kinds):
+            fact = sizes.evaluate(node)
+            if fact is not None:
+                return Outcome((fact,))
+            if node.op_type in ("Shape", "Size"):
+                refuse("the shape of its input is not known", hint=UNKNOWN_SHAPE)
+        if node.op_type == "Identity" and node.domain == "" and node.facts[0] is not None:
+            return Outcome((node.facts[0],))
+        if kinds <= {Static}:
+            return self._static(node)
+        if Stream in kinds and Prefix in kinds:
+            refuse("it brings a value over the whole stream back to the frames, so the first frame needs the last",
+                   hint="use a running value over the frames so far, or cut the model there")
+        if Prefix in kinds:
+            return self._running(node)
+        outcome = lookup(node)(node)
+        return self._bordered(node, outcome)
+
+    def _captured(self, node: Node) -> set[type]:
+        """Kinds of the outer values that a node's subgraphs read."""
+        found: set[type] = set()
+        for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH:
+                for name in outer_names(attr.as_graph()):
+                    fact = self.facts.get(name)
+                    if fact is not None:
+                        found.add(type(fact))
+        return found
+
+    def _static(self, node: Node) -> Outcome:
+        """Nothing streams: fold what is constant and small, keep the rest as it is."""
+        if node.op_type in RANDOM:
+            refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
+        values = [f.value if isinstance(f, Static) else None for f in node.facts]
+        known = all(v is not None or f is None for v, f in zip(values, node.facts))
+        has_graph = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+        if known and not has_graph and sum(v.array.size for v in values if v is not None) <= fold.LIMIT:
+            found = fold.evaluate(node.op_type, [None if v is None else v.array for v in values], node.attributes,
+                                  opset=node.opset, domain=node.domain, outputs=len(node.outputs))
+            if found is not None and all(v.size <= fold.LIMIT for v in found):
+                return Outcome(tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
+                                     for o, v in zip(node.outputs, found)))
+        return self._untouched(node, lambda o, dtype, shape: Static(o, dtype, shape))
+
+    def _running(self, node: Node) -> Outcome:
+        """Values over the frames so far, and nothing else that moves: the operator runs as it is after every pulse."""
+        exact = all(f.exact for f in node.facts if isinstance(f, Prefix))
+        waits = tuple(dict.fromkeys(w for f in node.facts if isinstance(f, Prefix) for w in f.waits))
+        if node.op_type in RANDOM:
+            refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
+        return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, exact, waits))
+
+    def _untouched(self, node: Node, fact) -> Outcome:  # type: ignore[no-untyped-def]
+        from pulsify_onnx.rules.combine import running_value
+        try:
+            types = infer(node)
+        except Exception as problem:
+            raise Refusal(f"the type of its result is not known ({problem})"[:300], hint=UNKNOWN_SHAPE) from problem
+        inputs = tuple(None if f is None else running_value(f) for f in node.facts)
+        facts, rows = [], []
+        for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, types)):
+            full: Shape = tuple(Length.symbol(f"{wire}.{i}") if d is None else d for i, d in enumerate(shape or ()))
+            facts.append(fact(wire, dtype, full))
+            if wire:
+                rows.append((wire, Op(node.op_type, inputs, node.kept, node.domain, len(node.outputs), k), facts[-1]))
+        made = Step(node.name, node.op_type, tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
+        return Outcome(tuple(facts), (made,))
+
+    def _bordered(self, node: Node, outcome: Outcome) -> Outcome:
+        """Fold the border of every result; where that can't be done, run the rule again on solid inputs."""
+        facts: dict[str, Fact] = {}
+        steps = []
+        for step in outcome.steps:
+            named = []
+            for wire, expr, fact in zip(step.wires, step.exprs, step.facts):
+                if isinstance(fact, Stream) and (fact.lead or fact.trail.terms):
+                    border = borders.fold_border(expr, fact, {**self.wires, **facts}, self._value, self.source.opset)
+                    if border is None:
+                        return self._on_solid(node)
+                    fact = replace(fact, border=border)
+                if isinstance(fact, Stream) and fact.positional and not _movable(step, fact):
+                    fact = replace(fact, positional=False)
+                facts[wire] = fact
+                named.append(fact)
+            steps.append(replace(step, facts=tuple(named)))
+        return Outcome(tuple(facts.get(f.wire, f) if isinstance(f, Stream) and f.wire in facts and _same_view(f, facts[f.wire])
+                             else f for f in outcome.facts), tuple(steps))
+
+    def _on_solid(self, node: Node) -> Outcome:
+        before: list[Step] = []
+        inputs = tuple(solid(f, self.options, before) if isinstance(f, Stream) else f for f in node.facts)
+        outcome = lookup(node)(replace(node, facts=inputs))
+        return self._bordered(replace(node, facts=inputs), Outcome(outcome.facts, (*before, *outcome.steps)))
+
+    def _value(self, wire: str) -> Const | None:
+        fact = self.facts.get(wire)
+        if isinstance(fact, Static) and fact.value is not None:
+            return fact.value
+        if wire not in self.values:
+            array = self.source.constant(wire)
+            if array is None:
+                return None
+            self.values[wire] = Const(array)
+        return self.values[wire]
+
+    def _set(self, outcome: Outcome, node: Node) -> None:
+        for step in outcome.steps:
+            if any(w in self.wires for w in step.wires):
+                continue  # a help step that another reader of the same wire has asked for already
+            self.steps.append(step)
+            self.wires.update(zip(step.wires, step.facts))
+        sources = [f.source for f in node.facts if isinstance(f, Stream) and f.source]
+        for source in sources[1:]:
+            self.groups[sources[0]] |= self.groups[source]
+            for name in self.groups[sources[0]]:
+                self.groups[name] = self.groups[sources[0]]
+        for wire, fact in zip(node.outputs, outcome.facts):
+            if wire:
+                if isinstance(fact, (Static, Sizes)) and fact.wire == wire:
+                    self.wires.setdefault(wire, fact)
+                self.facts[wire] = fact
+
+    def _outputs(self) -> None:
+        """Make every stream that leaves the graph solid."""
+        for value in self.source.model.graph.outputs:
+            name = value.name or ""
+            fact = self.facts.get(name)
+            if fact is None:
+                self._block(name, "output", Refusal("nothing computes it", hint="check the model"))
+            elif isinstance(fact, Sizes):
+                self._block(name, "output", Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length"))
+            elif isinstance(fact, Stream):
+                before: list[Step] = []
+                self.facts[name] = solid(fact, self.options, before)
+                for step in before:
+                    if step.wires[0] not in self.wires:
+                        self.steps.append(step)
+                        self.wires.update(zip(step.wires, step.facts))
+
+
+def _same_view(a: Stream, b: Fact) -> bool:
+    return isinstance(b, Stream) and (a.delay, a.lead, a.trail, a.shape) == (b.delay, b.lead, b.trail, b.shape)
+
+
+def _movable(step: Step, fact: Stream) -> bool:
+    """Whether a positional result can be computed at any delay: it reads whole pulses of its own rate and no state."""
+    plain = all(not isinstance(leaf, Window) or (leaf.mask is None and leaf.frames.extra == 0 and leaf.frames.rate == fact.rate)
+                for leaf in leaves(step))
+    return plain and not step.states
+
+
+def outer_names(graph: ir.Graph) -> set[str]:
+    """Names that a subgraph reads from outside."""
+    own = {v.name for v in graph.inputs} | set(graph.initializers)
+    found: set[str] = set()
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value.name and value.name not in own:
+                found.add(value.name)
+        for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH:
+                found |= outer_names(attr.as_graph()) - {n for n in own if n}
+        own |= {v.name for v in node.outputs}
+    for value in graph.outputs:
+        if value.name and value.name not in own:
+            found.add(value.name)
+    return found
+
+
+def require(plan: Plan) -> Plan:
+    """The plan, if it streams; raises `CannotStream` with all blockers if not."""
+    if plan.blockers:
+        raise CannotStream(plan.blockers)
+    return plan
+
+
+__all__ = ["analyze", "outer_names", "require"]

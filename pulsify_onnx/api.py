@@ -1,0 +1,69 @@
+"""The Python API: convert, analyse, verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from pulsify_onnx import spec as sidecar
+from pulsify_onnx.analyze import analyze as analyze_axes
+from pulsify_onnx.analyze import require
+from pulsify_onnx.errors import PulseDoesNotFit, UsageError
+from pulsify_onnx.lower import lower
+from pulsify_onnx.plan import Options, Plan
+from pulsify_onnx.seed import choose
+from pulsify_onnx.source import Source, load
+
+Model = str | Path | ir.Model | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class PulsedModel:
+    """A pulsed model and its sidecar document ``spec``."""
+
+    model: ir.Model
+    spec: dict[str, Any]
+    plan: Plan
+
+    def proto(self) -> onnx.ModelProto:
+        """The model as protobuf, metadata included."""
+        return ir.to_proto(self.model)
+
+
+def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False) -> Plan:
+    """The plan of a batch model: facts, delays, blockers. Builds no graph.
+
+    `pulse` is in base frames (None: the smallest that fits). Raises `UsageError` and `AmbiguousAxis`; what cannot
+    stream is in ``plan.blockers``.
+    """
+    source = model if isinstance(model, Source) else load(model)
+    chosen, plan = choose(source, axes or {}, Options(end_of_stream=end_of_stream))
+    step = pulse or plan.pulse_multiple
+    if end_of_stream and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
+        plan = analyze_axes(source, chosen, replace(plan.options, step=step))
+    return plan
+
+
+def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False) -> PulsedModel:
+    """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
+
+    Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
+    """
+    source = model if isinstance(model, Source) else load(model)
+    if pulse is not None and pulse < 1:
+        raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
+    plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream))
+    if pulse is not None and pulse % plan.pulse_multiple:
+        raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
+    plan.check()
+    lowered = lower(plan, source, pulse)
+    document = sidecar.document(plan, lowered, source, pulse)
+    lowered.model.metadata_props.update(sidecar.flat(document))
+    lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
+    return PulsedModel(lowered.model, document, plan)

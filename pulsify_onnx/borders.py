@@ -1,0 +1,61 @@
+"""The border of a result: its operator, run once on one frame of its inputs' borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from pulsify_onnx import fold
+from pulsify_onnx.facts import Array, Const, Fact, Stream
+from pulsify_onnx.plan import Dims, Expr, Frames, Op, Ref, Window
+
+
+class _NotConstant(Exception):
+    """The border depends on something that is not known before the stream runs."""
+
+
+def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[str], Const | None], opset: int) -> Const | None:
+    """The border frame of `y`, which `expr` computes; None where it is not one constant frame."""
+    def frames(f: Frames) -> int:
+        count = Fraction(f.rate) / y.rate + f.extra
+        if count.denominator != 1 or count < 1:
+            raise _NotConstant
+        return int(count)
+
+    def run(e: Expr | None) -> Array | None:
+        if e is None:
+            return None
+        if isinstance(e, Const):
+            return e.array
+        if isinstance(e, Ref):
+            found = value(e.wire)
+            if found is None:
+                raise _NotConstant
+            return found.array
+        if isinstance(e, Window):
+            x = wires[e.wire]
+            if e.border is None or not isinstance(x, Stream):
+                raise _NotConstant
+            shape = [d.constant if d.constant is not None else 1 for d in x.shape]
+            shape[x.axis] = frames(e.frames)
+            return np.ascontiguousarray(np.broadcast_to(e.border.array, shape))
+        if isinstance(e, Dims):
+            return np.asarray([frames(d) if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in e.dims], np.int64)
+        if isinstance(e, Op):
+            found_all = fold.evaluate(e.op_type, [run(i) for i in e.inputs], dict(e.attributes), opset=opset, domain=e.domain, outputs=e.outputs)
+            if found_all is None:
+                raise _NotConstant
+            return found_all[e.index]
+        raise _NotConstant
+
+    try:
+        border = run(expr)
+    except _NotConstant:
+        return None
+    if border is None or border.ndim != y.rank or border.shape[y.axis] != 1:
+        return None
+    if border.size and (border == border.flat[0]).all():
+        border = np.full([1] * y.rank, border.flat[0], border.dtype)
+    return Const(border)

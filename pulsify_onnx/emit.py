@@ -1,0 +1,111 @@
+"""Writes ONNX nodes: shared constants, common subexpressions once, and each operator in the form its opset has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.facts import Array, Const
+from pulsify_onnx.plan import Attribute
+
+TO_END = 2**63 - 1
+
+
+class Emitter:
+    """A graph under construction. Equal operators on equal inputs are written once."""
+
+    def __init__(self, opset: int, reserved: set[str]):
+        self.opset = opset
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self.domains: set[str] = set()
+        self._taken = set(reserved)
+        self._constants: dict[Const, ir.Value] = {}
+        self._made: dict[Any, Sequence[ir.Value]] = {}
+        self._count = 0
+
+    def name(self, wanted: str) -> str:
+        """`wanted`, or a free name like it."""
+        name, k = wanted, 1
+        while name in self._taken:
+            name, k = f"{wanted}_{k}", k + 1
+        self._taken.add(name)
+        return name
+
+    def constant(self, array: Array | Const) -> ir.Value:
+        """An initializer for `array`."""
+        key = array if isinstance(array, Const) else Const(array)
+        if key not in self._constants:
+            tensor = ir.tensor(key.array)
+            value = ir.Value(name=self.name(f"pulsify/const_{len(self._constants)}"), const_value=tensor,
+                             shape=ir.Shape(key.array.shape), type=ir.TensorType(tensor.dtype))
+            self.initializers[value.name or ""] = value
+            self._constants[key] = value
+        return self._constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """An int64 vector."""
+        return self.constant(np.asarray(values, np.int64))
+
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
+           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:
+        """Outputs of an operator."""
+        old = self._older(op_type, inputs, attributes) if domain == "" else None
+        if old is not None:
+            return (old,)
+        attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
+        key = (op_type, domain, tuple(id(v) if v is not None else None for v in inputs), outputs,
+               tuple(sorted(attributes.items(), key=lambda pair: pair[0])))
+        if key in self._made:
+            return self._made[key]
+        attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
+        node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
+                       name=self.name(node_name or f"pulsify/{op_type}_{len(self.nodes)}"))
+        for out in node.outputs:
+            out.name = self.name(f"pulsify/{self._count}")
+            self._count += 1
+        if domain:
+            self.domains.add(domain)
+        self.nodes.append(node)
+        self._made[key] = node.outputs
+        return node.outputs
+
+    def one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """The only output of an operator."""
+        return self.op(op_type, *inputs, **attributes)[0]
+
+    def slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:
+        """``x[start:end]`` along `axis`; negative bounds count from the end."""
+        if start == 0 and end == TO_END:
+            return x
+        return self.one("Slice", x, self.ints(start), self.ints(end), self.ints(axis))
+
+    def _older(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> ir.Value | None:
+        """Operators as opsets before 12 have them, where rules write the newer form."""
+        if op_type == "Slice" and self.opset < 10 and len(inputs) > 1:
+            names = ("starts", "ends", "axes", "steps")
+            values = {n: v.const_value.numpy().tolist() for n, v in zip(names, inputs[1:]) if v is not None and v.const_value is not None}
+            if values.pop("steps", [1]) == [1] * len(values["starts"]):
+                return self.one("Slice", inputs[0], **values)
+        if op_type in ("Min", "Max") and self.opset < 12 and len(inputs) == 2:
+            a, b = inputs
+            test = self.one("Less", a, b)
+            return self.one("Where", test, a, b) if op_type == "Min" else self.one("Where", test, b, a)
+        if op_type == "Pad" and self.opset < 11 and len(inputs) > 1 and inputs[1] is not None and inputs[1].const_value is not None:
+            fill = inputs[2].const_value.numpy().item() if len(inputs) > 2 and inputs[2] is not None and inputs[2].const_value is not None else 0.0
+            return self.one("Pad", inputs[0], pads=inputs[1].const_value.numpy().tolist(), value=float(fill), **attributes)
+        return None
+
+
+def _attribute(name: str, value: Any, rewire: Callable[[ir.Graph], ir.Graph] | None) -> ir.Attr:
+    if isinstance(value, Attribute):
+        value = value.attr
+        if value.type == ir.AttributeType.GRAPH and rewire is not None:
+            return ir.AttrGraph(name, rewire(value.as_graph()))
+        return value
+    if isinstance(value, ir.Graph):
+        return ir.AttrGraph(name, rewire(value) if rewire is not None else value)
+    return ir.convenience.convert_attribute(name, list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,101 @@
+"""Everything that can go wrong, and what the command line makes of it.
+
+    PulsifyError                    one clear line for a person, and an exit code
+    ├── VerificationFailed    1     the stream differs from the batch model
+    ├── UsageError            2     wrong usage, or a file that is missing, not ONNX or not valid
+    │   ├── InvalidModel
+    │   └── AmbiguousAxis           several readings of the stream axis; lists them
+    ├── CannotStream          3     names every blocking node
+    └── PulseDoesNotFit       4     names the smallest pulse that does
+
+``Refusal`` is what a rule raises; it knows no node. The walker attaches one and goes on, so that one run
+names every blocker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+
+class PulsifyError(Exception):
+    """Base of all errors that a user is meant to read."""
+
+    exit_code = 2
+
+
+class UsageError(PulsifyError):
+    """Wrong usage, or an input file that cannot be used."""
+
+
+class InvalidModel(UsageError):
+    """The file is missing, not ONNX, or not valid ONNX."""
+
+
+class AmbiguousAxis(UsageError):
+    """More than one reading of the stream axis is possible; ``options`` are the ``--axis`` choices."""
+
+    def __init__(self, message: str, options: tuple[str, ...]):
+        super().__init__(message)
+        self.options = options
+
+
+class VerificationFailed(PulsifyError):
+    """The stream differs from the batch model."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """A node that cannot stream, why, and what a person can do about it."""
+
+    node: str
+    op_type: str
+    reason: str
+    hint: str
+    wire: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """The four keys of a blocker in ``inspect --json``."""
+        return {"node": self.node, "op_type": self.op_type, "reason": self.reason, "hint": self.hint}
+
+    def __str__(self) -> str:
+        where = f' (input {self.wire})' if self.wire else ""
+        return (f'cannot stream {self.op_type} "{self.node}"{where}\n'
+                f"  why:  {self.reason}\n  hint: {self.hint}")
+
+
+class CannotStream(PulsifyError):
+    """The model cannot be streamed exactly; ``blockers`` has every root cause."""
+
+    exit_code = 3
+
+    def __init__(self, blockers: tuple[Blocker, ...]):
+        super().__init__("\n".join(map(str, blockers)))
+        self.blockers = blockers
+
+
+class PulseDoesNotFit(PulsifyError):
+    """The requested pulse does not fit; ``smallest`` is the smallest that does."""
+
+    exit_code = 4
+
+    def __init__(self, pulse: int, multiple: int, why: str):
+        super().__init__(f"pulse {pulse} does not fit: {why}; every pulse must be a multiple of {multiple}, "
+                         f"the smallest is {multiple}")
+        self.smallest = multiple
+
+
+class Refusal(Exception):
+    """Raised by a rule: ``reason`` says what needs the future or the whole stream, ``hint`` what to do."""
+
+    def __init__(self, reason: str, hint: str):
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+def refuse(reason: str, hint: str) -> NoReturn:
+    """Raise a `Refusal`; an expression, so that ``x = f() or refuse(...)`` reads well."""
+    raise Refusal(reason, hint)

@@ -1,0 +1,295 @@
+"""Lengths as data: integer expressions in the number of base frames ``T`` and other symbolic dimensions.
+
+A `Length` is a polynomial over atoms (a symbol, a floored quotient, a minimum or maximum) in a canonical
+form, so that two ways to compute one length are equal. Nothing here knows of ONNX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Union
+
+TIME = "T"
+"""The symbol for the number of base frames of the whole stream."""
+
+LARGE = 5040 * 1001
+"""Where lengths are compared: far beyond every constant of a network, divisible by all common strides."""
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A dimension known by name only."""
+
+    name: str
+
+    def evaluate(self, at: Mapping[str, int]) -> Fraction:
+        return Fraction(at[self.name])
+
+
+@dataclass(frozen=True)
+class Floor:
+    """``floor(of / by)``."""
+
+    of: Length
+    by: int
+
+    def evaluate(self, at: Mapping[str, int]) -> Fraction:
+        return Fraction(math.floor(self.of.exact(at) / self.by))
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The smaller (``largest`` false) or the larger of two lengths."""
+
+    a: Length
+    b: Length
+    largest: bool
+
+    def evaluate(self, at: Mapping[str, int]) -> Fraction:
+        a, b = self.a.exact(at), self.b.exact(at)
+        return max(a, b) if self.largest else min(a, b)
+
+
+Atom = Union[Symbol, Floor, Extreme]
+Monomial = tuple[Atom, ...]
+LengthLike = Union["Length", int, Fraction]
+
+
+@lru_cache(maxsize=65536)
+def _order(atom: Atom) -> str:
+    return repr(atom)
+
+
+@dataclass(frozen=True)
+class Length:
+    """A polynomial with rational coefficients; ``terms`` are sorted and without zeros."""
+
+    terms: tuple[tuple[Monomial, Fraction], ...]
+
+    @staticmethod
+    def of(value: LengthLike) -> Length:
+        """`value` as a length."""
+        if isinstance(value, Length):
+            return value
+        return _collect([((), Fraction(value))])
+
+    @staticmethod
+    def symbol(name: str) -> Length:
+        """The length that is called `name`."""
+        return Length((((Symbol(name),), Fraction(1)),))
+
+    @property
+    def constant(self) -> int | None:
+        """The value, where it depends on nothing and is whole."""
+        if not self.terms:
+            return 0
+        if len(self.terms) == 1 and self.terms[0][0] == () and self.terms[0][1].denominator == 1:
+            return int(self.terms[0][1])
+        return None
+
+    @property
+    def ratio(self) -> Fraction | None:
+        """The value, where it depends on nothing."""
+        if not self.terms:
+            return Fraction(0)
+        return self.terms[0][1] if len(self.terms) == 1 and self.terms[0][0] == () else None
+
+    def symbols(self) -> frozenset[str]:
+        """Names this length depends on."""
+        found: set[str] = set()
+        for monomial, _ in self.terms:
+            for atom in monomial:
+                if isinstance(atom, Symbol):
+                    found.add(atom.name)
+                elif isinstance(atom, Floor):
+                    found |= atom.of.symbols()
+                else:
+                    found |= atom.a.symbols() | atom.b.symbols()
+        return frozenset(found)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it depends on the length of the stream."""
+        return TIME in self.symbols()
+
+    def divisors(self) -> frozenset[int]:
+        """Every number by which a part of this length is floored."""
+        found: set[int] = set()
+        for monomial, coefficient in self.terms:
+            found.add(coefficient.denominator)
+            for atom in monomial:
+                if isinstance(atom, Floor):
+                    found |= {atom.by, *atom.of.divisors()}
+                elif isinstance(atom, Extreme):
+                    found |= atom.a.divisors() | atom.b.divisors()
+        return frozenset(found)
+
+    def exact(self, at: Mapping[str, int]) -> Fraction:
+        """The value at given symbols, as a fraction."""
+        total = Fraction(0)
+        for monomial, coefficient in self.terms:
+            for atom in monomial:
+                coefficient = coefficient * atom.evaluate(at)
+            total += coefficient
+        return total
+
+    def evaluate(self, at: Mapping[str, int]) -> int:
+        """The value at given symbols; rounded down where it is not whole."""
+        return math.floor(self.exact(at))
+
+    def at(self, frames: int) -> int:
+        """The value for a stream of `frames` base frames (other symbols count as 1)."""
+        return self.evaluate({name: 1 for name in self.symbols()} | {TIME: frames})
+
+    def floor(self) -> Length:
+        """This length rounded down to a whole number."""
+        by = math.lcm(*(c.denominator for _, c in self.terms)) if self.terms else 1
+        return self if by == 1 else (self * by).floordiv(by)
+
+    def ceil(self) -> Length:
+        """This length rounded up to a whole number."""
+        return -((-self).floor())
+
+    def floordiv(self, by: int) -> Length:
+        """``floor(self / by)`` in canonical form."""
+        if by < 0:
+            return (-self).floordiv(-by)
+        if by == 1:
+            return self.floor()
+        whole: list[tuple[Monomial, Fraction]] = []
+        rest: list[tuple[Monomial, Fraction]] = []
+        for monomial, coefficient in self.terms:
+            quotient = math.floor(coefficient / by)
+            if quotient:
+                whole.append((monomial, Fraction(quotient)))
+            if coefficient - quotient * by:
+                rest.append((monomial, coefficient - quotient * by))
+        outside, inside = _collect(whole), _collect(rest)
+        if inside.ratio is not None:
+            return outside + math.floor(inside.ratio / by)
+        nested = _sole_floor(inside)
+        if nested is not None:
+            atom, offset = nested
+            return outside + (atom.of + offset * atom.by).floordiv(atom.by * by)
+        return outside + Length((((Floor(inside, by),), Fraction(1)),))
+
+    def __add__(self, other: LengthLike) -> Length:
+        return _collect([*self.terms, *Length.of(other).terms])
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Length:
+        return Length(tuple((m, -c) for m, c in self.terms))
+
+    def __sub__(self, other: LengthLike) -> Length:
+        return self + (-Length.of(other))
+
+    def __rsub__(self, other: LengthLike) -> Length:
+        return Length.of(other) - self
+
+    def __mul__(self, other: LengthLike) -> Length:
+        return _collect([(tuple(sorted(a + b, key=_order)), x * y)
+                         for a, x in self.terms for b, y in Length.of(other).terms])
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        def show(atom: Atom) -> str:
+            if isinstance(atom, Symbol):
+                return atom.name
+            if isinstance(atom, Floor):
+                return f"floor(({atom.of})/{atom.by})"
+            return f"{'max' if atom.largest else 'min'}({atom.a}, {atom.b})"
+
+        parts = []
+        for monomial, c in self.terms:
+            body = "*".join(map(show, monomial))
+            parts.append(body if body and c == 1 else f"{c}*{body}" if body else str(c))
+        return " + ".join(parts).replace("+ -", "- ") or "0"
+
+
+def _collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Length:
+    total: dict[Monomial, Fraction] = {}
+    for monomial, coefficient in terms:
+        total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+    kept = [(m, c) for m, c in total.items() if c]
+    kept.sort(key=lambda term: (-len(term[0]), tuple(map(_order, term[0]))))
+    return Length(tuple(kept))
+
+
+def _sole_floor(length: Length) -> tuple[Floor, int] | None:
+    """(atom, c) where `length` is ``Floor(...) + c``: floors of floors are one floor."""
+    offset = 0
+    atom: Floor | None = None
+    for monomial, coefficient in length.terms:
+        if monomial == () and coefficient.denominator == 1:
+            offset = int(coefficient)
+        elif len(monomial) == 1 and isinstance(monomial[0], Floor) and coefficient == 1 and atom is None:
+            atom = monomial[0]
+        else:
+            return None
+    return (atom, offset) if atom is not None else None
+
+
+def compare(a: LengthLike, b: LengthLike) -> int | None:
+    """-1, 0 or 1 as `a` is below, equal to or above `b` for every long enough stream; None if not known."""
+    difference = Length.of(a) - Length.of(b)
+    if not difference.terms:
+        return 0
+    names = sorted(difference.symbols())
+    residues = min(64, 2 * math.lcm(*difference.divisors()))
+    signs = set()
+    for step in (1, 2):
+        for residue in range(residues):
+            at = {name: LARGE * step + residue + 11 * i for i, name in enumerate(names)}
+            value = difference.exact(at)
+            signs.add((value > 0) - (value < 0))
+    return signs.pop() if len(signs) == 1 else None
+
+
+def smaller(a: LengthLike, b: LengthLike) -> Length:
+    """The smaller of two lengths."""
+    return _extreme(Length.of(a), Length.of(b), largest=False)
+
+
+def larger(a: LengthLike, b: LengthLike) -> Length:
+    """The larger of two lengths."""
+    return _extreme(Length.of(a), Length.of(b), largest=True)
+
+
+def _extreme(a: Length, b: Length, largest: bool) -> Length:
+    sign = compare(a, b)
+    if sign is not None and (not (a - b).moves or not a.moves or not b.moves or (a - b).constant is not None):
+        return a if (sign >= 0) == largest else b
+    first, second = sorted((a, b), key=str)
+    return Length((((Extreme(first, second, largest),), Fraction(1)),))
+
+
+def common_unit(a: LengthLike, b: LengthLike) -> int | None:
+    """Smallest-known ``u`` such that `a` equals `b` for every stream of a multiple of ``u`` frames; None if none.
+
+    A U-Net joins ``2*floor(T/2)`` with ``T``: the batch model itself runs for even T only.
+    """
+    a, b = Length.of(a), Length.of(b)
+    if a == b:
+        return 1
+    unit = math.lcm(*a.divisors(), *b.divisors())
+    others = {name: 3 for name in a.symbols() | b.symbols()}
+    start = unit * (LARGE // unit)
+    if all(a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)):
+        return unit
+    return None
+
+
+@lru_cache(maxsize=4096)
+def most(length: Length, rate: Fraction, step: int) -> int:
+    """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead."""
+    period = math.lcm(step, *length.divisors())
+    ns = [*range(0, 2 * period + 1, step), *range(LARGE // period * period, LARGE // period * period + 2 * period, step)]
+    if len(ns) > 20000:
+        ns = ns[:: len(ns) // 20000 + 1]
+    return max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)

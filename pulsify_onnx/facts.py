@@ -1,0 +1,159 @@
+"""Facts: what the analysis knows of a wire (a tensor of the source graph).
+
+    Static    does not depend on the stream
+    Sizes     small integers computed from shapes, as `Length` expressions; gone from the pulsed graph
+    Stream    has the stream on one axis
+    Prefix    the stream axis was reduced away: after each pulse, the value over all frames so far
+    Blocked   behind a node that cannot stream
+
+All are frozen, comparable data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from pulsify_onnx.extent import Length
+
+Shape = tuple[Length, ...]
+Array = npt.NDArray[Any]
+
+
+class Const:
+    """A numpy array that compares and hashes by value."""
+
+    __slots__ = ("_key", "array")
+
+    def __init__(self, array: Any):
+        self.array: Array = np.asarray(array)
+        self._key = (self.array.shape, self.array.dtype.str, self.array.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.array, threshold=6, separator=",").replace("\n", "")
+        return f"Const({text})"
+
+
+@dataclass(frozen=True)
+class Static:
+    """Does not depend on the stream. ``value`` is known where the tensor is constant and small enough to fold."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    value: Const | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A small tensor of lengths: ``values`` in row-major order, ``shape`` its own (static) shape."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+    values: tuple[Length, ...]
+
+    def array(self) -> Array:
+        """As a numpy array of `Length` objects."""
+        out = np.empty(len(self.values), dtype=object)
+        out[:] = self.values
+        return out.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Base frames that a frame depends on, relative to its own time; ``past`` is None when unbounded."""
+
+    past: Fraction | None = Fraction(0)
+    future: Fraction = Fraction(0)
+
+    def shifted(self, by: Fraction) -> Reach:
+        """Seen from an index that is `by` base frames later."""
+        return Reach(None if self.past is None else self.past + by, self.future + by)
+
+    def spanning(self, more: Fraction) -> Reach:
+        """With `more` further base frames at the end."""
+        return Reach(self.past, self.future + more)
+
+    def joined(self, other: Reach) -> Reach:
+        """The hull of both."""
+        unbounded = self.past is None or other.past is None
+        past = None if unbounded else min(self.past, other.past)  # type: ignore[type-var]
+        return Reach(past, max(self.future, other.future))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The stream runs along ``axis``: ``S[delay + i] == batch[i]`` for the frames that are real.
+
+    ``wire`` names the tensor whose pulses carry the values. ``shape`` is the batch shape; ``shape[axis]``
+    is the extent as data. The first ``lead`` and the last ``trail`` frames equal ``border`` (a constant
+    frame) and need not have come over the wire: a padded tensor is the tensor itself with a border. Hence
+    ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
+    can be had at any delay without a state.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    axis: int
+    rate: Fraction
+    delay: int = 0
+    lead: int = 0
+    trail: Length = Length(())
+    border: Const | None = None
+    positional: bool = False
+    reach: Reach = field(default=Reach())
+    source: str = ""
+
+    @property
+    def extent(self) -> Length:
+        """Number of frames of the batch tensor, as data."""
+        return self.shape[self.axis]
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def placed(self, wire: str, dtype: ir.DataType, shape: tuple[Length | None, ...], axis: int) -> Stream:
+        """This stream as `wire` along `axis` of `shape`, whose dimension there becomes the extent."""
+        full = (*shape[:axis], self.extent, *shape[axis + 1:])
+        return replace(self, wire=wire, dtype=dtype, axis=axis, shape=full)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A running value: after each pulse, that of the batch model over all frames so far.
+
+    ``waits`` are the (extent, rate, delay) of the streams it was reduced from: it is complete when all of their
+    frames have come. ``exact`` is false where that is only after the flush.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    exact: bool
+    waits: tuple[tuple[Length, Fraction, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Behind a node that cannot stream; only that node is reported."""
+
+    wire: str
+    by: str
+
+
+Fact = Union[Static, Sizes, Stream, Prefix, Blocked]

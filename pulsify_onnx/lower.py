@@ -1,0 +1,523 @@
+"""Plan -> graph. Knows the vocabulary of `plan`, no operator and no delay arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.emit import TO_END, Emitter
+from pulsify_onnx.errors import Blocker, CannotStream
+from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
+from pulsify_onnx.facts import Const, Prefix, Sizes, Static, Stream
+from pulsify_onnx.plan import Attribute, Count, Dim, Dims, Expr, Frames, Mask, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.source import Source
+
+VALID_FRAMES = "valid_frames"
+
+
+@dataclass(frozen=True)
+class LoweredState:
+    """A past/present pair of the pulsed graph."""
+
+    input: ir.Value
+    output: ir.Value
+    dtype: ir.DataType
+    shape: tuple[int | str, ...]
+    node: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The pulsed graph and its states, in order; `clocked` when it counts frames. ``batch``: 1, or its symbol."""
+
+    model: ir.Model
+    states: tuple[LoweredState, ...]
+    clocked: bool
+    batch: int | str
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Where a positional step is evaluated: `back` frames before the pulse, `extra` frames more than one."""
+
+    back: int = 0
+    extra: int = 0
+
+
+NOW = _Here()
+
+
+def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
+    """The pulsed model for `pulse` base frames (None: a symbolic pulse)."""
+    return _Lowering(plan, source, pulse).run()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan, source: Source, pulse: int | None):
+        self.plan, self.source, self.pulse = plan, source, pulse
+        graph = source.model.graph
+        self.emit = Emitter(source.opset, {*plan.inputs, *plan.outputs, VALID_FRAMES, *graph.initializers})
+        self.producer = plan.producer()
+        self.live = self._alive()
+        self.values: dict[str, ir.Value] = {}
+        self.memo: dict[object, ir.Value] = {}
+        self.inputs: list[ir.Value] = []
+        self.controls: list[ir.Value] = []
+        self.states: list[LoweredState] = []
+        self.pasts: dict[str, ir.Value] = {}
+        self.histories = self._histories()
+        self.lines: dict[tuple[str, Mask | None], tuple[ir.Value, int]] = {}
+        self.clock: ir.Value | None = None
+        self.seen: ir.Value | None = None
+        self.node = ""
+
+    # which steps are needed, and how long each wire must be remembered
+
+    def _alive(self) -> list[Step]:
+        wanted: set[str] = set()
+        for name in self.plan.outputs:
+            fact = self.plan.facts[name]
+            wanted.add(fact.wire)
+        alive = []
+        for step in reversed(self.plan.steps):
+            if wanted & set(step.wires):
+                alive.append(step)
+                wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window))}
+                wanted |= set(self._outer(step))
+        return alive[::-1]
+
+    def _outer(self, step: Step) -> Iterator[str]:
+        """Wires that subgraphs of a step read by name."""
+        from pulsify_onnx.analyze import outer_names
+        stack: list[Expr | None] = [*step.exprs, *(s.next for s in step.states)]
+        while stack:
+            expr = stack.pop()
+            if isinstance(expr, Op):
+                stack.extend(expr.inputs)
+                for _, value in expr.attributes:
+                    attr = value.attr if isinstance(value, Attribute) else None
+                    graph = attr.as_graph() if attr is not None and attr.type == ir.AttributeType.GRAPH else value
+                    if isinstance(graph, ir.Graph):
+                        yield from (self.plan.facts[n].wire if n in self.plan.facts else n for n in outer_names(graph))
+
+    def _histories(self) -> dict[tuple[str, Mask | None], int]:
+        """Frames that each wire (as masked on arrival) must remember: as many as its greediest window asks."""
+        longest: dict[tuple[str, Mask | None], int] = {}
+        for step in self.live:
+            for leaf in leaves(step):
+                if isinstance(leaf, Window) and not self._positional(leaf.wire):
+                    key = (leaf.wire, leaf.mask if leaf.mask is not None and leaf.mask.arrival else None)
+                    longest[key] = max(longest.get(key, 0), leaf.back)
+        for (wire, mask), back in list(longest.items()):
+            if mask is None and back > 0:
+                shared = max((k for k in longest if k[0] == wire and k[1] is not None and self._hides_nothing(wire, k[1])),
+                             key=lambda k: longest[k], default=None)
+                if shared is not None:
+                    longest[shared] = max(longest[shared], back)
+                    longest[wire, None] = 0
+                    self.shared = getattr(self, "shared", {}) | {wire: shared}
+        return longest
+
+    def _hides_nothing(self, wire: str, mask: Mask) -> bool:
+        """Whether every real frame of the wire itself passes the mask."""
+        x = self._stream(wire)
+        return mask.low <= x.delay and (not mask.end or mask.high == x.extent + x.delay)
+
+    def _stream(self, wire: str) -> Stream:
+        fact = self.plan.wires[wire]
+        assert isinstance(fact, Stream), wire
+        return fact
+
+    def _positional(self, wire: str) -> bool:
+        fact = self.plan.wires[wire]
+        return isinstance(fact, Stream) and fact.positional
+
+    # the graph
+
+    def run(self) -> Lowered:
+        for name in self.plan.inputs:
+            fact = self.plan.wires[name]
+            assert isinstance(fact, (Static, Stream))
+            shape = [self._label(d) for d in fact.shape]
+            if isinstance(fact, Stream):
+                shape[fact.axis] = self._frames_label(fact.rate)
+            value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(fact.dtype))
+            self.inputs.append(value)
+            self.values[name] = value
+        for step in self.live:
+            if not any(self._positional(w) for w in step.wires):
+                self._step(step)
+        outputs = [self._output(name) for name in self.plan.outputs]
+        if self.plan.options.end_of_stream:
+            self._valid_frames()
+        return self._finish(outputs)
+
+    def _step(self, step: Step) -> None:
+        self.node = step.node
+        for state in step.states:
+            self._declare(state)
+        for wire, expr in zip(step.wires, step.exprs):
+            self.values[wire] = self._named(self._eval(expr, NOW), wire)
+        for state in step.states:
+            self._present(state.name, self._eval(state.next, NOW), state)
+
+    def _named(self, value: ir.Value, wire: str) -> ir.Value:
+        if (value.name or "").startswith("pulsify/") and value.const_value is None and value.producer() is not None:
+            if wire not in self.plan.outputs and wire not in self.plan.inputs:
+                value.name = self.emit.name(wire)
+        return value
+
+    def _output(self, name: str) -> ir.Value:
+        fact = self.plan.facts[name]
+        if isinstance(fact, Stream):
+            value = self._eval(Window(fact.wire, 0, Frames(fact.rate)), NOW)
+            shape = [self._label(d) for d in fact.shape]
+            shape[fact.axis] = self._frames_label(fact.rate)
+        else:
+            assert isinstance(fact, (Static, Prefix))
+            value = self._eval(Ref(fact.wire), NOW)
+            shape = [self._label(d) for d in fact.shape]
+        taken = value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
+        if taken:
+            node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/output_{name}"))
+            self.emit.nodes.append(node)
+            value = node.outputs[0]
+        value.name = name
+        value.type, value.shape = ir.TensorType(fact.dtype), ir.Shape(shape)
+        return value
+
+    def _finish(self, outputs: list[ir.Value]) -> Lowered:
+        width = max(3, len(str(max(0, len(self.states) - 1))))
+        for k, state in enumerate(self.states):
+            tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
+            state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
+            state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
+        graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
+                         nodes=self.emit.nodes, initializers=list(self.emit.initializers.values()),
+                         opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")
+        model = ir.Model(graph, ir_version=max(self.source.model.ir_version, 4), producer_name="pulsify-onnx")
+        model.metadata_props.update(self.source.model.metadata_props)
+        return Lowered(model, tuple(self.states), self.clock is not None, self._batch())
+
+    def _opsets(self) -> dict[str, int]:
+        own = self.source.model.opset_imports
+        return {"": self.emit.opset, **{d: own.get(d, 1) for d in sorted(self.emit.domains)}}
+
+    # states
+
+    def _declare(self, state: State) -> None:
+        shape = [self._label(d) if isinstance(d, Length) else int(d) for d in state.shape if not isinstance(d, Frames)]
+        self.pasts[state.name] = ir.Value(name=state.name, shape=ir.Shape(shape), type=ir.TensorType(state.dtype))
+
+    def _present(self, name: str, value: ir.Value, state: State) -> None:
+        past = self.pasts[name]
+        shape = tuple(d if isinstance(d, int) else str(d.value) for d in past.shape or ())
+        self._remember(past, value, state.dtype, shape, state.role)
+
+    def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:
+        if value.producer() is None or any(s.output is value for s in self.states) or not (value.name or "").startswith("pulsify/"):
+            node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/present_{len(self.states)}"))
+            self.emit.nodes.append(node)
+            value = node.outputs[0]
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+        self.states.append(LoweredState(past, value, dtype, shape, self.node, role))
+
+    def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """A count of frames: (before, after) this pulse, as scalars."""
+        batch = self._batch()
+        past = ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64))
+        present = self.emit.one("Add", past, added)
+        node, self.node = self.node, tag
+        self._remember(past, present, ir.DataType.INT64, (batch, 1), tag)
+        self.node = node
+        return self._first(past), self._first(present)
+
+    def _first(self, rows: ir.Value) -> ir.Value:
+        flat = self.emit.one("Reshape", rows, self.emit.ints(-1))
+        return self.emit.one("Gather", flat, self.emit.constant(np.asarray(0, np.int64)), axis=0)
+
+    def _clock(self) -> ir.Value:
+        """int64 scalar: base frames before this pulse."""
+        if self.clock is None:
+            self.clock, self.after = self._counter("clock", self._frames_value(Frames(Fraction(1))))
+        return self.clock
+
+    def _seen(self) -> ir.Value:
+        """int64 scalar: base frames of the stream up to and with this pulse, as far as they are real."""
+        if self.seen is None:
+            if self.plan.options.end_of_stream:
+                valid = self._valid_frames()
+                _, self.seen = self._counter("seen", self.emit.one("Reshape", valid, self.emit.ints(-1, 1)))
+            else:
+                self._clock()
+                self.seen = self.after
+        return self.seen
+
+    def _valid_frames(self) -> ir.Value:
+        if not self.controls:
+            self.controls.append(ir.Value(name=VALID_FRAMES, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64)))
+        return self.controls[0]
+
+    def _batch(self) -> int | str:
+        """The batch dimension: symbolic as in the source, else 1."""
+        for name in self.plan.inputs:
+            fact = self.plan.wires[name]
+            if isinstance(fact, Stream):
+                for k, d in enumerate(fact.shape):
+                    if k != fact.axis and d.constant is None:
+                        return str(d)
+        return 1
+
+    # expressions
+
+    def _eval(self, expr: Expr | None, here: _Here) -> ir.Value:
+        key = (expr, here)
+        if key not in self.memo:
+            self.memo[key] = self._compute(expr, here)
+        return self.memo[key]
+
+    def _compute(self, expr: Expr | None, here: _Here) -> ir.Value:
+        if isinstance(expr, Const):
+            return self.emit.constant(expr)
+        if isinstance(expr, Ref):
+            return self._static(expr.wire)
+        if isinstance(expr, Window):
+            return self._window(expr, here)
+        if isinstance(expr, Position):
+            return self._position(expr.rate, expr.delay + here.back, Frames(expr.rate, expr.extra + here.extra))
+        if isinstance(expr, Start):
+            return self._start(expr.rate, expr.delay + here.back)
+        if isinstance(expr, Count):
+            return self._length(expr.length)
+        if isinstance(expr, Dims):
+            return self._dims(expr.dims, here)
+        if isinstance(expr, Past):
+            return self.pasts[expr.state]
+        assert isinstance(expr, Op)
+        inputs = [None if e is None else self._eval(e, here) for e in expr.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        return self.emit.op(expr.op_type, *inputs, domain=expr.domain, outputs=expr.outputs,
+                            rewire=self._rewired, node_name=self.node, **dict(expr.attributes))[expr.index]
+
+    def _rewired(self, graph: ir.Graph) -> ir.Graph:
+        """A copy of a subgraph that reads outer values of the pulsed graph."""
+        copy = graph.clone(allow_outer_scope_values=True)
+        self._rewire(copy, set())
+        return copy
+
+    def _rewire(self, graph: ir.Graph, own: set[str]) -> None:
+        own = own | {v.name or "" for v in graph.inputs} | set(graph.initializers)
+        for node in graph:
+            for k, value in enumerate(node.inputs):
+                if value is not None and value.name and value.name not in own:
+                    fact = self.plan.facts.get(value.name)
+                    node.replace_input_with(k, self._static(fact.wire if fact is not None else value.name))
+            for attr in node.attributes.values():
+                if attr.type == ir.AttributeType.GRAPH:
+                    self._rewire(attr.as_graph(), own)
+            own |= {v.name or "" for v in node.outputs}
+
+    def _static(self, wire: str) -> ir.Value:
+        if wire in self.values:
+            return self.values[wire]
+        initializer = self.source.model.graph.initializers.get(wire)
+        if initializer is not None and initializer.const_value is not None:
+            tensor = initializer.const_value
+            value = ir.Value(name=wire, const_value=tensor, shape=ir.Shape([int(d) for d in tensor.shape]), type=ir.TensorType(tensor.dtype))
+            self.emit.initializers[wire] = value
+        else:
+            fact = self.plan.facts.get(wire)
+            if isinstance(fact, Sizes):
+                raise AssertionError(f"{wire}: a length is used as a value")
+            assert isinstance(fact, Static) and fact.value is not None, f"{wire} has no value"
+            value = self.emit.constant(fact.value)
+        self.values[wire] = value
+        return value
+
+    def _window(self, w: Window, here: _Here) -> ir.Value:
+        x = self._stream(w.wire)
+        back, extra = w.back + here.back, w.frames.extra + here.extra
+        if x.positional:
+            value = self._at(w.wire, _Here(back, extra))
+            return value if w.mask is None else self._masked(value, x, replace(w.mask, arrival=False), back, Frames(x.rate, extra))
+        mask = w.mask if w.mask is not None and w.mask.arrival else None
+        key = getattr(self, "shared", {}).get(w.wire) if mask is None and back > 0 else None
+        line, history = self._line(key[0], key[1]) if key else self._line(w.wire, mask)
+        start, end = history - back, extra - back
+        value = self.emit.slice(line, x.axis, start, end if end < 0 else TO_END)
+        if w.mask is not None and not w.mask.arrival:
+            value = self._masked(value, x, w.mask, back, Frames(x.rate, extra))
+        return value
+
+    def _at(self, wire: str, here: _Here) -> ir.Value:
+        """A positional wire, computed at another delay."""
+        step = self.producer[wire]
+        return self._eval(step.exprs[step.wires.index(wire)], here)
+
+    def _line(self, wire: str, mask: Mask | None) -> tuple[ir.Value, int]:
+        """The tapped delay line of a wire: its history and this pulse, and how long the history is."""
+        if (wire, mask) not in self.lines:
+            x = self._stream(wire)
+            value = self.values[wire]
+            if mask is not None:
+                value = self._masked(value, x, mask, 0, Frames(x.rate))
+            history = self.histories.get((wire, mask), 0)
+            if history > 0:
+                value = self._delayed(wire, x, value, history)
+            self.lines[wire, mask] = (value, history)
+        return self.lines[wire, mask]
+
+    def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int) -> ir.Value:
+        dims: list[int | str] = [self._label(d) for d in x.shape]
+        dims[x.axis] = history
+        symbolic = [k for k, d in enumerate(dims) if isinstance(d, str)]
+        if len(symbolic) > 1 or (symbolic and dims[symbolic[0]] != self._batch()):
+            raise CannotStream((Blocker(wire, "state", f"its history has dimensions of unknown size {dims}",
+                                        "export with fixed sizes for all axes but batch and time"),))
+        perm = list(range(x.rank))
+        if symbolic and symbolic[0] != 0:
+            perm.remove(symbolic[0])
+            perm.insert(0, symbolic[0])
+        shape = tuple(dims[p] for p in perm)
+        past = ir.Value(name=wire, shape=ir.Shape(shape), type=ir.TensorType(x.dtype))
+        moved = perm != list(range(x.rank))
+        inverse = [perm.index(k) for k in range(x.rank)]
+        before = self.emit.one("Transpose", past, perm=inverse) if moved else past
+        line = self.emit.one("Concat", before, value, axis=x.axis)
+        present = self.emit.slice(line, x.axis, -history, TO_END)
+        node = self.node
+        self.node = self.producer[wire].node if wire in self.producer else wire
+        self._remember(past, self.emit.one("Transpose", present, perm=perm) if moved else present, x.dtype, shape, "history")
+        self.node = node
+        return line
+
+    def _masked(self, value: ir.Value, x: Stream, mask: Mask, back: int, frames: Frames) -> ir.Value:
+        position = self._position(x.rate, back, frames)
+        tests = []
+        if mask.start:
+            tests.append(self.emit.one("Not", self.emit.one("Less", position, self.emit.constant(np.asarray(mask.low, np.int64)))))
+        if mask.end:
+            tests.append(self.emit.one("Less", position, self._length(mask.high)))
+        real = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
+        shape = [1] * x.rank
+        shape[x.axis] = -1
+        flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
+        return self.emit.one("Where", flags, value, self.emit.constant(mask.border))
+
+    # positions and lengths
+
+    def _start(self, rate: Fraction, delay: int) -> ir.Value:
+        clock = self._clock()
+        if rate.numerator != 1:
+            clock = self.emit.one("Mul", clock, self.emit.constant(np.asarray(rate.numerator, np.int64)))
+        if rate.denominator != 1:
+            clock = self.emit.one("Div", clock, self.emit.constant(np.asarray(rate.denominator, np.int64)))
+        return self.emit.one("Sub", clock, self.emit.constant(np.asarray(delay, np.int64))) if delay else clock
+
+    def _position(self, rate: Fraction, delay: int, frames: Frames) -> ir.Value:
+        """int64 [frames]: position of each frame of a window, counted in the concatenated pulses less `delay`."""
+        start = self._start(rate, 0)
+        if self.pulse is not None:
+            count = self._count(frames)
+            return self.emit.one("Add", start, self.emit.constant(np.arange(count, dtype=np.int64) - delay))
+        zero, one = self.emit.constant(np.asarray(0, np.int64)), self.emit.constant(np.asarray(1, np.int64))
+        ramp = self.emit.one("Range", zero, self._frames_value(frames), one)
+        return self.emit.one("Add", self._start(rate, delay), ramp)
+
+    def _count(self, frames: Frames) -> int:
+        assert self.pulse is not None
+        count = frames.rate * self.pulse + frames.extra
+        assert count.denominator == 1 and count > 0, (frames, self.pulse)
+        return int(count)
+
+    def _frames_value(self, frames: Frames) -> ir.Value:
+        """int64 scalar: a number of frames."""
+        if self.pulse is not None:
+            return self.emit.constant(np.asarray(self._count(frames), np.int64))
+        base = next(n for n in self.plan.inputs if isinstance(f := self.plan.wires[n], Stream) and f.rate == 1)
+        shape = self.emit.one("Shape", self.values[base])
+        value = self.emit.one("Gather", shape, self.emit.constant(np.asarray(self._stream(base).axis, np.int64)), axis=0)
+        return self._affine(value, frames.rate, frames.extra)
+
+    def _affine(self, value: ir.Value, rate: Fraction, extra: int) -> ir.Value:
+        if rate.numerator != 1:
+            value = self.emit.one("Mul", value, self.emit.constant(np.asarray(rate.numerator, np.int64)))
+        if rate.denominator != 1:
+            value = self.emit.one("Div", value, self.emit.constant(np.asarray(rate.denominator, np.int64)))
+        return self.emit.one("Add", value, self.emit.constant(np.asarray(extra, np.int64))) if extra else value
+
+    def _dims(self, dims: tuple[Dim, ...], here: _Here) -> ir.Value:
+        sized = [Frames(d.rate, d.extra + here.extra) if isinstance(d, Frames) else d for d in dims]
+        values = [self._count(d) if isinstance(d, Frames) and self.pulse is not None else d for d in sized]
+        if all(isinstance(v, int) for v in values):
+            return self.emit.ints(*(v for v in values if isinstance(v, int)))
+        parts = []
+        for v in values:
+            if isinstance(v, int):
+                parts.append(self.emit.ints(v))
+            else:
+                scalar = self._frames_value(v) if isinstance(v, Frames) else self._size(v)
+                parts.append(self.emit.one("Reshape", scalar, self.emit.ints(1)))
+        return parts[0] if len(parts) == 1 else self.emit.one("Concat", *parts, axis=0)
+
+    def _size(self, length: Length) -> ir.Value:
+        """int64 scalar: a symbolic dimension, read from the input that has it."""
+        return self._polynomial(length)
+
+    def _length(self, length: Length) -> ir.Value:
+        """int64 scalar: a length for the frames seen so far."""
+        return self._polynomial(length)
+
+    def _polynomial(self, length: Length) -> ir.Value:
+        key = ("length", length)
+        if key not in self.memo:
+            total: ir.Value | None = None
+            for monomial, coefficient in length.terms:
+                assert coefficient.denominator == 1, length
+                term: ir.Value | None = None
+                for atom in monomial:
+                    value = self._atom(atom)
+                    term = value if term is None else self.emit.one("Mul", term, value)
+                factor = self.emit.constant(np.asarray(int(coefficient), np.int64))
+                term = factor if term is None else term if coefficient == 1 else self.emit.one("Mul", term, factor)
+                total = term if total is None else self.emit.one("Add", total, term)
+            self.memo[key] = total if total is not None else self.emit.constant(np.asarray(0, np.int64))
+        return self.memo[key]
+
+    def _atom(self, atom: Symbol | Floor | Extreme) -> ir.Value:
+        if isinstance(atom, Symbol):
+            return self._seen() if atom.name == TIME else self._dimension(atom.name)
+        if isinstance(atom, Extreme):
+            return self.emit.one("Max" if atom.largest else "Min", self._polynomial(atom.a), self._polynomial(atom.b))
+        by = self.emit.constant(np.asarray(atom.by, np.int64))
+        value = self._polynomial(atom.of)
+        # ONNX divides towards zero: lift what may be negative above it first
+        lift = max(0, -min(0, min(atom.of.at(n) for n in range(2)))) // atom.by + 1
+        lifted = self.emit.one("Add", value, self.emit.constant(np.asarray(lift * atom.by, np.int64)))
+        return self.emit.one("Sub", self.emit.one("Div", lifted, by), self.emit.constant(np.asarray(lift, np.int64)))
+
+    def _dimension(self, name: str) -> ir.Value:
+        for wire in self.plan.inputs:
+            fact = self.plan.wires[wire]
+            if isinstance(fact, (Static, Stream)):
+                for k, d in enumerate(fact.shape):
+                    if d == Length.symbol(name):
+                        shape = self.emit.one("Shape", self.values[wire])
+                        return self.emit.one("Gather", shape, self.emit.constant(np.asarray(k, np.int64)), axis=0)
+        raise AssertionError(f"no input has the dimension {name}")
+
+    # labels of shapes
+
+    def _label(self, d: Length) -> int | str:
+        return d.constant if d.constant is not None else str(d)
+
+    def _frames_label(self, rate: Fraction) -> int | str:
+        if self.pulse is not None:
+            return self._count(Frames(rate))
+        return "pulse" if rate == 1 else f"pulse_x{rate}"

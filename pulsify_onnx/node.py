@@ -1,0 +1,103 @@
+"""What a rule sees of a node: typed attributes with the schema's defaults, and the facts of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Array, Fact, Sizes, Static, Stream
+from pulsify_onnx.plan import Options, attributes
+
+
+@lru_cache(maxsize=4096)
+def since_version(op_type: str, opset: int, domain: str) -> int | None:
+    """The version of the operator's schema in force at `opset`; None where onnx defines none."""
+    try:
+        return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
+    except onnx.defs.SchemaError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _defaults(op_type: str, since: int, domain: str) -> dict[str, Any]:
+    try:
+        schema = onnx.defs.get_schema(op_type, since, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: onnx.helper.get_attribute_value(a.default_value) for name, a in schema.attributes.items() if a.default_value.name}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the source with the facts of its inputs (None for an optional input left out)."""
+
+    name: str
+    op_type: str
+    domain: str
+    since: int
+    opset: int
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, ir.Attr]
+    facts: tuple[Fact | None, ...]
+    options: Options
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute, else the schema's default, else `default`. Strings are str."""
+        found = self.attributes.get(name)
+        value = found.value if found is not None else _defaults(self.op_type, self.since, self.domain).get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    @property
+    def kept(self) -> tuple[tuple[str, Any], ...]:
+        """All attributes as they are, for an operator that is kept."""
+        return attributes(self.attributes.items())
+
+    def replaced(self, **changes: Any) -> tuple[tuple[str, Any], ...]:
+        """The attributes with some replaced, or (None) left out."""
+        kept = {**dict(self.kept), **changes}
+        return attributes((name, value) for name, value in kept.items() if value is not None)
+
+    def fact(self, index: int) -> Fact | None:
+        """The fact of input `index`, None where it is left out."""
+        return self.facts[index] if index < len(self.facts) else None
+
+    def const(self, index: int, what: str) -> Array | None:
+        """Constant value of input `index` (None where left out); refuses what is not constant, calling it `what`."""
+        fact = self.fact(index)
+        if fact is None:
+            return None
+        if isinstance(fact, Static) and fact.value is not None:
+            return fact.value.array
+        refuse(f"{what} is computed at run time", hint=f"make {what} a constant before exporting")
+
+    def sizes(self, index: int, what: str) -> list[Length] | None:
+        """Input `index` as a list of lengths; refuses what is not known, calling it `what`."""
+        fact = self.fact(index)
+        if isinstance(fact, Sizes):
+            return list(fact.values)
+        value = self.const(index, what)
+        return None if value is None else [Length.of(int(v)) for v in np.atleast_1d(value).ravel()]
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """Facts of all inputs that stream."""
+        return tuple(f for f in self.facts if isinstance(f, Stream))
+
+    def axis(self, rank: int, name: str = "axis", default: int | None = None) -> int:
+        """Attribute `name` as a non-negative axis of a tensor of `rank`."""
+        value = int(self.attr(name, default))
+        return value + rank if value < 0 else value
+
+    def ints(self, name: str, default: Any = None) -> list[int] | None:
+        """A list attribute."""
+        value = self.attr(name, default)
+        return None if value is None else [int(v) for v in value]

@@ -1,0 +1,231 @@
+"""The streaming vocabulary: what rules say, and all that lowering can do.
+
+An `Expr` describes a tensor of one pulse. A `Step` computes the wires of one node (or of a help step) and
+declares its states. A `Plan` is the whole pulsed graph before it is one. All of it is frozen, comparable
+data; wires are named, so expressions stay shallow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Union
+
+import onnx_ir as ir
+
+from pulsify_onnx.errors import Blocker
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Const, Fact, Stream
+
+
+@dataclass(frozen=True)
+class Frames:
+    """``rate * pulse + extra`` frames: a dimension of a pulse."""
+
+    rate: Fraction
+    extra: int = 0
+
+
+Dim = Union[int, Frames, Length]
+"""A dimension in a pulse: a number, frames, or a symbolic batch dimension."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Frames of a wire that are real; all others read as ``border``.
+
+    A frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
+    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked and the
+    history remembers masked frames (border zero only); else the window is masked.
+    """
+
+    low: int
+    high: Length
+    border: Const
+    start: bool
+    end: bool
+    arrival: bool
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The tensor `wire` of this pulse: a static value, a prefix value, or the pulse of a stream as it is."""
+
+    wire: str
+
+
+@dataclass(frozen=True)
+class Window:
+    """``frames`` frames of stream `wire`, the first of them `back` frames before this pulse (negative: inside it).
+
+    ``border`` is what the reader sees of its input's border; the analysis folds the reader's own border from it.
+    """
+
+    wire: str
+    back: int
+    frames: Frames
+    mask: Mask | None = None
+    border: Const | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """int64 [frames]: batch index of each frame of a window that starts `delay` frames before this pulse."""
+
+    rate: Fraction
+    delay: int = 0
+    extra: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """int64 scalar: batch index of the first frame of this pulse of a stream; negative while it warms up."""
+
+    rate: Fraction
+    delay: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """int64 scalar: `length` for the base frames seen so far (with an end of stream: the real ones)."""
+
+    length: Length
+
+
+@dataclass(frozen=True)
+class Dims:
+    """int64 [rank]: a shape."""
+
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The value that state `state` of this step had after the last pulse (zeros at first)."""
+
+    state: str
+
+
+class Attribute:
+    """An attribute of the source, kept as it is; compares by value (subgraphs and tensors: by identity)."""
+
+    __slots__ = ("_key", "attr")
+
+    def __init__(self, attr: ir.Attr):
+        self.attr = attr
+        whole = attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS, ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+        self._key = (attr.name, attr.type, id(attr.value) if whole else repr(attr.value))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attribute) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def attributes(values: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+    """Attributes in the hashable form that an `Op` has them."""
+    return tuple((k, Attribute(v) if isinstance(v, ir.Attr) else tuple(v) if isinstance(v, list) else v) for k, v in values)
+
+
+@dataclass(frozen=True)
+class Op:
+    """An ONNX operator on expressions; output `index` of it."""
+
+    op_type: str
+    inputs: tuple[Expr | None, ...]
+    attributes: tuple[tuple[str, Any], ...] = ()
+    domain: str = ""
+    outputs: int = 1
+    index: int = 0
+
+
+Expr = Union[Ref, Window, Position, Start, Count, Dims, Past, Const, Op]
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of a step. ``next`` is its value after this pulse; it starts as zeros."""
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[Dim, ...]
+    next: Expr
+    role: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`."""
+
+    node: str
+    op_type: str
+    wires: tuple[str, ...]
+    exprs: tuple[Expr, ...]
+    facts: tuple[Fact, ...]
+    states: tuple[State, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule gives: a fact per output of the node, and the steps that compute their wires."""
+
+    facts: tuple[Fact, ...]
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller asked of the analysis. ``step``: every pulse is a multiple of it."""
+
+    end_of_stream: bool = False
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The analysed model.
+
+    ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
+    tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    facts: dict[str, Fact]
+    wires: dict[str, Fact]
+    steps: tuple[Step, ...]
+    blockers: tuple[Blocker, ...]
+    pulse_multiple: int
+    options: Options
+
+    def producer(self) -> dict[str, Step]:
+        """Step by wire."""
+        return {wire: step for step in self.steps for wire in step.wires}
+
+    def check(self) -> None:
+        """Raise ValueError where the plan is not well formed; run between analysis and lowering."""
+        made = {wire for step in self.steps for wire in step.wires}
+        seen: set[str] = set()
+        for step in self.steps:
+            own = {state.name for state in step.states}
+            for leaf in leaves(step):
+                if isinstance(leaf, Window) and not isinstance(self.wires.get(leaf.wire), Stream):
+                    raise ValueError(f"{step.node}: window on {leaf.wire}, which is no stream")
+                if isinstance(leaf, (Window, Ref)) and leaf.wire in made and leaf.wire not in seen | set(step.wires):
+                    raise ValueError(f"{step.node}: {leaf.wire} is used before it is made")
+                if isinstance(leaf, Past) and leaf.state not in own:
+                    raise ValueError(f"{step.node}: state {leaf.state} is not its own")
+            seen.update(step.wires)
+
+
+def leaves(step: Step) -> Iterator[Expr]:
+    """Every leaf of a step's expressions and of its states' updates."""
+    stack: list[Expr | None] = [*step.exprs, *(state.next for state in step.states)]
+    while stack:
+        expr = stack.pop()
+        if isinstance(expr, Op):
+            stack.extend(expr.inputs)
+        elif expr is not None:
+            yield expr

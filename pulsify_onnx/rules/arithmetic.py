@@ -1,0 +1,78 @@
+"""Element-wise operators and casts: aligned, then kept."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.combine import broadcast, kept, the_stream
+from pulsify_onnx.rules.registry import rule
+
+UNARY = {
+    "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22), "Atanh": (9, 22),
+    "BitwiseNot": (18,), "Cast": (6, 9, 13, 19, 21, 23, 24, 25), "Ceil": (6, 13), "Celu": (12,), "Clip": (6, 11, 12, 13),
+    "Cos": (7, 22), "Cosh": (9, 22), "Elu": (6, 22), "Erf": (9, 13), "Exp": (6, 13), "Floor": (6, 13), "Gelu": (20,),
+    "HardSigmoid": (6, 22), "HardSwish": (14, 22), "IsInf": (10, 20), "IsNaN": (9, 13, 20), "LeakyRelu": (6, 16), "Log": (6, 13),
+    "Mish": (18, 22), "Neg": (6, 13), "Not": (1,), "Reciprocal": (6, 13), "Relu": (6, 13, 14), "Round": (11, 22), "Selu": (6, 22),
+    "Shrink": (9,), "Sigmoid": (6, 13), "Sign": (9, 13), "Sin": (7, 22), "Sinh": (9, 22), "Softplus": (1, 22), "Softsign": (1, 22),
+    "Sqrt": (6, 13), "Swish": (24,), "Tan": (7, 22), "Tanh": (6, 13), "ThresholdedRelu": (10, 22),
+}
+BINARY = {
+    "Add": (7, 13, 14), "And": (7,), "BitShift": (11,), "BitwiseAnd": (18,), "BitwiseOr": (18,), "BitwiseXor": (18,), "CastLike": (15, 19, 21, 23, 24, 25),
+    "Div": (7, 13, 14), "Equal": (7, 11, 13, 19), "Greater": (7, 9, 13), "GreaterOrEqual": (12, 16), "Less": (7, 9, 13),
+    "LessOrEqual": (12, 16), "Max": (6, 8, 12, 13), "Mean": (6, 8, 13), "Min": (6, 8, 12, 13), "Mod": (10, 13), "Mul": (7, 13, 14),
+    "Or": (7,), "PRelu": (7, 9, 16), "Pow": (7, 12, 13, 15), "Sub": (7, 13, 14), "Sum": (6, 8, 13), "Where": (9, 16), "Xor": (7,),
+}
+
+
+def elementwise(node: Node) -> Outcome:
+    """Any axis; several streams are aligned to the largest delay.
+
+    Refuses: streams that meet on different axes, and a constant with as many frames as the export had.
+    """
+    return broadcast(node)
+
+
+for _name, _versions in {**UNARY, **BINARY}.items():
+    rule(_name, versions=_versions)(elementwise)
+
+
+@rule("QuantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25))
+@rule("DequantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25))
+def quantize(node: Node) -> Outcome:
+    """Any axis, with a static scale and zero point.
+
+    Refuses: scales that belong to the frames (per-axis along the stream).
+    """
+    x = the_stream(node)
+    scale = node.facts[1]
+    assert isinstance(scale, Static)
+    axis = node.axis(x.rank, default=1)
+    sized = [d for d in scale.shape if d.constant != 1]
+    if sized and (len(scale.shape) == x.rank and x.rank > 1 and scale.shape[x.axis].constant != 1 or axis == x.axis and len(scale.shape) == 1):
+        refuse("it has one scale per frame", hint="quantise per tensor, or per channel")
+    return kept(node, [x.axis, None, None])
+
+
+@rule("Dropout", versions=(7, 10, 12, 13, 22))
+def dropout(node: Node) -> Outcome:
+    """Any axis; without training it passes its input on.
+
+    Refuses: training mode, and a mask that is read.
+    """
+    x = the_stream(node)
+    training = node.const(2, "training_mode")
+    if training is not None and bool(training):
+        refuse("it drops frames at random (training mode)", hint="export the model in evaluation mode")
+    if len(node.outputs) > 1 and node.outputs[1]:
+        refuse("its mask is read, which only training needs", hint="export the model in evaluation mode")
+    return Outcome((x,) * len(node.outputs))
+
+
+@rule("Identity", versions=(1, 13, 14, 16, 19, 21, 23, 24, 25))
+def identity(node: Node) -> Outcome:
+    """Anything; the wire goes on under another name."""
+    fact = node.facts[0]
+    assert isinstance(fact, Stream)
+    return Outcome((fact,))

@@ -1,0 +1,48 @@
+"""Operators that move axes about and leave their contents alone."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.views import axes_of
+from pulsify_onnx.windows import align
+
+
+@rule("Transpose", versions=(1, 13, 21, 23, 24, 25))
+def transpose(node: Node) -> Outcome:
+    """Any axis, any permutation."""
+    x = the_stream(node)
+    perm = node.ints("perm") or list(reversed(range(x.rank)))
+    return kept(node, [perm.index(x.axis)])
+
+
+@rule("Squeeze", versions=(1, 11, 13, 21, 23, 24, 25))
+def squeeze(node: Node) -> Outcome:
+    """Any axis that stays.
+
+    Refuses: squeezing the stream away.
+    """
+    x = the_stream(node)
+    axes = axes_of(node, x.rank, changed=13)
+    if axes is None:
+        axes = [k for k, d in enumerate(x.shape) if d.constant == 1]
+    if x.axis in axes:
+        refuse("it squeezes the stream axis, so the recording has one frame only", hint="see --axis")
+    out = x.axis - sum(a < x.axis for a in axes)
+    (window,), y = align([x], node.options)
+    shape = tuple(d for k, d in enumerate(x.shape) if k not in axes)
+    how = call("Squeeze", window, axes=axes) if node.since < 13 else call("Squeeze", window, const(axes))
+    return step(node, [how], [y.placed(node.outputs[0], x.dtype, shape, out)])
+
+
+@rule("Unsqueeze", versions=(1, 11, 13, 21, 23, 24, 25))
+def unsqueeze(node: Node) -> Outcome:
+    """Any axis."""
+    x = the_stream(node)
+    count = len(node.ints("axes") or []) if node.since < 13 else len(node.const(1, "axes"))  # type: ignore[arg-type]
+    axes = set(axes_of(node, x.rank + count, changed=13) or [])
+    rest = [k for k in range(x.rank + count) if k not in axes]
+    return kept(node, [rest[x.axis], None][: len(node.facts)])

@@ -1,0 +1,156 @@
+"""Combinators: the boring part of most rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Const, Fact, Prefix, Sizes, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Count, Expr, Op, Outcome, Ref, State, Step, attributes
+from pulsify_onnx.shapes import infer
+from pulsify_onnx.windows import align
+
+UNKNOWN_SHAPE = "run onnx.shape_inference on the model, or export it with fixed channel sizes"
+
+
+def static(node: Node, index: int) -> Expr | None:
+    """Expression of input `index`, which must not depend on the stream (None where it is left out)."""
+    fact = node.fact(index)
+    return None if fact is None else static_value(fact)
+
+
+def static_value(fact: Fact) -> Expr:
+    """Expression of a value that must not depend on the stream; refuses all others."""
+    if isinstance(fact, Static):
+        return Ref(fact.wire)
+    if isinstance(fact, Sizes):
+        refuse("it uses the length of the whole stream as a number, which is not known while the stream runs",
+               hint="count the frames so far instead, for example by CumSum of ones")
+    if isinstance(fact, Prefix):
+        refuse("it brings a value over the whole stream back to the frames, so the first frame needs the last",
+               hint="use a running value over the frames so far, or cut the model there")
+    refuse("an input that must be the same for all frames changes with the stream",
+           hint="make it a constant, or an input without time")
+
+
+def the_stream(node: Node, index: int = 0) -> Stream:
+    """Input `index` as the only stream of the node; refuses streams on other inputs."""
+    fact = node.fact(index)
+    for k, other in enumerate(node.facts):
+        if k != index and isinstance(other, Stream):
+            refuse(f"its input {k} changes with the stream, where a value for all frames is needed",
+                   hint="make that input a constant, or an input without time")
+    if not isinstance(fact, Stream):
+        refuse("its first input does not stream", hint="make it the input with time")
+    return fact
+
+
+def joined(node: Node, axes: Sequence[int | None], leads: bool = True) -> tuple[list[Expr | None], Stream, int]:
+    """Align all streams among the inputs; ``axes[k]`` is the output axis that input k streams along.
+
+    Returns an expression per input, the joined stream and its output axis. Refuses two stream axes.
+    """
+    reads, y = align(node.streams, node.options, leads)
+    windows = iter(reads)
+    exprs: list[Expr | None] = []
+    found: set[int] = set()
+    for k, fact in enumerate(node.facts):
+        if isinstance(fact, Stream):
+            exprs.append(next(windows))
+            axis = axes[k]
+            if axis is None:
+                refuse(f"its input {k} changes with the stream, where a value for all frames is needed",
+                       hint="make that input a constant, or an input without time")
+            found.add(axis)
+        else:
+            exprs.append(None if fact is None else static_value(fact))
+    if len(found) > 1:
+        refuse("two of its inputs stream along different axes of its result, so every frame meets every other frame",
+               hint="bring time to the same axis of both; attention needs a window")
+    return exprs, y, found.pop()
+
+
+def op(node: Node, inputs: Sequence[Expr | None], index: int = 0, **changes: object) -> Op:
+    """Output `index` of the node's operator on `inputs`, attributes changed or (None) left out."""
+    return Op(node.op_type, tuple(inputs), node.replaced(**changes), node.domain, len(node.outputs), index)
+
+
+def step(node: Node, exprs: Sequence[Expr], facts: Sequence[Fact], states: Sequence[State] = (), before: Sequence[Step] = ()) -> Outcome:
+    """One step that computes the node's outputs (those that somebody reads) by `exprs`; `before` come first."""
+    rows = [(w, e, f) for w, e, f in zip(node.outputs, exprs, facts) if w]
+    made = Step(node.name, node.op_type, tuple(w for w, _, _ in rows), tuple(e for _, e, _ in rows),
+                tuple(f for _, _, f in rows), tuple(states))
+    return Outcome(tuple(facts), (*before, made))
+
+
+def kept(node: Node, axes: Sequence[int | None], out_axes: Sequence[int] | None = None, leads: bool = True,
+         before: Sequence[Step] = (), **changes: object) -> Outcome:
+    """Keep the operator: its streams meet in one axis, which it leaves alone.
+
+    ``axes[k]``: the axis of the first output that input k streams along; `out_axes`: that axis in every output,
+    where it is not the same in all.
+    """
+    exprs, y, axis = joined(node, axes, leads)
+    facts: list[Fact] = []
+    for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, infer(node))):
+        at = out_axes[k] if out_axes else axis
+        if not wire:
+            facts.append(y)
+            continue
+        if shape is None or any(d is None for i, d in enumerate(shape) if i != at):
+            refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
+        facts.append(y.placed(wire, dtype, shape, at))
+    return step(node, [op(node, exprs, k, **changes) for k in range(len(node.outputs))], facts, before=before)
+
+
+def broadcast(node: Node, leads: bool = True) -> Outcome:
+    """Keep an element-wise operator with numpy broadcasting."""
+    rank = max(len(f.shape) for f in node.facts if f is not None and not hasattr(f, "by"))  # type: ignore[union-attr]
+    axes = [f.axis + rank - f.rank if isinstance(f, Stream) else None for f in node.facts]
+    target = next((a for a in axes if a is not None), None)
+    if target is None:  # lengths and constants whose value has no closed form
+        refuse("it computes with the length of the whole stream, which is not known while the stream runs",
+               hint="compute lengths from shapes by whole-number arithmetic, or use fixed sizes")
+    for k, fact in enumerate(node.facts):
+        at = target - rank + len(fact.shape) if isinstance(fact, Static) else -1  # type: ignore[union-attr]
+        if isinstance(fact, Static) and at >= 0 and fact.shape[at].constant != 1:
+            refuse(f"its input {k} is a constant of {fact.shape[at]} frames along the stream, so it fits one length only",
+                   hint="compute it from frame positions (Range, or a table sliced to the length), or export with a dynamic length")
+    return kept(node, axes, leads=leads)
+
+
+def apart(node: Node, touched: Sequence[int], reason: str, hint: str, index: int = 0, **changes: object) -> Outcome:
+    """Keep an operator that mixes axes `touched` of its input `index`; refuses with `reason` where one is the stream's."""
+    x = the_stream(node, index)
+    if x.axis in touched:
+        refuse(reason, hint)
+    return kept(node, [x.axis if k == index else None for k in range(len(node.facts))], **changes)
+
+
+def const(value: object, dtype: object = np.int64) -> Const:
+    """A constant expression, int64 unless told."""
+    return Const(np.asarray(value, dtype))
+
+
+def call(op_type: str, *inputs: Expr | None, domain: str = "", **attrs: object) -> Op:
+    """An operator with one output on expressions."""
+    return Op(op_type, tuple(inputs), attributes(attrs.items()), domain)
+
+
+def running_value(fact: Fact) -> Expr:
+    """Expression of a value that is the same for all frames of a pulse: static, or over the frames so far."""
+    if isinstance(fact, Prefix):
+        return Ref(fact.wire)
+    if isinstance(fact, Sizes):
+        return lengths_so_far(fact)
+    return static_value(fact)
+
+
+def lengths_so_far(fact: Sizes) -> Expr:
+    """Lengths computed from the number of frames so far."""
+    counts = [call("Reshape", call("Cast", Count(v), to=int(fact.dtype)), const([1])) for v in fact.values]
+    row = counts[0] if len(counts) == 1 else call("Concat", *counts, axis=0)
+    return call("Reshape", row, const(list(fact.shape)))

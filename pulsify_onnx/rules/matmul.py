@@ -1,0 +1,101 @@
+"""Products that sum over an axis: the stream may run along any other."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Fact, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.combine import kept
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.shapes import shape_of
+
+SUMMED = "it sums over the stream, so its result needs all frames"
+SUMMED_HINT = "keep time out of the summed axis; attention over the past needs a window"
+
+
+def _rank(fact: Fact | None) -> int:
+    return len(shape_of(fact)) if fact is not None else 0
+
+
+def product_axes(node: Node, a: int = 0, b: int = 1) -> list[int | None]:
+    """Output axis of the streams among factors `a` and `b` of a matrix product with numpy broadcasting."""
+    ranks = (_rank(node.fact(a)), _rank(node.fact(b)))
+    batch = max(max(ranks) - 2, 0)
+    axes: list[int | None] = [None] * len(node.facts)
+    for k, which in ((a, 0), (b, 1)):
+        x = node.fact(k)
+        if not isinstance(x, Stream):
+            continue
+        summed = x.rank - 1 if which == 0 else max(x.rank - 2, 0)
+        if x.axis == summed:
+            refuse(SUMMED, SUMMED_HINT)
+        if x.axis < x.rank - 2:
+            axes[k] = batch - (x.rank - 2) + x.axis
+        elif which == 0:
+            axes[k] = batch
+        else:
+            axes[k] = batch + (1 if ranks[0] > 1 else 0)
+    return axes
+
+
+@rule("MatMul", versions=(1, 9, 13))
+def matmul(node: Node) -> Outcome:
+    """Rows, columns or batch axes.
+
+    Refuses: a sum over the stream, and two streams that meet as rows and columns.
+    """
+    return kept(node, product_axes(node))
+
+
+@rule("Gemm", versions=(7, 9, 11, 13))
+def gemm(node: Node) -> Outcome:
+    """Rows or columns of the result, transposed or not; C broadcasts.
+
+    Refuses: a sum over the stream.
+    """
+    axes: list[int | None] = [None] * len(node.facts)
+    for k, flag in ((0, "transA"), (1, "transB")):
+        x = node.fact(k)
+        if isinstance(x, Stream):
+            axis = 1 - x.axis if node.attr(flag, 0) else x.axis
+            if axis != k:
+                refuse(SUMMED, SUMMED_HINT)
+            axes[k] = k
+    c = node.fact(2)
+    if isinstance(c, Stream):
+        axes[2] = c.axis + 2 - c.rank
+    return kept(node, axes)
+
+
+@rule("Einsum", versions=(12,))
+def einsum(node: Node) -> Outcome:
+    """Any letter that the result keeps.
+
+    Refuses: a sum over the stream.
+    """
+    equation = node.attr("equation").replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    inputs = terms.split(",")
+    if not arrow:
+        letters = sorted({c for c in terms if c.isalpha()})
+        result = ("..." if "..." in terms else "") + "".join(c for c in letters if terms.count(c) == 1)
+    dots = max((_rank(f) - len(t.replace("...", "")) for f, t in zip(node.facts, inputs) if "..." in t), default=0)
+    spell = [_spell(t, _rank(f) - len(t.replace("...", "")), dots) for f, t in zip(node.facts, inputs)]
+    out = _spell(result, dots, dots)
+    axes: list[int | None] = []
+    for fact, letters_of in zip(node.facts, spell):
+        if not isinstance(fact, Stream):
+            axes.append(None)
+            continue
+        letter = letters_of[fact.axis]
+        if letter not in out:
+            refuse(SUMMED, SUMMED_HINT)
+        axes.append(out.index(letter))
+    return kept(node, axes)
+
+
+def _spell(term: str, dots: int, most: int) -> list[str]:
+    """One symbol per axis; those of an ellipsis are counted from the right."""
+    head, ellipsis, tail = term.partition("...")
+    return [*head, *(f".{k}" for k in range(most - dots, most)), *tail] if ellipsis else list(term)

@@ -1,0 +1,94 @@
+"""Normalisations and softmax over axes other than the stream's."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.combine import apart, the_stream
+from pulsify_onnx.rules.registry import rule
+
+WHOLE = "it normalises over the whole stream, so the first frame needs the last"
+HINT = "normalise over the channels of a frame, or use running statistics (cumulative layer norm)"
+
+
+@rule("BatchNormalization", versions=(7, 9, 14, 15))
+def batch_norm(node: Node) -> Outcome:
+    """Any axis but the channels.
+
+    Refuses: training mode, and a stream along the channels.
+    """
+    x = the_stream(node)
+    if node.attr("training_mode", 0):
+        refuse("it takes its statistics from the whole batch (training mode)", hint="export the model in evaluation mode")
+    return apart(node, [1] if x.rank > 1 else [0], "it has one mean and scale per frame", hint="the stream must not run along the channels; see --axis")
+
+
+@rule("LayerNormalization", versions=(17,))
+@rule("RMSNormalization", versions=(23,))
+def layer_norm(node: Node) -> Outcome:
+    """Any axis before those it normalises.
+
+    Refuses: normalising over the stream.
+    """
+    x = the_stream(node)
+    return apart(node, range(node.axis(x.rank), x.rank), WHOLE, HINT)
+
+
+@rule("Softmax", versions=(1, 11, 13))
+@rule("LogSoftmax", versions=(1, 11, 13))
+@rule("Hardmax", versions=(1, 11, 13))
+def softmax(node: Node) -> Outcome:
+    """Any axis but the one it normalises over.
+
+    Refuses: a softmax over the stream.
+    """
+    x = the_stream(node)
+    axis = node.axis(x.rank)
+    touched = [axis] if node.since >= 13 else list(range(axis, x.rank))
+    return apart(node, touched, "it is taken over the whole stream, so every frame needs the last",
+                 hint="take it over the channels; attention over the past needs a window")
+
+
+@rule("InstanceNormalization", versions=(6, 22))
+def instance_norm(node: Node) -> Outcome:
+    """The batch axis only.
+
+    Refuses: averaging over the stream.
+    """
+    x = the_stream(node)
+    return apart(node, range(1, x.rank), WHOLE, HINT)
+
+
+@rule("GroupNormalization", versions=(18, 21))
+def group_norm(node: Node) -> Outcome:
+    """The batch axis only.
+
+    Refuses: averaging over the stream.
+    """
+    x = the_stream(node)
+    return apart(node, range(1, x.rank), WHOLE, HINT)
+
+
+@rule("LpNormalization", versions=(1, 22))
+def lp_norm(node: Node) -> Outcome:
+    """Any axis but the one it normalises over."""
+    x = the_stream(node)
+    return apart(node, [node.axis(x.rank, default=-1)], WHOLE, HINT)
+
+
+@rule("LRN", versions=(1, 13))
+def local_response(node: Node) -> Outcome:
+    """Any axis but the channels.
+
+    Refuses: a stream along the channels.
+    """
+    return apart(node, [1], "it sums over neighbouring channels and the stream runs along them", hint="see --axis")
+
+
+@rule("MeanVarianceNormalization", versions=(9, 13))
+def mean_variance(node: Node) -> Outcome:
+    """Any axis that it does not average over."""
+    axes = node.ints("axes") or [0, 2, 3]
+    rank = the_stream(node).rank
+    return apart(node, [a % rank for a in axes], WHOLE, HINT)

@@ -1,0 +1,120 @@
+"""Pools: window readers whose border is the neutral element, with the divisor right at both ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import smaller
+from pulsify_onnx.facts import Const, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Window
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
+from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.shapes import infer
+from pulsify_onnx.views import Spatial, spatial
+from pulsify_onnx.windows import pad, windowed, zero
+
+CHANNELS = "the stream runs along the channels or the batch of a pool"
+
+
+def lowest(x: Stream) -> Const:
+    """The neutral element of a maximum over `x`."""
+    kind = x.dtype.numpy()
+    value = -np.inf if x.dtype.is_floating_point() else np.iinfo(kind).min
+    return Const(np.full([1] * x.rank, value, kind))
+
+
+def _windowed(node: Node, x: Stream, view: Spatial, border: Const, steps: list[Step]) -> tuple[Window, Stream]:
+    k = x.axis - 2
+    span, stride = view.spans[k], view.strides[k]
+    before, after = border_pads(x, view)
+    more = stride - 1 if node.attr("ceil_mode", 0) else 0
+    window, y = windowed(pad(x, before, after + more, border, node.options, steps), span, stride, node.options)
+    if more:  # a window may start in the input or its left padding only
+        extent = smaller(y.extent, -((-(x.extent + before)).floordiv(stride)))
+        y = replace(y, shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
+    return window, y
+
+
+def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, list[Step]]:
+    x = the_stream(node)
+    view = spatial(node, kernel_of(node))
+    steps: list[Step] = []
+    window, y = _windowed(node, x, view, border, steps)
+    (dtype, shape), *_ = infer(node)
+    if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
+        refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
+    expr = op(node, [window], auto_pad=None, pads=other_pads(x, view))
+    return expr, y.placed(node.outputs[0], dtype, shape, x.axis), window, view, steps
+
+
+@rule("MaxPool", versions=(1, 8, 10, 11, 12, 22))
+def max_pool(node: Node) -> Outcome:
+    """Any spatial axis, any pads, stride, dilation and ceil_mode.
+
+    Refuses: the indices output, which counts positions in the whole input.
+    """
+    x = the_stream(node)
+    if len(node.outputs) > 1 and node.outputs[1]:
+        refuse("its indices are positions in the whole recording", hint="do without the Indices output")
+    if x.axis < 2:
+        return kept(node, [x.axis])
+    expr, y, _, _, steps = _pooled(node, lowest(x))
+    return step(node, [expr], [y], before=steps)
+
+
+@rule("LpPool", versions=(2, 11, 18, 22))
+def lp_pool(node: Node) -> Outcome:
+    """Any spatial axis, any pads, stride, dilation and ceil_mode."""
+    x = the_stream(node)
+    if x.axis < 2:
+        return kept(node, [x.axis])
+    expr, y, _, _, steps = _pooled(node, zero(x))
+    return step(node, [expr], [y], before=steps)
+
+
+@rule("AveragePool", versions=(1, 7, 10, 11, 19, 22))
+def average_pool(node: Node) -> Outcome:
+    """Any spatial axis, any pads, stride and ceil_mode; the divisor counts real frames at both ends."""
+    x = the_stream(node)
+    if x.axis < 2:
+        return kept(node, [x.axis])
+    expr, y, window, view, steps = _pooled(node, zero(x))
+    k = x.axis - 2
+    before, after = border_pads(x, view)
+    counted = bool(node.attr("count_include_pad", 0))
+    low, high = (-before, x.extent + after) if counted else (0, x.extent)
+    open_start = before > 0 and not counted
+    open_end = node.options.end_of_stream and (bool(node.attr("ceil_mode", 0)) or (not counted and bool(after.terms)))
+    if open_start or open_end:
+        inside = _inside(node, x, y, view, k, low, high, open_start, open_end)
+        expr = call("Div", expr, inside)
+    return step(node, [expr], [y], before=steps)
+
+
+def _inside(node: Node, x: Stream, y: Stream, view: Spatial, k: int, low: int, high: object, start: bool, end: bool) -> Expr:
+    """Share of a window's taps that the divisor counts, shaped to divide the pooled values."""
+    span, stride = view.spans[k], view.strides[k]
+    frames = Frames(x.rate, span - stride)
+    before = border_pads(x, view)[0]
+    first = y.delay * stride + before  # frames of history that the window starts with, in undelayed time
+    index: Expr = Position(x.rate, first, frames.extra)
+    tests: list[Expr] = []
+    if start:
+        tests.append(call("Not", call("Less", index, const(low))))
+    if end:
+        tests.append(call("Less", index, Count(high)))  # type: ignore[arg-type]
+    real = tests[0] if len(tests) == 1 else call("And", *tests)
+    n = len(view.kernel)
+    shape: list[int | Frames] = [1, 1, *([1] * n)]
+    shape[x.axis] = frames
+    ones = [1] * n
+    kernel, strides, dilations = ones.copy(), ones.copy(), ones.copy()
+    kernel[k], strides[k], dilations[k] = view.kernel[k], stride, view.dilations[k]
+    weights = call("Reshape", call("Cast", real, to=int(x.dtype)), Dims(tuple(shape)))
+    extra = {"dilations": dilations} if view.dilations[k] != 1 else {}
+    return call("AveragePool", weights, kernel_shape=kernel, strides=strides, **extra)

@@ -1,0 +1,178 @@
+"""Reshape and its kin: a dimension is a product of factors, and the stream is one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Fact, Shape, Sizes, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Dim, Dims, Frames, Op, Outcome, Ref, Step
+from pulsify_onnx.rules.combine import call, kept, step, the_stream
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.slicing import rate_of
+from pulsify_onnx.shapes import shape_of
+from pulsify_onnx.windows import align, solid, windowed
+
+LENGTH_TOLD = "the target shape has a fixed number of frames, so it fits one length of the stream only"
+
+
+def resolve(shape: Shape, target: Sequence[Length], allowzero: bool) -> list[Length]:
+    """The shape that `target` means for a tensor of `shape`: 0 copied, -1 worked out."""
+    out = [shape[k] if d.constant == 0 and not allowzero else d for k, d in enumerate(target)]
+    if any(d.constant == -1 for d in out):
+        at = next(k for k, d in enumerate(out) if d.constant == -1)
+        rest = [d for k, d in enumerate(out) if k != at]
+        out[at] = _quotient(list(shape), rest)
+    return out
+
+
+def _quotient(over: list[Length], under: list[Length]) -> Length:
+    """Product of `over` by product of `under`, exact."""
+    over, under = list(over), list(under)
+    for d in list(under):
+        if d in over and d.constant is None:
+            over.remove(d)
+            under.remove(d)
+    top = math.prod((d.constant for d in over if d.constant is not None), start=1)
+    bottom = math.prod((d.constant for d in under if d.constant is not None), start=1)
+    moving = math.prod((d for d in over if d.constant is None), start=Length.of(1))
+    if any(d.constant is None for d in under):
+        below = math.prod((d for d in under if d.constant is None), start=Length.of(1))
+        if moving == below:
+            return Length.of(top // bottom)
+        refuse(LENGTH_TOLD, hint="export with a dynamic length, so that the shape is computed from the input's")
+    whole = moving * top
+    return whole.floordiv(bottom)
+
+
+def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
+    """`x` in row-major order as `target`; the stream may take up or give off faster-running factors."""
+    outer = math.prod(x.shape[: x.axis], start=Length.of(1))
+    inner = math.prod(x.shape[x.axis + 1:], start=Length.of(1))
+    at, before = None, Length.of(1)
+    for k, d in enumerate(target):
+        if d.moves:
+            at = k
+            break
+        before = before * d
+    if at is None:
+        refuse(LENGTH_TOLD if math.prod((d.constant or 0 for d in target), start=1) else "it reshapes the stream away",
+               hint="export with a dynamic length, so that the shape is computed from the input's")
+    after = math.prod(target[at + 1:], start=Length.of(1))
+    if before != outer:
+        refuse(f"it merges the stream with an axis that runs more slowly (sizes {outer} before, {before} after), so frames of one time lie far apart",
+               hint="transpose time to the front before reshaping")
+    if after.moves or inner.constant is None and inner != after:
+        refuse("two dimensions of the target shape follow the length of the stream", hint="reshape to frames of a fixed size")
+    steps: list[Step] = []
+    if inner == after:
+        reads, y = align([x], node.options)
+        window, factor, frames = reads[0], 1, 1
+    else:
+        if inner.constant is None or after.constant is None:
+            refuse("the size of the frames is not known", hint="export with fixed channel sizes")
+        common = math.gcd(inner.constant, after.constant)
+        factor, frames = inner.constant // common, after.constant // common  # frames up, frames together
+        if factor > 1 and frames > 1:
+            refuse(f"it cuts frames of {inner} values into frames of {after}, neither of which divides the other",
+                   hint="reshape by whole frames")
+        x = solid(x, node.options, steps)
+        window, y = windowed(x, frames, frames, node.options)
+    rate = y.rate * factor
+    dims: list[Dim] = []
+    for k, d in enumerate(target):
+        if k == at:
+            dims.append(Frames(rate))
+        else:
+            dims.append(d.constant if d.constant is not None else d)
+    extent = target[at]
+    fact = replace(y, wire=node.outputs[0], shape=tuple(target), axis=at, rate=rate, delay=y.delay * factor)
+    if factor > 1:
+        fact = replace(fact, lead=0, trail=Length(()), border=None, positional=False)
+    fact = replace(fact, shape=(*target[:at], extent, *target[at + 1:]))
+    return step(node, [Op("Reshape", (window, Dims(tuple(dims))))], [fact], before=steps)
+
+
+@rule("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25))
+def reshape(node: Node) -> Outcome:
+    """Any reshape that keeps time outermost or splits it into whole frames: [T, k] to [T*k], [T*k] to [T, k], [1, T] to [T].
+
+    Refuses: merging time under a slower axis, and a number of frames written into the shape.
+    """
+    x = the_stream(node)
+    target = node.sizes(1, "the target shape")
+    assert target is not None
+    return rearrange(node, x, resolve(x.shape, target, bool(node.attr("allowzero", 0))))
+
+
+@rule("Flatten", versions=(1, 9, 11, 13, 21, 23, 24, 25))
+def flatten(node: Node) -> Outcome:
+    """Any axis that stays outermost on its side.
+
+    Refuses: flattening the stream under a slower axis or into the features.
+    """
+    x = the_stream(node)
+    axis = node.axis(x.rank, default=1)
+    if x.axis >= axis and math.prod(x.shape[axis:], start=Length.of(1)) != x.extent:
+        refuse("it flattens the whole stream into one vector of features", hint="classify each frame, or a window of fixed length (--head window)")
+    target = [math.prod(x.shape[:axis], start=Length.of(1)), math.prod(x.shape[axis:], start=Length.of(1))]
+    return rearrange(node, x, target)
+
+
+@rule("DepthToSpace", versions=(1, 11, 13))
+@rule("SpaceToDepth", versions=(1, 13))
+def space_depth(node: Node) -> Outcome:
+    """The batch axis only.
+
+    Refuses: a stream along a spatial axis or the channels.
+    """
+    x = the_stream(node)
+    if x.axis:
+        refuse("it moves blocks between the channels and the stream", hint="write it as Reshape and Transpose")
+    return kept(node, [0])
+
+
+@rule("Expand", versions=(8, 13))
+def expand(node: Node) -> Outcome:
+    """A stream along its other axes, or a static value along the stream.
+
+    Refuses: a number of frames written into the shape.
+    """
+    target = node.sizes(1, "the target shape")
+    assert target is not None
+    fact = node.facts[0]
+    assert fact is not None
+    own = shape_of(fact)
+    rank = max(len(own), len(target))
+    mine = [Length.of(1)] * (rank - len(own)) + list(own)
+    wanted = [Length.of(1)] * (rank - len(target)) + target
+    shape = tuple(w if m.constant == 1 else m for m, w in zip(mine, wanted))
+    if isinstance(fact, Stream):
+        at = fact.axis + rank - len(own)
+        if wanted[at].constant not in (None, 1):
+            refuse(LENGTH_TOLD, hint="export with a dynamic length")
+        (window,), y = align([fact], node.options)
+        dims = tuple(1 if k == at else _dim(w) for k, w in enumerate(wanted))
+        return step(node, [call("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)])
+    return constant_over_time(node, fact, shape, lambda dims: call("Expand", Ref(fact.wire), Dims(dims)))
+
+
+def _dim(d: Length) -> Dim:
+    return d.constant if d.constant is not None else d
+
+
+def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  # type: ignore[no-untyped-def]
+    """A value that is the same in every frame: a positional stream along the dimension that moves."""
+    moving = [k for k, d in enumerate(shape) if d.moves]
+    if len(moving) != 1 or not isinstance(fact, (Static, Sizes)):
+        refuse("two of its dimensions follow the length of the stream", hint="attention needs a window")
+    at = moving[0]
+    rate = rate_of(shape[at])
+    dims = tuple(Frames(rate) if k == at else _dim(d) for k, d in enumerate(shape))
+    dtype = fact.dtype
+    y = Stream(node.outputs[0], dtype, shape, at, rate, positional=True)
+    return step(node, [make(dims)], [y])

@@ -1,0 +1,314 @@
+"""Parts of a tensor: Slice, Split, Gather and Pad, along the stream and across it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import LARGE, Length, compare, smaller
+from pulsify_onnx.facts import Const, Fact, Sizes, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Expr, Outcome, Position, Ref, Step, Window
+from pulsify_onnx.rules.combine import call, const, joined, kept, step, the_stream
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.shapes import shape_of
+from pulsify_onnx.views import Cut, cuts, pads_of
+from pulsify_onnx.windows import align, crop, pad, sealed, windowed
+
+
+def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
+    """(start, end) of a forward slice as non-negative lengths, clipped to `extent`."""
+    start, end = cut.start, cut.end if cut.end is not None else extent
+    sides = []
+    for value in (start, end):
+        sign = compare(value, 0)
+        if sign is None:
+            refuse("where it cuts depends on the length of the stream in a way that is not known", hint="use constant bounds")
+        if sign < 0:
+            value = value + extent
+            if compare(value, 0) == -1:
+                value = Length.of(0)
+        sides.append(smaller(value, extent) if compare(value, extent) != 0 else extent)
+    return sides[0], sides[1]
+
+
+@rule("Slice", versions=(1, 10, 11, 13))
+def slice_rule(node: Node) -> Outcome:
+    """Any axis; along the stream from a fixed frame, to any end, with any step forward.
+
+    Refuses: a flip, and the last frames of the whole stream.
+    """
+    table = node.fact(0)
+    if isinstance(table, Static):
+        return _positional_table(node, table)
+    x = the_stream(node)
+    wanted = cuts(node, x.rank)
+    along = [c for c in wanted if c.axis == x.axis]
+    others = [c for c in wanted if c.axis != x.axis]
+    steps: list[Step] = []
+    for cut in along:
+        if cut.step < 0:
+            refuse("it turns the stream around, so the first frame needs the last", hint="a flip in time can't stream; cut the model there")
+        start, end = bounds(x.extent, cut)
+        if start.constant is None:
+            refuse(f"it starts {x.extent - start} frames before the end of the whole stream", hint="make this an output of the model, or slice from the start")
+        x = crop(x, start.constant, x.extent - end)
+        if cut.step > 1:
+            window, y = windowed(x, 1, cut.step, node.options)
+            name = f"{node.outputs[0]}#step" if others else node.outputs[0]
+            x = replace(y, wire=name)
+            steps.append(Step(node.name, node.op_type, (name,), (window,), (x,)))
+    if not others:
+        return Outcome((x,), tuple(steps))
+    window, y = _through(x, node)
+    starts, ends, axes, strides = [], [], [], []
+    for cut in others:
+        if any(v is not None and v.constant is None for v in (cut.start, cut.end)):
+            refuse("it cuts another axis at a place that depends on the length of the stream", hint="use constant bounds")
+        starts.append(cut.start.constant)
+        ends.append(cut.end.constant if cut.end is not None else (2**31 - 1 if cut.step > 0 else -(2**31) + 1))
+        axes.append(cut.axis)
+        strides.append(cut.step)
+    shape = list(y.shape)
+    for cut, start, end in zip(others, starts, ends):
+        size = shape[cut.axis].constant
+        if size is None:
+            refuse("it cuts an axis of unknown size", hint="export with fixed channel sizes")
+        shape[cut.axis] = Length.of(len(range(size)[slice(start, end if abs(end) < 2**30 else None, cut.step)]))
+    expr = call("Slice", window, const(starts), const(ends), const(axes), const(strides))
+    y = y.placed(node.outputs[0], y.dtype, tuple(shape), y.axis)
+    return step(node, [expr], [y], before=steps)
+
+
+def _through(x: Stream, node: Node) -> tuple[Window, Stream]:
+    (window,), y = align([x], node.options)
+    return window, y
+
+
+def _positional_table(node: Node, table: Static) -> Outcome:
+    """Rows ``[start : start + extent]`` of a static table: looked up by frame position."""
+    moving = [c for c in cuts(node, len(table.shape)) if any(v is not None and v.moves for v in (c.start, c.end))]
+    if len(moving) != 1 or moving[0].step != 1 or len(cuts(node, len(table.shape))) > 1:
+        refuse("it cuts a constant in a way that depends on the length of the stream", hint="slice a table of positions along one axis, from a fixed start")
+    cut = moving[0]
+    rows = table.shape[cut.axis]
+    end = cut.end if cut.end is not None else rows
+    if cut.start.constant is None:
+        start_sign = compare(cut.start, 0)
+        refuse("it reads a constant table from a place that depends on the length of the stream"
+               + (" (counted from its end)" if start_sign == -1 else ""), hint="slice the table from a fixed start")
+    start = cut.start.constant
+    if start < 0 or (end.constant is None and compare(end, 0) == -1):
+        refuse("it reads a constant table from its end, by the length of the stream", hint="slice the table from a fixed start")
+    return lookup(node, table, cut.axis, end - start, start)
+
+
+def lookup(node: Node, table: Static, axis: int, extent: Length, offset: int = 0) -> Outcome:
+    """Frames ``offset + index`` of a static table, clipped to it: a positional stream of `extent` frames."""
+    rows = table.shape[axis].constant
+    if rows is None:
+        refuse("the size of a table of positions is not known", hint="export with a constant table")
+    rate = rate_of(extent)
+    index = call("Add", Position(rate), const(offset)) if offset else Position(rate)
+    clipped = call("Min", call("Max", index, const(0)), const(rows - 1))
+    shape = (*table.shape[:axis], extent, *table.shape[axis + 1:])
+    y = Stream(node.outputs[0], table.dtype, shape, axis, rate, positional=True)
+    return step(node, [call("Gather", Ref(table.wire), clipped, axis=axis)], [y])
+
+
+def rate_of(extent: Length) -> Fraction:
+    """Frames per base frame of a wire of `extent` frames; refuses what does not grow with the stream."""
+    rate = Fraction(extent.at(2 * LARGE) - extent.at(LARGE), LARGE)
+    if rate <= 0 or extent.symbols() - {"T"}:
+        refuse(f"its length, {extent} frames, does not follow the stream", hint="use a length that grows with the number of frames")
+    return rate
+
+
+@rule("Split", versions=(2, 11, 13, 18))
+def split(node: Node) -> Outcome:
+    """Any axis; along the stream into parts at fixed frames, the last open.
+
+    Refuses: parts whose size follows the length of the stream.
+    """
+    x = the_stream(node)
+    axis = node.axis(x.rank, default=0)
+    if axis != x.axis:
+        return kept(node, [x.axis, None][: len(node.facts)])
+    sizes = [Length.of(v) for v in node.ints("split") or []] if node.since < 13 else node.sizes(1, "the sizes of the parts")
+    if not sizes:
+        refuse("it cuts the whole stream into equal parts, so where they begin depends on its length",
+               hint="reshape to frames of a fixed size instead")
+    facts: list[Fact] = []
+    start = 0
+    for k, (size, wire) in enumerate(zip(sizes, node.outputs)):
+        if wire:
+            facts.append(crop(x, start, x.extent - start - size))
+        else:
+            facts.append(x)
+        if k + 1 < len(sizes):
+            if size.constant is None:
+                refuse("a part begins at a frame that depends on the length of the stream", hint="cut at fixed frames")
+            start += size.constant
+    return Outcome(tuple(facts))
+
+
+@rule("Pad", versions=(2, 11, 13, 18, 19, 21, 23, 24, 25))
+def pad_rule(node: Node) -> Outcome:
+    """Any axis and any amount, also negative; along the stream with a constant.
+
+    Refuses: along the stream, modes other than constant.
+    """
+    x = the_stream(node)
+    pads, value, mode = pads_of(node, x.rank)
+    before, after = pads[x.axis]
+    start = before.constant
+    if start is None:
+        refuse("how much it pads at the start depends on the length of the stream", hint="pad a fixed number of frames at the start")
+    fill = Const(np.full([1] * x.rank, value, x.dtype.numpy()))
+    rest = [p if k != x.axis else (Length.of(0), Length.of(0)) for k, p in enumerate(pads)]
+    if any(p.constant is None for pair in rest for p in pair):
+        refuse("how much it pads another axis depends on the length of the stream", hint="pad a fixed amount")
+    steps: list[Step] = []
+    if any(p.terms for pair in rest for p in pair):
+        window, y = _through(x, node)
+        flat = [p[0].constant for p in rest] + [p[1].constant for p in rest]
+        wire = f"{node.outputs[0]}#across" if start or after.terms else node.outputs[0]
+        shape = tuple(d + p[0] + p[1] for d, p in zip(x.shape, rest))
+        extra = () if value is None else (Const(np.asarray(value, x.dtype.numpy())),)
+        x = y.placed(wire, x.dtype, shape, x.axis)
+        steps.append(Step(node.name, node.op_type, (wire,), (call("Pad", window, const(flat), *extra, mode=mode),), (x,)))
+    if (start or after.terms) and mode != "constant":
+        refuse(f"it pads with frames of the stream itself (mode {mode})", hint="pad with a constant")
+    x = pad(x, start, after, fill, node.options, steps)
+    return Outcome((x,), tuple(steps))
+
+
+@rule("Concat", versions=(4, 11, 13))
+def concat(node: Node) -> Outcome:
+    """Any axis but the stream's; along the stream, a constant before or after it.
+
+    Refuses: one stream after another.
+    """
+    rank = len(shape_of(next(f for f in node.facts if f is not None)))
+    axis = node.axis(rank)
+    streams = node.streams
+    if all(x.axis != axis for x in streams):
+        return _beside(node, axis)
+    if len(streams) > 1:
+        refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
+    x = streams[0]
+    at = next(k for k, f in enumerate(node.facts) if isinstance(f, Stream))
+    steps: list[Step] = []
+    before = _block(node, range(at), axis)
+    after = _block(node, range(at + 1, len(node.facts)), axis)
+    if before is not None:
+        x = _prepended(node, x, before, steps) if _frame(before, axis) is None else pad(
+            x, before.shape[axis], 0, _frame(before, axis) or Const(0), node.options, steps)
+    if after is not None:
+        border = _frame(after, axis)
+        if border is None:
+            refuse("what it appends after the last frame differs from frame to frame", hint="append a constant, or pad")
+        x = pad(x, 0, after.shape[axis], border, node.options, steps)
+    return Outcome((x,), tuple(steps))
+
+
+def _beside(node: Node, axis: int) -> Outcome:
+    """Concat along another axis: every input must stream along the same one."""
+    facts = list(node.facts)
+    streams = node.streams
+    for k, fact in enumerate(facts):
+        if not isinstance(fact, Stream):
+            refuse(f"its input {k} has a fixed number of frames beside a stream", hint="expand it to the length of the stream")
+    exprs, y, at = joined(node, [f.axis if isinstance(f, Stream) else None for f in facts])
+    total = Length.of(0)
+    for x in streams:
+        total = total + x.shape[axis]
+    shape = (*streams[0].shape[:axis], total, *streams[0].shape[axis + 1:])
+    y = y.placed(node.outputs[0], streams[0].dtype, shape, at)
+    return step(node, [call("Concat", *exprs, axis=axis)], [y])
+
+
+def _block(node: Node, indices: range, axis: int) -> np.ndarray | None:  # type: ignore[type-arg]
+    """The constants at `indices` of a Concat as one array; None where there are none."""
+    parts = []
+    for k in indices:
+        fact = node.fact(k)
+        if not isinstance(fact, Static) or fact.value is None:
+            refuse("what it puts before or after the stream is not a constant",
+                   hint="a cache that is a graph input becomes a state by itself; start from zeros instead")
+        if fact.value.array.shape[axis]:
+            parts.append(fact.value.array)
+    return np.concatenate(parts, axis) if parts else None
+
+
+def _frame(block: np.ndarray, axis: int) -> Const | None:  # type: ignore[type-arg]
+    """The frame that `block` repeats; None where its frames differ."""
+    first = np.take(block, [0], axis)
+    if not (block == first).all():
+        return None
+    if (first == first.flat[0]).all():
+        return Const(np.full([1] * block.ndim, first.flat[0], block.dtype))
+    return Const(first)
+
+
+def _prepended(node: Node, x: Stream, block: np.ndarray, steps: list[Step]) -> Stream:  # type: ignore[type-arg]
+    """`x` after frames that differ: they are looked up by position until the stream begins."""
+    count = block.shape[x.axis]
+    shifted = pad(x, count, 0, Const(np.zeros([1] * x.rank, x.dtype.numpy())), node.options, steps)
+    (window,), y = align([shifted], node.options, leads=False)
+    index = Position(x.rate, y.delay)
+    clipped = call("Min", call("Max", index, const(0)), const(count - 1))
+    rows = call("Gather", Const(block), clipped, axis=x.axis)
+    flags: list[int] = [1] * x.rank
+    flags[x.axis] = -1
+    early = call("Reshape", call("Less", index, const(count)), const(flags))
+    wire = node.outputs[0]
+    y = replace(y, wire=wire)
+    steps.append(Step(node.name, node.op_type, (wire,), (call("Where", early, rows, window),), (y,)))
+    return y
+
+
+@rule("Gather", versions=(1, 11, 13))
+def gather(node: Node) -> Outcome:
+    """Indices that stream (an embedding), or a stream whose other axis is indexed; one fixed frame or a framing of it.
+
+    Refuses: picking frames of the stream by other indices.
+    """
+    data, indices = node.facts
+    assert data is not None and indices is not None
+    axis = node.axis(len(shape_of(data)), default=0)
+    if isinstance(data, Static) and isinstance(indices, Stream):
+        return _embedding(node, data, indices, axis)
+    if isinstance(data, Stream) and data.axis != axis and not isinstance(indices, Stream):
+        if isinstance(indices, Sizes):
+            refuse("which entry it takes depends on the length of the stream", hint="use a constant index")
+        at = data.axis if data.axis < axis else data.axis + len(shape_of(indices)) - 1
+        return kept(node, [at, None])
+    if isinstance(data, Stream) and data.axis == axis:
+        refuse("it picks frames of the stream by index", hint="slice from a fixed start, or frame by a strided convolution")
+    refuse("it looks up one stream in another", hint="attention and copying over the whole stream can't stream; look up in a constant table")
+
+
+def _embedding(node: Node, table: Static, indices: Stream, axis: int) -> Outcome:
+    """Rows of a table by indices that stream; indices of frames that are not real are replaced by 0, which is always valid."""
+    (window,), y = align([indices], node.options, leads=False)
+    expr: Expr = window
+    solid = replace(y, wire=indices.wire)
+    if indices.positional:
+        rows = table.shape[axis].constant
+        if rows is None:
+            refuse("the size of a table of positions is not known", hint="export with a constant table")
+        expr = call("Max", call("Min", expr, Const(np.asarray(rows - 1, indices.dtype.numpy()))), Const(np.asarray(-rows, indices.dtype.numpy())))
+    else:
+        mask = sealed(replace(solid, delay=y.delay), node.options)
+        if mask is not None:
+            shift = y.delay - indices.delay
+            expr = replace(window, mask=replace(mask, low=mask.low - shift, high=mask.high - shift))
+    shape = (*table.shape[:axis], *indices.shape, *table.shape[axis + 1:])
+    y = y.placed(node.outputs[0], table.dtype, shape, axis + indices.axis)
+    return step(node, [call("Gather", Ref(table.wire), expr, axis=axis)], [y])
+
+

@@ -1,0 +1,134 @@
+"""Which axis of which input is the stream: told by the user, or the only reading that the analysis gets through with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+import onnx_ir as ir
+
+from pulsify_onnx.analyze import analyze
+from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
+from pulsify_onnx.plan import Options, Plan
+from pulsify_onnx.source import Source
+
+BATCH_NAMES = {"b", "n", "bs", "bsz", "batch", "batchsize", "batch_size", "batch_dim", "nbatch", "n_batch", "num_batch"}
+"""A first dimension of one of these names is the batch when another dimension is dynamic too."""
+
+TIME_NAMES = ("time", "frame", "seq", "length", "len", "sample", "step", "t", "l")
+"""Names that rank readings in a list of them; they decide nothing."""
+
+MOST_SYMBOLS = 8
+
+
+def choose_axes(source: Source, given: Mapping[str, int | str], options: Options) -> dict[str, int]:
+    """Stream axis by input name.
+
+    `given` may name an axis by index (negative ones too) or by dim_param. Raises `UsageError` for axes that
+    do not exist, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
+    """
+    return choose(source, given, options)[0]
+
+
+def choose(source: Source, given: Mapping[str, int | str], options: Options) -> tuple[dict[str, int], Plan]:
+    """As `choose_axes`, with the plan of that reading."""
+    fixed = {name: _resolve(source, name, axis) for name, axis in given.items()}
+    readings = list(_readings(source, fixed))
+    if not readings:
+        raise UsageError("no input has a dynamic dimension, so there is no stream axis to see; "
+                         "name it with " + " or ".join(_choices(source)[:6]))
+    if len(readings) == 1:
+        return readings[0], analyze(source, readings[0], options)
+    tried = [(axes, analyze(source, axes, options)) for axes in readings]
+    possible = [(axes, plan) for axes, plan in tried if not plan.blockers]
+    maximal = [(axes, plan) for axes, plan in possible if not any(set(axes.items()) < set(other.items()) for other, _ in possible)]
+    if len(maximal) == 1:
+        return maximal[0]
+    if not maximal:
+        best = min(tried, key=lambda pair: (-len(pair[0]), len(pair[1].blockers)))
+        return best
+    maximal.sort(key=lambda pair: _rank(source, pair[0]))
+    lines = [" ".join(f"--axis {name}={axis}" for name, axis in axes.items()) for axes, _ in maximal]
+    raise AmbiguousAxis("the stream axis can be read in more than one way; choose one of\n  " + "\n  ".join(lines), tuple(lines))
+
+
+def _input(source: Source, name: str) -> ir.Value:
+    for value in source.inputs:
+        if value.name == name:
+            return value
+    raise UsageError(f"--axis {name}: the model has no such input; it has {', '.join(v.name or '' for v in source.inputs)}")
+
+
+def _resolve(source: Source, name: str, axis: int | str) -> int:
+    value = _input(source, name)
+    if value.shape is None:
+        raise UsageError(f"--axis {name}: the input has no shape")
+    rank = len(value.shape)
+    if isinstance(axis, str):
+        labels = [d.value if not isinstance(d, int) else None for d in value.shape]
+        if axis in labels:
+            return labels.index(axis)
+        try:
+            axis = int(axis)
+        except ValueError:
+            known = ", ".join(str(x) for x in labels if x) or "none"
+            raise UsageError(f"--axis {name}={axis}: no dimension of that name (named dimensions: {known})") from None
+    if not -rank <= axis < rank:
+        raise UsageError(f"--axis {name}={axis}: the input has {rank} dimensions")
+    index = axis % rank
+    if isinstance(value.shape[index], int):
+        raise CannotStream((Blocker(name, "input", f"its dimension {index} is fixed to {value.shape[index]} frames",
+                                    "export the model with this dimension dynamic"),))
+    return index
+
+
+def _symbols(source: Source) -> dict[str, list[tuple[str, int]]]:
+    """(input, axis) pairs by symbol; a dimension without a name is a symbol of its own."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for value in source.inputs:
+        shape = value.shape or ()
+        moving = [k for k, d in enumerate(shape) if not isinstance(d, int)]
+        for k in moving:
+            label = shape[k].value
+            if k == 0 and len(moving) > 1 and label and label.lower().replace("-", "_") in BATCH_NAMES:
+                continue
+            found.setdefault(label or f"{value.name}.{k}", []).append((value.name or "", k))
+    return found
+
+
+def _readings(source: Source, fixed: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Every way to say which symbols are time; an input has one stream axis at most."""
+    symbols = _symbols(source)
+    told = {label for label, places in symbols.items() if any(fixed.get(n) == k for n, k in places)}
+    seen: list[dict[str, int]] = []
+    names = list(symbols)[:MOST_SYMBOLS]
+    for size in range(len(names), -1, -1):
+        for subset in combinations(names, size):
+            if not told <= set(subset):
+                continue
+            axes: dict[str, int] = dict(fixed)
+            clash = False
+            for label in subset:
+                for name, k in symbols[label]:
+                    clash |= axes.get(name, k) != k
+                    axes[name] = k
+            if axes and not clash and axes not in seen:
+                seen.append(axes)
+    largest = [a for a in seen if not any(set(a.items()) < set(b.items()) for b in seen)]
+    rest = [a for a in seen if a not in largest]
+    order = [v.name or "" for v in source.inputs]
+    for axes in [*largest, *rest] if len(symbols) > 1 else largest:
+        yield {n: axes[n] for n in order if n in axes}
+
+
+def _rank(source: Source, axes: Mapping[str, int]) -> int:
+    score = 0
+    for name, axis in axes.items():
+        dim = (_input(source, name).shape or ())[axis]
+        label = ("" if isinstance(dim, int) else dim.value or "").lower()
+        score += next((k for k, word in enumerate(TIME_NAMES) if word in label), len(TIME_NAMES))
+    return score
+
+
+def _choices(source: Source) -> list[str]:
+    return [f"--axis {v.name}={k}" for v in source.inputs for k in range(len(v.shape or ()))] or ["--axis INPUT=AXIS"]

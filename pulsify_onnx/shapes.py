@@ -1,0 +1,65 @@
+"""Types and shapes of a node's outputs, by onnx's own inference on that node alone."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx import helper
+
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Fact, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.node import Node
+
+Inferred = tuple[ir.DataType, tuple[Length | None, ...] | None]
+
+
+def shape_of(fact: Fact) -> Shape:
+    """The batch shape of a wire."""
+    if isinstance(fact, Sizes):
+        return tuple(Length.of(d) for d in fact.shape)
+    if isinstance(fact, (Static, Stream, Prefix)):
+        return fact.shape
+    raise TypeError(f"a blocked wire has no shape: {fact}")
+
+
+def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Inferred]:
+    """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises ValueError if it can't infer."""
+    facts = node.facts if facts is None else facts
+    schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+    names: dict[str, Length] = {}
+    types, data = {}, {}
+    for k, fact in enumerate(facts):
+        if fact is None:
+            continue
+        dims: list[int | str] = []
+        for d in shape_of(fact):
+            if d.constant is not None:
+                dims.append(d.constant)
+            else:
+                names[str(d)] = d
+                dims.append(str(d))
+        types[f"i{k}"] = helper.make_tensor_type_proto(fact.dtype.value, dims)  # type: ignore[union-attr]
+        if isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= 1024:
+            data[f"i{k}"] = onnx.numpy_helper.from_array(fact.value.array)
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain,
+                           input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
+                           output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
+    proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
+    try:
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data,
+                                                        opset_imports=[helper.make_opsetid(node.domain, node.opset)], ir_version=10)
+    except Exception as problem:
+        raise ValueError(f"{node.op_type} {node.name!r}: {problem}") from problem
+    out: list[Inferred] = []
+    for k in range(len(node.outputs)):
+        if not node.outputs[k]:
+            out.append((ir.DataType.UNDEFINED, None))
+            continue
+        tensor = found[f"o{k}"].tensor_type if f"o{k}" in found else None
+        if tensor is None:
+            raise ValueError(f"{node.op_type} {node.name!r}: no type for output {k}")
+        shape = None
+        if tensor.HasField("shape"):
+            shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
+        out.append((ir.DataType(tensor.elem_type), shape))
+    return out

@@ -1,0 +1,143 @@
+"""The sidecar: what a caller must know to run a pulsed model, as one JSON document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import onnx_ir as ir
+
+from pulsify_onnx.extent import LARGE, Length
+from pulsify_onnx.facts import Prefix, Reach, Static, Stream
+from pulsify_onnx.lower import VALID_FRAMES, Lowered, LoweredState
+from pulsify_onnx.plan import Plan
+from pulsify_onnx.source import Source
+from pulsify_onnx.version import __version__
+
+FORMAT = "pulsify-onnx/1"
+
+Json = dict[str, Any]
+
+
+def dtype_name(dtype: ir.DataType) -> str:
+    """numpy's name of a dtype."""
+    return str(dtype.numpy())
+
+
+def frames_per_pulse(pulse: int | None, rate: Any) -> int | None:
+    """Whole frames that a wire of `rate` has in a pulse."""
+    return None if pulse is None else int(rate * pulse)
+
+
+def receptive_field(reach: Reach) -> int | None:
+    """Base frames from the first to the last that one output frame depends on; None when unbounded."""
+    return None if reach.past is None else math.floor(reach.future) - math.ceil(reach.past) + 1
+
+
+def _shape(shape: tuple[Length, ...], axis: int | None = None, frames: int | None = None) -> list[Any]:
+    return [frames if k == axis else d.constant if d.constant is not None else str(d) for k, d in enumerate(shape)]
+
+
+def inputs(plan: Plan, pulse: int | None) -> list[Json]:
+    """The ``inputs`` of the document."""
+    out = []
+    for name in plan.inputs:
+        fact = plan.wires[name]
+        assert isinstance(fact, (Static, Stream))
+        if isinstance(fact, Stream):
+            frames = frames_per_pulse(pulse, fact.rate)
+            out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
+                        "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
+                        "rate": [fact.rate.numerator, fact.rate.denominator]})
+        else:
+            out.append({"name": name, "kind": "static", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
+    return out
+
+
+def outputs(plan: Plan, pulse: int | None) -> list[Json]:
+    """The ``outputs`` of the document."""
+    out = []
+    for name in plan.outputs:
+        fact = plan.facts[name]
+        if isinstance(fact, Stream):
+            frames = frames_per_pulse(pulse, fact.rate)
+            out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
+                        "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
+                        "rate": [fact.rate.numerator, fact.rate.denominator], "delay": fact.delay,
+                        "receptive_field": receptive_field(fact.reach)})
+        elif isinstance(fact, Prefix):
+            out.append({"name": name, "kind": "prefix", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape),
+                        "exact_every_pulse": fact.exact})
+        elif isinstance(fact, Static):
+            out.append({"name": name, "kind": "static", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
+    return out
+
+
+def state_bytes(dtype: ir.DataType, shape: tuple[int | str, ...]) -> int:
+    """Bytes of a state for one stream (a symbolic batch counts as 1)."""
+    return math.prod(d for d in shape if isinstance(d, int)) * int(dtype.numpy().itemsize)
+
+
+def states(found: tuple[LoweredState, ...]) -> list[Json]:
+    """The ``states`` of the document, in the order of the graph."""
+    return [{"input": s.input.name, "output": s.output.name, "dtype": dtype_name(s.dtype), "shape": list(s.shape),
+             "bytes": state_bytes(s.dtype, s.shape), "node": s.node, "role": s.role} for s in found]
+
+
+def flush_pulses(plan: Plan, pulse: int | None) -> int:
+    """Pulses without data after the last one with data that bring out the last frame of every output, for any length."""
+    if not plan.options.end_of_stream:
+        return 0
+    step = pulse or plan.pulse_multiple
+    waits = set()
+    for name in plan.outputs:
+        fact = plan.facts[name]
+        if isinstance(fact, Stream):
+            waits.add((fact.extent, fact.rate, fact.delay))
+        elif isinstance(fact, Prefix):
+            waits |= set(fact.waits)
+    worst = 0
+    for extent, rate, delay in waits:
+        frames = rate * step
+        for n in _lengths(extent, step):
+            needed = math.ceil((max(0, extent.at(n)) + delay) / frames) if extent.at(n) > 0 else 0
+            worst = max(worst, needed - math.ceil(n / step))
+    return worst
+
+
+def _lengths(extent: Length, step: int) -> Iterator[int]:
+    period = math.lcm(step, *extent.divisors())
+    stride = max(1, period // 20000)
+    yield from range(1, 2 * period + 1, stride)
+    yield from range(LARGE // period * period, LARGE // period * period + period + 1, stride)
+
+
+def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> Json:
+    """The whole sidecar."""
+    batch = lowered.batch
+    found = states(lowered.states)
+    spec: Json = {
+        "format": FORMAT,
+        "tool": {"name": "pulsify-onnx", "version": __version__},
+        "source": {"file": source.file, "sha256": source.sha256},
+        "pulse": pulse,
+        "pulse_multiple": plan.pulse_multiple,
+        "inputs": inputs(plan, pulse),
+        "valid_frames_input": VALID_FRAMES if plan.options.end_of_stream else None,
+        "valid_frames_shape": [batch],
+        "outputs": outputs(plan, pulse),
+        "states": found,
+        "state_bytes": sum(s["bytes"] for s in found),
+        "flush_pulses": flush_pulses(plan, pulse),
+    }
+    if lowered.clocked and batch != 1:
+        spec["independent_rows"] = False
+    return spec
+
+
+def flat(spec: Json) -> dict[str, str]:
+    """The copies of the document's keys that a runtime reads without parsing JSON."""
+    delays = ",".join(str(o["delay"]) if "delay" in o else "" for o in spec["outputs"])
+    return {"pulsify.version": spec["tool"]["version"], "pulsify.pulse": "dynamic" if spec["pulse"] is None else str(spec["pulse"]),
+            "pulsify.delay": delays, "pulsify.flush_pulses": str(spec["flush_pulses"])}

@@ -1,0 +1,178 @@
+"""Delays: the one place that computes them.
+
+A reader of frames ``t*stride … t*stride + span - 1`` is a window on the tapped delay line of a wire. Padding and
+cropping move indices and the border only; joins align. Every function is pure: facts in, expressions and facts out.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import reduce
+
+import numpy as np
+
+from pulsify_onnx.errors import Refusal, refuse
+from pulsify_onnx.extent import LARGE, Length, LengthLike, common_unit, larger, most, smaller
+from pulsify_onnx.facts import Const, Stream
+from pulsify_onnx.plan import Frames, Mask, Options, Step, Window
+
+
+class RateMismatch(Refusal):
+    """Two streams meet at different rates; the walker may settle it by giving their inputs other rates."""
+
+    def __init__(self, a: Stream, b: Stream):
+        super().__init__(f"{a.source or a.wire} gives {a.rate} frames where {b.source or b.wire} gives {b.rate}",
+                         "bring both to one rate before they meet")
+        self.a, self.b = a, b
+
+
+NONE = Length(())
+
+
+def bordered(x: Stream) -> bool:
+    """Whether `x` has frames that did not come over its wire."""
+    return x.lead > 0 or bool(x.trail.terms)
+
+
+def frames(x: Stream, extra: int = 0) -> Frames:
+    """The frames of one pulse of `x`."""
+    return Frames(x.rate, extra)
+
+
+def zero(x: Stream) -> Const:
+    """A border of zeros for `x`."""
+    return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
+
+
+def pad(x: Stream, before: int, after: LengthLike, border: Const, options: Options, steps: list[Step]) -> Stream:
+    """`x` with frames of `border` before and after it: nothing flows, only indices move.
+
+    Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`).
+    """
+    after = Length.of(after)
+    if before < 0:
+        return pad(crop(x, start=-before), 0, after, border, options, steps)
+    if after.constant is not None and after.constant < 0:
+        return pad(crop(x, end=-after.constant), before, 0, border, options, steps)
+    if not before and not after.terms:
+        return x
+    if bordered(x) and x.border != border:
+        x = solid(x, options, steps)
+    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
+                   trail=x.trail + after, border=border, reach=x.reach.shifted(-before / x.rate), positional=False)
+
+
+def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
+    """`x` without its first and last frames: more delay, no state."""
+    end = Length.of(end)
+    trail = larger(0, x.trail - end)
+    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, lead=max(0, x.lead - start),
+                   trail=trail, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
+
+
+def windowed(x: Stream, span: int, stride: int, options: Options) -> tuple[Window, Stream]:
+    """A reader of `span` frames every `stride`: its window, and the stream of its outputs.
+
+    The output has the least delay that the network allows; wire, shape and dtype are `x`'s with the new extent.
+    """
+    extent = (x.extent - span).floordiv(stride) + 1
+    rate = x.rate / stride
+    lead = (x.lead - span) // stride + 1 if x.lead >= span else 0
+    delay = max(-(-(x.delay + span - stride) // stride), -lead)
+    if options.end_of_stream and x.trail.terms:
+        whole = (x.extent - x.trail - span).floordiv(stride) + 1
+        delay = max(delay, most(whole, rate, options.step))
+    back = stride * delay - x.delay
+    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, options, x.lead > 0, bool(x.trail.terms)), x.border)
+    reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
+    y = replace(x, shape=_with(x, extent), rate=rate, delay=delay, lead=lead, trail=NONE, reach=reach, positional=False,
+                border=x.border if lead else None)
+    return window, y
+
+
+def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[list[Window], Stream]:
+    """Bring streams that meet to one delay: a window for each, and the joined stream (wire and shape of the first).
+
+    Borders of equal width pass through unless `leads` is false. Raises RateMismatch, and Refusal where lengths differ.
+    """
+    first = next((x for x in xs if not x.positional), xs[0])
+    for x in xs:
+        if x.rate != first.rate:
+            raise RateMismatch(first, x)
+        if common_unit(x.extent, first.extent) is None:
+            refuse(f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
+                   hint="pad or crop one of them so that both have one length")
+    lead = min(x.lead for x in xs) if leads else 0
+    trail = reduce(smaller, (x.trail for x in xs)) if leads else NONE
+    delay = max(max((x.delay for x in xs if not x.positional), default=0), -lead)
+    for x in xs:
+        if options.end_of_stream and x.trail != trail:
+            delay = max(delay, most(x.extent - x.trail, x.rate, options.step))
+    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, options, x.lead > lead, x.trail != trail), x.border) for x in xs]
+    reach = first.reach
+    for x in xs:
+        reach = reach.joined(x.reach)
+    y = replace(first, delay=delay, lead=lead, trail=trail, reach=reach, positional=all(x.positional for x in xs),
+                border=first.border if lead or trail.terms else None)
+    return reads, y
+
+
+def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
+    """`x` with its border really in the stream (or `x` itself, without one); the step goes to `steps`."""
+    if not bordered(x) and x.delay >= 0:
+        return x
+    (window,), y = align([x], options, leads=False)
+    if window.mask is None and not window.back:
+        return replace(y, wire=x.wire)
+    name = f"{x.wire}#solid{_digest(x)}"
+    y = replace(y, wire=name)
+    steps.append(Step(x.wire, "Pad", (name,), (window,), (y,)))
+    return y
+
+
+def sealed(x: Stream, options: Options) -> Mask | None:
+    """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
+    low = x.lead + x.delay
+    high = x.extent - x.trail + x.delay
+    start, end = low > 0, options.end_of_stream
+    return Mask(low, high, zero(x), start, end, arrival=False) if start or end else None
+
+
+def _digest(x: Stream) -> str:
+    key = repr((x.delay, x.lead, str(x.trail), str(x.extent))).encode() + (x.border.array.tobytes() if x.border else b"")
+    return f"{zlib.crc32(key):08x}"
+
+
+def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
+    return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
+
+
+def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
+    border = x.border
+    if border is None:
+        return None
+    zeros = not border.array.any()
+    low = x.lead + x.delay
+    start = start and (low > 0 or not zeros)
+    end = end and options.end_of_stream
+    if not start and not end:
+        return None
+    arrival = zeros and (not end or most(x.extent - x.trail, x.rate, options.step) <= x.delay)
+    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival)
+
+
+def base_frames(x: Stream, count: int) -> Fraction:
+    """`count` frames of `x` in base frames."""
+    return Fraction(count) / x.rate
+
+
+def complete(x: Stream, options: Options) -> bool:
+    """Whether after every pulse all frames that the batch model would have are there."""
+    step = options.step
+    period = math.lcm(step, *x.extent.divisors(), x.rate.denominator)
+    start = LARGE // period * period
+    return all(math.floor(x.rate * n) - x.delay == x.extent.at(n) for n in range(start, start + 4 * period + 1, step))
