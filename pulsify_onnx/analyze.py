@@ -16,7 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx import borders, fold, sizes
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse
 from pulsify_onnx.extent import TIME, Length
-from pulsify_onnx.facts import Blocked, Const, Fact, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node, since_version
 from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
 from pulsify_onnx.rules import lookup
@@ -61,6 +61,8 @@ class _Walker:
     blockers: list[Blocker] = field(default_factory=list)
     values: dict[str, Const] = field(default_factory=dict)
     groups: dict[str, set[str]] = field(default_factory=dict)
+    producers: dict[str, Step] = field(default_factory=dict)
+    multiple: int = 1
 
     def plan(self) -> Plan:
         graph = self.source.model.graph
@@ -72,7 +74,7 @@ class _Walker:
             self._visit(node)
         self._outputs()
         streams = [f for f in self.wires.values() if isinstance(f, Stream)]
-        multiple = math.lcm(*(f.rate.denominator for f in streams)) if streams else 1
+        multiple = math.lcm(self.multiple, *(f.rate.denominator for f in streams))
         return Plan(tuple(v.name or "" for v in self.source.inputs), tuple(v.name or "" for v in graph.outputs), self.facts,
                     self.wires, tuple(self.steps), tuple(self.blockers), multiple, self.options)
 
@@ -113,7 +115,7 @@ class _Walker:
         opset = self.source.opset if domain == "" else self.source.model.opset_imports.get(domain, 1)
         since = since_version(node.op_type, opset, domain) or 1
         return Node(node.name or "", node.op_type, domain, since, opset, tuple(None if v is None else v.name for v in node.inputs),
-                    tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options)
+                    tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options, self)
 
     def _visit(self, raw: ir.Node) -> None:
         node = self._node(raw)
@@ -252,6 +254,18 @@ class _Walker:
         outcome = lookup(node)(replace(node, facts=inputs))
         return self._bordered(replace(node, facts=inputs), Outcome(outcome.facts, (*before, *outcome.steps)))
 
+    def fact_of(self, wire: str) -> Fact | None:
+        """The fact of a tensor that flows."""
+        return self.wires.get(wire)
+
+    def step_of(self, wire: str) -> Step | None:
+        """The step that computes it."""
+        return self.producers.get(wire)
+
+    def value_of(self, wire: str) -> Const | None:
+        """Its value, where it is a constant."""
+        return self._value(wire)
+
     def _value(self, wire: str) -> Const | None:
         fact = self.facts.get(wire)
         if isinstance(fact, Static) and fact.value is not None:
@@ -269,7 +283,9 @@ class _Walker:
                 continue  # a help step that another reader of the same wire has asked for already
             self.steps.append(step)
             self.wires.update(zip(step.wires, step.facts))
-        sources = [f.source for f in node.facts if isinstance(f, Stream) and f.source]
+            self.producers.update(dict.fromkeys(step.wires, step))
+        self.multiple = math.lcm(self.multiple, outcome.pulse_multiple)
+        sources = [f.source for f in node.facts if isinstance(f, (Stream, Pair)) and f.source]
         for source in sources[1:]:
             self.groups[sources[0]] |= self.groups[source]
             for name in self.groups[sources[0]]:
@@ -289,6 +305,9 @@ class _Walker:
                 self._block(name, "output", Refusal("nothing computes it", hint="check the model"))
             elif isinstance(fact, Sizes):
                 self._block(name, "output", Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length"))
+            elif isinstance(fact, Pair):
+                self._block(name, "output", Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
+                                                    hint="remove this output, or cut the model before it"))
             elif isinstance(fact, Stream):
                 before: list[Step] = []
                 self.facts[name] = solid(fact, self.options, before)

@@ -3,6 +3,7 @@
     Static    does not depend on the stream
     Sizes     small integers computed from shapes, as `Length` expressions; gone from the pulsed graph
     Stream    has the stream on one axis
+    Pair      two streams meet on two axes (query × key), not yet computed
     Prefix    the stream axis was reduced away: after each pulse, the value over all frames so far
     Blocked   behind a node that cannot stream
 
@@ -134,6 +135,45 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Every frame of one stream meets every frame of another (query × key): ``axes`` are the two stream axes.
+
+    Never computed as a whole: it is evaluated on a window of either stream, where a reader closes it. ``delays`` are
+    those of its two sides; ``positional`` where it follows from frame indices alone. ``alive`` is None, or says that
+    all entries are zero but for keys from ``q - alive.left`` to ``q + alive.right`` (a softmax behind a closed mask).
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    axes: tuple[int, int]
+    rate: Fraction
+    delays: tuple[int, int] = (0, 0)
+    positional: bool = False
+    alive: Band | None = None
+    reach: Reach = field(default=Reach())
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Keys that a query sees, relative to it; with a `chunk`, the right edge is that of the chunk ``ahead`` of its own.
+
+    ``side``: which axis of the pair the keys run along. ``right`` is the most over all queries.
+    """
+
+    left: int
+    right: int
+    side: int
+    chunk: int = 1
+    ahead: int = 0
+
+    def last(self, query: int) -> int:
+        """The last key that `query` sees."""
+        return query + self.right if self.chunk == 1 else (query // self.chunk + 1 + self.ahead) * self.chunk - 1
+
+
+@dataclass(frozen=True)
 class Prefix:
     """A running value: after each pulse, that of the batch model over all frames so far.
 
@@ -156,4 +196,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, Sizes, Stream, Prefix, Blocked]
+Fact = Union[Static, Sizes, Stream, Pair, Prefix, Blocked]

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from pulsify_onnx.emit import TO_END, Emitter
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
-from pulsify_onnx.facts import Const, Prefix, Sizes, Static, Stream
-from pulsify_onnx.plan import Attribute, Count, Dim, Dims, Expr, Frames, Mask, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.facts import Const, Pair, Prefix, Sizes, Static, Stream
+from pulsify_onnx.plan import Attribute, Count, Dim, Dims, Expr, Frames, Grid, Mask, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
 from pulsify_onnx.source import Source
 
 VALID_FRAMES = "valid_frames"
@@ -48,6 +48,24 @@ class _Here:
     back: int = 0
     extra: int = 0
 
+    def side(self, role: int) -> _Here:
+        """The window of one side: the only one."""
+        return self
+
+
+@dataclass(frozen=True)
+class _Both:
+    """Where a pair is evaluated: a window of either side."""
+
+    a: _Here
+    b: _Here
+
+    def side(self, role: int) -> _Here:
+        """The window of side `role`."""
+        return self.b if role else self.a
+
+
+_Where = _Here | _Both
 
 NOW = _Here()
 
@@ -87,7 +105,7 @@ class _Lowering:
         for step in reversed(self.plan.steps):
             if wanted & set(step.wires):
                 alive.append(step)
-                wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window))}
+                wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, Grid))}
                 wanted |= set(self._outer(step))
         return alive[::-1]
 
@@ -108,11 +126,9 @@ class _Lowering:
     def _histories(self) -> dict[tuple[str, Mask | None], int]:
         """Frames that each wire (as masked on arrival) must remember: as many as its greediest window asks."""
         longest: dict[tuple[str, Mask | None], int] = {}
-        for step in self.live:
-            for leaf in leaves(step):
-                if isinstance(leaf, Window) and not self._positional(leaf.wire):
-                    key = (leaf.wire, leaf.mask if leaf.mask is not None and leaf.mask.arrival else None)
-                    longest[key] = max(longest.get(key, 0), leaf.back)
+        for leaf, back in self._reads():
+            key = (leaf.wire, leaf.mask if leaf.mask is not None and leaf.mask.arrival else None)
+            longest[key] = max(longest.get(key, 0), back)
         for (wire, mask), back in list(longest.items()):
             if mask is None and back > 0:
                 shared = max((k for k in longest if k[0] == wire and k[1] is not None and self._hides_nothing(wire, k[1])),
@@ -122,6 +138,31 @@ class _Lowering:
                     longest[wire, None] = 0
                     self.shared = getattr(self, "shared", {}) | {wire: shared}
         return longest
+
+    def _reads(self) -> Iterator[tuple[Window, int]]:
+        """Every window on a tensor that flows, and how far it reaches back where it is evaluated."""
+        asked: dict[tuple[str, _Where], None] = {}
+        todo: list[tuple[Step, _Where]] = [(s, NOW) for s in self.live if not any(self._lazy(w) for w in s.wires)]
+        while todo:
+            step, where = todo.pop()
+            for leaf in leaves(step):
+                if isinstance(leaf, Window) and not self._positional(leaf.wire):
+                    yield leaf, leaf.back + where.side(leaf.role).back
+                elif isinstance(leaf, Grid):
+                    key = (leaf.wire, self._inside(leaf, where))
+                    if key not in asked:
+                        asked[key] = None
+                        todo.append((self.producer[leaf.wire], key[1]))
+
+    def _inside(self, grid: Grid, where: _Where) -> _Both:
+        """Where the pair of a `Grid` is evaluated when its reader is at `where`."""
+        a, b = where.side(0), where.side(1)
+        sides = [_Here(a.back + grid.a[0], a.extra + grid.a[1]), _Here(b.back + grid.b[0], b.extra + grid.b[1])]
+        return _Both(sides[1], sides[0]) if grid.swapped else _Both(sides[0], sides[1])
+
+    def _lazy(self, wire: str) -> bool:
+        """Whether a wire is evaluated where it is read only."""
+        return self._positional(wire) or isinstance(self.plan.wires[wire], Pair)
 
     def _hides_nothing(self, wire: str, mask: Mask) -> bool:
         """Whether every real frame of the wire itself passes the mask."""
@@ -150,7 +191,7 @@ class _Lowering:
             self.inputs.append(value)
             self.values[name] = value
         for step in self.live:
-            if not any(self._positional(w) for w in step.wires):
+            if not any(self._lazy(w) for w in step.wires):
                 self._step(step)
         outputs = [self._output(name) for name in self.plan.outputs]
         if self.plan.options.end_of_stream:
@@ -275,23 +316,26 @@ class _Lowering:
 
     # expressions
 
-    def _eval(self, expr: Expr | None, here: _Here) -> ir.Value:
+    def _eval(self, expr: Expr | None, here: _Where) -> ir.Value:
         key = (expr, here)
         if key not in self.memo:
             self.memo[key] = self._compute(expr, here)
         return self.memo[key]
 
-    def _compute(self, expr: Expr | None, here: _Here) -> ir.Value:
+    def _compute(self, expr: Expr | None, here: _Where) -> ir.Value:
         if isinstance(expr, Const):
             return self.emit.constant(expr)
         if isinstance(expr, Ref):
             return self._static(expr.wire)
         if isinstance(expr, Window):
-            return self._window(expr, here)
+            return self._window(expr, here.side(expr.role))
+        if isinstance(expr, Grid):
+            return self._at(expr.wire, self._inside(expr, here))
         if isinstance(expr, Position):
-            return self._position(expr.rate, expr.delay + here.back, Frames(expr.rate, expr.extra + here.extra))
+            side = here.side(expr.role)
+            return self._position(expr.rate, expr.delay + side.back, Frames(expr.rate, expr.extra + side.extra))
         if isinstance(expr, Start):
-            return self._start(expr.rate, expr.delay + here.back)
+            return self._start(expr.rate, expr.delay + here.side(0).back)
         if isinstance(expr, Count):
             return self._length(expr.length)
         if isinstance(expr, Dims):
@@ -355,8 +399,8 @@ class _Lowering:
             value = self._masked(value, x, w.mask, back, Frames(x.rate, extra))
         return value
 
-    def _at(self, wire: str, here: _Here) -> ir.Value:
-        """A positional wire, computed at another delay."""
+    def _at(self, wire: str, here: _Where) -> ir.Value:
+        """A positional wire or a pair, computed for the frames of one reader."""
         step = self.producer[wire]
         return self._eval(step.exprs[step.wires.index(wire)], here)
 
@@ -452,8 +496,8 @@ class _Lowering:
             value = self.emit.one("Div", value, self.emit.constant(np.asarray(rate.denominator, np.int64)))
         return self.emit.one("Add", value, self.emit.constant(np.asarray(extra, np.int64))) if extra else value
 
-    def _dims(self, dims: tuple[Dim, ...], here: _Here) -> ir.Value:
-        sized = [Frames(d.rate, d.extra + here.extra) if isinstance(d, Frames) else d for d in dims]
+    def _dims(self, dims: tuple[Dim, ...], here: _Where) -> ir.Value:
+        sized = [Frames(d.rate, d.extra + here.side(d.role).extra) if isinstance(d, Frames) else d for d in dims]
         values = [self._count(d) if isinstance(d, Frames) and self.pulse is not None else d for d in sized]
         if all(isinstance(v, int) for v in values):
             return self.emit.ints(*(v for v in values if isinstance(v, int)))

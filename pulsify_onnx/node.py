@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Array, Fact, Sizes, Static, Stream
-from pulsify_onnx.plan import Options, attributes
+from pulsify_onnx.facts import Array, Const, Fact, Sizes, Static, Stream
+from pulsify_onnx.plan import Options, Step, attributes
 
 
 @lru_cache(maxsize=4096)
@@ -35,6 +35,19 @@ def _defaults(op_type: str, since: int, domain: str) -> dict[str, Any]:
     return {name: onnx.helper.get_attribute_value(a.default_value) for name, a in schema.attributes.items() if a.default_value.name}
 
 
+class World(Protocol):
+    """What the analysis knows so far, for rules that must evaluate an input at given frames."""
+
+    def fact_of(self, wire: str) -> Fact | None:
+        """The fact of a tensor that flows."""
+
+    def step_of(self, wire: str) -> Step | None:
+        """The step that computes it; None for inputs and constants."""
+
+    def value_of(self, wire: str) -> Const | None:
+        """Its value, where it is a constant."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A node of the source with the facts of its inputs (None for an optional input left out)."""
@@ -49,6 +62,7 @@ class Node:
     attributes: Mapping[str, ir.Attr]
     facts: tuple[Fact | None, ...]
     options: Options
+    world: World
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, else the schema's default, else `default`. Strings are str."""

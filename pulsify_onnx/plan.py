@@ -21,10 +21,11 @@ from pulsify_onnx.facts import Const, Fact, Stream
 
 @dataclass(frozen=True)
 class Frames:
-    """``rate * pulse + extra`` frames: a dimension of a pulse."""
+    """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to."""
 
     rate: Fraction
     extra: int = 0
+    role: int = 0
 
 
 Dim = Union[int, Frames, Length]
@@ -67,6 +68,17 @@ class Window:
     frames: Frames
     mask: Mask | None = None
     border: Const | None = None
+    role: int = 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pair `wire` on windows of its two sides: (frames back, frames more than a pulse) of each; `swapped` sides."""
+
+    wire: str
+    a: tuple[int, int]
+    b: tuple[int, int]
+    swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Position:
     rate: Fraction
     delay: int = 0
     extra: int = 0
+    role: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ class Op:
     index: int = 0
 
 
-Expr = Union[Ref, Window, Position, Start, Count, Dims, Past, Const, Op]
+Expr = Union[Ref, Window, Grid, Position, Start, Count, Dims, Past, Const, Op]
 
 
 @dataclass(frozen=True)
@@ -169,10 +182,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule gives: a fact per output of the node, and the steps that compute their wires."""
+    """What a rule gives: a fact per output of the node, and the steps that compute their wires.
+
+    ``pulse_multiple``: where the node itself asks for pulses of so many base frames.
+    """
 
     facts: tuple[Fact, ...]
     steps: tuple[Step, ...] = ()
+    pulse_multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -213,7 +230,7 @@ class Plan:
             for leaf in leaves(step):
                 if isinstance(leaf, Window) and not isinstance(self.wires.get(leaf.wire), Stream):
                     raise ValueError(f"{step.node}: window on {leaf.wire}, which is no stream")
-                if isinstance(leaf, (Window, Ref)) and leaf.wire in made and leaf.wire not in seen | set(step.wires):
+                if isinstance(leaf, (Window, Ref, Grid)) and leaf.wire in made and leaf.wire not in seen | set(step.wires):
                     raise ValueError(f"{step.node}: {leaf.wire} is used before it is made")
                 if isinstance(leaf, Past) and leaf.state not in own:
                     raise ValueError(f"{step.node}: state {leaf.state} is not its own")

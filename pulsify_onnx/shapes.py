@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Fact, Pair, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 
 Inferred = tuple[ir.DataType, tuple[Length | None, ...] | None]
@@ -17,7 +17,7 @@ def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
     if isinstance(fact, Sizes):
         return tuple(Length.of(d) for d in fact.shape)
-    if isinstance(fact, (Static, Stream, Prefix)):
+    if isinstance(fact, (Static, Stream, Pair, Prefix)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 
