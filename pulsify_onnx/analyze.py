@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx import borders, fold, sizes
+from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Prefix, Shape, Sizes, Static, Stream
@@ -115,11 +116,11 @@ class _Walker:
         opset = self.source.opset if domain == "" else self.source.model.opset_imports.get(domain, 1)
         since = since_version(node.op_type, opset, domain) or 1
         return Node(node.name or "", node.op_type, domain, since, opset, tuple(None if v is None else v.name for v in node.inputs),
-                    tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options, self)
+                    tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options, self, self._captured(node))
 
     def _visit(self, raw: ir.Node) -> None:
         node = self._node(raw)
-        behind = next((f for f in node.facts if isinstance(f, Blocked)), None)
+        behind = next((f for f in (*node.facts, *node.outer.values()) if isinstance(f, Blocked)), None)
         try:
             if behind is not None:
                 self._set(Outcome(tuple(Blocked(o, behind.by) for o in node.outputs)), node)
@@ -137,7 +138,7 @@ class _Walker:
             self._refused(node, refusal)
 
     def _refused(self, node: Node, refusal: Refusal) -> None:
-        self._block(node.name, node.op_type, refusal, next((f.wire for f in node.facts if isinstance(f, Stream)), ""))
+        self._block(node.name, node.op_type, refusal, next((f.wire for f in (*node.facts, *node.outer.values()) if isinstance(f, Stream)), ""))
         self._set(Outcome(tuple(Blocked(o, node.name) for o in node.outputs)), node)
 
     def _block(self, name: str, op_type: str, refusal: Refusal, wire: str = "") -> None:
@@ -159,7 +160,7 @@ class _Walker:
         return True
 
     def _apply(self, node: Node) -> Outcome:
-        kinds = {type(f) for f in node.facts if f is not None} | self._captured(node)
+        kinds = {type(f) for f in (*node.facts, *node.outer.values()) if f is not None}
         if node.op_type in ("Shape", "Size") and node.domain == "" or (kinds <= {Static, Sizes} and Sizes in kinds):
             fact = sizes.evaluate(node)
             if fact is not None:
@@ -178,21 +179,16 @@ class _Walker:
         outcome = lookup(node)(node)
         return self._bordered(node, outcome)
 
-    def _captured(self, node: Node) -> set[type]:
-        """Kinds of the outer values that a node's subgraphs read."""
-        found: set[type] = set()
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH:
-                for name in outer_names(attr.as_graph()):
-                    fact = self.facts.get(name)
-                    if fact is not None:
-                        found.add(type(fact))
-        return found
+    def _captured(self, node: ir.Node) -> dict[str, Fact]:
+        """Outer values that a node's subgraphs read."""
+        found: set[str] = set()
+        for graph in subgraphs(node.attributes.values()):
+            found |= outer_names(graph)
+        return {name: self.facts[name] for name in sorted(found) if name in self.facts}
 
     def _static(self, node: Node) -> Outcome:
         """Nothing streams: fold what is constant and small, keep the rest as it is."""
-        if node.op_type in RANDOM:
-            refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
+        _no_chance(node)
         values = [f.value if isinstance(f, Static) else None for f in node.facts]
         known = all(v is not None or f is None for v, f in zip(values, node.facts))
         has_graph = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
@@ -206,14 +202,17 @@ class _Walker:
 
     def _running(self, node: Node) -> Outcome:
         """Values over the frames so far, and nothing else that moves: the operator runs as it is after every pulse."""
-        exact = all(f.exact for f in node.facts if isinstance(f, Prefix))
-        waits = tuple(dict.fromkeys(w for f in node.facts if isinstance(f, Prefix) for w in f.waits))
-        if node.op_type in RANDOM:
-            refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
+        running = [f for f in (*node.facts, *node.outer.values()) if isinstance(f, Prefix)]
+        exact = all(f.exact for f in running)
+        waits = tuple(dict.fromkeys(w for f in running for w in f.waits))
+        _no_chance(node)
         return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, exact, waits))
 
     def _untouched(self, node: Node, fact) -> Outcome:  # type: ignore[no-untyped-def]
         from pulsify_onnx.rules.combine import running_value
+        if any(isinstance(f, Sizes) for f in node.outer.values()):
+            refuse("its subgraph uses the length of the whole stream, which is not known while the stream runs",
+                   hint="count the frames so far instead, for example by CumSum of ones")
         try:
             types = infer(node)
         except Exception as problem:
@@ -328,22 +327,10 @@ def _movable(step: Step, fact: Stream) -> bool:
     return plain and not step.states
 
 
-def outer_names(graph: ir.Graph) -> set[str]:
-    """Names that a subgraph reads from outside."""
-    own = {v.name for v in graph.inputs} | set(graph.initializers)
-    found: set[str] = set()
-    for node in graph:
-        for value in node.inputs:
-            if value is not None and value.name and value.name not in own:
-                found.add(value.name)
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH:
-                found |= outer_names(attr.as_graph()) - {n for n in own if n}
-        own |= {v.name for v in node.outputs}
-    for value in graph.outputs:
-        if value.name and value.name not in own:
-            found.add(value.name)
-    return found
+def _no_chance(node: Node) -> None:
+    inside = (inner.op_type for graph in subgraphs(node.attributes.values()) for inner in all_nodes(graph))
+    if any(op_type in RANDOM for op_type in (node.op_type, *inside)):
+        refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
 
 
 def require(plan: Plan) -> Plan:
@@ -353,4 +340,4 @@ def require(plan: Plan) -> Plan:
     return plan
 
 
-__all__ = ["analyze", "outer_names", "require"]
+__all__ = ["analyze", "require"]

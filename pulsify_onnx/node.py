@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -50,7 +50,10 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the source with the facts of its inputs (None for an optional input left out)."""
+    """A node of the source with the facts of its inputs (None for an optional input left out).
+
+    ``outer`` has the facts of the values that its subgraphs read by name.
+    """
 
     name: str
     op_type: str
@@ -63,6 +66,7 @@ class Node:
     facts: tuple[Fact | None, ...]
     options: Options
     world: World
+    outer: Mapping[str, Fact] = field(default_factory=dict)
 
     def attr(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, else the schema's default, else `default`. Strings are str."""

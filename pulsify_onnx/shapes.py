@@ -6,12 +6,10 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 
+from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Pair, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-
-Inferred = tuple[ir.DataType, tuple[Length | None, ...] | None]
-
 
 def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
@@ -25,6 +23,8 @@ def shape_of(fact: Fact) -> Shape:
 def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Inferred]:
     """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises ValueError if it can't infer."""
     facts = node.facts if facts is None else facts
+    if subgraphs(node.attributes.values()):
+        return _infer_outer(node, facts)
     schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
     names: dict[str, Length] = {}
     types, data = {}, {}
@@ -63,3 +63,16 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
         out.append((ir.DataType(tensor.elem_type), shape))
     return out
+
+
+def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
+    """The same for a node with subgraphs, which also read outer values."""
+    inputs = {name: (fact.dtype, shape_of(fact)) for name, fact in [*zip(node.inputs, facts), *node.outer.items()]  # type: ignore[union-attr]
+              if name and fact is not None}
+    constants = {name: fact.value for name, fact in zip(node.inputs, facts) if name and isinstance(fact, Static) and fact.value is not None}
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=[n or "" for n in node.inputs], output=node.outputs)
+    proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
+    wanted = [helper.make_tensor_value_info(o, 0, None) for o in node.outputs if o]
+    found = iter(infer_nodes([proto], [onnx.numpy_helper.from_array(v.array, n) for n, v in constants.items()],
+                             {n: t for n, t in inputs.items() if n not in constants}, wanted, {}, node.opset))
+    return [next(found) if o else (ir.DataType.UNDEFINED, None) for o in node.outputs]
