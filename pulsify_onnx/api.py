@@ -14,11 +14,14 @@ import onnx_ir as ir
 from pulsify_onnx import spec as sidecar
 from pulsify_onnx.analyze import analyze as analyze_axes
 from pulsify_onnx.analyze import require
-from pulsify_onnx.errors import PulseDoesNotFit, UsageError
+from pulsify_onnx import files, report
+from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.lower import lower
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.seed import choose
 from pulsify_onnx.source import Source, load
+from pulsify_onnx.verify import Verification
+from pulsify_onnx.verify import verify as verify_stream
 
 Model = str | Path | ir.Model | onnx.ModelProto
 
@@ -34,6 +37,10 @@ class PulsedModel:
     def proto(self) -> onnx.ModelProto:
         """The model as protobuf, metadata included."""
         return ir.to_proto(self.model)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to `path` and its sidecar beside it, both or none."""
+        files.save(self.model, self.spec, Path(path))
 
 
 def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False) -> Plan:
@@ -67,3 +74,33 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     lowered.model.metadata_props.update(sidecar.flat(document))
     lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
     return PulsedModel(lowered.model, document, plan)
+
+
+def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
+           rtol: float | None = None, atol: float | None = None) -> Verification:
+    """Stream random data through `pulsed` and compare every frame with the batch `model`."""
+    return verify_stream(model, pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream."""
+
+    document: dict[str, Any]
+    blockers: tuple[Blocker, ...] = ()
+
+
+def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False) -> Report:
+    """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one."""
+    source = model if isinstance(model, Source) else load(model)
+    known = source.model.metadata_props.get("pulsify.spec")
+    if known is not None:
+        return Report(json.loads(known))
+    plan = analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream)
+    if not plan.blockers:
+        try:
+            pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream)
+            return Report({**report.describe(pulsed.plan, pulsed.spec), "blockers": []})
+        except CannotStream as problem:
+            plan = replace(plan, blockers=problem.blockers)
+    return Report(report.blocked(plan), plan.blockers)

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from pulsify_onnx.extent import LARGE, Length
+from pulsify_onnx.extent import LARGE, TIME, Length
 from pulsify_onnx.facts import Prefix, Reach, Static, Stream
 from pulsify_onnx.lower import VALID_FRAMES, Lowered, LoweredState
 from pulsify_onnx.plan import Plan
@@ -43,7 +43,7 @@ def inputs(plan: Plan, pulse: int | None) -> list[Json]:
     """The ``inputs`` of the document."""
     out = []
     for name in plan.inputs:
-        fact = plan.wires[name]
+        fact = plan.facts[name]
         assert isinstance(fact, (Static, Stream))
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
@@ -53,6 +53,11 @@ def inputs(plan: Plan, pulse: int | None) -> list[Json]:
         else:
             out.append({"name": name, "kind": "static", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
     return out
+
+
+def _expression(extent: Length) -> str | None:
+    """How many frames the batch output has for ``T`` base frames; None where it depends on more than T."""
+    return str(extent) if extent.symbols() <= {TIME} else None
 
 
 def outputs(plan: Plan, pulse: int | None) -> list[Json]:
@@ -65,7 +70,7 @@ def outputs(plan: Plan, pulse: int | None) -> list[Json]:
             out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
                         "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
                         "rate": [fact.rate.numerator, fact.rate.denominator], "delay": fact.delay,
-                        "receptive_field": receptive_field(fact.reach)})
+                        "receptive_field": receptive_field(fact.reach), "frames": _expression(fact.extent)})
         elif isinstance(fact, Prefix):
             out.append({"name": name, "kind": "prefix", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape),
                         "exact_every_pulse": fact.exact})

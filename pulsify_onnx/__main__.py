@@ -1,0 +1,5 @@
+"""``python -m pulsify_onnx``."""
+
+from pulsify_onnx.cli import main
+
+main()

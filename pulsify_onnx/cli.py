@@ -1,0 +1,184 @@
+"""The command line: thin, it only calls the API. Nothing heavy is imported before a command really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pulsify_onnx.errors import CannotStream, PulsifyError, UsageError
+from pulsify_onnx.version import __version__
+
+if TYPE_CHECKING:
+    from pulsify_onnx.verify import Verification
+
+ISSUES = "https://github.com/pulsify-onnx/pulsify-onnx/issues"
+
+
+class _Pulse(click.ParamType[int | None]):
+    """A number of base frames, or ``dynamic`` (None)."""
+
+    name = "N|dynamic"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "dynamic":
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of frames nor 'dynamic'", param, ctx)
+
+
+AXIS = click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
+                    help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pulsify-onnx")
+def cli() -> None:
+    """Turn a batch ONNX model into a streaming one, exactly.
+
+    Exit status: 0 done, 1 verification found a difference, 2 wrong usage or an unusable file,
+    3 the model cannot be streamed exactly, 4 the pulse does not fit.
+    """
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), metavar="OUT.onnx",
+              help="The pulsed model; its sidecar OUT.pulse.json is written beside it.")
+@click.option("--pulse", required=True, type=_Pulse(), help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.")
+@AXIS
+@click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames.")
+@click.option("--verify/--no-verify", "check", default=True, show_default=True,
+              help="Compare stream and batch on random data first; a wrong result is not written.")
+@JSON
+def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, check: bool, as_json: bool) -> None:
+    """Convert MODEL.onnx to a streaming model."""
+    from pulsify_onnx import api, files, report
+
+    files.check_target(out, model)
+    pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream)
+    found: Verification | None = None
+    with files.staged(pulsed.model, pulsed.spec, out) as aside:
+        if check:
+            found = api.verify(model, aside.model)
+            if not found.ok:
+                _print_verification(found, as_json)
+                _fail(1, f"{found.message}; nothing was written")
+        aside.commit()
+    if as_json:
+        _json({"file": str(out), "sidecar": str(files.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
+    else:
+        click.echo(report.table(report.describe(pulsed.plan, pulsed.spec)))
+        click.echo(f"\nverified: {found.message}" if found else "\nnot verified")
+        click.echo(f"written:  {out}, {files.sidecar_path(out)}")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@AXIS
+@click.option("--pulse", type=int, help="Base frames of one step (default: the smallest that fits).")
+@click.option("--end-of-stream", is_flag=True, help="As convert --end-of-stream would have it.")
+@click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
+@JSON
+def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, frame_rate: float | None, as_json: bool) -> None:
+    """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
+    from pulsify_onnx import api, report
+
+    found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream)
+    document = report.with_times(found.document, frame_rate) if frame_rate else found.document
+    if as_json:
+        _json(document)
+    elif not found.blockers:
+        click.echo(report.table(document))
+    if found.blockers:
+        raise CannotStream(found.blockers)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Base frames of the longest run (default: enough for delay and receptive field).")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed of the random data.")
+@click.option("--rtol", type=click.FloatRange(min=0), metavar="X", help="Error allowed relative to the largest value (default by type).")
+@click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Absolute error allowed (default by type).")
+@JSON
+def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | None, atol: float | None, as_json: bool) -> None:
+    """Compare the stream of OUT.onnx with the batch model MODEL.onnx on random data."""
+    from pulsify_onnx import api
+
+    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol)
+    _print_verification(found, as_json)
+    if not found.ok:
+        _fail(1, found.message)
+
+
+def _axes(given: Sequence[str]) -> dict[str, int | str]:
+    """``INPUT=AXIS`` options; names of inputs may have a '=' themselves, so the last one splits."""
+    axes: dict[str, int | str] = {}
+    for option in given:
+        name, equals, axis = option.rpartition("=")
+        if not equals or not name or not axis:
+            raise UsageError(f"--axis {option}: write it as INPUT=AXIS")
+        if name in axes:
+            raise UsageError(f"--axis {name}: given twice")
+        axes[name] = int(axis) if axis.lstrip("-").isdecimal() else axis
+    return axes
+
+
+def _json(document: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _print_verification(found: Verification, as_json: bool) -> None:
+    if as_json:
+        _json(found.as_json())
+    elif found.ok:
+        click.echo(f"{found.message} (lengths {', '.join(map(str, found.lengths))})")
+
+
+def _fail(code: int, message: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    raise SystemExit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: exit codes 0 to 4, and no traceback whatever the input."""
+    debug = os.environ.get("PULSIFY_DEBUG") == "1"
+    try:
+        cli.main(args=list(arguments) if arguments is not None else None, prog_name="pulsify-onnx", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as shown:
+        shown.show()
+        raise SystemExit(2) from None
+    except click.ClickException as problem:
+        problem.show()
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        raise SystemExit(130) from None
+    except CannotStream as problem:
+        for blocker in problem.blockers:
+            click.echo(f"error: {blocker}", err=True)
+        raise SystemExit(problem.exit_code) from None
+    except PulsifyError as problem:
+        click.echo(f"error: {problem}", err=True)
+        raise SystemExit(problem.exit_code) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(2) from None
+    except Exception as problem:
+        if debug:
+            raise
+        text = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
+        click.echo(f"error: internal error ({text}); please report it at {ISSUES}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Runs a pulsed model in onnxruntime, knowing nothing but its sidecar."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from pulsify_onnx.errors import InvalidModel, UsageError
+
+Array = npt.NDArray[Any]
+Spec = dict[str, Any]
+
+
+class HasProto(Protocol):
+    """A model in memory, with its sidecar document."""
+
+    spec: Spec
+
+    def proto(self) -> Any:
+        """The model as protobuf."""
+
+
+def session(model: str | Path | bytes, severity: int = 3) -> ort.InferenceSession:
+    """A session on one CPU thread. Raises `InvalidModel`."""
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise InvalidModel(f"{model}: not a file" if Path(model).exists() else f"{model}: no such file")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = severity
+    try:
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as problem:
+        what = "the model" if isinstance(model, bytes) else str(model)
+        raise InvalidModel(f"{what}: onnxruntime cannot load it ({' '.join(str(problem).split())[:300]})") from problem
+
+
+class PulseRunner:
+    """One pulse in, one pulse out; keeps the states."""
+
+    def __init__(self, model: str | Path | HasProto):
+        self.session = session(model if isinstance(model, (str, Path)) else model.proto().SerializeToString())
+        text = self.session.get_modelmeta().custom_metadata_map.get("pulsify.spec")
+        if text is None:
+            raise UsageError(f"{model}: not a pulsed model (it has no pulsify.spec in its metadata)")
+        self.spec: Spec = json.loads(text)
+        self._states: dict[str, Array] = {}
+        self.known_sizes: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """Start a new stream: every state is zeros again."""
+        self._states, self.known_sizes = {}, {}
+
+    def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None) -> dict[str, Array]:
+        """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream."""
+        if not self._states:
+            self.known_sizes = self.sizes(feeds)
+            self._states = {s["input"]: np.zeros(self._shape(s["shape"]), s["dtype"]) for s in self.spec["states"]}
+        feed: dict[str, Any] = {**feeds, **self._states}
+        control = self.spec["valid_frames_input"]
+        if control:
+            feed[control] = np.broadcast_to(np.asarray(valid_frames, np.int64), self._shape(self.spec["valid_frames_shape"])).copy()
+        outs = self.session.run(None, feed)
+        count = len(self.spec["outputs"])
+        for state, value in zip(self.spec["states"], outs[count:]):
+            if value.shape != self._states[state["input"]].shape:
+                raise AssertionError(f"state {state['input']} {self._states[state['input']].shape} came back as {value.shape}")
+            self._states[state["input"]] = value
+        return dict(zip((o["name"] for o in self.spec["outputs"]), outs))
+
+    def sizes(self, feeds: Mapping[str, Array]) -> dict[str, int]:
+        """Symbolic dimensions as the inputs have them."""
+        found: dict[str, int] = {}
+        for i in self.spec["inputs"]:
+            for label, size in zip(i["shape"], np.shape(feeds[i["name"]])):
+                if isinstance(label, str):
+                    found[label] = size
+        return found
+
+    def _shape(self, shape: list[int | str]) -> list[int]:
+        return [d if isinstance(d, int) else self.known_sizes.get(d, 1) for d in shape]
+
+
+class StreamSession:
+    """Chunks of any size in, the batch model's frames out, without its delay.
+
+    `model` is the path of a pulsed model, or a `PulsedModel`. ``static`` has the inputs that do not stream.
+    A model with one stream input takes plain arrays, else a dict by name; one with one output gives plain arrays.
+    A prefix output is its newest value (None before the first pulse).
+    """
+
+    def __init__(self, model: str | Path | HasProto, static: Mapping[str, Array] | None = None):
+        self._runner = PulseRunner(model)
+        self.spec = self._runner.spec
+        self._inputs = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
+        self._outputs: list[Spec] = self.spec["outputs"]
+        self._static = {k: np.asarray(v) for k, v in (static or {}).items()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; the next frame is the first of a new stream."""
+        self._runner.reset()
+        self._buffers: dict[str, Array] = {}
+        self._skip = {o["name"]: o["delay"] for o in self._outputs if o["kind"] == "stream"}
+        self._given = dict.fromkeys(self._skip, 0)
+        self._held: dict[str, Array] = {}
+        self._latest: dict[str, Array | None] = {o["name"]: None for o in self._outputs if o["kind"] != "stream"}
+        self._frames = 0
+        self._ended = False
+
+    def push(self, frames: Array | Mapping[str, Array]) -> Any:
+        """Take frames, give the output frames that they complete (often none, sometimes many)."""
+        if self._ended:
+            raise UsageError("the stream has ended: call reset() to start another")
+        self._take(frames)
+        collected: dict[str, list[Array]] = {name: [] for name in self._skip}
+        while pulse := self._available():
+            self._run(pulse, pulse, collected)
+        return self._result(collected)
+
+    def flush(self) -> Any:
+        """End the stream: give all frames that are still missing, exactly as the batch model has them."""
+        if not self.spec["valid_frames_input"]:
+            raise UsageError("the model was converted without --end-of-stream: its last frames need frames that will never come")
+        collected: dict[str, list[Array]] = {name: [] for name in self._skip}
+        if not self._ended and self._buffers:
+            pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
+            left = self._waiting()
+            if left:
+                self._run(pulse, left, collected)
+            for _ in range(self.spec["flush_pulses"]):
+                self._run(pulse, 0, collected)
+        self._ended = True
+        return self._result(collected)
+
+    def _take(self, frames: Array | Mapping[str, Array]) -> None:
+        if not isinstance(frames, Mapping):
+            if len(self._inputs) != 1:
+                raise UsageError(f"the model has {len(self._inputs)} stream inputs: push a dict of {', '.join(i['name'] for i in self._inputs)}")
+            frames = {self._inputs[0]["name"]: frames}
+        known = {i["name"]: i for i in self.spec["inputs"]}
+        for name, value in frames.items():
+            if name not in known:
+                raise UsageError(f"the model has no input {name}; it has {', '.join(known)}")
+            value = np.asarray(value)
+            if known[name]["kind"] == "static":
+                self._static[name] = value
+                continue
+            axis = known[name]["axis"]
+            want = known[name]["shape"]
+            if value.ndim != len(want) or any(k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(want, value.shape))):
+                raise UsageError(f"{name}: frames have shape {list(value.shape)}, the model takes {want} with the stream on axis {axis}")
+            before = self._buffers.get(name)
+            self._buffers[name] = value if before is None else np.concatenate([before, value], axis)
+
+    def _waiting(self) -> int:
+        """Base frames in the buffers, begun ones included."""
+        counts = [math.ceil(Fraction(self._buffers[i["name"]].shape[i["axis"]]) * i["rate"][1] / i["rate"][0]) for i in self._inputs]
+        return max(counts, default=0)
+
+    def _available(self) -> int:
+        """Base frames to run now: a pulse, or all there are for a dynamic one."""
+        if any(i["name"] not in self._buffers for i in self._inputs):
+            return 0
+        step = self.spec["pulse"] or self.spec["pulse_multiple"]
+        whole = min(self._buffers[i["name"]].shape[i["axis"]] * i["rate"][1] // (i["rate"][0] * step) for i in self._inputs)
+        return 0 if not whole else step if self.spec["pulse"] else step * whole
+
+    def _run(self, pulse: int, valid: int, collected: dict[str, list[Array]]) -> None:
+        feeds: dict[str, Array] = {}
+        for i in self.spec["inputs"]:
+            name = i["name"]
+            if i["kind"] == "static":
+                if name not in self._static:
+                    raise UsageError(f"the static input {name} was not given")
+                feeds[name] = self._static[name]
+                continue
+            count, buffer = pulse * i["rate"][0] // i["rate"][1], self._buffers[name]
+            chunk, self._buffers[name] = take(buffer, i["axis"], 0, count), take(buffer, i["axis"], count, None)
+            feeds[name] = np.ascontiguousarray(filled(chunk, i["axis"], count, 0))
+        outs = self._runner.step(feeds, valid)
+        self._frames += valid
+        for o in self._outputs:
+            name, value = o["name"], outs[o["name"]]
+            if o["kind"] != "stream":
+                self._latest[name] = value
+                continue
+            drop = min(self._skip[name], value.shape[o["axis"]])
+            self._skip[name] -= drop
+            collected[name].append(take(value, o["axis"], drop, None))
+
+    def _result(self, collected: dict[str, list[Array]]) -> Any:
+        result: dict[str, Array | None] = {}
+        for o in self._outputs:
+            name = o["name"]
+            if o["kind"] != "stream":
+                result[name] = self._latest[name]
+                continue
+            parts = [self._held.pop(name), *collected[name]] if name in self._held else collected[name]
+            value = np.concatenate(parts or [self._nothing(o)], o["axis"])
+            if self.spec["valid_frames_input"] and o.get("frames") is not None:
+                sure = max(0, length(o["frames"], self._frames) - self._given[name])
+                value, self._held[name] = take(value, o["axis"], 0, sure), take(value, o["axis"], sure, None)
+            self._given[name] += value.shape[o["axis"]]
+            result[name] = value
+        return next(iter(result.values())) if len(result) == 1 else result
+
+
+    def _nothing(self, output: Spec) -> Array:
+        """No frames of an output."""
+        sizes = self._runner.known_sizes
+        return np.zeros([0 if k == output["axis"] else d if isinstance(d, int) else sizes.get(d, 1) for k, d in enumerate(output["shape"])], output["dtype"])
+
+
+def take(x: Array, axis: int, start: int, stop: int | None) -> Array:
+    """``x[start:stop]`` along `axis`."""
+    index = [slice(None)] * x.ndim
+    index[axis] = slice(start, stop)
+    part: Array = x[tuple(index)]
+    return part
+
+
+def filled(x: Array, axis: int, count: int, fill: Any) -> Array:
+    """`x` brought to `count` frames along `axis`."""
+    short = count - x.shape[axis]
+    if short <= 0:
+        return x
+    shape = list(x.shape)
+    shape[axis] = short
+    return np.concatenate([x, np.full(shape, fill, x.dtype)], axis)
+
+
+def length(expression: str, frames: int) -> int:
+    """The value of a sidecar's ``frames`` of an output for a stream of `frames` base frames."""
+    def value(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return Fraction(node.value)
+        if isinstance(node, ast.Name) and node.id == "T":
+            return Fraction(frames)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
+        if isinstance(node, ast.BinOp):
+            a, b = value(node.left), value(node.right)
+            if isinstance(node.op, ast.Add):
+                return a + b
+            if isinstance(node.op, ast.Sub):
+                return a - b
+            if isinstance(node.op, ast.Mult):
+                return a * b
+            if isinstance(node.op, ast.Div):
+                return a / b
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            arguments = [value(a) for a in node.args]
+            if node.func.id == "floor":
+                return Fraction(math.floor(arguments[0]))
+            if node.func.id in ("min", "max"):
+                return min(arguments) if node.func.id == "min" else max(arguments)
+        raise UsageError(f"the sidecar has a length that cannot be read: {expression}")
+
+    return max(0, math.floor(value(ast.parse(expression, mode="eval").body)))

@@ -1,0 +1,337 @@
+"""Batch against stream: runs both models in onnxruntime on random data and compares every frame.
+
+Nothing is taken from the plan: what is compared, and where, comes from the pulsed model's own sidecar.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from pulsify_onnx.errors import InvalidModel, UsageError
+from pulsify_onnx.runtime import Array, HasProto, PulseRunner, Spec, filled, session, take
+
+TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 2e-4, "float64": 1e-7}
+TIES = 0.005
+"""Share of the values of a quantised graph that may be rounded the other way."""
+
+QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearGlobalAveragePool"}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the comparison found. ``frame`` of ``output`` has the largest error; ``lengths`` in base frames."""
+
+    ok: bool
+    max_error: float
+    output: str | None
+    frame: int | None
+    lengths: tuple[int, ...]
+    compared: int
+    ties: int
+    message: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"ok": self.ok, "max_error": self.max_error if math.isfinite(self.max_error) else str(self.max_error), "output": self.output,
+                "frame": self.frame, "lengths": list(self.lengths), "compared": self.compared, "ties": self.ties, "message": self.message}
+
+
+@dataclass
+class _Tally:
+    """Errors seen so far; the worst one is measured against what its output allows."""
+
+    worst: float = -1.0
+    error: float = 0.0
+    output: str | None = None
+    frame: int | None = None
+    ties: int = 0
+    compared: int = 0
+    seen: set[str] = field(default_factory=set)
+    problem: str = ""
+
+    def add(self, output: str, error: float, allowed: float, frame: int | None) -> None:
+        relative = error / allowed if allowed else (math.inf if error else 0.0)
+        if relative > self.worst:
+            self.worst, self.error, self.output, self.frame = relative, error, output, frame
+
+
+def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, *, frames: int | None = None, seed: int = 0,
+           rtol: float | None = None, atol: float | None = None) -> Verification:
+    """Stream random data through `pulsed` and compare every frame with the batch `model`.
+
+    `frames`: base frames to try first (default: enough for delay and receptive field). Raises `UsageError` where
+    the files do not belong together.
+    """
+    runner = PulseRunner(pulsed)
+    return _Check(model, runner, seed, rtol, atol).run(frames)
+
+
+class _Check:
+    def __init__(self, model: str | Path | onnx.ModelProto, runner: PulseRunner, seed: int, rtol: float | None, atol: float | None):
+        self.runner, self.spec = runner, runner.spec
+        proto, self.batch = _batch(model)
+        self.seed, self.rtol, self.atol = seed, rtol, atol
+        self.types = _float_types(proto.graph)
+        self.quantised = any(n.op_type in QUANTISED for n in _nodes(proto.graph))
+        self.ends = bool(self.spec["valid_frames_input"])
+        self.pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
+        wanted = [o["name"] for o in self.spec["outputs"]]
+        if wanted != [o.name for o in self.batch.get_outputs()]:
+            raise UsageError(f"the pulsed model has outputs {', '.join(wanted)}, the batch model {', '.join(o.name for o in self.batch.get_outputs())}")
+        self.streams = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
+        self.tally = _Tally()
+        self.error = ""
+
+    def run(self, frames: int | None) -> Verification:
+        used: list[int] = []
+        for target in self._targets(frames):
+            for rows in (2, 1) if self._symbolic() else (1,):
+                found = self._first_valid(target, rows, used)
+                if found is not None:
+                    break
+            if found is None:
+                continue
+            total, arrays, want = found
+            used.append(total)
+            try:
+                self._compare(total, arrays, want)
+            except InvalidModel:
+                raise
+            except Exception as problem:
+                self.tally.problem = f"the pulsed model fails: {' '.join(str(problem).split())[:300]}"
+            if self.tally.problem:
+                break
+        return self._verdict(used)
+
+    def _verdict(self, used: list[int]) -> Verification:
+        t = self.tally
+        missing = [o["name"] for o in self.spec["outputs"] if o["name"] not in t.seen and self._checkable(o)]
+        if t.problem:
+            ok, message = False, t.problem
+        elif not used:
+            ok, message = False, f"the batch model runs at none of the lengths tried: {self.error}"
+        elif t.worst > 1:
+            where = f" at frame {t.frame}" if t.frame is not None else ""
+            ok, message = False, f"output {t.output} differs from the batch model{where}: largest error {t.error:.3g}"
+        elif missing:
+            ok, message = False, f"no frame of output {', '.join(missing)} could be compared; try more with --frames"
+        else:
+            ok, message = True, f"{t.compared} frames agree, largest error {t.error:.3g}" + (f", {t.ties} rounding ties" if t.ties else "")
+        return Verification(ok, t.error, t.output, t.frame, tuple(used), t.compared, t.ties, message)
+
+    def _checkable(self, output: Spec) -> bool:
+        return output["kind"] != "prefix" or self.ends or bool(output["exact_every_pulse"])
+
+    # data
+
+    def _symbolic(self) -> bool:
+        return any(isinstance(d, str) for i in self.spec["inputs"] for d in i["shape"])
+
+    def _targets(self, frames: int | None) -> list[int]:
+        outs = [o for o in self.spec["outputs"] if o["kind"] == "stream"]
+        delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in outs)])
+        field_ = max([64, *(o["receptive_field"] or 64 for o in outs)])
+        long = frames or delay + self.pulse * 3 + min(field_, 300 * self.pulse)
+        long = self.pulse * math.ceil(long / self.pulse)
+        if not self.ends:
+            return [long, long + self.pulse * 4]
+        ragged = max(1, self.pulse // 2)
+        return [long + ragged, long, max(1, self.pulse // 3), self.pulse + ragged]
+
+    def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
+        """The first length from `target` on that the batch model takes: not every length suits every model."""
+        for total in _candidates(target, self.pulse):
+            if total in used or any(total * i["rate"][0] % i["rate"][1] for i in self.streams):
+                continue
+            for positive in (False, True):
+                arrays = self._draw(total, rows, positive)
+                try:
+                    want = dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, arrays)))
+                except Exception as problem:
+                    self.error = " ".join(str(problem).split())[:300]
+                    break
+                if all(np.isfinite(_float(v)).all() for v in want.values()) or positive:
+                    if all(v.size for v in want.values()):
+                        return total, arrays, want
+        return None
+
+    def _draw(self, total: int, rows: int, positive: bool) -> dict[str, Array]:
+        rng = np.random.default_rng([self.seed, total])
+        arrays = {}
+        for i in self.spec["inputs"]:
+            shape = [rows if isinstance(d, str) else d for d in i["shape"]]
+            if i["kind"] == "stream":
+                shape[i["axis"]] = total * i["rate"][0] // i["rate"][1]
+            arrays[i["name"]] = _random(rng, np.dtype(i["dtype"]), shape, positive)
+        return arrays
+
+    # comparison
+
+    def _compare(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
+        got, fed = self._stream(total, arrays)
+        for o in self.spec["outputs"]:
+            name = o["name"]
+            self._declared(o, got[name][0])
+            if o["kind"] == "stream":
+                axis = o["axis"]
+                flow = take(np.concatenate(got[name], axis), axis, o["delay"], None)
+                n = want[name].shape[axis]
+                if self.ends and flow.shape[axis] < n:
+                    self.tally.problem = f"output {name}: {flow.shape[axis]} of {n} frames have come out after {self.spec['flush_pulses']} flushing pulses"
+                    return
+                n = min(n, flow.shape[axis])
+                if n > 0:
+                    self._difference(o, take(flow, axis, 0, n), take(want[name], axis, 0, n), axis)
+            elif self.ends or o["kind"] == "static":
+                self._difference(o, got[name][-1], want[name], None)
+            elif o["exact_every_pulse"]:
+                self._prefix(o, got[name], fed, arrays)
+
+    def _prefix(self, output: Spec, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
+        """A running value after some pulses, against the batch model on the frames up to there."""
+        for k in sorted({len(got) // 2, len(got) - 1}):
+            part = {i["name"]: arrays[i["name"]] if i["kind"] == "static" else
+                    take(arrays[i["name"]], i["axis"], 0, fed[k] * i["rate"][0] // i["rate"][1]) for i in self.spec["inputs"]}
+            try:
+                want = self.batch.run([output["name"]], part)[0]
+            except Exception:  # not every length suits every model
+                continue
+            self._difference(output, got[k], want, None)
+
+    def _stream(self, total: int, arrays: Mapping[str, Array]) -> tuple[dict[str, list[Array]], list[int]]:
+        """Outputs pulse by pulse, and the base frames fed after each."""
+        collected: dict[str, list[Array]] = {o["name"]: [] for o in self.spec["outputs"]}
+        self.runner.reset()
+        rng = np.random.default_rng([self.seed, total, 1])
+        start, fed = 0, []
+        for pulse in self._pulses(total):
+            feeds = {}
+            for i in self.spec["inputs"]:
+                x = arrays[i["name"]]
+                if i["kind"] == "stream":
+                    begin, count = (n * i["rate"][0] // i["rate"][1] for n in (start, pulse))
+                    chunk = take(x, i["axis"], begin, begin + count)
+                    past_end = np.nan if x.dtype.kind == "f" else rng.integers(0, 2)
+                    x = np.ascontiguousarray(filled(chunk, i["axis"], count, past_end))
+                feeds[i["name"]] = x
+            for name, value in self.runner.step(feeds, min(max(total - start, 0), pulse)).items():
+                collected[name].append(value)
+            start += pulse
+            fed.append(min(start, total))
+        return collected, fed
+
+    def _pulses(self, total: int) -> Iterator[int]:
+        """Sizes of the pulses: of a dynamic model, another one each time."""
+        rng = np.random.default_rng([self.seed, total, 2])
+        step, done = self.pulse, 0
+        whole = total if self.ends else total // step * step
+        while done < whole:
+            size = step if self.spec["pulse"] else step * int(min(rng.choice([1, 2, 3, 5, 8, 13]), math.ceil((whole - done) / step)))
+            done += size
+            yield size
+        for _ in range(self.spec["flush_pulses"]):
+            yield step
+
+    def _declared(self, output: Spec, value: Array) -> None:
+        """A wrong declared shape misleads whoever plans memory by it."""
+        for label, size in zip(output["shape"], value.shape):
+            if isinstance(label, int) and label != size:
+                self.tally.problem = f"output {output['name']} has shape {list(value.shape)}, the sidecar says {output['shape']}"
+        if len(output["shape"]) != value.ndim:
+            self.tally.problem = f"output {output['name']} has {value.ndim} dimensions, the sidecar says {len(output['shape'])}"
+
+    def _difference(self, output: Spec, got: Array, want: Array, axis: int | None) -> None:
+        t, name = self.tally, output["name"]
+        if got.shape != want.shape or got.dtype != want.dtype:
+            t.problem = f"output {name} is {got.dtype}{list(got.shape)}, the batch model gives {want.dtype}{list(want.shape)}"
+            return
+        t.seen.add(name)
+        t.compared += want.shape[axis] if axis is not None else 1
+        if not want.size:
+            return
+        a, b = _float(got), _float(want)
+        with np.errstate(invalid="ignore"):
+            errors = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+        errors = np.where(np.isnan(errors), np.inf, errors)
+        allowed = self._allowed(want, b)
+        beyond = int((errors > allowed).sum())
+        if self.quantised and 0 < beyond <= TIES * errors.size and np.isfinite(errors).all():
+            t.ties += beyond
+            errors = np.minimum(errors, allowed)
+        worst = int(np.argmax(errors))
+        where = np.unravel_index(worst, errors.shape)
+        t.add(name, float(errors.reshape(-1)[worst]), allowed, int(where[axis]) if axis is not None else None)
+
+    def _allowed(self, want: Array, values: Array) -> float:
+        if want.dtype.kind not in "fV":
+            return self.atol or 0.0
+        loose = max(TOLERANCES.get(t, 2e-4) for t in {*self.types, str(want.dtype)})
+        scale = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
+        return max(loose if self.atol is None else self.atol, (loose if self.rtol is None else self.rtol) * scale)
+
+
+def _batch(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, ort.InferenceSession]:
+    if isinstance(model, onnx.ModelProto):
+        return model, session(model.SerializeToString(), severity=4)
+    path = Path(model)
+    if not path.is_file():
+        raise InvalidModel(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as problem:
+        raise InvalidModel(f"{path}: not a valid ONNX model") from problem
+    return proto, session(path, severity=4)
+
+
+def _candidates(target: int, step: int) -> Iterator[int]:
+    """Lengths near `target`, then rounder and longer ones."""
+    for k in range(24):
+        yield target + k
+    for unit in (8, 16, 32, 64, 128, 256, 480, 512, 1024):
+        yield unit * math.ceil(target / unit)
+    for factor in (2, 4, 8, 16):
+        for unit in (1, step, 64, 1024):
+            yield unit * math.ceil(factor * target / unit)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
+
+
+def _float_types(graph: onnx.GraphProto) -> set[str]:
+    """The floating-point types that values pass through: the least precise one sets the tolerance."""
+    kinds = {t.data_type for t in graph.initializer} | {v.type.tensor_type.elem_type for v in [*graph.input, *graph.output]}
+    for node in _nodes(graph):
+        if node.op_type == "Cast":
+            kinds |= {a.i for a in node.attribute if a.name == "to"}
+    names = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64",
+             onnx.TensorProto.BFLOAT16: "bfloat16"}
+    return {names[k] for k in kinds if k in names}
+
+
+def _random(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], positive: bool) -> Array:
+    if dtype.kind == "b":
+        return np.asarray(rng.random(shape) < 0.5)
+    if dtype.kind in "iu":
+        return rng.integers(0, 2, shape).astype(dtype)
+    values = rng.random(shape) if positive else rng.standard_normal(shape)
+    return values.astype(dtype)
+
+
+def _float(x: Array) -> Array:
+    return x.astype(np.float64) if x.dtype.kind in "fiubV" else x
+
+
+__all__ = ["Verification", "verify"]
