@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Band, Pair
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
@@ -14,6 +17,12 @@ from pulsify_onnx.windows import align
 @rule("Transpose", versions=(1, 13, 21, 23, 24, 25))
 def transpose(node: Node) -> Outcome:
     """Any axis, any permutation."""
+    pair = node.facts[0]
+    if isinstance(pair, Pair):
+        order = node.ints("perm") or list(reversed(range(len(pair.shape))))
+        moved = order.index(pair.axes[0]), order.index(pair.axes[1])
+        alive = pair.alive and (pair.alive if moved[0] < moved[1] else replace(pair.alive, side=1 - pair.alive.side))
+        return with_band(kept(node, [moved]), alive)
     x = the_stream(node)
     perm = node.ints("perm") or list(reversed(range(x.rank)))
     return kept(node, [perm.index(x.axis)])
@@ -25,6 +34,11 @@ def squeeze(node: Node) -> Outcome:
 
     Refuses: squeezing the stream away.
     """
+    pair = node.facts[0]
+    if isinstance(pair, Pair):
+        gone = axes_of(node, len(pair.shape), changed=13) or [k for k, d in enumerate(pair.shape) if d.constant == 1]
+        left = [k for k in range(len(pair.shape)) if k not in gone]
+        return kept(node, [(left.index(pair.axes[0]), left.index(pair.axes[1])), None][: len(node.facts)])
     x = the_stream(node)
     axes = axes_of(node, x.rank, changed=13)
     if axes is None:
@@ -41,8 +55,21 @@ def squeeze(node: Node) -> Outcome:
 @rule("Unsqueeze", versions=(1, 11, 13, 21, 23, 24, 25))
 def unsqueeze(node: Node) -> Outcome:
     """Any axis."""
+    pair = node.facts[0]
+    if isinstance(pair, Pair):
+        new = node.ints("axes") if node.since < 13 else [int(a) for a in node.const(1, "axes")]  # type: ignore[union-attr]
+        full = len(pair.shape) + len(new or [])
+        old = [k for k in range(full) if k not in {a % full for a in new or []}]
+        return kept(node, [(old[pair.axes[0]], old[pair.axes[1]]), None][: len(node.facts)])
     x = the_stream(node)
     count = len(node.ints("axes") or []) if node.since < 13 else len(node.const(1, "axes"))  # type: ignore[arg-type]
     axes = set(axes_of(node, x.rank + count, changed=13) or [])
     rest = [k for k in range(x.rank + count) if k not in axes]
     return kept(node, [rest[x.axis], None][: len(node.facts)])
+
+
+def with_band(outcome: Outcome, alive: Band | None) -> Outcome:
+    """An outcome of one pair, with the band outside which it is zero."""
+    made = outcome.steps[-1]
+    facts = tuple(replace(f, alive=alive) if isinstance(f, Pair) else f for f in made.facts)
+    return replace(outcome, facts=facts, steps=(*outcome.steps[:-1], replace(made, facts=facts)))

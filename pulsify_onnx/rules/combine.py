@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Const, Fact, Prefix, Sizes, Static, Stream
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Band, Const, Fact, Pair, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
+from pulsify_onnx.pairs import Side, meet, meets, placed
 from pulsify_onnx.plan import Count, Expr, Op, Outcome, Ref, State, Step, attributes
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.windows import align
@@ -43,9 +47,42 @@ def the_stream(node: Node, index: int = 0) -> Stream:
         if k != index and isinstance(other, Stream):
             refuse(f"its input {k} changes with the stream, where a value for all frames is needed",
                    hint="make that input a constant, or an input without time")
+    if any(isinstance(f, Pair) for f in node.facts):
+        refuse("it works on pairs of frames (query × key), which only attention behind a mask may do",
+               hint="attend by MatMul, mask, Softmax, MatMul")
     if not isinstance(fact, Stream):
         refuse("its first input does not stream", hint="make it the input with time")
     return fact
+
+
+def paired(node: Node, axes: Sequence[Side], make: Callable[[list[Expr | None]], Expr] | None = None,
+           shape: Sequence[Length | None] | None = None, dtype: ir.DataType | None = None) -> Outcome:
+    """Keep an operator whose result has two stream axes: it is evaluated where a reader closes the pair."""
+    before: list[Step] = []
+    exprs, pair = meet(node.facts, axes, node.options, before)
+    inputs = [e if e is not None or f is None else static_value(f) for e, f in zip(exprs, node.facts)]
+    if shape is None or dtype is None:
+        (found, inferred), *_ = infer(node)
+        dtype, shape = dtype or found, shape or inferred
+    if shape is None or any(d is None for k, d in enumerate(shape) if k not in pair.axes):
+        refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
+    expr = make(inputs) if make is not None else op(node, inputs)
+    return step(node, [expr], [replace(placed(pair, node.outputs[0], dtype, shape), alive=_alive(node))], before=before)
+
+
+def _alive(node: Node) -> Band | None:
+    """The band outside which the result is still zero: operators that keep zeros, on one pair."""
+    pairs = [f for f in node.facts if isinstance(f, Pair)]
+    if len(pairs) != 1 or pairs[0].alive is None:
+        if node.op_type != "Where" or not pairs:
+            return None
+    band = next((f.alive for f in pairs if f.alive is not None), None)
+    if node.op_type == "Where":
+        keeps = all(isinstance(f, Pair) and f.alive == band or isinstance(f, Static) and f.value is not None and not f.value.array.any()
+                    for f in node.facts[1:3])
+        return band if keeps else None
+    static_rest = not any(isinstance(f, Stream) for f in node.facts)
+    return band if static_rest and node.op_type in ("Cast", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Mul") else None
 
 
 def joined(node: Node, axes: Sequence[int | None], leads: bool = True) -> tuple[list[Expr | None], Stream, int]:
@@ -86,14 +123,16 @@ def step(node: Node, exprs: Sequence[Expr], facts: Sequence[Fact], states: Seque
     return Outcome(tuple(facts), (*before, made))
 
 
-def kept(node: Node, axes: Sequence[int | None], out_axes: Sequence[int] | None = None, leads: bool = True,
+def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None, leads: bool = True,
          before: Sequence[Step] = (), **changes: object) -> Outcome:
     """Keep the operator: its streams meet in one axis, which it leaves alone.
 
     ``axes[k]``: the axis of the first output that input k streams along; `out_axes`: that axis in every output,
     where it is not the same in all.
     """
-    exprs, y, axis = joined(node, axes, leads)
+    if meets(node.facts, axes):
+        return paired(node, axes)
+    exprs, y, axis = joined(node, [a if isinstance(a, int) else None for a in axes], leads)
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, infer(node))):
         at = out_axes[k] if out_axes else axis
@@ -109,17 +148,25 @@ def kept(node: Node, axes: Sequence[int | None], out_axes: Sequence[int] | None 
 def broadcast(node: Node, leads: bool = True) -> Outcome:
     """Keep an element-wise operator with numpy broadcasting."""
     rank = max(len(f.shape) for f in node.facts if f is not None and not hasattr(f, "by"))  # type: ignore[union-attr]
-    axes = [f.axis + rank - f.rank if isinstance(f, Stream) else None for f in node.facts]
-    target = next((a for a in axes if a is not None), None)
+    axes: list[Side] = [f.axis + rank - f.rank if isinstance(f, Stream) else _both(f, rank) if isinstance(f, Pair) else None
+                        for f in node.facts]
+    targets = sorted({i for a in axes if a is not None for i in ((a,) if isinstance(a, int) else a)})
+    target = targets[0] if targets else None
     if target is None:  # lengths and constants whose value has no closed form
         refuse("it computes with the length of the whole stream, which is not known while the stream runs",
                hint="compute lengths from shapes by whole-number arithmetic, or use fixed sizes")
     for k, fact in enumerate(node.facts):
-        at = target - rank + len(fact.shape) if isinstance(fact, Static) else -1  # type: ignore[union-attr]
-        if isinstance(fact, Static) and at >= 0 and fact.shape[at].constant != 1:
-            refuse(f"its input {k} is a constant of {fact.shape[at]} frames along the stream, so it fits one length only",
-                   hint="compute it from frame positions (Range, or a table sliced to the length), or export with a dynamic length")
+        for target in targets:
+            at = target - rank + len(fact.shape) if isinstance(fact, Static) else -1
+            if isinstance(fact, Static) and at >= 0 and fact.shape[at].constant != 1:
+                refuse(f"its input {k} is a constant of {fact.shape[at]} frames along the stream, so it fits one length only",
+                       hint="compute it from frame positions (Range, or a table sliced to the length), or export with a dynamic length")
     return kept(node, axes, leads=leads)
+
+
+def _both(fact: Pair, rank: int) -> tuple[int, int]:
+    shift = rank - len(fact.shape)
+    return fact.axes[0] + shift, fact.axes[1] + shift
 
 
 def apart(node: Node, touched: Sequence[int], reason: str, hint: str, index: int = 0, **changes: object) -> Outcome:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Fact, Stream
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Fact, Pair, Stream
 from pulsify_onnx.node import Node
+from pulsify_onnx.pairs import Side
 from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import kept
+from pulsify_onnx.rules.attention import matmul_pair, weighted_sum
+from pulsify_onnx.rules.combine import kept, op
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import shape_of
+from pulsify_onnx.shapes import infer, shape_of
 
 SUMMED = "it sums over the stream, so its result needs all frames"
 SUMMED_HINT = "keep time out of the summed axis; attention over the past needs a window"
@@ -18,13 +21,18 @@ def _rank(fact: Fact | None) -> int:
     return len(shape_of(fact)) if fact is not None else 0
 
 
-def product_axes(node: Node, a: int = 0, b: int = 1) -> list[int | None]:
+def product_axes(node: Node, a: int = 0, b: int = 1) -> list[Side]:
     """Output axis of the streams among factors `a` and `b` of a matrix product with numpy broadcasting."""
     ranks = (_rank(node.fact(a)), _rank(node.fact(b)))
     batch = max(max(ranks) - 2, 0)
-    axes: list[int | None] = [None] * len(node.facts)
+    axes: list[Side] = [None] * len(node.facts)
     for k, which in ((a, 0), (b, 1)):
         x = node.fact(k)
+        if isinstance(x, Pair):
+            if (len(x.shape) - 1 if which == 0 else len(x.shape) - 2) in x.axes:
+                refuse(SUMMED, SUMMED_HINT)
+            rank = batch + 2
+            axes[k] = (x.axes[0] + rank - len(x.shape), x.axes[1] + rank - len(x.shape))
         if not isinstance(x, Stream):
             continue
         summed = x.rank - 1 if which == 0 else max(x.rank - 2, 0)
@@ -45,6 +53,10 @@ def matmul(node: Node) -> Outcome:
 
     Refuses: a sum over the stream, and two streams that meet as rows and columns.
     """
+    if any(isinstance(f, Pair) for f in node.facts):
+        found = matmul_pair(node)
+        if found is not None:
+            return found
     return kept(node, product_axes(node))
 
 
@@ -83,8 +95,14 @@ def einsum(node: Node) -> Outcome:
     dots = max((_rank(f) - len(t.replace("...", "")) for f, t in zip(node.facts, inputs) if "..." in t), default=0)
     spell = [_spell(t, _rank(f) - len(t.replace("...", "")), dots) for f, t in zip(node.facts, inputs)]
     out = _spell(result, dots, dots)
-    axes: list[int | None] = []
+    axes: list[Side] = []
     for fact, letters_of in zip(node.facts, spell):
+        if isinstance(fact, Pair):
+            pair = [letters_of[a] for a in fact.axes]
+            if any(c not in out for c in pair):
+                return _einsum_closed(node, spell, out)
+            axes.append((out.index(pair[0]), out.index(pair[1])))
+            continue
         if not isinstance(fact, Stream):
             axes.append(None)
             continue
@@ -93,6 +111,24 @@ def einsum(node: Node) -> Outcome:
             refuse(SUMMED, SUMMED_HINT)
         axes.append(out.index(letter))
     return kept(node, axes)
+
+
+def _einsum_closed(node: Node, spell: list[list[str]], out: list[str]) -> Outcome:
+    """Weights times values, summed over the keys."""
+    if len(node.facts) != 2:
+        refuse(SUMMED, SUMMED_HINT)
+    at = next(k for k, f in enumerate(node.facts) if isinstance(f, Pair))
+    weights, values = node.facts[at], node.facts[1 - at]
+    assert isinstance(weights, Pair)
+    summed = [c for c in (spell[at][a] for a in weights.axes) if c not in out]
+    keys = spell[at].index(summed[0])
+    if len(summed) > 1 or not isinstance(values, Stream) or spell[1 - at][values.axis] != summed[0] or (
+            weights.alive is not None and weights.axes[weights.alive.side] != keys):
+        refuse(SUMMED, SUMMED_HINT)
+    query = out.index(spell[at][weights.axes[0] if weights.axes[1] == keys else weights.axes[1]])
+    (dtype, shape), = infer(node)
+    return weighted_sum(node, weights, values, query, lambda w, v: op(node, [w, v] if at == 0 else [v, w]),
+                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype)
 
 
 def _spell(term: str, dots: int, most: int) -> list[str]:

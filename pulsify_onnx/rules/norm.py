@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Pair
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.attention import softmax_over_keys
 from pulsify_onnx.rules.combine import apart, the_stream
 from pulsify_onnx.rules.registry import rule
 
@@ -39,10 +41,12 @@ def layer_norm(node: Node) -> Outcome:
 @rule("LogSoftmax", versions=(1, 11, 13))
 @rule("Hardmax", versions=(1, 11, 13))
 def softmax(node: Node) -> Outcome:
-    """Any axis but the one it normalises over.
+    """Any axis but the one it normalises over; over keys behind a mask of positions (attention in a window).
 
     Refuses: a softmax over the stream.
     """
+    if isinstance(node.facts[0], Pair) and node.op_type == "Softmax":
+        return softmax_over_keys(node, node.facts[0])
     x = the_stream(node)
     axis = node.axis(x.rank)
     touched = [axis] if node.since >= 13 else list(range(axis, x.rank))

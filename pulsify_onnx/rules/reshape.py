@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Fact, Pair, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Dim, Dims, Frames, Op, Outcome, Ref, Step
-from pulsify_onnx.rules.combine import call, kept, step, the_stream
+from pulsify_onnx.rules.combine import call, kept, paired, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.slicing import rate_of
 from pulsify_onnx.shapes import shape_of
@@ -103,9 +103,11 @@ def reshape(node: Node) -> Outcome:
 
     Refuses: merging time under a slower axis, and a number of frames written into the shape.
     """
-    x = the_stream(node)
     target = node.sizes(1, "the target shape")
     assert target is not None
+    if isinstance(node.facts[0], Pair):
+        return _pair_rearranged(node, node.facts[0], resolve(node.facts[0].shape, target, bool(node.attr("allowzero", 0))))
+    x = the_stream(node)
     return rearrange(node, x, resolve(x.shape, target, bool(node.attr("allowzero", 0))))
 
 
@@ -151,6 +153,12 @@ def expand(node: Node) -> Outcome:
     mine = [Length.of(1)] * (rank - len(own)) + list(own)
     wanted = [Length.of(1)] * (rank - len(target)) + target
     shape = tuple(w if m.constant == 1 else m for m, w in zip(mine, wanted))
+    if isinstance(fact, Pair):
+        sides = tuple(a + rank - len(own) for a in fact.axes)
+        rest = tuple(1 if k in sides else _dim(w) for k, w in enumerate(wanted))
+        return paired(node, [(sides[0], sides[1]), None], lambda inputs: call("Expand", inputs[0], Dims(rest)), shape, fact.dtype)
+    if isinstance(fact, Stream) and any(w.moves for k, w in enumerate(wanted) if k != fact.axis + rank - len(own)):
+        refuse("it repeats every frame for every other frame", hint="broadcast instead, as attention does")
     if isinstance(fact, Stream):
         at = fact.axis + rank - len(own)
         if wanted[at].constant not in (None, 1):
@@ -168,6 +176,8 @@ def _dim(d: Length) -> Dim:
 def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  # type: ignore[no-untyped-def]
     """A value that is the same in every frame: a positional stream along the dimension that moves."""
     moving = [k for k, d in enumerate(shape) if d.moves]
+    if len(moving) == 2 and isinstance(fact, (Static, Sizes)):
+        return _constant_over_pairs(node, fact, shape, (moving[0], moving[1]), make)
     if len(moving) != 1 or not isinstance(fact, (Static, Sizes)):
         refuse("two of its dimensions follow the length of the stream", hint="attention needs a window")
     at = moving[0]
@@ -176,3 +186,31 @@ def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  
     dtype = fact.dtype
     y = Stream(node.outputs[0], dtype, shape, at, rate, positional=True)
     return step(node, [make(dims)], [y])
+
+
+def _constant_over_pairs(node: Node, fact: Static | Sizes, shape: Shape, axes: tuple[int, int], make) -> Outcome:  # type: ignore[no-untyped-def]
+    """A value that is the same for every pair of frames."""
+    rates = [rate_of(shape[k]) for k in axes]
+    if rates[0] != rates[1]:
+        refuse("two of its dimensions follow the stream at different rates", hint="attend between streams of one rate")
+    dims = tuple(Frames(rates[0], role=axes.index(k)) if k in axes else _dim(d) for k, d in enumerate(shape))
+    y = Pair(node.outputs[0], fact.dtype, shape, axes, rates[0], positional=True)
+    return step(node, [make(dims)], [y])
+
+
+def _pair_rearranged(node: Node, x: Pair, target: list[Length]) -> Outcome:
+    """A reshape of other axes than the two of a pair."""
+    moving = [k for k, d in enumerate(target) if d.moves]
+    parts = [_between(list(x.shape), list(x.axes)), _between(target, moving)]
+    if len(moving) != 2 or parts[0] != parts[1] or [x.shape[a] for a in sorted(x.axes)] != [target[k] for k in moving]:
+        refuse("it merges pairs of frames (query × key) into one axis", hint="keep queries and keys on axes of their own")
+    low = x.axes[0] < x.axes[1]
+    sides = (moving[0], moving[1]) if low else (moving[1], moving[0])
+    dims = tuple(Frames(x.rate, role=moving.index(k)) if k in moving else _dim(d) for k, d in enumerate(target))
+    return paired(node, [sides, None], lambda inputs: call("Reshape", inputs[0], Dims(dims)), target, x.dtype)
+
+
+def _between(shape: list[Length], axes: list[int]) -> list[Length]:
+    """Products of the dimensions before, between and after two axes."""
+    low, high = sorted(axes)
+    return [math.prod(part, start=Length.of(1)) for part in (shape[:low], shape[low + 1: high], shape[high + 1:])]

@@ -1,0 +1,301 @@
+"""Which keys a mask leaves open: established by evaluating the mask's own subgraph on frame indices.
+
+A mask is a function of positions, so it is computed on whole matrices of several lengths and far from the start. It is
+taken for a band (or chunks) only if the open keys stay within the same distance of their query at every one of these
+lengths and places, and every query sees a key; else it is refused. A score counts as masked at or below `MASKED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulsify_onnx import fold
+from pulsify_onnx.errors import refuse
+
+from pulsify_onnx.facts import Array, Band, Const, Pair, Stream
+from pulsify_onnx.node import World
+from pulsify_onnx.plan import Dims, Expr, Frames, Grid, Op, Position, Ref, Window
+
+MASKED = -9000.0
+"""A masked score: minus infinity, or so low that float32 and float16 softmax give exactly 0 (scores are far smaller)."""
+
+LENGTHS = (24, 48, 96, 192, 384, 768, 1536, 3072)
+FAR = 5040 * 200
+"""A distant first frame, a multiple of all common chunk sizes."""
+
+UNBOUNDED = "attention over the whole past: what it must remember grows with the stream"
+UNBOUNDED_HINT = "train with a left context (a band or chunk mask), or cut it to the last frames with --left-context"
+
+
+class Unknown(Exception):
+    """A value that is not known from positions alone."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Frames before the first one (negative: after it) at which either side is evaluated."""
+
+    a: int
+    b: int
+
+
+class Positions:
+    """Evaluates expressions on `frames` consecutive frames of either side, without any stream."""
+
+    def __init__(self, world: World, opset: int, frames: int):
+        self.world, self.opset, self.frames = world, opset, frames
+        self.memo: dict[object, Array] = {}
+
+    def value(self, expr: Expr | None, at: Sides) -> Array | None:
+        """The value of `expr`; raises `Unknown` where it depends on data."""
+        if expr is None:
+            return None
+        key = (expr, at)
+        if key not in self.memo:
+            self.memo[key] = self._value(expr, at)
+        return self.memo[key]
+
+    def _value(self, expr: Expr, at: Sides) -> Array:
+        if isinstance(expr, Const):
+            return expr.array
+        if isinstance(expr, Ref):
+            const = self.world.value_of(expr.wire)
+            if const is None:
+                raise Unknown
+            return const.array
+        if isinstance(expr, Position):
+            back = at.b if expr.role else at.a
+            return np.arange(self.frames + expr.extra, dtype=np.int64) - expr.delay - back
+        if isinstance(expr, Dims):
+            return np.asarray([self.frames + d.extra if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
+        if isinstance(expr, Window):
+            fact = self.world.fact_of(expr.wire)
+            if not isinstance(fact, Stream) or not fact.positional or expr.mask is not None:
+                raise Unknown
+            back = (at.b if expr.role else at.a) + expr.back
+            return self.of(expr.wire, Sides(back, back))
+        if isinstance(expr, Grid):
+            fact = self.world.fact_of(expr.wire)
+            if not isinstance(fact, Pair) or not fact.positional:
+                raise Unknown
+            return self.of(expr.wire, inside(expr, at))
+        if isinstance(expr, Op):
+            inputs = [self.value(e, at) for e in expr.inputs]
+            found = fold.evaluate(expr.op_type, inputs, dict(expr.attributes), opset=self.opset, domain=expr.domain, outputs=expr.outputs)
+            if found is None:
+                raise Unknown
+            return found[expr.index]
+        raise Unknown
+
+    def of(self, wire: str, at: Sides) -> Array:
+        """The value of a positional wire."""
+        step = self.world.step_of(wire)
+        if step is None:
+            raise Unknown
+        found = self.value(step.exprs[step.wires.index(wire)], at)
+        assert found is not None
+        return found
+
+
+def inside(grid: Grid, at: Sides) -> Sides:
+    """Where the pair of a `Grid` is evaluated when its reader is at `at`."""
+    a, b = at.a + grid.a[0], at.b + grid.b[0]
+    return Sides(b, a) if grid.swapped else Sides(a, b)
+
+
+class Scores:
+    """Upper bounds of scores: data counts as 0, what is masked is far below."""
+
+    def __init__(self, positions: Positions):
+        self.positions = positions
+
+    def bound(self, expr: Expr | None, at: Sides) -> Array:
+        """An upper bound of `expr`, broadcastable to its shape."""
+        try:
+            value = self.positions.value(expr, at)
+            return np.asarray(value, np.float64) if value is not None else np.zeros(())
+        except Unknown:
+            pass
+        if isinstance(expr, Grid):
+            step = self.positions.world.step_of(expr.wire)
+            if step is not None:
+                return self.bound(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+        if isinstance(expr, Op) and expr.op_type in _BOUNDS:
+            return _BOUNDS[expr.op_type](self, expr, at)
+        return np.zeros(())
+
+    def truth(self, expr: Expr | None, at: Sides) -> tuple[Array, Array]:
+        """(surely true, surely false) of a condition."""
+        try:
+            value = np.asarray(self.positions.value(expr, at), bool)
+            return value, ~value
+        except Unknown:
+            pass
+        if isinstance(expr, Grid):
+            step = self.positions.world.step_of(expr.wire)
+            if step is not None:
+                return self.truth(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+        if isinstance(expr, Op):
+            if expr.op_type == "Not":
+                return self.truth(expr.inputs[0], at)[::-1]
+            if expr.op_type in ("And", "Or"):
+                (at_, af), (bt, bf) = (self.truth(e, at) for e in expr.inputs)
+                return (at_ & bt, af | bf) if expr.op_type == "And" else (at_ | bt, af & bf)
+            if expr.op_type in ("Cast", "Unsqueeze", "Reshape", "Expand") and not isinstance(expr.inputs[0], Const):
+                found = self._moved(expr, self.truth(expr.inputs[0], at), at)
+                if found is not None:
+                    return found
+        never = np.zeros((), bool)
+        return never, never
+
+    def _moved(self, expr: Op, both: tuple[Array, Array], at: Sides) -> tuple[Array, Array] | None:
+        if expr.op_type == "Cast" or both[0].ndim == 0:
+            return both
+        try:
+            rest = [self.positions.value(e, at) for e in expr.inputs[1:]]
+        except Unknown:
+            return None
+        moved = [fold.evaluate(expr.op_type, [b, *rest], dict(expr.attributes), opset=self.positions.opset) for b in both]
+        return None if moved[0] is None or moved[1] is None else (moved[0][0], moved[1][0])
+
+
+def _where(s: Scores, e: Op, at: Sides) -> Array:
+    true, false = s.truth(e.inputs[0], at)
+    x, y = s.bound(e.inputs[1], at), s.bound(e.inputs[2], at)
+    return np.where(true, x, np.where(false, y, np.maximum(x, y)))
+
+
+def _scaled(s: Scores, e: Op, at: Sides) -> Array:
+    for x, factor in ((0, 1), (1, 0)):
+        if e.op_type == "Div" and x == 1:
+            break
+        try:
+            by = np.asarray(s.positions.value(e.inputs[factor], at), np.float64)
+        except Unknown:
+            continue
+        if (by > 0).all():
+            bound = s.bound(e.inputs[x], at)
+            return bound / by if e.op_type == "Div" else bound * by
+    return np.zeros(())
+
+
+def _same(s: Scores, e: Op, at: Sides) -> Array:
+    return s.bound(e.inputs[0], at)
+
+
+def _moved_bound(s: Scores, e: Op, at: Sides) -> Array:
+    bound = s.bound(e.inputs[0], at)
+    if bound.ndim == 0:
+        return bound
+    try:
+        rest = [s.positions.value(x, at) for x in e.inputs[1:]]
+    except Unknown:
+        return np.zeros(())
+    found = fold.evaluate(e.op_type, [bound.astype(np.float32), *rest], dict(e.attributes), opset=s.positions.opset)
+    return np.asarray(found[0], np.float64) if found is not None else np.zeros(())
+
+
+_BOUNDS: dict[str, Callable[[Scores, Op, Sides], Array]] = {
+    "Where": _where,
+    "Add": lambda s, e, at: s.bound(e.inputs[0], at) + s.bound(e.inputs[1], at),
+    "Sub": lambda s, e, at: s.bound(e.inputs[0], at),
+    "Mul": _scaled, "Div": _scaled, "Cast": _same, "Identity": _same,
+    "Min": lambda s, e, at: np.minimum(s.bound(e.inputs[0], at), s.bound(e.inputs[1], at)),
+    "Max": lambda s, e, at: np.maximum(s.bound(e.inputs[0], at), s.bound(e.inputs[1], at)),
+    "Unsqueeze": _moved_bound, "Reshape": _moved_bound, "Expand": _moved_bound, "Transpose": _moved_bound,
+}
+
+
+def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[Scores, Expr, Sides], Array] | None = None) -> Band:
+    """The band of keys (along side `side` of `pair`) that a softmax over it can see; refuses what is not bounded."""
+    previous: tuple[int, int] | None = None
+    for frames in LENGTHS:
+        spread = _spread(_open(pair, side, world, opset, frames, 0, masked))
+        if spread is None:
+            refuse("some query sees no key at all, and then a softmax spreads over the whole stream", hint="let every frame see itself")
+        left, right = spread
+        if previous == spread and max(left, right) * 3 < frames:
+            break
+        previous = spread
+    else:
+        if right * 3 >= frames:
+            refuse("attention over the whole stream: every frame needs the last", hint="train with a mask that hides the future (a band or chunks)")
+        refuse(UNBOUNDED, UNBOUNDED_HINT)
+    near = _open(pair, side, world, opset, frames, 0, masked)
+    band = _shaped(near, left, right, side)
+    far = _open(pair, side, world, opset, frames, FAR, masked)
+    table = _reads_table(pair.wire, world)
+    if not table and not (far[left: frames - right] == near[left: frames - right]).all():
+        refuse("which keys a query sees changes along the stream", hint="use a mask that is the same at every frame (a band or chunks)")
+    return band
+
+
+def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: int, masked: Callable[[Scores, Expr, Sides], Array] | None) -> Array:
+    """bool [query, key]: which keys are open for `frames` frames from `first` on."""
+    scores = Scores(Positions(world, opset, frames))
+    at = Sides(-pair.delays[0] - first, -pair.delays[1] - first)
+    step = world.step_of(pair.wire)
+    assert step is not None
+    expr = step.exprs[step.wires.index(pair.wire)]
+    closed = masked(scores, expr, at) if masked is not None else scores.bound(expr, at) <= MASKED
+    shape = [1] * len(pair.shape)
+    shape[pair.axes[0]] = shape[pair.axes[1]] = frames
+    opened = ~np.broadcast_to(closed, np.broadcast_shapes(closed.shape, tuple(shape)))
+    others = tuple(k for k in range(opened.ndim) if k - opened.ndim + len(shape) not in pair.axes)
+    matrix = opened.any(axis=others)
+    return matrix.T if side == 0 else matrix
+
+
+def _spread(opened: Array) -> tuple[int, int] | None:
+    if not opened.any(axis=1).all():
+        return None
+    n = opened.shape[0]
+    query = np.arange(n)
+    first = opened.argmax(axis=1)
+    last = n - 1 - opened[:, ::-1].argmax(axis=1)
+    return int((query - first).max()), int((last - query).max())
+
+
+def _shaped(opened: Array, left: int, right: int, side: int) -> Band:
+    """Chunks where the right edge moves in steps, else a band."""
+    n = opened.shape[0]
+    last = n - 1 - opened[:, ::-1].argmax(axis=1)
+    inner = np.arange(n - max(right, 0))
+    ahead = (last - np.arange(n))[inner]
+    if (ahead == right).all() or not len(inner):
+        return Band(left, right, side)
+    jumps = np.flatnonzero(np.diff(last[inner])) + 1
+    chunk = int(np.diff(jumps).max()) if len(jumps) > 1 else 0
+    if chunk > 1:
+        more = (int(last[0]) + 1) // chunk - 1
+        band = Band(left, right, side, chunk, more)
+        if all(band.last(int(q)) == last[q] for q in inner):
+            return band
+    return Band(left, right, side)
+
+
+def _reads_table(wire: str, world: World) -> bool:
+    """Whether positions are looked up in a table (which ends somewhere, so that nothing can be said far away)."""
+    stack: list[Expr | None] = []
+    step = world.step_of(wire)
+    seen = {wire}
+    if step is not None:
+        stack.extend(step.exprs)
+    while stack:
+        expr = stack.pop()
+        if isinstance(expr, Op):
+            if expr.op_type == "Gather":
+                return True
+            stack.extend(expr.inputs)
+        elif isinstance(expr, (Window, Grid)) and expr.wire not in seen:
+            seen.add(expr.wire)
+            inner = world.step_of(expr.wire)
+            fact = world.fact_of(expr.wire)
+            if inner is not None and isinstance(fact, (Stream, Pair)) and (isinstance(fact, Pair) or fact.positional):
+                stack.extend(inner.exprs)
+    return False
+
+

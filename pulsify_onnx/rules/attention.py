@@ -1,0 +1,185 @@
+"""Self-attention that sees a window: a softmax behind a mask of positions, closed by a sum over the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Array, Const, Fact, Pair, Shape, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.openness import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
+from pulsify_onnx.pairs import chunk_pulse, closed, closing_delay, key_window, reached
+from pulsify_onnx.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
+from pulsify_onnx.rules.combine import call, const, op, static, step
+from pulsify_onnx.rules.registry import CONTRIB, rule
+from pulsify_onnx.shapes import infer
+from pulsify_onnx.windows import solid
+
+
+def real_keys(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
+    """bool: which keys of a window are frames at all, shaped to broadcast."""
+    real: Expr = call("Not", call("Less", position, const(0)))
+    if node.options.end_of_stream:
+        real = call("And", real, call("Less", position, Count(extent)))
+    return call("Reshape", real, const(list(shape)))
+
+
+def softmax_over_keys(node: Node, s: Pair) -> Outcome:
+    """A softmax over one side of a pair: zero outside the band that its mask leaves open."""
+    axis = node.axis(len(s.shape))
+    if node.since < 13 and axis != len(s.shape) - 1:
+        refuse("it normalises over several axes at once", hint="export with opset 13 or later")
+    if axis not in s.axes:
+        refuse("it normalises pairs of frames over another axis", hint="take the softmax over the keys")
+    side = s.axes.index(axis)
+    band = band_of(s, side, node.world, node.opset)
+    grid = Grid(s.wire, (0, 0), (0, 0))
+    shape = [1] * len(s.shape)
+    shape[axis] = -1
+    position = Position(s.rate, s.delays[side], role=side)
+    real = real_keys(position, s.shape[axis], node, shape)
+    low = Const(np.asarray(-np.inf, s.dtype.numpy()))
+    y = replace(s, wire=node.outputs[0], alive=band, positional=False)
+    return step(node, [op(node, [call("Where", real, grid, low)])], [y])
+
+
+def weighted_sum(node: Node, weights: Pair, values: Stream, query_axis: int, make, shape: Shape, dtype) -> Outcome:  # type: ignore[no-untyped-def]
+    """Close a pair by summing over its keys: `make` (weights, values) -> expression of the sum."""
+    if weights.alive is None:
+        refuse("it sums over the whole stream: the weights are not zero outside a window", hint="mask the scores before the softmax; see "
+               "which keys a query may see")
+    steps: list[Step] = []
+    values = solid(values, node.options, steps)
+    if values.rate != weights.rate:
+        refuse("keys and values run at different rates", hint="bring both to one rate")
+    grid, delay = closed(weights, values, node.options)
+    expr = make(grid, key_window(values, delay, weights.alive, node.options))
+    full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
+    y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay,
+               reach=reached(weights.reach.joined(values.reach), weights.alive, weights.rate), source=weights.source)
+    outcome = step(node, [expr], [y], before=steps)
+    return replace(outcome, pulse_multiple=chunk_pulse(weights.alive, weights.rate))
+
+
+def matmul_pair(node: Node) -> Outcome | None:
+    """MatMul of weights and values; None where it is something else."""
+    weights, values = node.facts[0], node.facts[1]
+    if not isinstance(weights, Pair):
+        if isinstance(values, Pair):
+            refuse("it multiplies by pairs of frames from the left", hint="write attention as weights times values")
+        return None
+    keys = len(weights.shape) - 1
+    if keys not in weights.axes:
+        return None
+    if not isinstance(values, Stream) or values.axis != values.rank - 2:
+        refuse("it sums pairs of frames over the whole stream", hint="attention sums weights times values over the keys")
+    if weights.alive is not None and weights.axes[weights.alive.side] != keys:
+        refuse("it sums over the queries of a softmax over keys", hint="attention sums over the keys")
+    other = weights.axes[0] if weights.axes[1] == keys else weights.axes[1]
+    rank = max(len(weights.shape), values.rank)
+    (dtype, shape), = infer(node)
+    return weighted_sum(node, weights, values, other + rank - len(weights.shape), lambda w, v: op(node, [w, v]),
+                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype)
+
+
+def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape) -> Outcome:  # type: ignore[no-untyped-def]
+    """An attention operator on streams `q`, `k`, `v` along `axis` with positions' mask `mask` (a pair)."""
+    if not isinstance(q, Stream) or not isinstance(k, Stream) or not isinstance(v, Stream):
+        refuse("only some of query, key and value stream", hint="attend among streams, or over a static memory by MatMul and Softmax")
+    if not isinstance(mask, Pair):
+        if isinstance(mask, Stream):
+            refuse("its mask follows the stream along one axis only, so it can't hide the future", hint="give it a mask of query × key")
+        if node.attr("is_causal", 0) or node.attr("unidirectional", 0):
+            refuse(UNBOUNDED, UNBOUNDED_HINT)
+        refuse("attention over the whole stream: no mask hides the future", hint="train with a mask that shows a window (a band or chunks)")
+    if q.axis != axis or k.axis != axis or v.axis != axis:
+        refuse("the stream does not run along the sequence", hint="transpose time to the sequence axis, or see --axis")
+    steps: list[Step] = []
+    q, k, v = (solid(x, node.options, steps) for x in (q, k, v))
+    boolean = mask.dtype.name == "BOOL"
+    causal = bool(node.attr("is_causal", 0) or node.attr("unidirectional", 0))
+    side = 1
+
+    def masked(scores: Scores, expr: Expr, at: Sides) -> Array:
+        hidden = scores.truth(expr, at)[1] if boolean else scores.bound(expr, at) <= MASKED
+        if causal:
+            n = scores.positions.frames
+            hidden = hidden | (np.arange(n)[None, :] > np.arange(n)[:, None])
+        return hidden
+
+    band = band_of(mask, side, node.world, node.opset, masked)
+    delay = closing_delay(band, q.rate, q.delay, max(k.delay, v.delay), k.extent, node.options)
+    frames = (delay, 0), (delay + band.left, band.left + band.right)
+    grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))
+    keys = Position(k.rate, delay + band.left, band.left + band.right)
+    row = [1] * len(mask.shape)
+    row[mask.axes[1]] = -1
+    column = [1] * len(mask.shape)
+    column[mask.axes[0]] = -1
+    seen = real_keys(keys, k.extent, node, row)
+    if causal:
+        late = call("Less", call("Reshape", Position(q.rate, delay), const(column)), call("Reshape", keys, const(row)))
+        seen = call("And", seen, call("Not", late))
+    allowed = call("And", seen, grid) if boolean else call("Where", seen, grid, Const(np.asarray(-np.inf, mask.dtype.numpy())))
+    expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, band, node.options), key_window(v, delay, band, node.options), allowed)
+    full = (*shape[:axis], q.extent, *shape[axis + 1:])
+    y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, delay,
+               reach=reached(q.reach.joined(k.reach).joined(v.reach), band, q.rate), source=q.source)
+    outcome = step(node, [expr], [y], before=steps)
+    return replace(outcome, pulse_multiple=chunk_pulse(band, q.rate))
+
+
+@rule("Attention", versions=(23, 24))
+def attention(node: Node) -> Outcome:
+    """Along the sequence, with a mask of positions that shows a band or chunks.
+
+    State: a window of keys and values.  Refuses: no mask, unbounded causal attention, past and present keys.
+    """
+    if any(node.fact(k) is not None for k in range(4, len(node.facts))):
+        refuse("it keeps keys of the past itself (past_key, past_value) or hides padded keys (nonpad_kv_seqlen)",
+               hint="export attention without a cache; the stream's own history takes its place")
+    if any(node.outputs[k] for k in range(1, len(node.outputs))):
+        refuse("its cache or its scores are read", hint="export attention with one output")
+    q, v = node.fact(0), node.fact(2)
+    if not isinstance(q, Stream):
+        refuse("its query does not stream", hint="attend from the stream")
+    axis = 1 if q.rank == 3 else 2
+    shape = list(q.shape)
+    if isinstance(v, Stream):
+        if q.rank == 4:
+            shape[3] = v.shape[3]
+        else:
+            heads = Length.of(int(node.attr("q_num_heads")))
+            per = v.shape[2].constant
+            shape[2] = heads * (per // int(node.attr("kv_num_heads"))) if per is not None else shape[2]
+    attributes = {"is_causal": None} if node.attributes.get("is_causal") else {}
+    return _fused(node, q, node.fact(1), v, node.fact(3), axis, lambda *inputs: Op(
+        "Attention", inputs, node.replaced(**attributes), "", 1), tuple(shape))
+
+
+@rule("MultiHeadAttention", versions=(1,), domain=CONTRIB)
+def multi_head_attention(node: Node) -> Outcome:
+    """Along the sequence, with an attention bias of positions that shows a band or chunks.
+
+    Refuses: packed inputs, padding masks, past and present keys, unbounded attention.
+    """
+    if node.fact(4) is not None or any(node.fact(k) is not None for k in range(6, len(node.facts))):
+        if node.fact(4) is not None:
+            refuse("it hides keys by a padding mask", hint="export without key_padding_mask")
+        refuse("it keeps keys of the past itself", hint="export attention without a cache")
+    if any(node.outputs[k] for k in range(1, len(node.outputs))):
+        refuse("its cache is read", hint="export attention with one output")
+    q, v = node.fact(0), node.fact(2)
+    if not isinstance(q, Stream) or q.rank != 3 or not isinstance(v, Stream) or v.rank != 3:
+        refuse("its query, key and value are packed or do not all stream", hint="pass query, key and value as [batch, time, hidden]")
+    bias = node.fact(3)
+    weights = static(node, 3) if bias is not None else None
+    attributes = {"unidirectional": None} if node.attributes.get("unidirectional") else {}
+    return _fused(node, q, node.fact(1), v, node.fact(5), 1, lambda a, b, c, m: Op(
+        "MultiHeadAttention", (a, b, c, weights, None, m), node.replaced(**attributes), CONTRIB, 1), (*q.shape[:2], v.shape[2]))
+
+
