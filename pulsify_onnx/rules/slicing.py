@@ -12,11 +12,12 @@ from pulsify_onnx.extent import LARGE, Length, compare, smaller
 from pulsify_onnx.facts import Const, Fact, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Position, Ref, Step, Window
+from pulsify_onnx.rules.border import border_of
 from pulsify_onnx.rules.combine import call, const, joined, kept, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import Cut, cuts, pads_of
-from pulsify_onnx.windows import align, crop, pad, sealed, windowed
+from pulsify_onnx.windows import align, crop, pad, sealed, solid, windowed
 
 
 def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
@@ -157,9 +158,9 @@ def split(node: Node) -> Outcome:
 
 @rule("Pad", versions=(2, 11, 13, 18, 19, 21, 23, 24, 25))
 def pad_rule(node: Node) -> Outcome:
-    """Any axis and any amount, also negative; along the stream with a constant.
+    """Any axis and any amount, also negative; along the stream with a constant, the edge, or reflected at the ends.
 
-    Refuses: along the stream, modes other than constant.
+    Refuses: along the stream, mode wrap, and an amount at the start that depends on the length.
     """
     x = the_stream(node)
     pads, value, mode = pads_of(node, x.rank)
@@ -172,17 +173,15 @@ def pad_rule(node: Node) -> Outcome:
     if any(p.constant is None for pair in rest for p in pair):
         refuse("how much it pads another axis depends on the length of the stream", hint="pad a fixed amount")
     steps: list[Step] = []
+    if start or after.terms:
+        x = pad(x, start, after, border_of(mode, fill, start, after), node.options, steps)  # before the other axes, so that the walker folds the border through their padding
     if any(p.terms for pair in rest for p in pair):
         window, y = _through(x, node)
         flat = [p[0].constant for p in rest] + [p[1].constant for p in rest]
-        wire = f"{node.outputs[0]}#across" if start or after.terms else node.outputs[0]
         shape = tuple(d + p[0] + p[1] for d, p in zip(x.shape, rest))
         extra = () if value is None else (Const(np.asarray(value, x.dtype.numpy())),)
-        x = y.placed(wire, x.dtype, shape, x.axis)
-        steps.append(Step(node.name, node.op_type, (wire,), (call("Pad", window, const(flat), *extra, mode=mode),), (x,)))
-    if (start or after.terms) and mode != "constant":
-        refuse(f"it pads with frames of the stream itself (mode {mode})", hint="pad with a constant")
-    x = pad(x, start, after, fill, node.options, steps)
+        expr = call("Pad", window, const(flat), *extra, mode=mode)
+        return step(node, [expr], [y.placed(node.outputs[0], x.dtype, shape, x.axis)], before=steps)
     return Outcome((x,), tuple(steps))
 
 
@@ -294,21 +293,19 @@ def gather(node: Node) -> Outcome:
 
 def _embedding(node: Node, table: Static, indices: Stream, axis: int) -> Outcome:
     """Rows of a table by indices that stream; indices of frames that are not real are replaced by 0, which is always valid."""
+    steps: list[Step] = []
+    indices = solid(indices, node.options, steps)
     (window,), y = align([indices], node.options, leads=False)
     expr: Expr = window
-    solid = replace(y, wire=indices.wire)
     if indices.positional:
         rows = table.shape[axis].constant
         if rows is None:
             refuse("the size of a table of positions is not known", hint="export with a constant table")
         expr = call("Max", call("Min", expr, Const(np.asarray(rows - 1, indices.dtype.numpy()))), Const(np.asarray(-rows, indices.dtype.numpy())))
     else:
-        mask = sealed(replace(solid, delay=y.delay), node.options)
-        if mask is not None:
-            shift = y.delay - indices.delay
-            expr = replace(window, mask=replace(mask, low=mask.low - shift, high=mask.high - shift))
+        expr = replace(window, mask=sealed(y, node.options))
     shape = (*table.shape[:axis], *indices.shape, *table.shape[axis + 1:])
     y = y.placed(node.outputs[0], table.dtype, shape, axis + indices.axis)
-    return step(node, [call("Gather", Ref(table.wire), expr, axis=axis)], [y])
+    return step(node, [call("Gather", Ref(table.wire), expr, axis=axis)], [y], before=steps)
 
 

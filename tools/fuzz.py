@@ -1,0 +1,139 @@
+"""Hunt for wrong streams: random networks, converted at random pulses and compared with their batch run.
+
+Prints a count of what ran and why the rest was refused; a failure is shrunk and written to a folder. Exit status 1 on failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from networks import Network, network, pruned  # noqa: E402
+from oracle import check  # noqa: E402
+
+from pulsify_onnx.errors import CannotStream, PulsifyError  # noqa: E402
+
+
+def attempt(model: onnx.ModelProto, net: Network, seed: int) -> str:
+    """'' where the stream equals the batch run, else what is wrong. Raises `CannotStream` for a refusal."""
+    rng = np.random.default_rng(seed)
+    try:
+        for _ in range(2):
+            check(model, pulses=(int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12, 32])),), length=int(rng.choice(net.lengths)), unit=net.unit, rtol=2e-3)
+    except CannotStream:
+        raise
+    except AssertionError as problem:
+        return f"wrong: {str(problem)[:300] or 'assertion'}"
+    except PulsifyError as problem:
+        return f"error: {problem}"
+    except Exception as problem:  # whatever it is, it is a finding
+        return f"crash: {type(problem).__name__}: {str(problem)[:300]}"
+    return ""
+
+
+def shrink(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], seconds: float = 60) -> onnx.ModelProto:
+    """A smaller model that still fails: one output, the earliest wire that is wrong, nodes bypassed."""
+    end = time.monotonic() + seconds
+    known = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    if len(model.graph.output) > 1:
+        for output in model.graph.output:
+            less = _with_output(model, output)
+            if fails(less):
+                model = less
+                break
+    for node in list(model.graph.node)[:-1]:
+        for name in node.output:
+            value = known.get(name)
+            if time.monotonic() > end or value is None or not value.type.tensor_type.HasField("shape") or value.type.tensor_type.elem_type != 1:
+                continue
+            less = _with_output(model, value)
+            if fails(less):
+                return _bypassed(less, fails, end)
+    return _bypassed(model, fails, end)
+
+
+def _with_output(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> onnx.ModelProto:
+    less = onnx.ModelProto()
+    less.CopyFrom(model)
+    del less.graph.output[:]
+    less.graph.output.append(value)
+    return pruned(less)
+
+
+def _bypassed(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], end: float) -> onnx.ModelProto:
+    k = 0
+    while k < len(model.graph.node) and time.monotonic() < end:
+        less = onnx.ModelProto()
+        less.CopyFrom(model)
+        node = less.graph.node[k]
+        gone, source = set(node.output), next((i for i in node.input if not any(w.name == i for w in less.graph.initializer)), "")
+        del less.graph.node[k]
+        for other in less.graph.node:
+            for j, name in enumerate(other.input):
+                if name in gone:
+                    other.input[j] = source
+        for output in less.graph.output:
+            if output.name in gone:
+                gone = set()
+                break
+        if gone and source and fails(pruned(less)):
+            model = pruned(less)
+        else:
+            k += 1
+    return model
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--count", type=int, default=10**9, help="at most so many networks")
+    parser.add_argument("--size", type=int, default=None, help="layers of a network (random unless told)")
+    parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
+    args = parser.parse_args()
+    end = time.monotonic() + args.seconds
+    done, failed, refusals, seed = 0, 0, Counter[str](), args.seed
+    while time.monotonic() < end and seed - args.seed < args.count:
+        net = network(seed, args.size)
+        try:
+            found = attempt(net.model, net, seed)
+        except CannotStream as refusal:
+            refusals[f"{refusal.blockers[0].op_type}: {refusal.blockers[0].reason}"[:140]] += 1
+            found = ""
+        if found:
+            failed += 1
+
+            def fails(model: onnx.ModelProto, net: Network = net, seed: int = seed, kind: str = found.split(":")[0]) -> str:
+                try:
+                    onnx.checker.check_model(model)
+                    again = attempt(model, net, seed)
+                except Exception:  # another model, another problem
+                    return ""
+                return again if again.startswith(kind) else ""
+
+            small = shrink(net.model, fails)
+            args.out.mkdir(parents=True, exist_ok=True)
+            path = args.out / f"seed_{seed}.onnx"
+            onnx.save(small, path)
+            print(f"seed {seed}: {found}\n  shrunk to {len(small.graph.node)} of {len(net.model.graph.node)} nodes: {path}: {fails(small)}", flush=True)
+        done += 1
+        seed += 1
+    print(f"{done} networks from seed {args.seed}: {failed} failed, {sum(refusals.values())} refused")
+    for reason, count in refusals.most_common(20):
+        print(f"  {count:4} {reason}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
