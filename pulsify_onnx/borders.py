@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from pulsify_onnx import fold
-from pulsify_onnx.facts import Array, Const, Fact, Stream
+from pulsify_onnx.facts import Array, Border, Const, Fact, Mirror, Stream
 from pulsify_onnx.plan import Dims, Expr, Frames, Op, Ref, Window
 
 
@@ -16,8 +16,11 @@ class _NotConstant(Exception):
     """The border depends on something that is not known before the stream runs."""
 
 
-def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[str], Const | None], opset: int) -> Const | None:
-    """The border frame of `y`, which `expr` computes; None where it is not one constant frame."""
+def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[str], Const | None], opset: int) -> Border | None:
+    """The border of `y`, which `expr` computes; None where it is not one constant frame, nor its own frames mirrored."""
+    if isinstance(y.border, Mirror):
+        return y.border if _by_frame(expr, y) else None
+
     def frames(f: Frames) -> int:
         count = Fraction(f.rate) / y.rate + f.extra
         if count.denominator != 1 or count < 1:
@@ -36,7 +39,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
             return found.array
         if isinstance(e, Window):
             x = wires[e.wire]
-            if e.border is None or not isinstance(x, Stream):
+            if not isinstance(e.border, Const) or not isinstance(x, Stream):
                 raise _NotConstant
             shape = [d.constant if d.constant is not None else 1 for d in x.shape]
             shape[x.axis] = frames(e.frames)
@@ -59,3 +62,12 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
     if border.size and (border == border.flat[0]).all():
         border = np.full([1] * y.rank, border.flat[0], border.dtype)
     return Const(border)
+
+
+def _by_frame(expr: Expr | None, y: Stream) -> bool:
+    """Whether every frame of `y` is computed from the same frame of what it reads, wherever that is."""
+    if isinstance(expr, Op):
+        return all(_by_frame(e, y) for e in expr.inputs)
+    if isinstance(expr, Window):
+        return expr.frames == Frames(y.rate) and expr.border == y.border
+    return expr is None or isinstance(expr, (Const, Ref, Dims))

@@ -47,6 +47,16 @@ class Const:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A border made of the stream's own frames: with ``edge`` the outermost one again and again, else those inwards of it."""
+
+    edge: bool
+
+
+Border = Union[Const, Mirror]
+
+
+@dataclass(frozen=True)
 class Static:
     """Does not depend on the stream. ``value`` is known where the tensor is constant and small enough to fold."""
 
@@ -100,8 +110,8 @@ class Stream:
 
     ``wire`` names the tensor whose pulses carry the values. ``shape`` is the batch shape; ``shape[axis]``
     is the extent as data. The first ``lead`` and the last ``trail`` frames equal ``border`` (a constant
-    frame) and need not have come over the wire: a padded tensor is the tensor itself with a border. Hence
-    ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
+    frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
+    Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
     can be had at any delay without a state.
     """
 
@@ -113,7 +123,7 @@ class Stream:
     delay: int = 0
     lead: int = 0
     trail: Length = Length(())
-    border: Const | None = None
+    border: Border | None = None
     positional: bool = False
     reach: Reach = field(default=Reach())
     source: str = ""

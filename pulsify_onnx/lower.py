@@ -9,10 +9,11 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.bodies import outer_names
 from pulsify_onnx.emit import TO_END, Emitter
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
-from pulsify_onnx.facts import Const, Pair, Prefix, Sizes, Static, Stream
+from pulsify_onnx.facts import Const, Mirror, Pair, Prefix, Sizes, Static, Stream
 from pulsify_onnx.plan import Attribute, Count, Dim, Dims, Expr, Frames, Grid, Mask, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
 from pulsify_onnx.source import Source
 
@@ -70,6 +71,15 @@ _Where = _Here | _Both
 NOW = _Here()
 
 
+def _mirrors(w: Window) -> bool:
+    return w.mask is not None and isinstance(w.mask.border, Mirror)
+
+
+def _behind(mask: Mask | None, back: int) -> int:
+    """Frames before this pulse among which a mirrored window finds its frames; those inwards of the start come to its end."""
+    return max(back, 0) + (mask.reach if mask is not None else 0)
+
+
 def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     """The pulsed model for `pulse` base frames (None: a symbolic pulse)."""
     return _Lowering(plan, source, pulse).run()
@@ -111,7 +121,6 @@ class _Lowering:
 
     def _outer(self, step: Step) -> Iterator[str]:
         """Wires that subgraphs of a step read by name."""
-        from pulsify_onnx.analyze import outer_names
         stack: list[Expr | None] = [*step.exprs, *(s.next for s in step.states)]
         while stack:
             expr = stack.pop()
@@ -147,7 +156,8 @@ class _Lowering:
             step, where = todo.pop()
             for leaf in leaves(step):
                 if isinstance(leaf, Window) and not self._positional(leaf.wire):
-                    yield leaf, leaf.back + where.side(leaf.role).back
+                    back = leaf.back + where.side(leaf.role).back
+                    yield leaf, _behind(leaf.mask, back) if _mirrors(leaf) else back
                 elif isinstance(leaf, Grid):
                     key = (leaf.wire, self._inside(leaf, where))
                     if key not in asked:
@@ -387,6 +397,8 @@ class _Lowering:
     def _window(self, w: Window, here: _Here) -> ir.Value:
         x = self._stream(w.wire)
         back, extra = w.back + here.back, w.frames.extra + here.extra
+        if _mirrors(w):
+            return self._mirrored(w, x, back, extra)
         if x.positional:
             value = self._at(w.wire, _Here(back, extra))
             return value if w.mask is None else self._masked(value, x, replace(w.mask, arrival=False), back, Frames(x.rate, extra))
@@ -398,6 +410,27 @@ class _Lowering:
         if w.mask is not None and not w.mask.arrival:
             value = self._masked(value, x, w.mask, back, Frames(x.rate, extra))
         return value
+
+    def _mirrored(self, w: Window, x: Stream, back: int, extra: int) -> ir.Value:
+        """A window whose frames before the first and after the last real one are looked up among these."""
+        assert w.mask is not None
+        behind = _behind(w.mask, back)
+        whole = Frames(x.rate, behind)
+        seen = self._window(Window(w.wire, behind, whole), NOW)
+        position = self._position(x.rate, back, Frames(x.rate, extra))
+        low = self.emit.constant(np.asarray(w.mask.low, np.int64))
+        edge = isinstance(w.mask.border, Mirror) and w.mask.border.edge
+        if w.mask.end:
+            high = self.emit.one("Sub", self._length(w.mask.high), self.emit.constant(np.asarray(1, np.int64)))
+            position = (self.emit.one("Min", position, high) if edge else
+                        self.emit.one("Sub", high, self.emit.one("Abs", self.emit.one("Sub", high, position))))
+        if w.mask.start:
+            position = (self.emit.one("Max", position, low) if edge else
+                        self.emit.one("Add", low, self.emit.one("Abs", self.emit.one("Sub", position, low))))
+        index = self.emit.one("Sub", position, self._start(x.rate, behind))
+        last = self.emit.one("Sub", self._frames_value(whole), self.emit.constant(np.asarray(1, np.int64)))
+        index = self.emit.one("Min", self.emit.one("Max", index, self.emit.constant(np.asarray(0, np.int64))), last)
+        return self.emit.one("Gather", seen, index, axis=x.axis)
 
     def _at(self, wire: str, here: _Where) -> ir.Value:
         """A positional wire or a pair, computed for the frames of one reader."""
@@ -452,6 +485,7 @@ class _Lowering:
         shape = [1] * x.rank
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
+        assert isinstance(mask.border, Const)
         return self.emit.one("Where", flags, value, self.emit.constant(mask.border))
 
     # positions and lengths

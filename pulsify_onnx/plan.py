@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Fact, Stream
+from pulsify_onnx.facts import Border, Const, Fact, Stream
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,21 @@ Dim = Union[int, Frames, Length]
 
 @dataclass(frozen=True)
 class Mask:
-    """Frames of a wire that are real; all others read as ``border``.
+    """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
 
     A frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
     `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked and the
-    history remembers masked frames (border zero only); else the window is masked.
+    history remembers masked frames (border zero only); else the window is masked. Frames mirrored at the end are found
+    up to `reach` frames before their place.
     """
 
     low: int
     high: Length
-    border: Const
+    border: Border
     start: bool
     end: bool
     arrival: bool
+    reach: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Window:
     back: int
     frames: Frames
     mask: Mask | None = None
-    border: Const | None = None
+    border: Border | None = None
     role: int = 0
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.extent import LARGE, Length, LengthLike, common_unit, larger, most, smaller
-from pulsify_onnx.facts import Const, Stream
+from pulsify_onnx.facts import Border, Const, Mirror, Stream
 from pulsify_onnx.plan import Frames, Mask, Options, Step, Window
 
 
@@ -48,10 +48,11 @@ def zero(x: Stream) -> Const:
     return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
 
 
-def pad(x: Stream, before: int, after: LengthLike, border: Const, options: Options, steps: list[Step]) -> Stream:
+def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
     """`x` with frames of `border` before and after it: nothing flows, only indices move.
 
-    Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`).
+    Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`), also
+    where the new frames would mirror mirrored ones.
     """
     after = Length.of(after)
     if before < 0:
@@ -60,7 +61,7 @@ def pad(x: Stream, before: int, after: LengthLike, border: Const, options: Optio
         return pad(crop(x, end=-after.constant), before, 0, border, options, steps)
     if not before and not after.terms:
         return x
-    if bordered(x) and x.border != border:
+    if bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
         x = solid(x, options, steps)
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
                    trail=x.trail + after, border=border, reach=x.reach.shifted(-before / x.rate), positional=False)
@@ -81,8 +82,11 @@ def windowed(x: Stream, span: int, stride: int, options: Options) -> tuple[Windo
     """
     extent = (x.extent - span).floordiv(stride) + 1
     rate = x.rate / stride
-    lead = (x.lead - span) // stride + 1 if x.lead >= span else 0
-    delay = max(-(-(x.delay + span - stride) // stride), -lead)
+    if isinstance(x.border, Mirror) and span == stride == 1:
+        (window,), y = align([x], options)
+        return window, y
+    lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
+    delay = max(-(-(x.delay + span - stride) // stride), -lead, _mirrored(x, stride))
     if options.end_of_stream and x.trail.terms:
         whole = (x.extent - x.trail - span).floordiv(stride) + 1
         delay = max(delay, most(whole, rate, options.step))
@@ -97,7 +101,7 @@ def windowed(x: Stream, span: int, stride: int, options: Options) -> tuple[Windo
 def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[list[Window], Stream]:
     """Bring streams that meet to one delay: a window for each, and the joined stream (wire and shape of the first).
 
-    Borders of equal width pass through unless `leads` is false. Raises RateMismatch, and Refusal where lengths differ.
+    Borders of equal width pass through unless `leads` is false; mirrored ones only where all are the same. Raises RateMismatch, and Refusal where lengths differ.
     """
     first = next((x for x in xs if not x.positional), xs[0])
     for x in xs:
@@ -106,10 +110,14 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
         if common_unit(x.extent, first.extent) is None:
             refuse(f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
                    hint="pad or crop one of them so that both have one length")
+    if any(isinstance(x.border, Mirror) for x in xs):
+        leads = leads and len({(x.lead, x.trail, x.border) for x in xs}) == 1
     lead = min(x.lead for x in xs) if leads else 0
     trail = reduce(smaller, (x.trail for x in xs)) if leads else NONE
     delay = max(max((x.delay for x in xs if not x.positional), default=0), -lead)
     for x in xs:
+        if x.lead > lead:
+            delay = max(delay, _mirrored(x, 1))
         if options.end_of_stream and x.trail != trail:
             delay = max(delay, most(x.extent - x.trail, x.rate, options.step))
     reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, options, x.lead > lead, x.trail != trail), x.border) for x in xs]
@@ -143,7 +151,8 @@ def sealed(x: Stream, options: Options) -> Mask | None:
 
 
 def _digest(x: Stream) -> str:
-    key = repr((x.delay, x.lead, str(x.trail), str(x.extent))).encode() + (x.border.array.tobytes() if x.border else b"")
+    border = x.border.array.tobytes() if isinstance(x.border, Const) else repr(x.border).encode()
+    key = repr((x.delay, x.lead, str(x.trail), str(x.extent))).encode() + border
     return f"{zlib.crc32(key):08x}"
 
 
@@ -151,10 +160,31 @@ def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
     return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
 
 
+def _mirrored(x: Stream, stride: int) -> int:
+    """Least delay of a reader at which the frame that its frame 0 sees farthest inwards of the start has come."""
+    if not x.lead or not isinstance(x.border, Mirror):
+        return -x.lead
+    inwards = 0 if x.border.edge else x.lead
+    return -(-(x.delay + x.lead + inwards + 1) // stride) - 1
+
+
+def _most(length: Length) -> int:
+    """The largest value of a number of frames that must not grow with the stream."""
+    period = math.lcm(*length.divisors(), 1)
+    near, far, farther = (max(length.at(n + k) for k in range(2 * period)) for n in (0, LARGE // period * period, 2 * LARGE // period * period))
+    if farther > far:
+        refuse(f"it pads {length} mirrored frames at the end, more and more with the length of the stream", hint="pad a fixed number of frames")
+    return max(near, far)
+
+
 def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
     border = x.border
     if border is None:
         return None
+    if isinstance(border, Mirror):
+        start, end = start and x.lead > 0, end and options.end_of_stream
+        reach = _most(x.trail) * (1 if border.edge else 2) if end else 0
+        return Mask(x.lead + x.delay, x.extent - x.trail + x.delay, border, start, end, False, reach) if start or end else None
     zeros = not border.array.any()
     low = x.lead + x.delay
     start = start and (low > 0 or not zeros)

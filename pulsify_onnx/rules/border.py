@@ -1,0 +1,21 @@
+"""Pads with frames of the stream itself: a border that mirrors them."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length, compare
+from pulsify_onnx.facts import Border, Const, Mirror
+
+MODES = {"edge": Mirror(edge=True), "reflect": Mirror(edge=False)}
+
+
+def border_of(mode: str, fill: Const, before: int, after: Length) -> Border:
+    """The border that a Pad of `mode` puts along the stream; refuses what needs the other end of it."""
+    if mode == "constant":
+        return fill
+    if mode not in MODES:
+        refuse(f"it pads with frames from the other end of the stream (mode {mode})", hint="pad with a constant, or in mode edge or reflect")
+    sign = compare(after, 0)
+    if (before > 0 and sign != 1 and after.terms) or (before < 0 and sign != -1 and after.terms):
+        refuse(f"it crops one end of the stream and pads the other in mode {mode}", hint="crop by a Slice before padding")
+    return MODES[mode]
