@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 from onnx import helper
@@ -10,6 +12,7 @@ from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Pair, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
+
 
 def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
@@ -25,7 +28,6 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
     facts = node.facts if facts is None else facts
     if subgraphs(node.attributes.values()):
         return _infer_outer(node, facts)
-    schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
     names: dict[str, Length] = {}
     types, data = {}, {}
     for k, fact in enumerate(facts):
@@ -45,6 +47,10 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
                            input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
                            output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
     proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
+    try:
+        schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+    except onnx.defs.SchemaError:
+        return _by_runtime(node, proto, types, data, names)
     try:
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data,
                                                         opset_imports=[helper.make_opsetid(node.domain, node.opset)], ir_version=10)
@@ -76,3 +82,38 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
     found = iter(infer_nodes([proto], [onnx.numpy_helper.from_array(v.array, n) for n, v in constants.items()],
                              {n: t for n, t in inputs.items() if n not in constants}, wanted, {}, node.opset))
     return [next(found) if o else (ir.DataType.UNDEFINED, None) for o in node.outputs]
+
+
+def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.TypeProto], data: Mapping[str, onnx.TensorProto],
+                names: Mapping[str, Length]) -> list[Inferred]:
+    """Output types of a model of that node alone, as onnxruntime sees them."""
+    import onnxruntime as ort  # type: ignore[import-untyped]
+
+    for name, tensor in data.items():
+        tensor.name = name
+    graph = helper.make_graph([proto], "types", [helper.make_value_info(n, t) for n, t in types.items() if n not in data],
+                              [onnx.ValueInfoProto(name=o) for o in proto.output if o], list(data.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in {"": 17, node.domain: node.opset}.items()], ir_version=8)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as problem:
+        raise ValueError(f"{node.op_type} {node.name!r}: {problem}") from problem
+    found = {o.name: o for o in session.get_outputs()}
+    out: list[Inferred] = []
+    for name in proto.output:
+        if not name:
+            out.append((ir.DataType.UNDEFINED, None))
+            continue
+        kind = found[name].type
+        if not kind.startswith("tensor("):
+            raise ValueError(f"{node.op_type} {node.name!r}: {kind} is no tensor")
+        dims = tuple(Length.of(d) if isinstance(d, int) else names.get(d or "") for d in found[name].shape)
+        out.append((_RUNTIME_TYPES.get(kind[7:-1]) or ir.DataType[kind[7:-1].upper()], dims or None))
+    return out
+
+
+_RUNTIME_TYPES = {"float": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "double": ir.DataType.DOUBLE, "bfloat16": ir.DataType.BFLOAT16}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Static, Stream
+from pulsify_onnx.facts import Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import broadcast, kept, the_stream
+from pulsify_onnx.rules.combine import broadcast, the_stream
 from pulsify_onnx.rules.registry import rule
 
 UNARY = {
@@ -36,23 +36,6 @@ def elementwise(node: Node) -> Outcome:
 
 for _name, _versions in {**UNARY, **BINARY}.items():
     rule(_name, versions=_versions)(elementwise)
-
-
-@rule("QuantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25))
-@rule("DequantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25))
-def quantize(node: Node) -> Outcome:
-    """Any axis, with a static scale and zero point.
-
-    Refuses: scales that belong to the frames (per-axis along the stream).
-    """
-    x = the_stream(node)
-    scale = node.facts[1]
-    assert isinstance(scale, Static)
-    axis = node.axis(x.rank, default=1)
-    sized = [d for d in scale.shape if d.constant != 1]
-    if sized and (len(scale.shape) == x.rank and x.rank > 1 and scale.shape[x.axis].constant != 1 or axis == x.axis and len(scale.shape) == 1):
-        refuse("it has one scale per frame", hint="quantise per tensor, or per channel")
-    return kept(node, [x.axis, None, None])
 
 
 @rule("Dropout", versions=(7, 10, 12, 13, 22))

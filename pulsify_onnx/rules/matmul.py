@@ -21,12 +21,16 @@ def _rank(fact: Fact | None) -> int:
     return len(shape_of(fact)) if fact is not None else 0
 
 
-def product_axes(node: Node, a: int = 0, b: int = 1) -> list[Side]:
-    """Output axis of the streams among factors `a` and `b` of a matrix product with numpy broadcasting."""
+def product_axes(node: Node, a: int = 0, b: int = 1, flip_a: bool = False, flip_b: bool = False) -> list[Side]:
+    """Output axis of the streams among factors `a` and `b` of a matrix product with numpy broadcasting.
+
+    `flip_a` and `flip_b`: that factor is transposed. Refuses a stream along a batch axis where the other factor has
+    a fixed number of matrices.
+    """
     ranks = (_rank(node.fact(a)), _rank(node.fact(b)))
     batch = max(max(ranks) - 2, 0)
     axes: list[Side] = [None] * len(node.facts)
-    for k, which in ((a, 0), (b, 1)):
+    for k, which, flip in ((a, 0, flip_a), (b, 1, flip_b)):
         x = node.fact(k)
         if isinstance(x, Pair):
             if (len(x.shape) - 1 if which == 0 else len(x.shape) - 2) in x.axes:
@@ -35,16 +39,27 @@ def product_axes(node: Node, a: int = 0, b: int = 1) -> list[Side]:
             axes[k] = (x.axes[0] + rank - len(x.shape), x.axes[1] + rank - len(x.shape))
         if not isinstance(x, Stream):
             continue
-        summed = x.rank - 1 if which == 0 else max(x.rank - 2, 0)
-        if x.axis == summed:
+        last = (which == 0) != (flip and x.rank > 1)
+        if x.axis == (x.rank - 1 if last else max(x.rank - 2, 0)):
             refuse(SUMMED, SUMMED_HINT)
         if x.axis < x.rank - 2:
             axes[k] = batch - (x.rank - 2) + x.axis
+            _one_matrix(node.fact(b if which == 0 else a), x.rank - x.axis)
         elif which == 0:
             axes[k] = batch
         else:
             axes[k] = batch + (1 if ranks[0] > 1 else 0)
     return axes
+
+
+def _one_matrix(other: Fact | None, from_end: int) -> None:
+    """Refuse a factor that does not stream and has several matrices where the other one has a frame each."""
+    if other is None or isinstance(other, (Stream, Pair)):
+        return
+    shape = shape_of(other)
+    if from_end <= len(shape) and shape[-from_end].constant != 1:
+        refuse(f"one factor has {shape[-from_end]} matrices for the frames of the other, so it fits one length only",
+               hint="use one matrix for all frames")
 
 
 @rule("MatMul", versions=(1, 9, 13))
@@ -66,6 +81,11 @@ def gemm(node: Node) -> Outcome:
 
     Refuses: a sum over the stream.
     """
+    return kept(node, gemm_axes(node))
+
+
+def gemm_axes(node: Node) -> list[int | None]:
+    """Output axis of every input of a Gemm that streams."""
     axes: list[int | None] = [None] * len(node.facts)
     for k, flag in ((0, "transA"), (1, "transB")):
         x = node.fact(k)
@@ -77,7 +97,17 @@ def gemm(node: Node) -> Outcome:
     c = node.fact(2)
     if isinstance(c, Stream):
         axes[2] = c.axis + 2 - c.rank
-    return kept(node, axes)
+    target = next((axis for axis in axes if axis is not None), None)
+    if target is not None:
+        for k, fact in enumerate(node.facts):
+            at = target - 2 + _rank(fact)
+            if fact is not None and not isinstance(fact, Stream) and (k == 2 or k == target) and at >= 0:
+                shape = shape_of(fact)
+                frames = shape[1 - at if k < 2 and node.attr(("transA", "transB")[k], 0) else at]
+                if k < 2 or frames.constant != 1:
+                    refuse(f"its input {k} has {frames} frames along the stream, so it fits one length only",
+                           hint="compute it from frame positions, or export with a dynamic length")
+    return axes
 
 
 @rule("Einsum", versions=(12,))

@@ -26,7 +26,7 @@ def batch_norm(node: Node) -> Outcome:
     return apart(node, [1] if x.rank > 1 else [0], "it has one mean and scale per frame", hint="the stream must not run along the channels; see --axis")
 
 
-@rule("LayerNormalization", versions=(17,))
+@rule("LayerNormalization", "SimplifiedLayerNormalization", versions=(1, 17))
 @rule("RMSNormalization", versions=(23,))
 def layer_norm(node: Node) -> Outcome:
     """Any axis before those it normalises.

@@ -17,12 +17,12 @@ CONTRIB = "com.microsoft"
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule and the schema versions it was written for."""
+    """A rule and the schema versions it was written for (None: any, for operators that never stream)."""
 
     function: RuleFunction
     op_type: str
     domain: str
-    versions: tuple[int, ...]
+    versions: tuple[int, ...] | None
 
     @property
     def summary(self) -> str:
@@ -33,7 +33,7 @@ class Rule:
 RULES: dict[tuple[str, str], Rule] = {}
 
 
-def rule(*names: str, versions: tuple[int, ...], domain: str = "") -> Callable[[RuleFunction], RuleFunction]:
+def rule(*names: str, versions: tuple[int, ...] | None, domain: str = "") -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule for operators `names` of `domain`, written for the schema `versions` given."""
     def register(function: RuleFunction) -> RuleFunction:
         for name in names:
@@ -51,7 +51,7 @@ def lookup(node: Node) -> RuleFunction:
     if found is None:
         refuse(f"no rule knows the operator {title}, so nothing can be said about what it does along the stream",
                hint="export it as standard operators, or write a rule for it")
-    if node.since not in found.versions:
+    if found.versions is not None and node.since not in found.versions:
         refuse(f"version {node.since} of {title} is newer than the rule for it, which knows {', '.join(map(str, found.versions))}",
                hint="export with an earlier opset, or update pulsify-onnx")
     return found.function
