@@ -233,7 +233,8 @@ class _Lowering:
             assert isinstance(fact, (Static, Prefix))
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
-        taken = value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
+        taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
+                 or any(s.output is value for s in self.states))
         if taken:
             node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/output_{name}"))
             self.emit.nodes.append(node)

@@ -174,8 +174,10 @@ def _dim(d: Length) -> Dim:
 
 
 def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  # type: ignore[no-untyped-def]
-    """A value that is the same in every frame: a positional stream along the dimension that moves."""
+    """A value that is the same in every frame: a positional stream along the dimension that moves, static where none does."""
     moving = [k for k, d in enumerate(shape) if d.moves]
+    if not moving and isinstance(fact, (Static, Sizes)):
+        return step(node, [make(tuple(_dim(d) for d in shape))], [Static(node.outputs[0], fact.dtype, shape)])
     if len(moving) == 2 and isinstance(fact, (Static, Sizes)):
         return _constant_over_pairs(node, fact, shape, (moving[0], moving[1]), make)
     if len(moving) != 1 or not isinstance(fact, (Static, Sizes)):

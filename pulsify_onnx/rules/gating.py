@@ -1,0 +1,83 @@
+"""Frames that are not real, kept away from what a recurrence carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from pulsify_onnx.extent import most
+from pulsify_onnx.facts import Const, Fact, Reach, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Count, Expr, Op, Options, Position, Start, Window
+from pulsify_onnx.rules.combine import call, const
+from pulsify_onnx.windows import align
+
+SELECTABLE = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.UINT8, ir.DataType.INT8}
+"""What onnxruntime's Where takes; other values are cast on the way."""
+
+
+def fed(xs: Sequence[Stream], options: Options, ends: bool) -> tuple[list[Window], Stream]:
+    """Streams a recurrence reads, aligned and without borders; the second is what a carried value makes of their time.
+
+    With `ends` frames after the end are told from real ones: a frame may then not come before it is known to stay real.
+    """
+    windows, y = align(xs, options, leads=False)
+    if ends and options.end_of_stream:
+        late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
+        windows = [replace(w, back=w.back + late) for w in windows]
+        y = replace(y, delay=y.delay + late)
+    return windows, replace(y, reach=Reach(None, y.reach.future), positional=False)
+
+
+def seen_before(x: Stream) -> Expr:
+    """bool scalar: frame 0 of `x` came before this pulse, so what is carried is its own and not the initial value."""
+    return call("Less", const(0), Start(x.rate, x.delay))
+
+
+def starts_as_zeros(node: Node, fact: Fact | None) -> bool:
+    """Whether an initial state is left out or nothing but zeros, as every state is at first."""
+    if not isinstance(fact, Static):
+        return fact is None
+    if fact.value is not None:
+        return not fact.value.array.any()
+    made = node.world.step_of(fact.wire)
+    expr = made.exprs[made.wires.index(fact.wire)] if made is not None else None
+    return isinstance(expr, Op) and expr.op_type == "Expand" and isinstance(expr.inputs[0], Const) and not expr.inputs[0].array.any()
+
+
+def real(x: Stream, options: Options, ends: bool) -> Expr | None:
+    """bool [frames]: which frames of this pulse of `x` are real; None where nothing but real frames can be seen."""
+    index = Position(x.rate, x.delay)
+    tests: list[Expr] = []
+    if x.delay > 0:
+        tests.append(call("Less", const(-1), index))
+    if ends and options.end_of_stream:
+        tests.append(call("Less", index, Count(x.extent)))
+    if not tests:
+        return None
+    return tests[0] if len(tests) == 1 else call("And", *tests)
+
+
+def along(flags: Expr, x: Stream) -> Expr:
+    """A vector of one value per frame, shaped to broadcast against `x`."""
+    shape = [1] * x.rank
+    shape[x.axis] = -1
+    return call("Reshape", flags, const(shape))
+
+
+def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
+    """``Where`` for any dtype."""
+    if dtype in SELECTABLE:
+        return call("Where", flag, yes, no)
+    wide = carrier(dtype)
+    return call("Cast", call("Where", flag, call("Cast", yes, to=int(wide)), call("Cast", no, to=int(wide))), to=int(dtype))
+
+
+def carrier(dtype: ir.DataType) -> ir.DataType:
+    """A dtype that `Where` takes and that holds every value of `dtype`."""
+    if dtype.is_floating_point():
+        return ir.DataType.FLOAT
+    return ir.DataType.INT32 if dtype in (ir.DataType.BOOL, ir.DataType.INT16, ir.DataType.UINT16) else ir.DataType.INT64

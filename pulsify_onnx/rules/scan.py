@@ -1,0 +1,217 @@
+"""Scan: a subgraph that runs once per frame and carries states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from pulsify_onnx.bodies import Typed, all_nodes, infer_graph
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Fact, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Attribute, Dim, Expr, Op, Outcome, Past, State
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, static_value, step
+from pulsify_onnx.rules.gating import SELECTABLE, carrier, fed, real, seen_before, select, starts_as_zeros
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.windows import complete
+
+RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+
+@rule("Scan", versions=(9, 11, 16, 19, 21, 23, 24, 25))
+def scan(node: Node) -> Outcome:
+    """Along the stream forward: any number of states, streams and results, along any axes; the body may read static outer values.
+
+    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards or over another axis, inputs of fixed
+    length, bodies that read an outer stream.
+    """
+    body = node.attributes["body"].as_graph().clone(allow_outer_scope_values=True)
+    count = int(node.attr("num_scan_inputs"))
+    carried = len(node.facts) - count
+    backwards = [*(node.ints("scan_input_directions") or []), *(node.ints("scan_output_directions") or [])]
+    if any(backwards):
+        refuse("it scans from the last frame to the first", hint="scan forwards, or run the backward pass over chunks")
+    axes = node.ints("scan_input_axes") or [0] * count
+    xs = [_scanned(fact, axes[k], k) for k, fact in enumerate(node.facts[carried:])]
+    check_body(node, body)
+    ends = any(node.outputs[:carried])
+    windows, y = fed(xs, node.options, ends)
+    frames = [Feed(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:]))
+              for v, w, x in zip(body.inputs[carried:], windows, xs)]
+    out_axes = node.ints("scan_output_axes") or [0] * (len(body.outputs) - carried)
+    return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y)
+
+
+def _scanned(fact: Fact | None, axis: int, k: int) -> Stream:
+    if not isinstance(fact, Stream):
+        refuse(f"its scan input {k} has a fixed number of frames beside a stream", hint="make it a constant that the body reads, or give it the length of the stream")
+    if axis % fact.rank != fact.axis:
+        refuse("it scans another axis than the stream's, and what its body does along the stream is not known",
+               hint="write the recurrence over that axis as RNN, GRU or LSTM, or as unrolled operators")
+    return fact
+
+
+def check_body(node: Node, body: ir.Graph) -> None:
+    """Refuse bodies whose outer values or operators are not the same for all frames."""
+    for fact in node.outer.values():
+        if isinstance(fact, Stream):
+            refuse(f"its body reads the whole of the stream {fact.source or fact.wire!r} at every frame",
+                   hint="pass the stream as a scan input, so that the body sees one frame of it")
+        if isinstance(fact, Sizes) or not isinstance(fact, Static):
+            static_value(fact)
+    if any(inner.op_type in RANDOM for inner in all_nodes(body)):
+        refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A tensor of which the body sees a frame at a time as its input `name`."""
+
+    name: str
+    expr: Expr
+    axis: int
+    typed: Typed
+
+
+@dataclass(frozen=True)
+class Body:
+    """A Scan body: its first `carried` inputs and outputs are states, then come `frames` and the results along `out_axes`."""
+
+    graph: ir.Graph
+    carried: int
+    frames: tuple[Feed, ...]
+    out_axes: tuple[int, ...]
+
+
+def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream, exact: bool = True) -> Outcome:
+    """A Scan of `body` over the frames of every pulse, its states carried from pulse to pulse.
+
+    `exact`: states whose shape after a frame is not known are taken to keep it, as Scan promises.
+    """
+    typed = _types(node, body, initial, exact)
+    tag = next(o for o in node.outputs if o)
+    names = [f"{tag}.{v.name}" for v in body.graph.inputs[: body.carried]]
+    ends = any(node.outputs[: body.carried])
+    feeds = list(body.frames)
+    flags = real(y, node.options, ends)
+    if flags is not None and body.carried:
+        feeds.append(_gated(body, typed[: body.carried], flags, tag))
+    starts = []
+    for name, fact in zip(names, initial):
+        assert isinstance(fact, Static)
+        past = _unpacked(Past(name), fact.shape)
+        starts.append(past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
+    attributes = (("body", Attribute(ir.AttrGraph("body", body.graph))), ("num_scan_inputs", len(feeds)),
+                  ("scan_input_axes", tuple(f.axis for f in feeds)), ("scan_output_axes", body.out_axes))
+    count = len(body.graph.outputs)
+    outs = [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
+    states = [State(name, dtype, _packed_shape(shape), _packed(out, shape), "scan") for name, (dtype, shape), out in zip(names, typed, outs)]
+    facts: list[Fact] = []
+    for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, typed)):
+        if k < body.carried:
+            facts.append(Prefix(wire, dtype, shape, complete(y, node.options), ((y.extent, y.rate, y.delay),)))
+        else:
+            axis = body.out_axes[k - body.carried] % (len(shape) + 1)
+            facts.append(y.placed(wire, dtype, (*shape[:axis], y.extent, *shape[axis:]), axis))
+    return step(node, outs[: len(node.outputs)], facts, states)
+
+
+def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) -> list[Typed]:
+    inputs: dict[str, Typed] = {name: (fact.dtype, fact.shape) for name, fact in node.outer.items() if isinstance(fact, Static)}
+    kept: list[Typed] = []
+    for value, fact in zip(body.graph.inputs, initial):
+        if not isinstance(fact, Static):
+            if isinstance(fact, Stream):
+                refuse("a state that it carries begins as the whole stream", hint="carry one frame, or a history of fixed length")
+            assert fact is not None
+            static_value(fact)
+        assert isinstance(fact, Static)
+        if sum(d.constant is None for d in fact.shape) > 1 or any(d.constant == 0 for d in fact.shape):
+            refuse("the shape of its state is not known", hint=UNKNOWN_SHAPE)
+        kept.append((fact.dtype, fact.shape))
+        inputs[value.name or ""] = kept[-1]
+    for feed in body.frames:
+        inputs[feed.name] = feed.typed
+    try:
+        found = infer_graph(body.graph, inputs, node.opset)
+    except ValueError as problem:
+        refuse(f"the shapes inside its body are not known ({problem})"[:300], hint=UNKNOWN_SHAPE)
+    typed = []
+    for k, (dtype, shape) in enumerate(found):
+        if k < body.carried:
+            before = kept[k][1]
+            if shape is None or any(d is None for d in shape):
+                if not exact:
+                    refuse("the shape of what it carries is not known", hint=UNKNOWN_SHAPE)
+                shape = before
+            if shape != before:
+                refuse(f"what it carries changes its shape from {_show(before)} to {_show(shape)}, so its state grows with the stream or is not known",
+                       hint="carry a state of fixed shape")
+        if shape is None or any(d is None for d in shape):
+            refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
+        typed.append((dtype, tuple(d for d in shape if d is not None)))
+    return typed
+
+
+def _show(shape: Sequence[Length | None]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def _gated(body: Body, states: Sequence[Typed], flags: Expr, tag: str) -> Feed:
+    """Make the body keep its states at frames that are not real; gives the further scan input that says which are."""
+    graph = body.graph
+    flag = ir.Value(name=f"{tag}/real", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
+    graph.inputs.append(flag)
+    for k, (dtype, _) in enumerate(states):
+        old, new = graph.inputs[k], graph.outputs[k]
+        graph.outputs[k] = _chosen(graph, flag, new, old, dtype, f"{tag}/held_{k}")
+    return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
+
+
+def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+    wide = dtype if dtype in SELECTABLE else carrier(dtype)
+    if wide != dtype:
+        yes, no = _added(graph, "Cast", [yes], f"{name}_new", to=int(wide)), _added(graph, "Cast", [no], f"{name}_old", to=int(wide))
+    out = _added(graph, "Where", [flag, yes, no], name if wide == dtype else f"{name}_wide")
+    if wide != dtype:
+        out = _added(graph, "Cast", [out], name, to=int(dtype))
+    out.type = ir.TensorType(dtype)
+    return out
+
+
+def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: int) -> ir.Value:
+    node = ir.Node("", op_type, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], num_outputs=1, name=name)
+    node.outputs[0].name = name
+    graph.append(node)
+    return node.outputs[0]
+
+
+# states: a symbolic dimension is the batch and comes first, a scalar is one number
+
+def _front(shape: Shape) -> list[int]:
+    order = list(range(len(shape)))
+    batch = next((k for k, d in enumerate(shape) if d.constant is None), 0)
+    return [batch, *order[:batch], *order[batch + 1:]] if shape else []
+
+
+def _packed_shape(shape: Shape) -> tuple[Dim, ...]:
+    return tuple(d.constant if d.constant is not None else d for d in (shape[k] for k in _front(shape))) or (1,)
+
+
+def _packed(value: Expr, shape: Shape) -> Expr:
+    if not shape:
+        return call("Reshape", value, const([1]))
+    order = _front(shape)
+    return value if order == sorted(order) else call("Transpose", value, perm=order)
+
+
+def _unpacked(past: Expr, shape: Shape) -> Expr:
+    if not shape:
+        return call("Gather", past, const(0), axis=0)
+    order = _front(shape)
+    return past if order == sorted(order) else call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
+
+
