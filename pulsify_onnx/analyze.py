@@ -21,7 +21,8 @@ from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Prefix, Shape, Sizes,
 from pulsify_onnx.node import Node, since_version
 from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
 from pulsify_onnx.rules import lookup
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE
+from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.combine import BACK, BACK_HINT, UNKNOWN_SHAPE
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.windows import RateMismatch, solid
@@ -172,9 +173,8 @@ class _Walker:
         if kinds <= {Static}:
             return self._static(node)
         if Stream in kinds and Prefix in kinds:
-            refuse("it brings a value over the whole stream back to the frames, so the first frame needs the last",
-                   hint="use a running value over the frames so far, or cut the model there")
-        if Prefix in kinds:
+            refuse(BACK, BACK_HINT)
+        if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
             return self._running(node)
         outcome = lookup(node)(node)
         return self._bordered(node, outcome)
@@ -206,6 +206,8 @@ class _Walker:
         exact = all(f.exact for f in running)
         waits = tuple(dict.fromkeys(w for f in running for w in f.waits))
         _no_chance(node)
+        if node.op_type in ("Expand", "Tile", "Reshape") and any(isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:]):
+            refuse(BACK, BACK_HINT)
         return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, exact, waits))
 
     def _untouched(self, node: Node, fact) -> Outcome:  # type: ignore[no-untyped-def]

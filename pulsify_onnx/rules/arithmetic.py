@@ -34,6 +34,9 @@ def elementwise(node: Node) -> Outcome:
     return broadcast(node)
 
 
+ELEMENTWISE = frozenset({*UNARY, *BINARY})
+"""Operators that mix no elements."""
+
 for _name, _versions in {**UNARY, **BINARY}.items():
     rule(_name, versions=_versions)(elementwise)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from pulsify_onnx.plan import Count, Expr, Op, Outcome, Ref, State, Step, attrib
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.windows import align
 
+BACK = "it brings a value over the whole stream back to the frames, so the first frame needs the last"
+BACK_HINT = "use a running value over the frames so far, or cut the model there"
 UNKNOWN_SHAPE = "run onnx.shape_inference on the model, or export it with fixed channel sizes"
 
 
@@ -34,8 +37,7 @@ def static_value(fact: Fact) -> Expr:
         refuse("it uses the length of the whole stream as a number, which is not known while the stream runs",
                hint="count the frames so far instead, for example by CumSum of ones")
     if isinstance(fact, Prefix):
-        refuse("it brings a value over the whole stream back to the frames, so the first frame needs the last",
-               hint="use a running value over the frames so far, or cut the model there")
+        refuse(BACK, BACK_HINT)
     refuse("an input that must be the same for all frames changes with the stream",
            hint="make it a constant, or an input without time")
 
@@ -198,6 +200,12 @@ def running_value(fact: Fact) -> Expr:
 
 def lengths_so_far(fact: Sizes) -> Expr:
     """Lengths computed from the number of frames so far."""
-    counts = [call("Reshape", call("Cast", Count(v), to=int(fact.dtype)), const([1])) for v in fact.values]
+    counts = [call("Reshape", _so_far(v, fact), const([1])) for v in fact.values]
     row = counts[0] if len(counts) == 1 else call("Concat", *counts, axis=0)
     return call("Reshape", row, const(list(fact.shape)))
+
+
+def _so_far(length: Length, fact: Sizes) -> Expr:
+    by = math.lcm(*(c.denominator for _, c in length.terms))
+    count = call("Cast", Count(length * by), to=int(fact.dtype))
+    return count if by == 1 else call("Div", count, const(by, fact.dtype.numpy()))

@@ -1,37 +1,164 @@
-"""Reductions over axes other than the stream's."""
+"""Reductions: kept over other axes than the stream's, running values over the stream."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Const, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import kept, the_stream
+from pulsify_onnx.plan import Count, Expr, Outcome, State, Step
+from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
+from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.views import axes_of
 
 
-def squeezed(axis: int, gone: list[int], keepdims: bool) -> int:
+def squeezed(axis: int, gone: Sequence[int], keepdims: bool) -> int:
     """Where `axis` is after axes `gone` were reduced."""
     return axis if keepdims else axis - sum(a < axis for a in gone)
 
 
-REDUCE = {"ReduceL1": 18, "ReduceL2": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18, "ReduceMax": 18, "ReduceMean": 18,
-          "ReduceMin": 18, "ReduceProd": 18, "ReduceSum": 13, "ReduceSumSquare": 18}
+AXES_INPUT = {"ReduceL1": 18, "ReduceL2": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18, "ReduceMax": 18, "ReduceMean": 18,
+              "ReduceMin": 18, "ReduceProd": 18, "ReduceSum": 13, "ReduceSumSquare": 18}
+"""Since when the axes are an input."""
+
+_VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
 
 
 def reduction(node: Node) -> Outcome:
-    """Over any axes but the stream's."""
+    """Any axes; over the stream too, with any other axes.
+
+    Prefix: the reduction of the frames so far.  State: one accumulator (two for LogSumExp).
+    """
     x = the_stream(node)
-    axes = axes_of(node, x.rank, changed=REDUCE[node.op_type])
+    axes = axes_of(node, x.rank, changed=AXES_INPUT[node.op_type])
     if not axes:
         if node.attr("noop_with_empty_axes", 0):
             return kept(node, [x.axis, None][: len(node.facts)])
         axes = list(range(x.rank))
-    if x.axis in axes:
-        refuse("it reduces the whole stream", hint="cut the model there")
-    return kept(node, [squeezed(x.axis, axes, bool(node.attr("keepdims", 1))), None][: len(node.facts)])
+    keepdims = bool(node.attr("keepdims", 1))
+    if x.axis not in axes:
+        return kept(node, [squeezed(x.axis, axes, keepdims), None][: len(node.facts)])
+    if "Log" in node.op_type and not x.dtype.is_floating_point():
+        refuse("it takes the logarithm of a running sum of whole numbers", hint="cast to float before it")
+    return reduce_stream(node, RUNNING.get(node.op_type), x, axes, keepdims)
 
 
-for _name in REDUCE:
-    _versions = {"ReduceSum": (1, 11, 13), "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
-    rule(_name, versions=_versions.get(_name, (1, 11, 13, 18)))(reduction)
+for _name in AXES_INPUT:
+    rule(_name, versions=_VERSIONS.get(_name, (1, 11, 13, 18)))(reduction)
+
+
+Finish = Callable[[Expr, Feed, Sequence[int]], Expr]
+
+
+@dataclass(frozen=True)
+class Running:
+    """How frames (each after `each`) reduce to a pulse's value, how that joins the past, and what is made of the total."""
+
+    reduce: str
+    join: str
+    each: Callable[[Expr], Expr] | None = None
+    finish: Finish | None = None
+
+    def neutral(self, dtype: ir.DataType) -> Const:
+        """What changes nothing."""
+        if self.reduce in ("ReduceSum", "ReduceProd"):
+            return number(0 if self.reduce == "ReduceSum" else 1, dtype)
+        return lowest(dtype, 1 if self.reduce == "ReduceMax" else -1)
+
+
+def elements(source: Feed, axes: Sequence[int]) -> Expr:
+    """int64: elements per frame that a reduction over `axes` takes."""
+    inner = math.prod((source.x.shape[a] for a in axes if a != source.x.axis), start=Length.of(1))
+    return const(inner.constant) if inner.constant is not None else Count(inner)
+
+
+def averaged(total: Expr, source: Feed, axes: Sequence[int]) -> Expr:
+    """`total` over the number of elements so far."""
+    count = call("Mul", call("Max", source.seen(), const(1)), elements(source, axes))
+    return call("Div", total, call("Cast", count, to=int(wide(source.x.dtype))))
+
+
+def rooted(total: Expr, source: Feed, axes: Sequence[int]) -> Expr:
+    """The square root of `total`."""
+    dtype = wide(source.x.dtype)
+    exact = dtype if dtype.is_floating_point() else ir.DataType.DOUBLE
+    return cast(call("Sqrt", cast(total, dtype, exact)), exact, dtype)
+
+
+def _log(total: Expr, source: Feed, axes: Sequence[int]) -> Expr:
+    return call("Log", total)
+
+
+def _square(value: Expr) -> Expr:
+    return call("Mul", value, value)
+
+
+def _absolute(value: Expr) -> Expr:
+    return call("Abs", value)
+
+
+RUNNING = {
+    "ReduceSum": Running("ReduceSum", "Add"),
+    "ReduceMean": Running("ReduceSum", "Add", finish=averaged),
+    "ReduceLogSum": Running("ReduceSum", "Add", finish=_log),
+    "ReduceL1": Running("ReduceSum", "Add", _absolute),
+    "ReduceL2": Running("ReduceSum", "Add", _square, rooted),
+    "ReduceSumSquare": Running("ReduceSum", "Add", _square),
+    "ReduceProd": Running("ReduceProd", "Mul"),
+    "ReduceMax": Running("ReduceMax", "Max"),
+    "ReduceMin": Running("ReduceMin", "Min"),
+}
+"""All but LogSumExp, which needs two accumulators."""
+
+
+def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence[int], keepdims: bool) -> Outcome:
+    """The frames of `x` so far reduced over `axes`, the stream's among them (by LogSumExp without `running`)."""
+    steps: list[Step] = []
+    source = feed([x], node.options, steps)
+    dtype = wide(x.dtype)
+    if running is None:
+        value, states = log_sum_exp(node, source, axes)
+    else:
+        total, state = accumulated(node, source, running, axes)
+        value, states = running.finish(total, source, axes) if running.finish else total, [state]
+    if not keepdims:
+        value = squeeze_by(node, value, axes)
+    fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
+    return step(node, [cast(value, dtype, x.dtype)], [fact], states, steps)
+
+
+def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int]) -> tuple[Expr, State]:
+    """The accumulator after this pulse, and its state."""
+    x = source.x
+    dtype = wide(x.dtype)
+    neutral = running.neutral(dtype)
+    value = source.only_real(source.value(), neutral)
+    if running.each is not None:
+        value = running.each(value)
+    tag = running.join.lower()
+    held = Accumulator(source, f"{node.outputs[0]}.{tag}", dtype, reduced(x.shape, axes, True), tag, None if tag == "add" else neutral)
+    after = call(running.join, held.past, reduce_by(node, running.reduce, value, axes))
+    return after, held.becomes(after)
+
+
+def log_sum_exp(node: Node, source: Feed, axes: Sequence[int]) -> tuple[Expr, list[State]]:
+    """``log(sum(exp(x)))`` by a running maximum and a sum scaled by it."""
+    x = source.x
+    dtype = wide(x.dtype)
+    floor = number(np.finfo(dtype.numpy()).min, dtype)
+    shape = reduced(x.shape, axes, True)
+    top = Accumulator(source, f"{node.outputs[0]}.max", dtype, shape, "max", floor)
+    total = Accumulator(source, f"{node.outputs[0]}.add", dtype, shape, "add")
+    value = source.value()
+    high = call("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(value, floor), axes))
+    scaled = source.only_real(call("Exp", call("Sub", value, high)), number(0, dtype))
+    after = call("Add", call("Mul", total.past, call("Exp", call("Sub", top.past, high))), reduce_by(node, "ReduceSum", scaled, axes))
+    return call("Add", high, call("Log", after)), [top.becomes(high), total.becomes(after)]
