@@ -255,6 +255,11 @@ class _Walker:
         outcome = lookup(node)(replace(node, facts=inputs))
         return self._bordered(replace(node, facts=inputs), Outcome(outcome.facts, (*before, *outcome.steps)))
 
+    @property
+    def opset(self) -> int:
+        """The opset of ai.onnx."""
+        return self.source.opset
+
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
         return self.wires.get(wire)

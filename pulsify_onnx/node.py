@@ -38,6 +38,10 @@ def _defaults(op_type: str, since: int, domain: str) -> dict[str, Any]:
 class World(Protocol):
     """What the analysis knows so far, for rules that must evaluate an input at given frames."""
 
+    @property
+    def opset(self) -> int:
+        """The opset of ai.onnx."""
+
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
 

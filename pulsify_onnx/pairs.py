@@ -113,6 +113,11 @@ def _in_time(band: Band, n: int, rate: Fraction, delay: int, key: int, extent: L
     return last <= come - 1 - key and (not options.end_of_stream or last < extent.at(n))
 
 
+def visible(band: Band, delay: int, key: int) -> Band:
+    """The part of a band that is there when the result has `delay`: the pulses end with whole chunks."""
+    return replace(band, right=min(band.right, delay - key))
+
+
 def key_window(x: Stream, delay: int, band: Band, options: Options, seal: bool = True) -> Window:
     """The window of keys that the queries of a pulse see, zeros where no frame is real."""
     back = delay - x.delay + band.left
@@ -124,8 +129,8 @@ def key_window(x: Stream, delay: int, band: Band, options: Options, seal: bool =
     return Window(x.wire, back, frames, Mask(low, x.extent + x.delay, zero(x), low > 0, end, arrival))
 
 
-def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, int]:
-    """The pair on this pulse's queries and the keys they see, and the delay of the result.
+def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, int, Band]:
+    """The pair on this pulse's queries and the keys they see, the delay of the result, and the keys of its window.
 
     `values` are what the keys carry (None: nothing but the pair itself is read).
     """
@@ -136,9 +141,10 @@ def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, i
     if values is not None:
         key = max(key, values.delay)
     delay = closing_delay(band, pair.rate, query, key, pair.shape[pair.axes[b]], options)
+    band = visible(band, delay, key)
     queries = (delay - query, 0)
     keys = (delay - pair.delays[b] + band.left, band.left + band.right)
-    return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay
+    return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, band
 
 
 def reached(reach: Reach, band: Band, rate: Fraction) -> Reach:

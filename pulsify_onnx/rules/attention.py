@@ -12,7 +12,7 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Const, Fact, Pair, Shape, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.openness import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
-from pulsify_onnx.pairs import chunk_pulse, closed, closing_delay, key_window, reached
+from pulsify_onnx.pairs import chunk_pulse, closed, closing_delay, key_window, reached, visible
 from pulsify_onnx.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
 from pulsify_onnx.rules.combine import call, const, op, static, step
 from pulsify_onnx.rules.registry import CONTRIB, rule
@@ -36,7 +36,7 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     if axis not in s.axes:
         refuse("it normalises pairs of frames over another axis", hint="take the softmax over the keys")
     side = s.axes.index(axis)
-    band = band_of(s, side, node.world, node.opset)
+    band = band_of(s, side, node.world, node.world.opset)
     grid = Grid(s.wire, (0, 0), (0, 0))
     shape = [1] * len(s.shape)
     shape[axis] = -1
@@ -56,8 +56,8 @@ def weighted_sum(node: Node, weights: Pair, values: Stream, query_axis: int, mak
     values = solid(values, node.options, steps)
     if values.rate != weights.rate:
         refuse("keys and values run at different rates", hint="bring both to one rate")
-    grid, delay = closed(weights, values, node.options)
-    expr = make(grid, key_window(values, delay, weights.alive, node.options))
+    grid, delay, keys = closed(weights, values, node.options)
+    expr = make(grid, key_window(values, delay, keys, node.options))
     full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
     y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay,
                reach=reached(weights.reach.joined(values.reach), weights.alive, weights.rate), source=weights.source)
@@ -111,8 +111,10 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
             hidden = hidden | (np.arange(n)[None, :] > np.arange(n)[:, None])
         return hidden
 
-    band = band_of(mask, side, node.world, node.opset, masked)
+    band = band_of(mask, side, node.world, node.world.opset, masked)
     delay = closing_delay(band, q.rate, q.delay, max(k.delay, v.delay), k.extent, node.options)
+    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), band, q.rate)
+    band = visible(band, delay, max(k.delay, v.delay))
     frames = (delay, 0), (delay + band.left, band.left + band.right)
     grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))
     keys = Position(k.rate, delay + band.left, band.left + band.right)
@@ -128,9 +130,8 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, band, node.options), key_window(v, delay, band, node.options), allowed)
     full = (*shape[:axis], q.extent, *shape[axis + 1:])
     y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, delay,
-               reach=reached(q.reach.joined(k.reach).joined(v.reach), band, q.rate), source=q.source)
-    outcome = step(node, [expr], [y], before=steps)
-    return replace(outcome, pulse_multiple=chunk_pulse(band, q.rate))
+               reach=reach, source=q.source)
+    return replace(step(node, [expr], [y], before=steps), pulse_multiple=multiple)
 
 
 @rule("Attention", versions=(23, 24))

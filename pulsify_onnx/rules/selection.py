@@ -95,7 +95,9 @@ def _triangle_of_pairs(node: Node, x: Pair) -> Outcome:
     column = call("Reshape", Position(x.rate, x.delays[1], role=1), const([1, -1]))
     offset, k = call("Sub", column, row), call("Reshape", k, const([1, 1]))
     inside = call("Not", call("Less", offset, k)) if node.attr("upper", 1) else call("Not", call("Less", k, offset))
-    expr = call("Where", inside, Grid(x.wire, (0, 0), (0, 0)), Const(np.zeros((), x.dtype.numpy())))
+    grid = Grid(x.wire, (0, 0), (0, 0))
+    boolean = x.dtype.numpy() == np.bool_  # onnxruntime has no Where of booleans
+    expr = call("And", inside, grid) if boolean else call("Where", inside, grid, Const(np.zeros((), x.dtype.numpy())))
     return step(node, [expr], [replace(x, wire=node.outputs[0], alive=None)])
 
 
