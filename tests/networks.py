@@ -139,7 +139,7 @@ def conv(b: Builder) -> None:
     style = b.pick("same", "causal", "valid", "free", "auto")
     attributes: dict[str, Any] = {"group": group, "strides": _spatial(b, x, s, 1), "dilations": _spatial(b, x, d, 1)}
     before = after = 0
-    if style == "auto" and s == 1:
+    if style == "auto" and s == 1 and d == 1:
         attributes["auto_pad"] = b.pick("SAME_UPPER", "SAME_LOWER")
         lengths = x.lengths
     else:

@@ -39,7 +39,7 @@ def rand(*shape: int, seed: int = 0, dtype: Any = np.float32) -> np.ndarray:
 
 def session(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

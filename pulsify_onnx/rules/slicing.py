@@ -16,7 +16,7 @@ from pulsify_onnx.rules.border import border_of
 from pulsify_onnx.rules.combine import call, const, joined, kept, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
-from pulsify_onnx.views import Cut, cuts, pads_of
+from pulsify_onnx.views import FAR, Cut, cuts, pads_of
 from pulsify_onnx.windows import align, crop, pad, sealed, solid, windowed
 
 
@@ -61,7 +61,8 @@ def slice_rule(node: Node) -> Outcome:
             window, y = windowed(x, 1, cut.step, node.options)
             name = f"{node.outputs[0]}#step" if others else node.outputs[0]
             x = replace(y, wire=name)
-            steps.append(Step(node.name, node.op_type, (name,), (window,), (x,)))
+            picked = call("Slice", window, const([0]), const([FAR]), const([x.axis]), const([cut.step]))
+            steps.append(Step(node.name, node.op_type, (name,), (picked,), (x,)))
     if not others:
         return Outcome((x,), tuple(steps))
     window, y = _through(x, node)
