@@ -20,8 +20,8 @@ from pulsify_onnx.lower import lower
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.seed import choose
 from pulsify_onnx.source import Source, load
-from pulsify_onnx.verify import Verification
-from pulsify_onnx.verify import verify as verify_stream
+from pulsify_onnx.verification import Verification
+from pulsify_onnx.verification import verify as verify_stream
 
 Model = str | Path | ir.Model | onnx.ModelProto
 
@@ -33,6 +33,7 @@ class PulsedModel:
     model: ir.Model
     spec: dict[str, Any]
     plan: Plan
+    source: Source
 
     def proto(self) -> onnx.ModelProto:
         """The model as protobuf, metadata included."""
@@ -41,6 +42,10 @@ class PulsedModel:
     def save(self, path: str | Path) -> None:
         """Write the model to `path` and its sidecar beside it, both or none."""
         files.save(self.model, self.spec, Path(path))
+
+    def report(self) -> dict[str, Any]:
+        """The sidecar, and where the delay of each output comes from."""
+        return report.describe(self.plan, self.source, self.spec)
 
 
 def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False) -> Plan:
@@ -73,7 +78,7 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     document = sidecar.document(plan, lowered, source, pulse)
     lowered.model.metadata_props.update(sidecar.flat(document))
     lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
-    return PulsedModel(lowered.model, document, plan)
+    return PulsedModel(lowered.model, document, plan, source)
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
@@ -100,7 +105,7 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     if not plan.blockers:
         try:
             pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream)
-            return Report({**report.describe(pulsed.plan, pulsed.spec), "blockers": []})
+            return Report({**pulsed.report(), "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)
     return Report(report.blocked(plan), plan.blockers)

@@ -15,23 +15,18 @@ from pulsify_onnx.errors import CannotStream, PulsifyError, UsageError
 from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
-    from pulsify_onnx.verify import Verification
-
-ISSUES = "https://github.com/pulsify-onnx/pulsify-onnx/issues"
+    from pulsify_onnx.verification import Verification
 
 
-class _Pulse(click.ParamType[int | None]):
+
+def _pulse(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     """A number of base frames, or ``dynamic`` (None)."""
-
-    name = "N|dynamic"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value == "dynamic":
-            return None
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number of frames nor 'dynamic'", param, ctx)
+    if value == "dynamic":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number of frames nor 'dynamic'", ctx, param) from None
 
 
 AXIS = click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
@@ -53,7 +48,8 @@ def cli() -> None:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), metavar="OUT.onnx",
               help="The pulsed model; its sidecar OUT.pulse.json is written beside it.")
-@click.option("--pulse", required=True, type=_Pulse(), help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.")
+@click.option("--pulse", required=True, callback=_pulse, metavar="N|dynamic",
+              help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.")
 @AXIS
 @click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames.")
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
@@ -76,7 +72,7 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
     if as_json:
         _json({"file": str(out), "sidecar": str(files.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
     else:
-        click.echo(report.table(report.describe(pulsed.plan, pulsed.spec)))
+        click.echo(report.table(pulsed.report()))
         click.echo(f"\nverified: {found.message}" if found else "\nnot verified")
         click.echo(f"written:  {out}, {files.sidecar_path(out)}")
 
@@ -176,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         text = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
-        click.echo(f"error: internal error ({text}); please report it at {ISSUES}", err=True)
+        click.echo(f"error: this is a bug of pulsify-onnx, please report it ({text}); PULSIFY_DEBUG=1 shows where it happened", err=True)
         raise SystemExit(2) from None
 
 

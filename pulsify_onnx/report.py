@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from pulsify_onnx import spec as sidecar
+from pulsify_onnx.critical import chain
+from pulsify_onnx.facts import Stream
 from pulsify_onnx.plan import Plan
+from pulsify_onnx.source import Source
 
 Json = dict[str, Any]
 WIDTH = 100
 
 
-def describe(plan: Plan, document: Mapping[str, Any]) -> Json:
-    """The sidecar's facts and what only the plan knows."""
-    return {**document, "outputs": [_output(o) for o in document["outputs"]]}
+def describe(plan: Plan, source: Source, document: Mapping[str, Any]) -> Json:
+    """The sidecar's facts and, for every stream output, its lookahead and where its delay comes from."""
+    return {**document, "outputs": [{**o, **_explained(plan, source, o["name"])} for o in document["outputs"]]}
+
+
+def _explained(plan: Plan, source: Source, name: str) -> Json:
+    fact = plan.facts[name]
+    if not isinstance(fact, Stream):
+        return {}
+    path = [{"node": link.node, "op_type": link.op_type, "base_frames": _number(link.frames)} for link in chain(plan, source, name)]
+    return {"lookahead": max(0, math.floor(fact.reach.future)), "critical_path": path}
+
+
+def _number(x: Fraction) -> int | float:
+    return int(x) if x.denominator == 1 else float(x)
 
 
 def blocked(plan: Plan) -> Json:
     """What can be said of a model that does not stream."""
     return {"inputs": sidecar.inputs(plan, None), "outputs": sidecar.outputs(plan, None), "pulse_multiple": plan.pulse_multiple,
             "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in plan.blockers]}
-
-
-def _output(output: Json) -> Json:
-    return output
 
 
 def with_times(found: Json, frame_rate: float) -> Json:
@@ -45,13 +57,39 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [f"pulse {pulse if pulse is not None else 'dynamic'}, a multiple of {found['pulse_multiple']} base frames"]
     lines += ["", *_columns(["input", "kind", "axis", "rate", "dtype", "shape"], [
         [i["name"], i["kind"], str(i.get("axis", "")), _rate(i), i["dtype"], _shape(i)] for i in found["inputs"]])]
-    lines += ["", *_columns(["output", "kind", "axis", "rate", "delay", "receptive field", "shape"], [
-        [o["name"], o["kind"], str(o.get("axis", "")), _rate(o), _delay(o), _field(o), _shape(o)] for o in found["outputs"]])]
+    lines += ["", *_columns(["output", "kind", "axis", "rate", "delay", "lookahead", "receptive field", "shape"], [
+        [o["name"], o["kind"], str(o.get("axis", "")), _rate(o), _delay(o), _count(o.get("lookahead")), _field(o), _shape(o)]
+        for o in found["outputs"]])]
+    for o in found["outputs"]:
+        lines += _path(o, found.get("frame_rate"))
     if found["states"]:
         lines += ["", *_columns(["state", "bytes", "role", "node", "shape"], [
             [s["input"], str(s["bytes"]), s["role"], s["node"], _shape(s)] for s in found["states"]])]
     lines += ["", f"{len(found['states'])} states, {found['state_bytes']} bytes"]
     return "\n".join(lines)
+
+
+def _path(output: Mapping[str, Any], frame_rate: float | None) -> Iterator[str]:
+    """Where the delay comes from: what each node adds, in base frames."""
+    if not output.get("delay") or not output.get("critical_path"):
+        return
+    rows, total = [], Fraction(0)
+    for link in output["critical_path"]:
+        added = Fraction(link["base_frames"]).limit_denominator(10**6)
+        total += added
+        ms = [f"{float(total / Fraction(frame_rate)) * 1000:g} ms"] if frame_rate else []
+        rows.append([f"  {_signed(added)}", str(_number(total)), *ms, link["op_type"], link["node"]])
+    yield ""
+    yield f"delay of {output['name']}, in base frames, and the nodes that make it:"
+    yield from _columns(["  adds", "sum", *(["time"] if frame_rate else []), "operator", "node"], rows)
+
+
+def _signed(x: Fraction) -> str:
+    return f"{float(x):+g}"
+
+
+def _count(x: Any) -> str:
+    return "" if x is None else str(x)
 
 
 def _rate(wire: Mapping[str, Any]) -> str:
@@ -66,7 +104,7 @@ def _delay(output: Mapping[str, Any]) -> str:
 
 def _field(output: Mapping[str, Any]) -> str:
     if output["kind"] == "stream":
-        return "unbounded" if output["receptive_field"] is None else f"{output['receptive_field']} base frames"
+        return "unbounded" if output["receptive_field"] is None else str(output["receptive_field"])
     if output["kind"] == "prefix":
         return "all so far" + ("" if output["exact_every_pulse"] else ", exact after the flush")
     return ""

@@ -1,0 +1,36 @@
+VENV ?= .venv
+PYTHON ?= python3
+MODEL ?= fixtures/padded_convs.onnx
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint venv clean
+
+demo: $(VENV)/.installed
+	@mkdir -p build/demo
+	$(BIN)/pulsify-onnx convert $(MODEL) -o build/demo/pulsed.onnx --pulse 16 --end-of-stream
+	$(BIN)/pulsify-onnx verify $(MODEL) build/demo/pulsed.onnx --seed 1
+	$(BIN)/pulsify-onnx inspect $(MODEL) --frame-rate 100
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -rs -q
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check pulsify_onnx tests
+	$(BIN)/mypy --strict pulsify_onnx
+
+venv: $(VENV)/.installed-dev
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info
