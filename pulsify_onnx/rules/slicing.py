@@ -14,6 +14,7 @@ from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Position, Ref, Step, Window
 from pulsify_onnx.rules.border import border_of
 from pulsify_onnx.rules.combine import call, const, joined, kept, step, the_stream
+from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR, Cut, cuts, pads_of
@@ -40,7 +41,7 @@ def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
 def slice_rule(node: Node) -> Outcome:
     """Any axis; along the stream from a fixed frame, to any end, with any step forward.
 
-    Refuses: a flip, and the last frames of the whole stream.
+    Prefix: a fixed number of the last frames.  Refuses: a flip.
     """
     table = node.fact(0)
     if isinstance(table, Static):
@@ -55,7 +56,9 @@ def slice_rule(node: Node) -> Outcome:
             refuse("it turns the stream around, so the first frame needs the last", hint="a flip in time can't stream; cut the model there")
         start, end = bounds(x.extent, cut)
         if start.constant is None:
-            refuse(f"it starts {x.extent - start} frames before the end of the whole stream", hint="make this an output of the model, or slice from the start")
+            last = last_slice(node, x, start, end, cut.step) if not others else None
+            return last or refuse(f"it starts {x.extent - start} frames before the end of the whole stream",
+                                  hint="take a fixed number of the last frames, on their own, or slice from the start")
         x = crop(x, start.constant, x.extent - end)
         if cut.step > 1:
             window, y = windowed(x, 1, cut.step, node.options)
@@ -273,9 +276,9 @@ def _prepended(node: Node, x: Stream, block: np.ndarray, steps: list[Step]) -> S
 
 @rule("Gather", versions=(1, 11, 13))
 def gather(node: Node) -> Outcome:
-    """Indices that stream (an embedding), or a stream whose other axis is indexed; one fixed frame or a framing of it.
+    """Indices that stream (an embedding), or a stream whose other axis is indexed.
 
-    Refuses: picking frames of the stream by other indices.
+    Prefix: frames counted from the end (the last is -1).  Refuses: picking frames of the stream by other indices.
     """
     data, indices = node.facts
     assert data is not None and indices is not None
@@ -288,7 +291,8 @@ def gather(node: Node) -> Outcome:
         at = data.axis if data.axis < axis else data.axis + len(shape_of(indices)) - 1
         return kept(node, [at, None])
     if isinstance(data, Stream) and data.axis == axis:
-        refuse("it picks frames of the stream by index", hint="slice from a fixed start, or frame by a strided convolution")
+        last = last_entries(node, data, indices) if isinstance(indices, (Static, Sizes)) else None
+        return last or refuse("it picks frames of the stream by index", hint="slice from a fixed start, or frame by a strided convolution")
     refuse("it looks up one stream in another", hint="attention and copying over the whole stream can't stream; look up in a constant table")
 
 

@@ -1,0 +1,70 @@
+"""The last frames of the stream: those that came last so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from pulsify_onnx.extent import Length, LengthLike, most
+from pulsify_onnx.facts import Prefix, Sizes, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Count, Expr, Outcome, Start, State, Step
+from pulsify_onnx.rules.combine import call, const, step
+from pulsify_onnx.rules.prefix import Accumulator, Feed
+from pulsify_onnx.windows import crop, windowed
+
+
+def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -> tuple[Expr, Prefix, tuple[State, ...]]:
+    """The last `count` frames of `x` without its last `end`: expression, fact (of the node's output) and states.
+
+    They are the last window of so many frames. Where the stream may end, windows after the end arrive too, so the
+    last real one is kept in a state.
+    """
+    options = node.options
+    window, y = windowed(crop(x, end=end), count, 1, options)
+    delay = max(y.delay, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)))
+    window, y = replace(window, back=window.back + delay - y.delay), replace(y, delay=delay)
+    source = Feed((y,), (window,), options)
+    shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
+    fact = source.fact(node.outputs[0], x.dtype, shape)
+    if not options.end_of_stream:
+        return call("Slice", window, const([-count]), const([2**31 - 1]), const([x.axis])), fact, ()
+    held = Accumulator(source, name, x.dtype, shape, "last")
+    start = Start(y.rate, y.delay)
+    newest = call("Min", call("Sub", Count(y.extent), call("Add", start, const(1))), call("Sub", source.frames, const([1])))
+    at = call("Add", call("Max", newest, const([0])), const(np.arange(count)))
+    live = call("Less", start, Count(y.extent))
+    value = call("Where", live, call("Gather", window, at, axis=x.axis), held.past)
+    return value, fact, (held.becomes(value),)
+
+
+def last_slice(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcome | None:
+    """``x[start:end:by]`` along the stream where both count from its end; None where they do not."""
+    first, last = (x.extent - start).constant, (x.extent - end).constant
+    if first is None or last is None or not first > last:
+        return None
+    value, fact, states = last_frames(node, x, first - last, last, f"{node.outputs[0]}.last")
+    if by != 1:
+        value = call("Slice", value, const([0]), const([first - last]), const([x.axis]), const([by]))
+        shape = (*fact.shape[: x.axis], Length.of(-((last - first) // by)), *fact.shape[x.axis + 1:])
+        fact = replace(fact, shape=shape)
+    return step(node, [value], [fact], states)
+
+
+def last_entries(node: Node, x: Stream, indices: Static | Sizes) -> Outcome | None:
+    """Frames of `x` by indices that all count from its end; None where they do not."""
+    values = indices.values if isinstance(indices, Sizes) else \
+        None if indices.value is None else tuple(Length.of(int(v)) for v in indices.value.array.ravel())
+    if not values:
+        return None
+    back = [(-v).constant if v.constant is not None else (x.extent - v).constant for v in values]
+    ends = [b for b in back if b is not None and b > 0]
+    if len(ends) != len(back):
+        return None
+    far = max(ends)
+    value, fact, states = last_frames(node, x, far - min(ends) + 1, min(ends) - 1, f"{node.outputs[0]}.last")
+    picked = np.asarray([far - b for b in ends], np.int64).reshape([int(d) if isinstance(d, int) else d.constant for d in indices.shape])
+    shape = (*x.shape[: x.axis], *(Length.of(d) for d in picked.shape), *x.shape[x.axis + 1:])
+    return step(node, [call("Gather", value, const(picked), axis=x.axis)], [replace(fact, shape=shape)], states)
