@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Shape
+from pulsify_onnx.facts import Const, Shape
 
 Typed = tuple[ir.DataType, Shape]
 Inferred = tuple[ir.DataType, tuple[Length | None, ...] | None]
@@ -37,6 +37,13 @@ def subgraphs(attributes: Iterable[ir.Attr]) -> list[ir.Graph]:
     return [attr.as_graph() for attr in attributes if attr.type == ir.AttributeType.GRAPH]
 
 
+def prune(graph: ir.Graph) -> None:
+    """Remove the nodes of a subgraph that nothing reads."""
+    for node in reversed(list(graph)):
+        if not any(out.uses() or out.is_graph_output() for out in node.outputs):
+            graph.remove(node, safe=True)
+
+
 def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes of a subgraph and of those inside it."""
     for node in graph:
@@ -45,12 +52,13 @@ def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
             yield from all_nodes(inner)
 
 
-def infer_graph(graph: ir.Graph, inputs: Mapping[str, Typed], opset: int) -> list[Inferred]:
-    """(dtype, shape) of the outputs of a subgraph whose inputs and outer values are `inputs`; what onnx can't tell is as declared, or None."""
+def infer_graph(graph: ir.Graph, inputs: Mapping[str, Typed], constants: Mapping[str, Const], opset: int) -> list[Inferred]:
+    """(dtype, shape) of the outputs of a subgraph on `inputs` and outer `constants`; what onnx can't tell is as declared, or None."""
     proto = ir.serde.serialize_graph(graph)
     declared = {v.name: v for v in proto.output}
     rows = [helper.make_tensor_value_info(v.name or "", ir.DataType.UNDEFINED.value, None) for v in graph.outputs]
-    return infer_nodes(proto.node, proto.initializer, inputs, rows, declared, opset)
+    values = [*proto.initializer, *(onnx.numpy_helper.from_array(v.array, n) for n, v in constants.items())]
+    return infer_nodes(proto.node, values, inputs, rows, declared, opset)
 
 
 def infer_nodes(nodes: Iterable[onnx.NodeProto], initializers: Iterable[onnx.TensorProto], inputs: Mapping[str, Typed],

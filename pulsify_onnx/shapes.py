@@ -75,7 +75,8 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
     """The same for a node with subgraphs, which also read outer values."""
     inputs = {name: (fact.dtype, shape_of(fact)) for name, fact in [*zip(node.inputs, facts), *node.outer.items()]  # type: ignore[union-attr]
               if name and fact is not None}
-    constants = {name: fact.value for name, fact in zip(node.inputs, facts) if name and isinstance(fact, Static) and fact.value is not None}
+    constants = {name: fact.value for name, fact in [*zip(node.inputs, facts), *node.outer.items()]
+                 if name and isinstance(fact, Static) and fact.value is not None}
     proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=[n or "" for n in node.inputs], output=node.outputs)
     proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
     wanted = [helper.make_tensor_value_info(o, 0, None) for o in node.outputs if o]

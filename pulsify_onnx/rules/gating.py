@@ -8,27 +8,29 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from pulsify_onnx.dtypes import SELECTABLE, carrier
 from pulsify_onnx.extent import most
 from pulsify_onnx.facts import Const, Fact, Reach, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Expr, Op, Options, Position, Start, Window
+from pulsify_onnx.plan import Count, Expr, Op, Options, Position, Start, Step, Window
 from pulsify_onnx.rules.combine import call, const
-from pulsify_onnx.windows import align
-
-SELECTABLE = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.UINT8, ir.DataType.INT8}
-"""What onnxruntime's Where takes; other values are cast on the way."""
+from pulsify_onnx.windows import align, sealed, solid
 
 
-def fed(xs: Sequence[Stream], options: Options, ends: bool) -> tuple[list[Window], Stream]:
+def fed(xs: Sequence[Stream], options: Options, ends: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
     """Streams a recurrence reads, aligned and without borders; the second is what a carried value makes of their time.
 
     With `ends` frames after the end are told from real ones: a frame may then not come before it is known to stay real.
+    Whole numbers may be used as indices, so theirs read as zeros where they are not real.
     """
+    indices = [not x.dtype.is_floating_point() and not x.positional for x in xs]
+    xs = [solid(x, options, steps) if index else x for x, index in zip(xs, indices)]
     windows, y = align(xs, options, leads=False)
-    if ends and options.end_of_stream:
+    if (ends or any(indices)) and options.end_of_stream:
         late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
         windows = [replace(w, back=w.back + late) for w in windows]
         y = replace(y, delay=y.delay + late)
+    windows = [replace(w, mask=sealed(x, options)) if index else w for w, x, index in zip(windows, xs, indices)]
     return windows, replace(y, reach=Reach(None, y.reach.future), positional=False)
 
 
@@ -74,10 +76,3 @@ def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
         return call("Where", flag, yes, no)
     wide = carrier(dtype)
     return call("Cast", call("Where", flag, call("Cast", yes, to=int(wide)), call("Cast", no, to=int(wide))), to=int(dtype))
-
-
-def carrier(dtype: ir.DataType) -> ir.DataType:
-    """A dtype that `Where` takes and that holds every value of `dtype`."""
-    if dtype.is_floating_point():
-        return ir.DataType.FLOAT
-    return ir.DataType.INT32 if dtype in (ir.DataType.BOOL, ir.DataType.INT16, ir.DataType.UINT16) else ir.DataType.INT64

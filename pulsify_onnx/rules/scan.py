@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from pulsify_onnx.bodies import Typed, all_nodes, infer_graph
+from pulsify_onnx.dtypes import SELECTABLE, carrier
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Attribute, Dim, Expr, Op, Outcome, Past, State
+from pulsify_onnx.plan import Attribute, Dim, Expr, Op, Outcome, Past, State, Step
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, static_value, step
-from pulsify_onnx.rules.gating import SELECTABLE, carrier, fed, real, seen_before, select, starts_as_zeros
+from pulsify_onnx.rules.gating import fed, real, seen_before, select, starts_as_zeros
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.windows import complete
 
@@ -38,11 +39,12 @@ def scan(node: Node) -> Outcome:
     xs = [_scanned(fact, axes[k], k) for k, fact in enumerate(node.facts[carried:])]
     check_body(node, body)
     ends = any(node.outputs[:carried])
-    windows, y = fed(xs, node.options, ends)
+    steps: list[Step] = []
+    windows, y = fed(xs, node.options, ends, steps)
     frames = [Feed(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:]))
               for v, w, x in zip(body.inputs[carried:], windows, xs)]
     out_axes = node.ints("scan_output_axes") or [0] * (len(body.outputs) - carried)
-    return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y)
+    return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y, steps)
 
 
 def _scanned(fact: Fact | None, axis: int, k: int) -> Stream:
@@ -86,7 +88,7 @@ class Body:
     out_axes: tuple[int, ...]
 
 
-def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream, exact: bool = True) -> Outcome:
+def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream, before: Sequence[Step], exact: bool = True) -> Outcome:
     """A Scan of `body` over the frames of every pulse, its states carried from pulse to pulse.
 
     `exact`: states whose shape after a frame is not known are taken to keep it, as Scan promises.
@@ -116,11 +118,13 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
         else:
             axis = body.out_axes[k - body.carried] % (len(shape) + 1)
             facts.append(y.placed(wire, dtype, (*shape[:axis], y.extent, *shape[axis:]), axis))
-    return step(node, outs[: len(node.outputs)], facts, states)
+    return step(node, outs[: len(node.outputs)], facts, states, before)
 
 
 def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) -> list[Typed]:
-    inputs: dict[str, Typed] = {name: (fact.dtype, fact.shape) for name, fact in node.outer.items() if isinstance(fact, Static)}
+    outer = {name: fact for name, fact in node.outer.items() if isinstance(fact, Static)}
+    constants = {name: fact.value for name, fact in outer.items() if fact.value is not None}
+    inputs: dict[str, Typed] = {name: (fact.dtype, fact.shape) for name, fact in outer.items() if name not in constants}
     kept: list[Typed] = []
     for value, fact in zip(body.graph.inputs, initial):
         if not isinstance(fact, Static):
@@ -136,7 +140,7 @@ def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) 
     for feed in body.frames:
         inputs[feed.name] = feed.typed
     try:
-        found = infer_graph(body.graph, inputs, node.opset)
+        found = infer_graph(body.graph, inputs, constants, node.opset)
     except ValueError as problem:
         refuse(f"the shapes inside its body are not known ({problem})"[:300], hint=UNKNOWN_SHAPE)
     typed = []

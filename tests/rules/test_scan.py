@@ -179,3 +179,10 @@ def test_refuses_the_old_scan():
                               [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "U", 4])],
                               [onnx.numpy_helper.from_array(np.zeros((1, 4), np.float32), "s0")])
     refused(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=4), "version 8 of Scan", axes={"x": 1})
+
+
+def test_indices_past_the_end_are_not_looked_up():
+    check(parse("""agraph (int64[T] x) => (float[U,4] y) {
+        c = Slice(x, k0, k1)
+        y = Scan<num_scan_inputs=1, body = body (int64 u) => (float[4] v) { v = Gather(table, u) }>(c) }""",
+                table=rand(3, 4), k0=np.int64([0]), k1=np.int64([-1])), delays={"y": 0})
