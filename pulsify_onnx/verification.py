@@ -87,6 +87,11 @@ class _Check:
         if wanted != [o.name for o in self.batch.get_outputs()]:
             raise UsageError(f"the pulsed model has outputs {', '.join(wanted)}, the batch model {', '.join(o.name for o in self.batch.get_outputs())}")
         self.streams = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
+        outs = [o for o in self.spec["outputs"] if o["kind"] == "stream"]
+        self.delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in outs)])
+        self.field = max([64, *(o["receptive_field"] or 64 for o in outs)])
+        # without an end the stream goes on: the batch model must not end where the fed frames do
+        self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
         self.tally = _Tally()
         self.error = ""
 
@@ -136,11 +141,8 @@ class _Check:
         return any(isinstance(d, str) for i in self.spec["inputs"] for d in i["shape"])
 
     def _targets(self, frames: int | None) -> list[int]:
-        outs = [o for o in self.spec["outputs"] if o["kind"] == "stream"]
-        delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in outs)])
-        field_ = max([64, *(o["receptive_field"] or 64 for o in outs)])
-        long = frames or delay + self.pulse * 3 + min(field_, 300 * self.pulse)
-        long = self.pulse * math.ceil(long / self.pulse)
+        long = frames or self.delay + self.pulse * 3 + min(self.field, 300 * self.pulse)
+        long = self.pulse * math.ceil(long / self.pulse) + self.margin
         if not self.ends:
             return [long, long + self.pulse * 4]
         ragged = max(1, self.pulse // 2)
@@ -229,10 +231,10 @@ class _Check:
         return collected, fed
 
     def _pulses(self, total: int) -> Iterator[int]:
-        """Sizes of the pulses: of a dynamic model, another one each time."""
+        """Sizes of the pulses; of a dynamic model, another one each time."""
         rng = np.random.default_rng([self.seed, total, 2])
         step, done = self.pulse, 0
-        whole = total if self.ends else total // step * step
+        whole = total if self.ends else (total - self.margin) // step * step
         while done < whole:
             size = step if self.spec["pulse"] else step * int(min(rng.choice([1, 2, 3, 5, 8, 13]), math.ceil((whole - done) / step)))
             done += size
