@@ -141,6 +141,8 @@ def _cast(node: Node, a: Length) -> Length | None:
         sign = compare(a, 0)
         return None if sign is None else Length.of(int(sign != 0))
     if to in _INTEGERS:
+        if a.floor() == a:
+            return a
         sign = compare(a, 0)
         return None if sign is None else a.floor() if sign >= 0 else a.ceil()
     return a
