@@ -12,6 +12,7 @@ from pulsify_onnx.facts import Const, Fact, Prefix, Reach, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dim, Dims, Expr, Frames, Op, Outcome, Past, Position, Start, State, Step, Window
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, static, step, the_stream
+from pulsify_onnx.rules.gating import fed
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.windows import align, complete, solid
 
@@ -72,7 +73,8 @@ def _across(node: Node, x: Stream, layout: int) -> Outcome:
 def _along(node: Node, x: Stream, layout: int) -> Outcome:
     steps: list[Step] = []
     x = solid(x, node.options, steps)
-    (window,), y = align([x], node.options)
+    wants_state = any(node.outputs[k] for k in range(1, len(node.outputs)))
+    (window,), y = fed([x], node.options, wants_state)
     hidden = int(node.attr("hidden_size") or _hidden(node))
     batch = x.shape[0 if layout else 1]
     batch_dim: Dim = batch.constant if batch.constant is not None else batch
@@ -82,7 +84,6 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     initial = [_initial(node, k, layout) for k in range(5, 5 + len(names))]
     started = seen_before(y)
     starts = [past if init is None else call("Where", started, past, init) for past, init in zip(pasts, initial)]
-    wants_state = any(node.outputs[k] for k in range(1, len(node.outputs)))
     feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
     gate = _Gate(node, y, wants_state)
     inputs: list[Expr | None] = [gate.shifted(feed), static(node, 1), static(node, 2), static(node, 3), gate.lengths(batch_dim), *starts]
@@ -101,7 +102,6 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     exprs: list[Expr] = [gate.unshifted(outs[0])]
     shape = (x.extent, Length.of(1), batch, Length.of(hidden))
     final = (Length.of(1), batch, Length.of(hidden))
-    y = replace(y, reach=Reach(None, y.reach.future), positional=False)
     facts: list[Fact] = [y.placed(node.outputs[0], x.dtype, shape, 0)]
     for k in range(1, len(node.outputs)):
         exprs.append(after[k - 1])
