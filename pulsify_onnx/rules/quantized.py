@@ -45,9 +45,10 @@ def zero_point(node: Node, index: int, x: Stream) -> Const:
 @rule("QuantizeLinear", versions=(1,), domain=CONTRIB)
 @rule("DequantizeLinear", versions=(1,), domain=CONTRIB)
 def quantize(node: Node) -> Outcome:
-    """Any axis, with a static scale and zero point: per tensor, per channel, or in blocks along another axis.
+    """Any axis, with a static scale and zero point, per tensor or per channel.
 
-    Refuses: scales that belong to the frames, or that change with the stream.
+    Refuses: scales that belong to the frames (also in blocks, which have one for every entry of the other axes), or that
+    change with the stream.
     """
     x = node.facts[0]
     if not isinstance(x, Stream):
@@ -55,11 +56,8 @@ def quantize(node: Node) -> Outcome:
     static_scales(node, (0,))
     scale = node.facts[1]
     assert isinstance(scale, Static)
-    blocked = len(scale.shape) == x.rank and bool(node.attr("block_size", 0))
-    per_axis = not blocked and len(scale.shape) == 1 and scale.shape[0].constant != 1 and x.rank > 1
-    if blocked and (node.axis(x.rank, default=1) == x.axis or scale.shape[x.axis].constant != 1):
-        refuse(PER_FRAME, PER_FRAME_HINT)
-    if per_axis and node.axis(x.rank, default=1) == x.axis or x.rank == 1 and scale.shape and scale.shape[0].constant != 1:
+    per_axis = len(scale.shape) == 1 and scale.shape[0].constant != 1
+    if node.attr("block_size", 0) or per_axis and (x.rank == 1 or node.axis(x.rank, default=1) == x.axis):
         refuse(PER_FRAME, PER_FRAME_HINT)
     return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
 
