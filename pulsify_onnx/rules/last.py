@@ -10,9 +10,9 @@ import numpy as np
 from pulsify_onnx.extent import Length, LengthLike, most
 from pulsify_onnx.facts import Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Expr, Outcome, Start, State, Step
+from pulsify_onnx.plan import Count, Expr, Outcome, Start, State
 from pulsify_onnx.rules.combine import call, const, step
-from pulsify_onnx.rules.prefix import Accumulator, Feed
+from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, wide
 from pulsify_onnx.windows import crop, windowed
 
 
@@ -31,13 +31,14 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     fact = source.fact(node.outputs[0], x.dtype, shape)
     if not options.end_of_stream:
         return call("Slice", window, const([-count]), const([2**31 - 1]), const([x.axis])), fact, ()
-    held = Accumulator(source, name, x.dtype, shape, "last")
+    kind = x.dtype if x.dtype.is_floating_point() else wide(x.dtype)  # onnxruntime has no Where of booleans
+    held = Accumulator(source, name, kind, shape, "last")
     start = Start(y.rate, y.delay)
     newest = call("Min", call("Sub", Count(y.extent), call("Add", start, const(1))), call("Sub", source.frames, const([1])))
     at = call("Add", call("Max", newest, const([0])), const(np.arange(count)))
     live = call("Less", start, Count(y.extent))
-    value = call("Where", live, call("Gather", window, at, axis=x.axis), held.past)
-    return value, fact, (held.becomes(value),)
+    value = call("Where", live, cast(call("Gather", window, at, axis=x.axis), x.dtype, kind), held.past)
+    return cast(value, kind, x.dtype), fact, (held.becomes(value),)
 
 
 def last_slice(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcome | None:

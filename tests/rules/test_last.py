@@ -56,6 +56,10 @@ def test_last_frame_of_a_recurrence():
         y = Gather(s, last) }""", gw=rand(1, 15, 4), gr=rand(1, 15, 5), gb=rand(1, 30), **ints(one=[1], last=-1)))
 
 
+def test_booleans():
+    check(parse("agraph (bool[1,4,T] x) => (bool[1,4,2] y) { y = Slice(x, s, e, i) }", **ints(s=[-2], e=[2**62], i=[2])))
+
+
 def test_fed_back_is_refused():
     refused(parse("""agraph (float[1,4,T] x) => (float[1,4,T] y) { l = Slice(x, s, e, i)
         y = Sub(x, l) }""", **ints(s=[-1], e=[2**62], i=[2])), "it brings a value over the whole stream back to the frames")
