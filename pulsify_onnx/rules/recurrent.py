@@ -74,7 +74,7 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     steps: list[Step] = []
     x = solid(x, node.options, steps)
     wants_state = any(node.outputs[k] for k in range(1, len(node.outputs)))
-    (window,), y = fed([x], node.options, wants_state)
+    (window,), y = fed([x], node.options, wants_state, steps)
     hidden = int(node.attr("hidden_size") or _hidden(node))
     batch = x.shape[0 if layout else 1]
     batch_dim: Dim = batch.constant if batch.constant is not None else batch
