@@ -11,11 +11,11 @@ from pulsify_onnx.bodies import Typed, all_nodes, infer_graph
 from pulsify_onnx.dtypes import SELECTABLE, carrier
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Attribute, Dim, Expr, Op, Outcome, Past, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, static_value, step
-from pulsify_onnx.rules.gating import fed, real, seen_before, select, starts_as_zeros
+from pulsify_onnx.plan import Attribute, Expr, Op, Outcome, Past, State, Step
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, static_value, step
+from pulsify_onnx.rules.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, unpacked
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.windows import complete
 
@@ -104,13 +104,13 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     starts = []
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
-        past = _unpacked(Past(name), fact.shape)
+        past = unpacked(Past(name), fact.shape)
         starts.append(past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
     attributes = (("body", Attribute(ir.AttrGraph("body", body.graph))), ("num_scan_inputs", len(feeds)),
                   ("scan_input_axes", tuple(f.axis for f in feeds)), ("scan_output_axes", body.out_axes))
     count = len(body.graph.outputs)
     outs = [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
-    states = [State(name, dtype, _packed_shape(shape), _packed(out, shape), "scan") for name, (dtype, shape), out in zip(names, typed, outs)]
+    states = [State(name, dtype, packed_shape(shape), packed(out, shape), "scan") for name, (dtype, shape), out in zip(names, typed, outs)]
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, typed)):
         if k < body.carried:
@@ -191,31 +191,3 @@ def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str,
     node.outputs[0].name = name
     graph.append(node)
     return node.outputs[0]
-
-
-# states: a symbolic dimension is the batch and comes first, a scalar is one number
-
-def _front(shape: Shape) -> list[int]:
-    order = list(range(len(shape)))
-    batch = next((k for k, d in enumerate(shape) if d.constant is None), 0)
-    return [batch, *order[:batch], *order[batch + 1:]] if shape else []
-
-
-def _packed_shape(shape: Shape) -> tuple[Dim, ...]:
-    return tuple(d.constant if d.constant is not None else d for d in (shape[k] for k in _front(shape))) or (1,)
-
-
-def _packed(value: Expr, shape: Shape) -> Expr:
-    if not shape:
-        return call("Reshape", value, const([1]))
-    order = _front(shape)
-    return value if order == sorted(order) else call("Transpose", value, perm=order)
-
-
-def _unpacked(past: Expr, shape: Shape) -> Expr:
-    if not shape:
-        return call("Gather", past, const(0), axis=0)
-    order = _front(shape)
-    return past if order == sorted(order) else call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
-
-

@@ -1,0 +1,61 @@
+"""Cumulative operators: the pulse's own sums or products, combined with those of all frames before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Const
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Expr, Outcome, Past, Position, State, Step
+from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
+from pulsify_onnx.rules.gating import along, fed, packed, packed_shape, seen_before, select, unpacked
+from pulsify_onnx.rules.registry import rule
+
+
+@dataclass(frozen=True)
+class _Kind:
+    combine: str
+    neutral: int
+    verb: str
+
+
+KINDS = {"CumSum": _Kind("Add", 0, "sums"), "CumProd": _Kind("Mul", 1, "multiplies")}
+
+
+@rule("CumSum", versions=(11, 14))
+@rule("CumProd", versions=(26,))
+def cumulative(node: Node) -> Outcome:
+    """Any axis; along the stream forward, inclusive or exclusive.
+
+    State: the sum or product so far.  Refuses: reverse along the stream.
+    """
+    x = the_stream(node)
+    found = node.const(1, "the axis")
+    if found is None or found.size != 1:
+        refuse("it has no axis", hint="export it with a constant axis")
+    axis = int(found.reshape(-1)[0]) % x.rank
+    if axis != x.axis:
+        return kept(node, [x.axis, None])
+    kind = KINDS[node.op_type]
+    if node.attr("reverse", 0):
+        refuse(f"it {kind.verb} from the last frame backwards", hint=f"accumulate forwards: {node.op_type} without reverse")
+    steps: list[Step] = []
+    (window,), y = fed([x], node.options, False, steps)
+    neutral = Const(np.asarray(kind.neutral, x.dtype.numpy()))
+    feed: Expr = window
+    if y.delay:
+        feed = select(along(call("Less", Position(y.rate, y.delay), const(0)), x), neutral, window, x.dtype)
+    name = f"{node.outputs[0]}.{'sum' if kind.neutral == 0 else 'product'}"
+    shape = (*x.shape[: x.axis], Length.of(1), *x.shape[x.axis + 1:])
+    past = unpacked(Past(name), shape)
+    if kind.neutral:
+        past = select(seen_before(y), past, neutral, x.dtype)
+    inclusive = call(node.op_type, feed, const(x.axis))
+    expr = call(node.op_type, feed, const(x.axis), exclusive=1) if node.attr("exclusive", 0) else inclusive
+    last = call("Gather", inclusive, const([-1]), axis=x.axis)
+    state = State(name, x.dtype, packed_shape(shape), packed(call(kind.combine, past, last), shape), "cumulative")
+    return step(node, [call(kind.combine, expr, past)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], [state], steps)
