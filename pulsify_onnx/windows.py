@@ -16,7 +16,7 @@ from functools import reduce
 import numpy as np
 
 from pulsify_onnx.errors import Refusal, refuse
-from pulsify_onnx.extent import LARGE, Length, LengthLike, common_unit, larger, most, smaller
+from pulsify_onnx.extent import LARGE, Length, LengthLike, common_unit, compare, larger, most, smaller
 from pulsify_onnx.facts import Border, Const, Mirror, Stream
 from pulsify_onnx.plan import Frames, Mask, Options, Step, Window
 
@@ -57,10 +57,15 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
     after = Length.of(after)
     if before < 0:
         return pad(crop(x, start=-before), 0, after, border, options, steps)
-    if after.constant is not None and after.constant < 0:
-        return pad(crop(x, end=-after.constant), before, 0, border, options, steps)
+    least = after.constant if after.constant is not None else 0 if compare(after, -1) == 1 else -1
+    if least < 0 and compare(after, 1) == -1:
+        return pad(crop(x, end=-after), before, 0, border, options, steps)
+    if least < 0:
+        refuse(f"it pads the end by {after} frames, which crops some streams and pads others", hint="pad by a number that is never negative")
     if not before and not after.terms:
         return x
+    if isinstance(border, Mirror):
+        _most(after)
     if bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
         x = solid(x, options, steps)
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,

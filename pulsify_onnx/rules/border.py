@@ -15,7 +15,6 @@ def border_of(mode: str, fill: Const, before: int, after: Length) -> Border:
         return fill
     if mode not in MODES:
         refuse(f"it pads with frames from the other end of the stream (mode {mode})", hint="pad with a constant, or in mode edge or reflect")
-    sign = compare(after, 0)
-    if (before > 0 and sign != 1 and after.terms) or (before < 0 and sign != -1 and after.terms):
+    if (before > 0 and compare(after, -1) != 1) or (before < 0 and compare(after, 1) != -1):
         refuse(f"it crops one end of the stream and pads the other in mode {mode}", hint="crop by a Slice before padding")
     return MODES[mode]

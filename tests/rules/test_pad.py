@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from oracle import check, parse, rand, refused
+
+W = {"w": rand(3, 3, 3), "b": rand(3)}
+
+
+def ends(before, after):
+    return np.array([0, 0, before, 0, 0, after])
+
+
+@pytest.mark.parametrize("before, after, delay", [(2, 0, 1), (0, 2, 3), (3, -1, 0), (-2, 1, 5), (-1, -3, 4)])
+def test_constant_then_conv(before, after, delay):
+    check(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        a = Conv<pads=[1,1]>(x, w, b)
+        p = Pad(a, pads, seven)
+        y = Conv(p, w, b) }""", **W, pads=ends(before, after), seven=np.array(7, np.float32)), delays={"y": max(0, delay)})
+
+
+def test_constants_of_two_kinds_meet():
+    check(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        p = Pad(x, pads, seven)
+        q = Pad(x, pads)
+        r = Pad<mode="edge">(x, pads)
+        s = Sum(p, q, r)
+        t = Pad(s, more, seven)
+        y = Conv(t, w, b) }""", **W, pads=ends(2, 1), more=ends(1, 2), seven=np.array(7, np.float32)), delays={"y": 1})
+
+
+PADDED_TO_WHOLE_FRAMES = """agraph (float[1,3,T] x) => (float[1,3,U] y) {{
+    a = Conv<pads=[1,1]>(x, w, b)
+    s = Shape(a)
+    n = Gather(s, two)
+    m = Sub(n, four)
+    f = Cast<to=1>(m)
+    d = Div(f, three)
+    u = Ceil(d)
+    i = Cast<to=7>(u)
+    j = Mul(i, step)
+    k = Add(j, four)
+    l = Sub(k, n)
+    h = Unsqueeze(l, zero)
+    pads = Concat<axis=0>(before, h)
+    p = Pad<mode="{mode}">(a, pads)
+    y = Conv<strides=[3]>(p, v, b) }}"""
+
+
+@pytest.mark.parametrize("mode, delay", [("constant", 0), ("edge", 0), ("reflect", 1)])
+@pytest.mark.parametrize("length", [43, 44, 45])
+def test_after_as_many_as_make_the_last_frame_whole(mode, delay, length):
+    check(parse(PADDED_TO_WHOLE_FRAMES.format(mode=mode), **W, v=rand(3, 3, 4), two=np.array(2), four=np.array(4), three=np.array(3, np.float32),
+                step=np.array(3), zero=np.array([0]), before=np.array([0, 0, 2, 0, 0])), length=length, delays={"y": delay})
+
+
+def test_padded_to_a_multiple_of_the_length_is_refused():
+    refused(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        s = Shape(x)
+        n = Gather(s, two)
+        pads = Concat<axis=0>(before, n)
+        p = Pad<mode="reflect">(x, pads)
+        y = Conv(p, w, b) }""", **W, two=np.array([2]), before=np.array([0, 0, 0, 0, 0])), "more and more with the length of the stream",
+            op_type="Pad", end=True)
+
+
+def test_at_the_start_by_the_length_is_refused():
+    refused(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        s = Shape(x)
+        n = Gather(s, two)
+        pads = Concat<axis=0>(before, n, after)
+        y = Pad(x, pads) }""", two=np.array([2]), before=np.array([0, 0]), after=np.array([0, 0, 0])), "how much it pads at the start depends",
+            op_type="Pad")
