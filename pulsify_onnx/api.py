@@ -55,6 +55,8 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     stream is in ``plan.blockers``.
     """
     source = model if isinstance(model, Source) else load(model)
+    if pulse is not None and pulse < 1:
+        raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
     chosen, plan = choose(source, axes or {}, Options(end_of_stream=end_of_stream))
     step = pulse or plan.pulse_multiple
     if end_of_stream and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
@@ -68,8 +70,6 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
-    if pulse is not None and pulse < 1:
-        raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
     plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")

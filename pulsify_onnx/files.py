@@ -99,6 +99,9 @@ def _write(model: ir.Model, path: Path) -> None:
         return
     kept = {name: v.const_value for name, v in model.graph.initializers.items()}
     try:
+        for name, tensor in kept.items():
+            if isinstance(tensor, ir.ExternalTensor):  # its memory map may be in use: saving must not close it
+                model.graph.initializers[name].const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name)
         ir.save(model, path, external_data=_data_path(path).name)
     finally:
         for name, tensor in kept.items():

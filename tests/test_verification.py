@@ -1,0 +1,134 @@
+"""The check itself: it must see what is wrong, and say where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from oracle import parse, rand
+
+from pulsify_onnx import UsageError, pulsify, verify
+
+STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
+    a = Conv<pads=[1,1]>(x, w, b)
+    y = Conv<pads=[1,1]>(a, w, b) }"""
+
+
+def stack() -> onnx.ModelProto:
+    return parse(STACK, w=rand(3, 3, 3), b=rand(3))
+
+
+@dataclass
+class Tampered:
+    """A pulsed model as somebody left it."""
+
+    model: onnx.ModelProto
+    spec: dict[str, Any]
+
+    def proto(self) -> onnx.ModelProto:
+        return self.model
+
+
+def tampered(source: onnx.ModelProto, change, **options: Any) -> Tampered:
+    pulsed = pulsify(source, **{"pulse": 4, "end_of_stream": True, **options})
+    model = pulsed.proto()
+    change(model)
+    return Tampered(model, pulsed.spec)
+
+
+@pytest.mark.parametrize("pulse", [1, 4, 7, None])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_right_stream_passes(pulse, end):
+    found = verify(stack(), pulsify(stack(), pulse=pulse, end_of_stream=end))
+    assert found.ok and found.max_error < 1e-5 and found.compared > 50
+    if end and pulse and pulse > 1:
+        assert any(n % pulse for n in found.lengths) and any(n < pulse for n in found.lengths)
+
+
+def test_a_changed_weight_is_seen():
+    def change(model):
+        w = next(t for t in model.graph.initializer if t.name == "w")
+        array = onnx.numpy_helper.to_array(w).copy()
+        array[1, 1, 1] += 0.01
+        w.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
+    found = verify(stack(), tampered(stack(), change))
+    assert not found.ok and found.output == "y" and found.max_error > 1e-3 and found.frame is not None and "largest error" in found.message
+
+
+def test_a_wrong_delay_is_seen():
+    def change(model):
+        for prop in model.metadata_props:
+            prop.value = prop.value.replace('"delay": 2', '"delay": 1')
+    assert not verify(stack(), tampered(stack(), change)).ok
+
+
+def test_too_few_flushing_pulses_are_seen():
+    def change(model):
+        for prop in model.metadata_props:
+            prop.value = prop.value.replace('"flush_pulses": 1', '"flush_pulses": 0')
+    found = verify(stack(), tampered(stack(), change))
+    assert not found.ok and "flushing" in found.message
+
+
+def test_a_wrong_shape_in_the_sidecar_is_seen():
+    def change(model):
+        for prop in model.metadata_props:
+            prop.value = prop.value.replace('"shape": [1, 3, 4], "frames_per_pulse": 4, "rate": [1, 1], "delay"', '"shape": [1, 3, 5], "frames_per_pulse": 4, "rate": [1, 1], "delay"')
+    found = verify(stack(), tampered(stack(), change))
+    assert not found.ok and "the sidecar says" in found.message
+
+
+def test_a_model_that_fails_is_seen():
+    def change(model):
+        model.graph.node[0].CopyFrom(helper.make_node("Reshape", [model.graph.node[0].input[0], "no"], list(model.graph.node[0].output)))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([7777]), "no"))
+    assert not verify(stack(), tampered(stack(), change)).ok
+
+
+def test_tolerances_can_be_set():
+    def change(model):
+        b = next(t for t in model.graph.initializer if t.name == "b")
+        b.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(b) + np.float32(1e-3), "b"))
+    pulsed = tampered(stack(), change)
+    assert not verify(stack(), pulsed).ok
+    assert verify(stack(), pulsed, atol=0.1).ok
+    assert verify(stack(), pulsed, rtol=0.1).ok
+    assert not verify(stack(), pulsify(stack(), pulse=4), rtol=0, atol=0).max_error > 1e-5
+
+
+def test_lengths_are_such_as_the_batch_model_takes():
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        a = Conv<strides=[4], kernel_shape=[4]>(x, w)
+        c = ConvTranspose<strides=[4], kernel_shape=[4]>(a, w)
+        y = Add(c, x) }""", w=rand(2, 2, 4))
+    found = verify(model, pulsify(model, pulse=8, end_of_stream=True))
+    assert found.ok and all(n % 4 == 0 for n in found.lengths)
+
+
+def test_nothing_to_compare_is_no_success():
+    model = stack()
+    pulsed = pulsify(model, pulse=4)
+    model.graph.node[0].attribute[0].ints[:] = [0, 0]
+    model.graph.node[0].input[1] = "w2"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(rand(3, 3, 5000), "w2"))
+    found = verify(model, pulsed)
+    assert not found.ok and "none of the lengths" in found.message
+
+
+def test_prefix_outputs_are_compared():
+    model = parse("agraph (float[1,3,T] x) => (float[1,3] y) { y = ReduceMax<axes=[2], keepdims=0>(x) }")
+    for end in (False, True):
+        found = verify(model, pulsify(model, pulse=4, end_of_stream=end))
+        assert found.ok and found.compared >= 2
+
+
+def test_another_model_is_no_match():
+    other = parse("agraph (float[1,3,T] x) => (float[1,3,T] z) { z = Relu(x) }")
+    with pytest.raises(UsageError, match="outputs"):
+        verify(other, pulsify(stack(), pulse=4))
+    with pytest.raises(UsageError, match="not a pulsed model"):
+        verify(stack(), Tampered(stack(), {}))
