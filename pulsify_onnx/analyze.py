@@ -17,12 +17,14 @@ from pulsify_onnx import borders, fold, sizes
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse
 from pulsify_onnx.extent import TIME, Length
-from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node, since_version
 from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
-from pulsify_onnx.rules.combine import BACK, BACK_HINT, UNKNOWN_SHAPE
+from pulsify_onnx.rules.branch import choosable
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE
+from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.windows import RateMismatch, solid
@@ -83,9 +85,8 @@ class _Walker:
     def _input(self, value: ir.Value) -> None:
         name = value.name or ""
         if value.shape is None or value.dtype is None:
-            self.facts[name] = Static(name, value.dtype or ir.DataType.FLOAT, ())
-            if name in self.axes:
-                self._block(name, "input", Refusal("its shape is not known", hint="export it with a shape"))
+            self._block(name, "input", Refusal("its shape is not known", hint="export it with a shape"))
+            self.facts[name] = Blocked(name, name)
             return
         shape: list[Length] = []
         for k, d in enumerate(value.shape):
@@ -123,10 +124,10 @@ class _Walker:
         node = self._node(raw)
         behind = next((f for f in (*node.facts, *node.outer.values()) if isinstance(f, Blocked)), None)
         try:
-            if behind is not None:
-                self._set(Outcome(tuple(Blocked(o, behind.by) for o in node.outputs)), node)
-            elif node.op_type == "If" and node.domain == "" and self._branch(raw, node):
+            if node.op_type == "If" and node.domain == "" and self._branch(raw, node):
                 pass
+            elif behind is not None:
+                self._set(Outcome(tuple(Blocked(o, behind.by) for o in node.outputs)), node)
             else:
                 self._set(self._apply(node), node)
         except RateMismatch as meeting:
@@ -137,28 +138,51 @@ class _Walker:
                 raise
         except Refusal as refusal:
             self._refused(node, refusal)
+        except Exception as problem:  # a node that is not as its schema says
+            self._refused(node, Refusal(f"its rule met something it was not written for ({type(problem).__name__}: {problem})"[:300],
+                                        hint="check the node with onnx.checker; if it is valid, report it"))
 
     def _refused(self, node: Node, refusal: Refusal) -> None:
-        self._block(node.name, node.op_type, refusal, next((f.wire for f in (*node.facts, *node.outer.values()) if isinstance(f, Stream)), ""))
-        self._set(Outcome(tuple(Blocked(o, node.name) for o in node.outputs)), node)
+        streams = (f.wire for f in (*node.facts, *node.outer.values()) if isinstance(f, Stream))
+        blame = refusal.blame or Blocker(node.name, node.op_type, refusal.reason, refusal.hint, next(streams, ""))
+        self._blame(blame)
+        self._set(Outcome(tuple(Blocked(o, blame.node) for o in node.outputs)), node)
+
+    def _blame(self, blocker: Blocker) -> None:
+        if blocker not in self.blockers:
+            self.blockers.append(blocker)
 
     def _block(self, name: str, op_type: str, refusal: Refusal, wire: str = "") -> None:
         self.blockers.append(Blocker(name, op_type, refusal.reason, refusal.hint, wire))
 
     def _branch(self, raw: ir.Node, node: Node) -> bool:
-        """Walk the branch of an If whose condition is known in place of the node."""
+        """Walk the branches of an If in place of the node: the taken one where that is known, else both."""
         condition = node.facts[0]
-        if not isinstance(condition, Static) or condition.value is None:
+        if not isinstance(condition, Static):
             return False
-        branch = raw.attributes["then_branch" if condition.value.array.reshape(-1)[0] else "else_branch"].as_graph()
-        for name, value in branch.initializers.items():
-            self._initializer(name, value)
-        for inner in branch:
-            self._visit(inner)
-        for out, inner_out in zip(node.outputs, branch.outputs):
-            if out:
-                self.facts[out] = self.facts[inner_out.name or ""]
+        if condition.value is not None:
+            facts = self._walk(raw.attributes["then_branch" if condition.value.array.reshape(-1)[0] else "else_branch"].as_graph())
+            self.facts.update({out: fact for out, fact in zip(node.outputs, facts) if out})
+            return True
+        if all(isinstance(f, Static) for f in node.outer.values()):
+            return False
+        branches = [self._walk(raw.attributes[name].as_graph()) for name in ("then_branch", "else_branch")]
+        for out, yes, no in zip(node.outputs, *branches):
+            if not out:
+                continue
+            choice = replace(node, op_type="Where", since=since_version("Where", node.opset, "") or 1, attributes={}, outer={},
+                             inputs=(node.inputs[0], yes.wire, no.wire), outputs=(out,), facts=(condition, yes, no))
+            behind = next((f for f in (yes, no) if isinstance(f, Blocked)), None)
+            if behind is None:
+                choosable(yes, no)
+            self._set(Outcome((Blocked(out, behind.by),)) if behind is not None else Outcome((yes,)) if yes == no else self._apply(choice), choice)
         return True
+
+    def _walk(self, graph: ir.Graph) -> list[Fact]:
+        """Visit the nodes of a branch; the facts of its outputs."""
+        for inner in graph:
+            self._visit(inner)
+        return [self.facts[v.name or ""] for v in graph.outputs]
 
     def _apply(self, node: Node) -> Outcome:
         kinds = {type(f) for f in (*node.facts, *node.outer.values()) if f is not None}
@@ -172,8 +196,8 @@ class _Walker:
             return Outcome((node.facts[0],))
         if kinds <= {Static}:
             return self._static(node)
-        if Stream in kinds and Prefix in kinds:
-            refuse(BACK, BACK_HINT)
+        if Pending in kinds or (Stream in kinds and Prefix in kinds) or _spreads(node):
+            return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
             return self._running(node)
         outcome = lookup(node)(node)
@@ -206,9 +230,9 @@ class _Walker:
         exact = all(f.exact for f in running)
         waits = tuple(dict.fromkeys(w for f in running for w in f.waits))
         _no_chance(node)
-        if node.op_type in ("Expand", "Tile", "Reshape") and any(isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:]):
-            refuse(BACK, BACK_HINT)
-        return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, exact, waits))
+        first = node.facts[0]
+        mean = first.mean if isinstance(first, Prefix) and node.op_type in ("Squeeze", "Unsqueeze", "Reshape", "Flatten") else None
+        return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, exact, waits, mean))
 
     def _untouched(self, node: Node, fact) -> Outcome:  # type: ignore[no-untyped-def]
         from pulsify_onnx.rules.combine import running_value
@@ -246,14 +270,14 @@ class _Walker:
                 facts[wire] = fact
                 named.append(fact)
             steps.append(replace(step, facts=tuple(named)))
-        return Outcome(tuple(facts.get(f.wire, f) if isinstance(f, Stream) and f.wire in facts and _same_view(f, facts[f.wire])
-                             else f for f in outcome.facts), tuple(steps))
+        return replace(outcome, facts=tuple(facts.get(f.wire, f) if isinstance(f, Stream) and f.wire in facts and _same_view(f, facts[f.wire])
+                             else f for f in outcome.facts), steps=tuple(steps))
 
     def _on_solid(self, node: Node) -> Outcome:
         before: list[Step] = []
         inputs = tuple(solid(f, self.options, before) if isinstance(f, Stream) else f for f in node.facts)
         outcome = lookup(node)(replace(node, facts=inputs))
-        return self._bordered(replace(node, facts=inputs), Outcome(outcome.facts, (*before, *outcome.steps)))
+        return self._bordered(replace(node, facts=inputs), replace(outcome, steps=(*before, *outcome.steps)))
 
     @property
     def opset(self) -> int:
@@ -311,6 +335,8 @@ class _Walker:
                 self._block(name, "output", Refusal("nothing computes it", hint="check the model"))
             elif isinstance(fact, Sizes):
                 self._block(name, "output", Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length"))
+            elif isinstance(fact, Pending):
+                self._blame(fact.blame)
             elif isinstance(fact, Pair):
                 self._block(name, "output", Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
                                                     hint="remove this output, or cut the model before it"))
@@ -321,6 +347,12 @@ class _Walker:
                     if step.wires[0] not in self.wires:
                         self.steps.append(step)
                         self.wires.update(zip(step.wires, step.facts))
+
+
+def _spreads(node: Node) -> bool:
+    """Whether a running value is given the length of the stream."""
+    return node.op_type in ("Expand", "Tile") and isinstance(node.facts[0], Prefix) and any(
+        isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
 
 
 def _same_view(a: Stream, b: Fact) -> bool:

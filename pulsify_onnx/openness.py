@@ -212,7 +212,8 @@ _BOUNDS: dict[str, Callable[[Scores, Op, Sides], Array]] = {
 def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[Scores, Expr, Sides], Array] | None = None) -> Band:
     """The band of keys (along side `side` of `pair`) that a softmax over it can see; refuses what is not bounded."""
     previous: tuple[int, int] | None = None
-    for frames in LENGTHS:
+    rows = _table_rows(pair.wire, world)
+    for frames in [n for n in LENGTHS if rows is None or n <= rows] or [rows or 0]:
         spread = _spread(_open(pair, side, world, opset, frames, 0, masked))
         if spread is None:
             refuse("some query sees no key at all, and then a softmax spreads over the whole stream", hint="let every frame see itself")
@@ -226,9 +227,10 @@ def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[S
         refuse(UNBOUNDED, UNBOUNDED_HINT)
     near = _open(pair, side, world, opset, frames, 0, masked)
     band = _shaped(near, left, right, side)
+    if rows is not None:  # positions are looked up in a table: beyond its end the batch model itself has no answer
+        return band
     far = _open(pair, side, world, opset, frames, FAR, masked)
-    table = _reads_table(pair.wire, world)
-    if not table and not (far[left: frames - right] == near[left: frames - right]).all():
+    if not (far[left: frames - right] == near[left: frames - right]).all():
         refuse("which keys a query sees changes along the stream", hint="use a mask that is the same at every frame (a band or chunks)")
     return band
 
@@ -277,25 +279,26 @@ def _shaped(opened: Array, left: int, right: int, side: int) -> Band:
     return Band(left, right, side)
 
 
-def _reads_table(wire: str, world: World) -> bool:
-    """Whether positions are looked up in a table (which ends somewhere, so that nothing can be said far away)."""
+def _table_rows(wire: str, world: World) -> int | None:
+    """Rows of the smallest table that is looked up by position, None without one."""
+    rows: list[int] = []
     stack: list[Expr | None] = []
-    step = world.step_of(wire)
-    seen = {wire}
-    if step is not None:
-        stack.extend(step.exprs)
-    while stack:
+    seen: set[str] = set()
+    todo = [wire]
+    while todo or stack:
+        if not stack:
+            name = todo.pop()
+            step, fact = world.step_of(name), world.fact_of(name)
+            if name not in seen and step is not None and (isinstance(fact, Pair) or isinstance(fact, Stream) and fact.positional):
+                stack.extend(step.exprs)
+            seen.add(name)
+            continue
         expr = stack.pop()
-        if isinstance(expr, Op):
-            if expr.op_type == "Gather":
-                return True
+        if isinstance(expr, (Window, Grid)):
+            todo.append(expr.wire)
+        elif isinstance(expr, Op):
             stack.extend(expr.inputs)
-        elif isinstance(expr, (Window, Grid)) and expr.wire not in seen:
-            seen.add(expr.wire)
-            inner = world.step_of(expr.wire)
-            fact = world.fact_of(expr.wire)
-            if inner is not None and isinstance(fact, (Stream, Pair)) and (isinstance(fact, Pair) or fact.positional):
-                stack.extend(inner.exprs)
-    return False
-
-
+            index = expr.inputs[1] if expr.op_type == "Gather" else None
+            if isinstance(index, Op) and index.op_type == "Min" and isinstance(index.inputs[1], Const):
+                rows.append(int(index.inputs[1].array) + 1)
+    return min(rows, default=None)

@@ -109,7 +109,7 @@ def _readings(source: Source, fixed: Mapping[str, int]) -> Iterator[dict[str, in
             axes: dict[str, int] = dict(fixed)
             clash = False
             for label in subset:
-                for name, k in symbols[label]:
+                for name, k in _single(symbols[label]):
                     clash |= axes.get(name, k) != k
                     axes[name] = k
             if axes and not clash and axes not in seen:
@@ -119,6 +119,12 @@ def _readings(source: Source, fixed: Mapping[str, int]) -> Iterator[dict[str, in
     order = [v.name or "" for v in source.inputs]
     for axes in [*largest, *rest] if len(symbols) > 1 else largest:
         yield {n: axes[n] for n in order if n in axes}
+
+
+def _single(places: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Places of a symbol without inputs that have it on two axes (a mask of query × key): those have no stream axis."""
+    names = [name for name, _ in places]
+    return [(name, k) for name, k in places if names.count(name) == 1]
 
 
 def _rank(source: Source, axes: Mapping[str, int]) -> int:

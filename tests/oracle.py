@@ -104,10 +104,10 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
 
 def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
           delays: Mapping[str, int] | None = None, state_bytes: int | None = None, rtol: float = 1e-4, both: bool = True,
-          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, inputs: Mapping[str, Any] | None = None) -> PulsedModel:
+          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, limit: int | None = None, inputs: Mapping[str, Any] | None = None) -> PulsedModel:
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
-    `length` base frames, rounded up to `unit` (what the batch model takes). `delays`: expected by output, without an
+    `length` base frames, rounded up to `unit` (what the batch model takes), `limit` at most. `delays`: expected by output, without an
     end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
     """
     rng = np.random.default_rng(1)
@@ -123,6 +123,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
             base = unit * math.ceil(length / unit)
             ahead = 0 if end else pulse * 40 + max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
             total = base if end else unit * multiple * math.ceil((base + ahead) / (unit * multiple))
+            total = total if limit is None else min(total, limit)
             arrays, fixed = {}, dict(statics or {})
             for i in spec["inputs"]:
                 shape = [1 if isinstance(d, str) else d for d in i["shape"]]

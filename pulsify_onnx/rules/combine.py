@@ -160,6 +160,9 @@ def broadcast(node: Node, leads: bool = True) -> Outcome:
     for k, fact in enumerate(node.facts):
         for target in targets:
             at = target - rank + len(fact.shape) if isinstance(fact, Static) else -1
+            if isinstance(fact, Static) and at >= 0 and len(targets) > 1 and fact.shape[at].constant is None:
+                refuse("its mask is given by the caller for the whole stream, so nothing says which keys a query sees",
+                       hint="build the mask inside the model from positions (Range), as a band or chunks")
             if isinstance(fact, Static) and at >= 0 and fact.shape[at].constant != 1:
                 refuse(f"its input {k} is a constant of {fact.shape[at]} frames along the stream, so it fits one length only",
                        hint="compute it from frame positions (Range, or a table sliced to the length), or export with a dynamic length")

@@ -9,11 +9,11 @@ import numpy as np
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import LARGE, Length, compare, smaller
-from pulsify_onnx.facts import Const, Fact, Sizes, Static, Stream
+from pulsify_onnx.facts import Const, Fact, Pair, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Position, Ref, Step, Window
+from pulsify_onnx.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
 from pulsify_onnx.rules.border import border_of
-from pulsify_onnx.rules.combine import call, const, joined, kept, step, the_stream
+from pulsify_onnx.rules.combine import call, const, joined, kept, paired, step, the_stream
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
@@ -68,6 +68,8 @@ def slice_rule(node: Node) -> Outcome:
             steps.append(Step(node.name, node.op_type, (name,), (picked,), (x,)))
     if not others:
         return Outcome((x,), tuple(steps))
+    if x.positional and len(others) == 1 and others[0].end is not None and others[0].end.moves and not along:
+        return _table_of_pairs(node, x, others[0])
     window, y = _through(x, node)
     starts, ends, axes, strides = [], [], [], []
     for cut in others:
@@ -96,6 +98,8 @@ def _through(x: Stream, node: Node) -> tuple[Window, Stream]:
 def _positional_table(node: Node, table: Static) -> Outcome:
     """Rows ``[start : start + extent]`` of a static table: looked up by frame position."""
     moving = [c for c in cuts(node, len(table.shape)) if any(v is not None and v.moves for v in (c.start, c.end))]
+    if len(moving) == 2 and len(cuts(node, len(table.shape))) == 2:
+        return _both_ways(node, table, moving)
     if len(moving) != 1 or moving[0].step != 1 or len(cuts(node, len(table.shape))) > 1:
         refuse("it cuts a constant in a way that depends on the length of the stream", hint="slice a table of positions along one axis, from a fixed start")
     cut = moving[0]
@@ -109,6 +113,38 @@ def _positional_table(node: Node, table: Static) -> Outcome:
     if start < 0 or (end.constant is None and compare(end, 0) == -1):
         refuse("it reads a constant table from its end, by the length of the stream", hint="slice the table from a fixed start")
     return lookup(node, table, cut.axis, end - start, start)
+
+
+def _both_ways(node: Node, table: Static, moving: list[Cut]) -> Outcome:
+    """A table of pairs, cut to the length of the stream along both of its axes."""
+    moving = sorted(moving, key=lambda c: c.axis)
+    expr: Expr = Ref(table.wire)
+    shape = list(table.shape)
+    for role, cut in enumerate(moving):
+        size, start = table.shape[cut.axis].constant, cut.start.constant
+        if size is None or start is None or start < 0 or cut.step != 1 or cut.end is None or compare(cut.end, 0) != 1:
+            refuse("it reads a table of pairs from a place that depends on the length of the stream", hint="slice the table from a fixed start")
+        shape[cut.axis] = cut.end - start
+        rate = rate_of(shape[cut.axis])
+        index = call("Add", Position(rate, role=role), const(start)) if start else Position(rate, role=role)
+        expr = call("Gather", expr, call("Min", call("Max", index, const(0)), const(size - 1)), axis=cut.axis)
+    y = Pair(node.outputs[0], table.dtype, tuple(shape), (moving[0].axis, moving[1].axis), rate, positional=True)
+    return step(node, [expr], [y])
+
+
+def _table_of_pairs(node: Node, x: Stream, cut: Cut) -> Outcome:
+    """Rows that were cut from a table by position, now cut along the columns: a pair of positions."""
+    columns, start = x.shape[cut.axis].constant, cut.start.constant
+    if columns is None or start is None or start < 0 or cut.step != 1 or cut.end is None:
+        refuse("it reads a table of pairs from a place that depends on the length of the stream", hint="slice the table from a fixed start")
+    role = int(cut.axis > x.axis)
+    index = call("Add", Position(x.rate, role=role), const(start)) if start else Position(x.rate, role=role)
+    clipped = call("Min", call("Max", index, const(0)), const(columns - 1))
+    rows = Window(x.wire, -x.delay, Frames(x.rate, role=1 - role), role=1 - role)
+    shape = (*x.shape[: cut.axis], cut.end - start, *x.shape[cut.axis + 1:])
+    low, high = sorted((x.axis, cut.axis))
+    y = Pair(node.outputs[0], x.dtype, shape, (low, high), x.rate, positional=True, source=x.source)
+    return step(node, [call("Gather", rows, clipped, axis=cut.axis)], [y])
 
 
 def lookup(node: Node, table: Static, axis: int, extent: Length, offset: int = 0) -> Outcome:
@@ -285,6 +321,13 @@ def gather(node: Node) -> Outcome:
     axis = node.axis(len(shape_of(data)), default=0)
     if isinstance(data, Static) and isinstance(indices, Stream):
         return _embedding(node, data, indices, axis)
+    if isinstance(data, Static) and isinstance(indices, Pair):
+        rows = data.shape[axis].constant
+        if rows is None or not indices.positional:
+            refuse("it looks up pairs of frames (query × key) by numbers that are no positions", hint="look up positions in a constant table")
+        kind = indices.dtype.numpy()
+        return paired(node, [None, (indices.axes[0] + axis, indices.axes[1] + axis)], lambda inputs: call("Gather", inputs[0], call(
+            "Max", call("Min", inputs[1], Const(np.asarray(rows - 1, kind))), Const(np.asarray(-rows, kind))), axis=axis))
     if isinstance(data, Stream) and data.axis != axis and not isinstance(indices, Stream):
         if isinstance(indices, Sizes):
             refuse("which entry it takes depends on the length of the stream", hint="use a constant index")
