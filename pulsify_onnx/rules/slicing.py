@@ -14,6 +14,7 @@ from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
 from pulsify_onnx.rules.border import border_of
 from pulsify_onnx.rules.combine import call, const, joined, kept, paired, step, the_stream
+from pulsify_onnx.rules.framing import framed
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
@@ -312,7 +313,7 @@ def _prepended(node: Node, x: Stream, block: np.ndarray, steps: list[Step]) -> S
 
 @rule("Gather", versions=(1, 11, 13))
 def gather(node: Node) -> Outcome:
-    """Indices that stream (an embedding), or a stream whose other axis is indexed.
+    """Indices that stream (an embedding), a stream whose other axis is indexed, or framing by positions at a fixed hop.
 
     Prefix: frames counted from the end (the last is -1).  Refuses: picking frames of the stream by other indices.
     """
@@ -333,6 +334,8 @@ def gather(node: Node) -> Outcome:
             refuse("which entry it takes depends on the length of the stream", hint="use a constant index")
         at = data.axis if data.axis < axis else data.axis + len(shape_of(indices)) - 1
         return kept(node, [at, None])
+    if isinstance(data, Stream) and data.axis == axis and isinstance(indices, Stream):
+        return framed(node, data, indices)
     if isinstance(data, Stream) and data.axis == axis:
         last = last_entries(node, data, indices) if isinstance(indices, (Static, Sizes)) else None
         return last or refuse("it picks frames of the stream by index", hint="slice from a fixed start, or frame by a strided convolution")

@@ -1,0 +1,85 @@
+"""Frames taken out of a stream by indices that follow from the position: framing with a hop, shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import compare
+from pulsify_onnx.facts import Array, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.openness import FAR, Positions, Sides, Unknown
+from pulsify_onnx.plan import Dims, Expr, Frames, Outcome
+from pulsify_onnx.rules.combine import call, const, step
+from pulsify_onnx.windows import crop, windowed
+
+FRAMES = 97
+"""Consecutive frames on which indices are tried: a prime, so that no period of theirs goes unseen."""
+
+PLACES = (0, 5, 1000, FAR, FAR + 1001)
+
+HINT = "slice from a fixed start, or frame by a strided convolution"
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Frame t is made of ``x[hop * t + offsets]``."""
+
+    hop: int
+    offsets: Array
+
+
+def framed(node: Node, x: Stream, indices: Stream) -> Outcome:
+    """``Gather(x, indices)`` along the stream, by indices ``hop * t`` plus constants: a window every `hop` frames.
+
+    Refuses indices that come from data, that follow another pattern, or that look back farther and farther.
+    """
+    frame = _pattern(node, indices)
+    first = int(frame.offsets.min())
+    if first < 0:
+        refuse("it picks frames before the first one, which count from the end of the stream", hint="pad the stream before framing it")
+    if frame.hop < 1 or indices.rate * frame.hop != x.rate:
+        refuse(f"its indices grow by {frame.hop} where the stream has {x.rate / indices.rate} frames, so it looks back farther and farther", hint=HINT)
+    if node.opset < 11:
+        refuse("opsets before 11 have no Range to frame by", hint="export with opset 11 or later")
+    span = int(frame.offsets.max()) - first + 1
+    window, y = windowed(crop(x, start=first), span, frame.hop, node.options)
+    if compare(indices.extent, y.extent) == 1:
+        refuse(f"it picks frames after the last one ({indices.extent} windows of {x.extent} frames)", hint="frame only what is there")
+    count = call("Reshape", Dims((Frames(y.rate),)), const(np.asarray([], np.int64)))
+    ramp = call("Mul", call("Range", const(0), count, const(1)), const(frame.hop))
+    column = [-1 if k == indices.axis else 1 for k in range(indices.rank)]
+    inside: Expr = call("Add", call("Reshape", ramp, const(column)), const(frame.offsets - first))
+    shape = (*x.shape[: x.axis], *indices.shape, *x.shape[x.axis + 1:])
+    at = x.axis + indices.axis
+    y = replace(y, wire=node.outputs[0], shape=shape, axis=at)
+    return step(node, [call("Gather", window, inside, axis=x.axis)], [y])
+
+
+def _pattern(node: Node, indices: Stream) -> _Frame:
+    """Hop and offsets of indices; refuses those that are no such pattern."""
+    carrier = node.world.fact_of(indices.wire)
+    if not isinstance(carrier, Stream) or not carrier.positional or indices.lead or indices.trail.terms:
+        refuse("it looks up one stream in another", hint="attention and copying over the whole stream can't stream; look up in a constant table")
+    positions = Positions(node.world, node.world.opset, FRAMES)
+    found: _Frame | None = None
+    for place in PLACES:
+        back = -(place + indices.delay)
+        try:
+            values = positions.of(indices.wire, Sides(back, back)).astype(np.int64)
+        except Unknown:
+            refuse("which frames it picks is not known before the stream runs", hint=HINT)
+        values = np.moveaxis(values, indices.axis, 0)
+        if values.shape[0] != FRAMES:
+            refuse("which frames it picks is not known before the stream runs", hint=HINT)
+        hop = int((values[1] - values[0]).flat[0])
+        steps = (np.arange(FRAMES) + place).reshape(-1, *[1] * (values.ndim - 1)) * hop
+        offsets = values - steps
+        here = _Frame(hop, np.expand_dims(offsets[0], indices.axis))
+        if (offsets != offsets[0]).any() or (found is not None and (here.hop != found.hop or (here.offsets != found.offsets).any())):
+            refuse("the frames it picks do not follow each other at a fixed hop", hint=HINT)
+        found = here
+    assert found is not None
+    return found
