@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from pulsify_onnx.bodies import subgraphs
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.facts import Array
 
@@ -102,6 +103,38 @@ def _name_all(graph: ir.Graph) -> None:
             taken.add(out.name or "")
         if not node.name:
             node.name = next((o.name for o in node.outputs if o.name), None) or f"{node.op_type}_{k}"
+    for node in graph:
+        for inner in subgraphs(node.attributes.values()):
+            _name_inside(inner, graph, taken, node.name or "")
+
+
+def _name_inside(graph: ir.Graph, main: ir.Graph, taken: set[str], where: str) -> None:
+    """Names that no other subgraph has, since branches are walked in place of their node; constants move to the main graph."""
+    def rename(value: ir.Value, wanted: str) -> None:
+        value.name = _free(wanted, taken)
+        taken.add(value.name)
+
+    for name, value in list(graph.initializers.items()):
+        graph.initializers.pop(name)
+        rename(value, name)
+        main.register_initializer(value)
+        if value.is_graph_output():  # a subgraph gives only what it computes
+            copy = ir.Node("", "Identity", [value], num_outputs=1)
+            graph.append(copy)
+            for k, out in enumerate(graph.outputs):
+                if out is value:
+                    graph.outputs[k] = copy.outputs[0]
+    for value in graph.inputs:
+        rename(value, value.name or "in")
+    for k, node in enumerate(graph):
+        for j, out in enumerate(node.outputs):
+            if out.uses() or out.is_graph_output():
+                rename(out, out.name or f"{node.op_type}_{k}_{j}")
+            else:
+                out.name = ""
+        node.name = node.name or next((o.name for o in node.outputs if o.name), None) or f"{where}/{node.op_type}_{k}"
+        for inner in subgraphs(node.attributes.values()):
+            _name_inside(inner, main, taken, node.name or where)
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -1,0 +1,42 @@
+"""If: the walker goes through its branches in place of the node; what is left for a rule is to say which can't be told."""
+
+from __future__ import annotations
+
+from pulsify_onnx.dtypes import SELECTABLE
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Fact, Pair, Sizes, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.shapes import shape_of
+
+DECIDED = "the branch taken is decided at run time"
+
+
+@rule("If", versions=(1, 11, 13, 16, 19, 21, 23, 24, 25))
+def branch(node: Node) -> Outcome:
+    """On a constant condition, the branch taken; on a static one, both run and the result is chosen.
+
+    Refuses: conditions that depend on the stream or its length, and branches that give different shapes.
+    """
+    if isinstance(node.fact(0), Sizes):
+        refuse(f"{DECIDED}, by the length of the stream", hint="export one of the branches, or make both the same for every length")
+    refuse(f"{DECIDED}, by values of the stream", hint="compute both branches and choose with Where, frame by frame")
+
+
+def choosable(yes: Fact, no: Fact) -> None:
+    """Refuse results of two branches between which `Where` can't choose."""
+    if yes == no:
+        return
+    if isinstance(yes, (Sizes, Pair)) or isinstance(no, (Sizes, Pair)):
+        refuse(f"{DECIDED}, and its branches give different lengths", hint="export one of the branches")
+    a, b = shape_of(yes), shape_of(no)
+    same = len(a) == len(b) and all(p == q or _along(yes, k) and _along(no, k) for k, (p, q) in enumerate(zip(a, b)))
+    if not same or isinstance(yes, Stream) != isinstance(no, Stream):
+        refuse(f"{DECIDED}, and its branches give different shapes", hint="export one of the branches")
+    if yes.dtype not in SELECTABLE:  # type: ignore[union-attr]
+        refuse(f"{DECIDED}, and no operator chooses between tensors of type {yes.dtype.name}", hint="export one of the branches")  # type: ignore[union-attr]
+
+
+def _along(fact: Fact, k: int) -> bool:
+    return isinstance(fact, Stream) and fact.axis == k
