@@ -88,12 +88,16 @@ class PulseDoesNotFit(PulsifyError):
 
 
 class Refusal(Exception):
-    """Raised by a rule: ``reason`` says what needs the future or the whole stream, ``hint`` what to do."""
+    """Raised by a rule: ``reason`` says what needs the future or the whole stream, ``hint`` what to do.
 
-    def __init__(self, reason: str, hint: str):
+    ``blame``: the blocker, where it is another node.
+    """
+
+    def __init__(self, reason: str, hint: str, blame: Blocker | None = None):
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+        self.blame = blame
 
 
 def refuse(reason: str, hint: str) -> NoReturn:

@@ -5,6 +5,7 @@
     Stream    has the stream on one axis
     Pair      two streams meet on two axes (query × key), not yet computed
     Prefix    the stream axis was reduced away: after each pulse, the value over all frames so far
+    Pending   a value per frame that needs the whole stream, not computed until a reduction closes it
     Blocked   behind a node that cannot stream
 
 All are frozen, comparable data.
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from pulsify_onnx.errors import Blocker
 from pulsify_onnx.extent import Length
 
 Shape = tuple[Length, ...]
@@ -188,7 +190,8 @@ class Prefix:
     """A running value: after each pulse, that of the batch model over all frames so far.
 
     ``waits`` are the (extent, rate, delay) of the streams it was reduced from: it is complete when all of their
-    frames have come. ``exact`` is false where that is only after the flush.
+    frames have come. ``exact`` is false where that is only after the flush. ``mean``: the stream whose mean over some
+    axes it is, element by element in this order, and these axes.
     """
 
     wire: str
@@ -196,6 +199,26 @@ class Prefix:
     shape: Shape
     exact: bool
     waits: tuple[tuple[Length, Fraction, int], ...] = ()
+    mean: tuple[Stream, tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One value per frame that needs the whole stream; only a reduction over the stream can close it.
+
+    ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
+    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``. ``blame`` is the
+    blocker where a reader needs it frame by frame.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    form: str
+    x: Stream
+    axes: tuple[int, ...]
+    blame: Blocker
+    values: Stream | None = None
 
 
 @dataclass(frozen=True)
@@ -206,4 +229,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, Sizes, Stream, Pair, Prefix, Blocked]
+Fact = Union[Static, Sizes, Stream, Pair, Prefix, Pending, Blocked]

@@ -10,7 +10,7 @@ from onnx import helper
 
 from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Pair, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Fact, Pair, Pending, Prefix, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 
 
@@ -18,7 +18,7 @@ def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
     if isinstance(fact, Sizes):
         return tuple(Length.of(d) for d in fact.shape)
-    if isinstance(fact, (Static, Stream, Pair, Prefix)):
+    if isinstance(fact, (Static, Stream, Pair, Prefix, Pending)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 

@@ -8,6 +8,7 @@ from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.attention import softmax_over_keys
 from pulsify_onnx.rules.combine import apart, the_stream
+from pulsify_onnx.rules.pooling_attention import OVER_TIME, OVER_TIME_HINT, softmax_over_time
 from pulsify_onnx.rules.registry import rule
 
 WHOLE = "it normalises over the whole stream, so the first frame needs the last"
@@ -43,15 +44,17 @@ def layer_norm(node: Node) -> Outcome:
 def softmax(node: Node) -> Outcome:
     """Any axis but the one it normalises over; over keys behind a mask of positions (attention in a window).
 
-    Refuses: a softmax over the stream.
+    Over the stream it gives weights, which only a weighted sum over the stream takes (attention pooling).
+    Refuses: a softmax over the stream that is needed frame by frame.
     """
     if isinstance(node.facts[0], Pair) and node.op_type == "Softmax":
         return softmax_over_keys(node, node.facts[0])
     x = the_stream(node)
     axis = node.axis(x.rank)
     touched = [axis] if node.since >= 13 else list(range(axis, x.rank))
-    return apart(node, touched, "it is taken over the whole stream, so every frame needs the last",
-                 hint="take it over the channels; attention over the past needs a window")
+    if node.op_type == "Softmax" and x.axis in touched and all(x.shape[a].constant == 1 for a in touched if a != x.axis):
+        return softmax_over_time(node, x)
+    return apart(node, touched, OVER_TIME, OVER_TIME_HINT)
 
 
 @rule("InstanceNormalization", versions=(6, 22))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -32,17 +32,23 @@ AXES_INPUT = {"ReduceL1": 18, "ReduceL2": 18, "ReduceLogSum": 18, "ReduceLogSumE
 _VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
 
 
+def reduced_axes(node: Node, rank: int) -> list[int] | None:
+    """The axes that a Reduce operator takes; None where it does nothing."""
+    axes = axes_of(node, rank, changed=AXES_INPUT[node.op_type])
+    if axes:
+        return axes
+    return None if node.attr("noop_with_empty_axes", 0) else list(range(rank))
+
+
 def reduction(node: Node) -> Outcome:
     """Any axes; over the stream too, with any other axes.
 
     Prefix: the reduction of the frames so far.  State: one accumulator (two for LogSumExp).
     """
     x = the_stream(node)
-    axes = axes_of(node, x.rank, changed=AXES_INPUT[node.op_type])
-    if not axes:
-        if node.attr("noop_with_empty_axes", 0):
-            return kept(node, [x.axis, None][: len(node.facts)])
-        axes = list(range(x.rank))
+    axes = reduced_axes(node, x.rank)
+    if axes is None:
+        return kept(node, [x.axis, None][: len(node.facts)])
     keepdims = bool(node.attr("keepdims", 1))
     if x.axis not in axes:
         return kept(node, [squeezed(x.axis, axes, keepdims), None][: len(node.facts)])
@@ -132,6 +138,8 @@ def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence
     if not keepdims:
         value = squeeze_by(node, value, axes)
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
+    if running is RUNNING["ReduceMean"]:
+        fact = replace(fact, mean=(x, tuple(sorted(axes))))
     return step(node, [cast(value, dtype, x.dtype)], [fact], states, steps)
 
 

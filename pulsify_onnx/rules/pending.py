@@ -1,0 +1,22 @@
+"""Nodes that read a value over the whole stream beside its frames: closed by a reduction, or refused."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import Refusal, refuse
+from pulsify_onnx.facts import Pending
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.combine import BACK, BACK_HINT
+from pulsify_onnx.rules.deviation import deviating
+from pulsify_onnx.rules.pooling_attention import pooling
+
+
+def closed(node: Node) -> Outcome:
+    """What a node makes of pending values, or of a running value and a stream; refuses what needs it frame by frame."""
+    found = deviating(node) or pooling(node) if node.domain == "" else None
+    if found is not None:
+        return found
+    for fact in (*node.facts, *node.outer.values()):
+        if isinstance(fact, Pending):
+            raise Refusal(fact.blame.reason, fact.blame.hint, fact.blame)
+    refuse(BACK, BACK_HINT)

@@ -1,0 +1,149 @@
+"""Attention pooling: a softmax over the stream, until a weighted sum over the stream closes it.
+
+The sum is carried with the running maximum of the scores and the sum of their exponentials, both sums scaled anew
+whenever the maximum grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from pulsify_onnx.errors import Blocker
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Pending, Shape, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Expr, Outcome, Step
+from pulsify_onnx.rules.combine import call, op, step
+from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.reductions import reduced_axes
+from pulsify_onnx.rules.registry import lookup
+from pulsify_onnx.shapes import infer
+from pulsify_onnx.windows import solid
+
+OVER_TIME = "it is taken over the whole stream, so every frame needs the last"
+OVER_TIME_HINT = "take it over the channels; attention over the past needs a window"
+
+
+def softmax_over_time(node: Node, x: Stream) -> Outcome:
+    """Weights of the frames of `x`, not computed."""
+    steps: list[Step] = []
+    scores = solid(x, node.options, steps)
+    blame = Blocker(node.name, node.op_type, OVER_TIME, OVER_TIME_HINT, x.wire)
+    return Outcome((Pending(node.outputs[0], x.dtype, x.shape, "weights", scores, (x.axis,), blame),), tuple(steps))
+
+
+def pooling(node: Node) -> Outcome | None:
+    """Weights with their axes moved, or times a stream, or a weighted sum of it; None for anything else."""
+    pending = [f for f in node.facts if isinstance(f, Pending)]
+    if len(pending) != 1:
+        return None
+    weights = pending[0]
+    if node.op_type in ("Transpose", "Squeeze", "Unsqueeze") and weights.form == "weights":
+        return _moved(node, weights)
+    if node.op_type == "Mul":
+        return _weighted(node, weights)
+    if node.op_type == "ReduceSum" and weights.form == "weighted":
+        return _summed(node, weights)
+    return _product(node, weights) if node.op_type == "MatMul" and weights.form == "weights" else None
+
+
+def _moved(node: Node, weights: Pending) -> Outcome:
+    """The same axes of the scores moved: a softmax does not mind."""
+    outcome = lookup(node)(replace(node, facts=(weights.x, *node.facts[1:])))
+    scores = outcome.facts[0]
+    assert isinstance(scores, Stream)
+    fact = replace(weights, wire=node.outputs[0], shape=scores.shape, x=scores, axes=(scores.axis,))
+    return Outcome((fact,), outcome.steps)
+
+
+def _weighted(node: Node, weights: Pending) -> Outcome | None:
+    other = next(f for f in node.facts if f is not weights)
+    if not isinstance(other, Stream) or weights.form not in ("weights", "weighted"):
+        return None
+    if weights.x.rank - weights.x.axis != other.rank - other.axis:
+        return None
+    steps: tuple[Step, ...] = ()
+    values: Stream = other
+    if weights.values is not None:
+        outcome = lookup(node)(replace(node, facts=tuple(weights.values if f is weights else f for f in node.facts)))
+        found = outcome.facts[0]
+        assert isinstance(found, Stream)
+        values, steps = found, outcome.steps
+    else:
+        own: list[Step] = []
+        values, steps = solid(other, node.options, own), tuple(own)
+    if values.lead or values.trail.terms:
+        return None
+    shape = _broadcast(weights.x, values)
+    return Outcome((replace(weights, wire=node.outputs[0], shape=shape, form="weighted", values=values),), steps)
+
+
+def _broadcast(a: Stream, b: Stream) -> Shape:
+    rank = max(a.rank, b.rank)
+    one = Length.of(1)
+    left, right = ((*(one for _ in range(rank - x.rank)), *x.shape) for x in (a, b))
+    return tuple(q if p.constant == 1 else p for p, q in zip(left, right))
+
+
+def _summed(node: Node, weighted: Pending) -> Outcome | None:
+    x, values = weighted.x, weighted.values
+    assert values is not None
+    rank = len(weighted.shape)
+    axes = reduced_axes(node, rank)
+    time = rank - (x.rank - x.axis)
+    if axes is None or time not in axes:
+        return None
+    keepdims = bool(node.attr("keepdims", 1))
+
+    def product(weight: Expr, value: Expr) -> Expr:
+        return reduce_by(node, "ReduceSum", call("Mul", weight, value), [time])
+
+    def finish(total: Expr) -> Expr:
+        rest = [a for a in axes if a != time]
+        total = reduce_by(node, "ReduceSum", total, rest) if rest else total
+        return total if keepdims else squeeze_by(node, total, axes)
+
+    return _carried(node, x, values, reduced(weighted.shape, [time], True), product, finish, reduced(weighted.shape, axes, keepdims))
+
+
+def _product(node: Node, weights: Pending) -> Outcome | None:
+    """A matrix product that sums over the frames of both factors."""
+    a, b = node.facts
+    first = a is weights
+    values = b if first else a
+    x = weights.x
+    if not isinstance(values, Stream):
+        return None
+    left, right = (x, values) if first else (values, x)
+    if left.axis != left.rank - 1 or right.axis != max(right.rank - 2, 0):
+        return None
+    (_, shape), = infer(node)
+    if not shape or any(d is None for d in shape):
+        return None
+    known = tuple(d for d in shape if d is not None)
+    return _carried(node, x, values, known, lambda w, v: op(node, [w, v] if first else [v, w]), lambda total: total, known)
+
+
+def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: Callable[[Expr, Expr], Expr],
+             finish: Callable[[Expr], Expr], shape: Shape) -> Outcome:
+    """The sum of `product` (of weights and values; of shape `held`) over the frames so far, weights adding up to 1."""
+    steps: list[Step] = []
+    source = feed([scores, values], node.options, steps)
+    x = source.x
+    dtype = wide(x.dtype)
+    floor, zero, kept = number(np.finfo(dtype.numpy()).min, dtype), number(0, dtype), reduced(x.shape, [x.axis], True)
+    name = node.outputs[0]
+    top = Accumulator(source, f"{name}.max", dtype, kept, "max", floor)
+    weight = Accumulator(source, f"{name}.weight", dtype, kept, "weight")
+    total = Accumulator(source, f"{name}.add", dtype, held, "add")
+    high = call("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(source.value(0), floor, 0), [x.axis]))
+    share = source.only_real(call("Exp", call("Sub", source.value(0), high)), zero, 0)
+    scale = call("Exp", call("Sub", top.past, high))
+    weight_now = call("Add", call("Mul", weight.past, scale), reduce_by(node, "ReduceSum", share, [x.axis]))
+    total_now = call("Add", call("Mul", total.past, scale), product(share, source.only_real(source.value(1), zero, 1)))
+    result = cast(finish(call("Div", total_now, weight_now)), dtype, x.dtype)
+    states = [top.becomes(high), weight.becomes(weight_now), total.becomes(total_now)]
+    return step(node, [result], [source.fact(name, x.dtype, shape)], states, steps)
