@@ -23,7 +23,9 @@ Spec = dict[str, Any]
 class HasProto(Protocol):
     """A model in memory, with its sidecar document."""
 
-    spec: Spec
+    @property
+    def spec(self) -> Spec:
+        """The sidecar document."""
 
     def proto(self) -> Any:
         """The model as protobuf."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
+from pulsify_onnx.draft import VALID_FRAMES, Lowered, LoweredState
 from pulsify_onnx.extent import LARGE, TIME, Length
 from pulsify_onnx.facts import Prefix, Reach, Static, Stream
-from pulsify_onnx.lower import VALID_FRAMES, Lowered, LoweredState
 from pulsify_onnx.plan import Plan
 from pulsify_onnx.source import Source
 from pulsify_onnx.version import __version__

@@ -47,7 +47,7 @@ def test_save_and_verify(tmp_path: Path):
     pulsed = pulsify_onnx.pulsify(conv(), pulse=4, end_of_stream=True)
     pulsed.save(tmp_path / "out.onnx")
     assert json.loads((tmp_path / "out.pulse.json").read_text()) == pulsed.spec
-    assert json.loads(dict((p.key, p.value) for p in onnx.load(tmp_path / "out.onnx").metadata_props)["pulsify.spec"]) == pulsed.spec
+    assert json.loads({p.key: p.value for p in onnx.load(tmp_path / "out.onnx").metadata_props}["pulsify.spec"]) == pulsed.spec
     found = pulsify_onnx.verify(conv(), tmp_path / "out.onnx")
     assert found.ok and found.compared > 0
 
