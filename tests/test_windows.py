@@ -1,0 +1,159 @@
+"""Delay arithmetic: the delay of every output against the lookahead measured on the batch model, and the bookkeeping of ends."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import onnx
+import pytest
+from networks import LAYERS, conv, conv_transpose, cut, interleave, join, network, pad, resize
+from oracle import check, parse, rand, session
+
+from pulsify_onnx.api import pulsify
+
+DRAWN = (conv, conv_transpose, cut, join, pad, resize, interleave)
+SMOOTH = tuple((layer, weight) for layer, weight in LAYERS if layer in DRAWN)
+
+
+def last_needed(model: onnx.ModelProto, frames: int, name: str, axis: int = 2, seed: int = 0) -> np.ndarray:
+    """Index of the last input frame that each output frame depends on (-1: none), by perturbing the batch model."""
+    run = session(model.SerializeToString())
+    shape = [d.dim_value or frames for d in model.graph.input[0].type.tensor_type.shape.dim]
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape).astype(np.float32)
+    want = run.run([name], {"x": x})[0]
+    last = np.full(want.shape[axis], -1)
+    for j in range(frames):
+        for size in (3.0, -3.0):
+            moved = x.copy()
+            moved[:, :, j] += size * (1 + rng.random(moved[:, :, j].shape).astype(np.float32))
+            got = run.run([name], {"x": moved})[0]
+            changed = np.abs(got - want) > 1e-6
+            last[changed.any(tuple(k for k in range(want.ndim) if k != axis))] = j
+    return last
+
+
+def least_delay(last: np.ndarray, rate: Fraction, pulse: int) -> int:
+    """The smallest delay at which every frame comes out no sooner than its last input frame has come in."""
+    frames = rate * pulse
+    assert frames.denominator == 1
+    delay = 0
+    while any(j >= ((delay + i) // int(frames) + 1) * pulse for i, j in enumerate(last)):
+        delay += 1
+    return delay
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_delay_is_what_the_network_needs(seed: int) -> None:
+    """Never larger than measured, on random networks of strides up and down."""
+    net = network(10_000 + seed, size=6, layers=SMOOTH)
+    pulsed = pulsify(net.model, pulse=None)
+    spec = pulsed.spec
+    frames = 12 * net.unit * math.ceil(48 / (12 * net.unit))
+    two_borders = any("#solid" in wire for wire in pulsed.plan.wires)  # borders of two values, one inside the other, cost the inner one
+    for out in spec["outputs"]:
+        last = last_needed(net.model, frames, out["name"])
+        last = last[: len(last) * 3 // 4]  # what the end cuts off needs less
+        least = least_delay(last, Fraction(*out["rate"]), spec["pulse_multiple"])
+        assert out["delay"] >= least
+        assert two_borders or out["delay"] == least, f"{out['name']}: delay {out['delay']}, the network needs {least}"
+
+
+def flush_needed(pulse: int, rate: Fraction, delay: int, extent: list[int]) -> int:
+    """Pulses after the last one with data until every frame is out, the worst of all stream lengths (`extent[n]` frames for n)."""
+    worst = 0
+    for n, frames in enumerate(extent):
+        if n and frames > 0:
+            worst = max(worst, math.ceil((frames + delay) / (rate * pulse)) - math.ceil(n / pulse))
+    return worst
+
+
+NETS = {
+    "same stack": ("a = Conv<pads=[2,2]>(x, w)  y = Conv<pads=[2,2]>(a, w)", 1),
+    "stride": ("a = Conv<pads=[2,2], strides=[2]>(x, w)  y = Conv<pads=[2,2], strides=[3]>(a, w)", 6),
+    "down and up": ("a = Conv<pads=[2,2], strides=[2]>(x, w)  y = ConvTranspose<strides=[2], pads=[0,0]>(a, v)", 2),
+    "longer than the stream": ("y = Conv<pads=[4,9]>(x, w)", 1),
+    "shorter than the stream": ("y = Conv(x, w)", 1),
+    "ceil": ("a = MaxPool<kernel_shape=[3], strides=[2], ceil_mode=1>(x)  y = Conv<pads=[2,2]>(a, w)", 2),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("pulse", (1, 2, 3, 5))
+def test_flush_pulses_are_enough_and_no_more(name: str, pulse: int) -> None:
+    """Against every length up to 60 frames."""
+    body, multiple = NETS[name]
+    model = parse(f"agraph (float[1,1,T] x) => (float[1,1,U] y) {{ {body} }}", w=rand(1, 1, 5), v=rand(1, 1, 4))
+    spec = pulsify(model, pulse=pulse * multiple, end_of_stream=True).spec
+    run, extent = session(model.SerializeToString()), [0]
+    for n in range(1, 61):
+        try:
+            extent.append(run.run(None, {"x": np.zeros((1, 1, n), np.float32)})[0].shape[2])
+        except Exception:  # too short for the batch model
+            extent.append(0)
+    out = spec["outputs"][0]
+    assert spec["flush_pulses"] == flush_needed(pulse * multiple, Fraction(*out["rate"]), out["delay"], extent)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_length(name: str) -> None:
+    """Streams shorter than the receptive field, and every remainder by the pulse."""
+    body, multiple = NETS[name]
+    model = parse(f"agraph (float[1,1,T] x) => (float[1,1,U] y) {{ {body} }}", w=rand(1, 1, 5), v=rand(1, 1, 4), b=rand(1))
+    for length in (5, 6, 7, 8, 9, 11, 14):
+        check(model, pulses=(1, 4), length=length)
+
+
+def test_history_is_as_long_as_the_greediest_window() -> None:
+    """Readers of one wire share its history; so do a padded and a plain reader."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z, float[1,2,W] u) {
+        y = Conv<pads=[4,0]>(x, w)
+        z = Conv<pads=[4,0], dilations=[2]>(x, v)
+        u = Conv(x, w) }""", w=rand(2, 2, 5), v=rand(2, 2, 3)), delays={"y": 0, "z": 0, "u": 4}, state_bytes=2 * 4 * 4)
+
+
+def test_padded_and_plain_readers_share_a_masked_history() -> None:
+    """Behind a delay the arriving pulse is masked once, and the plain reader takes the same history."""
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {
+        a = Conv(x, w)
+        y = Conv<pads=[4,0]>(a, w)
+        z = Conv(a, w) }""", w=rand(2, 2, 5))
+    check(model, delays={"y": 4, "z": 8}, state_bytes=2 * 4 * 4 * 2 + 8)
+
+
+def test_two_pads_on_one_wire() -> None:
+    """Same wire, same history, other borders."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z, float[1,2,W] u) {
+        a = Conv(x, w)
+        y = Conv<pads=[2,2]>(a, w)
+        p = Pad(a, pads, one)
+        z = Conv(p, w)
+        m = MaxPool<kernel_shape=[5], pads=[2,2]>(a)
+        u = Add(m, a) }""", w=rand(2, 2, 5), pads=np.array([0, 0, 2, 0, 0, 2]), one=np.float32(1)), delays={"y": 6, "z": 6, "u": 6})
+
+
+def test_windows_that_skip_frames() -> None:
+    """A stride larger than the kernel reads frames from inside the pulse; a smaller pulse than the skip does not fit."""
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {
+        y = Conv<strides=[5]>(x, w)
+        c = Slice(x, one, far, two)
+        z = Conv<strides=[5]>(c, w) }""", w=rand(2, 2, 1), one=np.array([3]), far=np.array([2**31 - 1]), two=np.array([2]))
+    check(model, delays={"y": 0, "z": 0}, state_bytes=0, pulses=(5, 10))
+
+
+def test_crop_at_the_end_needs_no_lookahead_while_the_stream_lives() -> None:
+    """Frame T-1 of the result is padding: it can be known only when the stream has ended."""
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        c = Pad(x, pads)
+        y = Conv<pads=[1,1]>(c, w) }""", w=rand(2, 2, 3), pads=np.array([0, 0, 1, 0, 0, -1]))
+    check(model, delays={"y": 0})
+    assert pulsify(model, pulse=4, end_of_stream=True).spec["outputs"][0]["delay"] == 1
+
+
+def test_chomp_on_both_sides() -> None:
+    """Padding that is cut away again costs nothing."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        a = Conv<pads=[4,4]>(x, w, b)
+        y = Slice(a, start, end, two) }""", w=rand(2, 2, 5), b=rand(2), start=np.array([2]), end=np.array([-2]), two=np.array([2])), delays={"y": 2})
