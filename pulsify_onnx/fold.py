@@ -20,6 +20,8 @@ def evaluate(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[s
     """Outputs of one operator on `inputs`; None where onnxruntime can't run it."""
     import onnxruntime as ort
 
+    if op_type in ("Div", "Mod") and inputs[1] is not None and inputs[1].dtype.kind in "iu" and not inputs[1].all():
+        return None  # onnxruntime ends the process
     values = [None if x is None else ir.Value(name=f"i{k}", shape=ir.Shape(x.shape), type=ir.TensorType(ir.DataType.from_numpy(x.dtype)))
               for k, x in enumerate(inputs)]
     node = ir.Node(domain, op_type, values, [a if isinstance(a, ir.Attr) else _attribute(k, a) for k, a in attributes.items()],

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +14,11 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from pulsify_onnx import validity
 from pulsify_onnx.bodies import subgraphs
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.facts import Array
-
-OLDEST = 7
-NEWEST_IR = 14
+from pulsify_onnx.node import since_version
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,60 @@ class Source:
 
 
 def load(model: str | Path | ir.Model | onnx.ModelProto) -> Source:
-    """Read a model from a file (external data stays on disk) or from memory. Raises `InvalidModel`."""
+    """Read a model from a file (external data stays on disk) or from memory. Raises `InvalidModel`, and nothing else."""
     file, digest = "", ""
     try:
         if isinstance(model, (str, Path)):
             path = Path(model)
             if not path.is_file():
-                raise InvalidModel(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+                raise InvalidModel("no such file" if not path.exists() else "not a file")
             file, digest = path.name, _sha256(path)
-            found = ir.load(path)
-        elif isinstance(model, onnx.ModelProto):
-            found = ir.from_proto(model)
-        else:
-            found = model.clone() if hasattr(model, "clone") else ir.from_proto(ir.to_proto(model))
-        return Source(_prepared(found, file), file, digest, found.opset_imports.get("", 0))
-    except InvalidModel:
-        raise
+        with _quiet():
+            found = _read(model)
+            _one_name(found)
+            validity.check(found)
+            found = _prepared(found)
+        return Source(found, file, digest, found.opset_imports[""])
+    except InvalidModel as problem:
+        raise InvalidModel(f"{model if isinstance(model, (str, Path)) else 'model'}: {problem}") from problem
     except Exception as problem:
-        raise InvalidModel(f"{file or 'model'}: not a valid ONNX model ({type(problem).__name__}: {_first_line(problem)})") from problem
+        root = _root(problem)
+        raise InvalidModel(f"{file or 'model'}: not a valid ONNX model ({type(root).__name__}: {_first_line(root)})") from problem
+
+
+def _read(model: str | Path | ir.Model | onnx.ModelProto) -> ir.Model:
+    if isinstance(model, (str, Path)):
+        return ir.load(model)
+    return ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
+
+
+def _one_name(model: ir.Model) -> None:
+    """The standard domain has two names; here it is the empty one."""
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for owner in owners:
+        if "ai.onnx" in owner.opset_imports:
+            owner.opset_imports.setdefault("", owner.opset_imports.pop("ai.onnx"))
+        for node in ir.traversal.RecursiveGraphIterator(owner):
+            if node.domain == "ai.onnx":
+                node.domain = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnx_ir logs what is wrong with a model; `validity` says the same as an error."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _root(problem: BaseException) -> BaseException:
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    return problem
 
 
 def _first_line(problem: BaseException) -> str:
@@ -74,18 +112,51 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _prepared(model: ir.Model, file: str) -> ir.Model:
-    graph = model.graph
-    if not graph.outputs:
-        raise InvalidModel(f"{file or 'model'}: not an ONNX model, or one without outputs")
-    opset = model.opset_imports.get("", 0)
-    if opset < OLDEST:
-        raise InvalidModel(f"{file or 'model'}: opset {opset} is older than {OLDEST}; convert it with onnx.version_converter")
-    for inlining in (common.InlinePass(), common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-                     common.TopologicalSortPass(), common.RemoveUnusedNodesPass()):
-        inlining(model)
-    _name_all(graph)
+def _prepared(model: ir.Model) -> ir.Model:
+    _one_opset(model)
+    common.InlinePass()(model)
+    _modern(model)
+    for tidying in (common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), common.TopologicalSortPass(),
+                    common.RemoveUnusedNodesPass()):
+        tidying(model)
+    _name_all(model.graph)
     return model
+
+
+def _one_opset(model: ir.Model) -> None:
+    """Bring functions to the opsets of the model, where that changes no operator of theirs."""
+    for function in model.functions.values():
+        for domain, version in list(function.opset_imports.items()):
+            wanted = model.opset_imports.get(domain, version)
+            if wanted == version:
+                continue
+            for node in ir.traversal.RecursiveGraphIterator(function):
+                if node.domain == domain and since_version(node.op_type, version, domain) != since_version(node.op_type, wanted, domain):
+                    raise InvalidModel(f"function {function.name!r} has {node.op_type} of opset {version}, the model is of opset {wanted}; "
+                                       "export both for one opset")
+            function.opset_imports[domain] = wanted
+
+
+def _modern(model: ir.Model) -> None:
+    """Read opsets 7 and 8 as 9, the first with Where, which masks need; other operators are the same but for three."""
+    if model.opset_imports[""] >= 9:
+        return
+    for node in [*ir.traversal.RecursiveGraphIterator(model.graph)]:
+        if node.domain:
+            continue
+        if node.op_type == "Scan":
+            raise InvalidModel("Scan of opset 8 is another operator than later ones; convert it with onnx.version_converter")
+        if node.op_type == "BatchNormalization":
+            spatial = node.attributes.pop("spatial", None)
+            if spatial is not None and not spatial.as_int():
+                raise InvalidModel("BatchNormalization with spatial=0 is gone since opset 9; export with a later opset")
+        if node.op_type == "Upsample" and "scales" in node.attributes and node.graph is not None:
+            scales = node.attributes.pop("scales").as_floats()
+            constant = ir.node("Constant", [], attributes={"value_floats": scales})
+            node.graph.insert_before(node, constant)
+            node.resize_inputs(2)
+            node.replace_input_with(1, constant.outputs[0])
+    model.opset_imports[""] = 9
 
 
 def _name_all(graph: ir.Graph) -> None:

@@ -11,7 +11,7 @@ from pulsify_onnx.rules.registry import rule
 
 UNARY = {
     "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22), "Atanh": (9, 22),
-    "BitwiseNot": (18,), "Cast": (6, 9, 13, 19, 21, 23, 24, 25), "Ceil": (6, 13), "Celu": (12,), "Clip": (6, 11, 12, 13),
+    "BitCast": (26,), "BitwiseNot": (18,), "Cast": (6, 9, 13, 19, 21, 23, 24, 25, 28), "Ceil": (6, 13), "Celu": (12, 28), "Clip": (6, 11, 12, 13),
     "Cos": (7, 22), "Cosh": (9, 22), "Elu": (6, 22), "Erf": (9, 13), "Exp": (6, 13), "Floor": (6, 13), "Gelu": (20,),
     "HardSigmoid": (6, 22), "HardSwish": (14, 22), "IsInf": (10, 20), "IsNaN": (9, 13, 20), "LeakyRelu": (6, 16), "Log": (6, 13),
     "Mish": (18, 22), "Neg": (6, 13), "Not": (1,), "Reciprocal": (6, 13), "Relu": (6, 13, 14), "Round": (11, 22), "Selu": (6, 22),
@@ -19,10 +19,10 @@ UNARY = {
     "Sqrt": (6, 13), "Swish": (24,), "Tan": (7, 22), "Tanh": (6, 13), "ThresholdedRelu": (10, 22),
 }
 BINARY = {
-    "Add": (7, 13, 14), "And": (7,), "BitShift": (11,), "BitwiseAnd": (18,), "BitwiseOr": (18,), "BitwiseXor": (18,), "CastLike": (15, 19, 21, 23, 24, 25),
+    "Add": (7, 13, 14), "And": (7,), "BitShift": (11, 28), "BitwiseAnd": (18,), "BitwiseOr": (18,), "BitwiseXor": (18,), "CastLike": (15, 19, 21, 23, 24, 25),
     "Div": (7, 13, 14), "Equal": (7, 11, 13, 19), "Greater": (7, 9, 13), "GreaterOrEqual": (12, 16), "Less": (7, 9, 13),
-    "LessOrEqual": (12, 16), "Max": (6, 8, 12, 13), "Mean": (6, 8, 13), "Min": (6, 8, 12, 13), "Mod": (10, 13), "Mul": (7, 13, 14),
-    "Or": (7,), "PRelu": (7, 9, 16), "Pow": (7, 12, 13, 15), "Sub": (7, 13, 14), "Sum": (6, 8, 13), "Where": (9, 16), "Xor": (7,),
+    "LessOrEqual": (12, 16), "Max": (6, 8, 12, 13), "Mean": (6, 8, 13), "Min": (6, 8, 12, 13), "Mod": (10, 13, 28), "Mul": (7, 13, 14),
+    "Or": (7,), "PRelu": (7, 9, 16), "Pow": (7, 12, 13, 15), "Sub": (7, 13, 14), "Sum": (6, 8, 13), "SwiGLU": (28,), "Where": (9, 16), "Xor": (7,),
 }
 
 

@@ -110,7 +110,7 @@ def gemm_axes(node: Node) -> list[int | None]:
     return axes
 
 
-@rule("Einsum", versions=(12,))
+@rule("Einsum", versions=(12, 28))
 def einsum(node: Node) -> Outcome:
     """Any letter that the result keeps.
 
