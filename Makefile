@@ -1,6 +1,6 @@
 VENV ?= .venv
 PYTHON ?= python3
-MODEL ?= fixtures/padded_convs.onnx
+MODEL ?= fixtures/same_stack.onnx
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint venv clean

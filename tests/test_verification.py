@@ -11,7 +11,8 @@ import pytest
 from onnx import helper
 from oracle import parse, rand
 
-from pulsify_onnx import UsageError, pulsify, verify
+from pulsify_onnx import UsageError, pulsify
+from pulsify_onnx.verification import verify
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
     a = Conv<pads=[1,1]>(x, w, b)
