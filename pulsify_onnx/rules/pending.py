@@ -9,6 +9,7 @@ from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.combine import BACK, BACK_HINT
 from pulsify_onnx.rules.deviation import deviating
 from pulsify_onnx.rules.pooling_attention import pooling
+from pulsify_onnx.rules.registry import lookup
 
 
 def closed(node: Node) -> Outcome:
@@ -19,4 +20,6 @@ def closed(node: Node) -> Outcome:
     for fact in (*node.facts, *node.outer.values()):
         if isinstance(fact, Pending):
             raise Refusal(fact.blame.reason, fact.blame.hint, fact.blame)
+    if node.op_type == "If" and node.domain == "":
+        return lookup(node)(node)
     refuse(BACK, BACK_HINT)
