@@ -11,10 +11,11 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from pulsify_onnx import files, report
 from pulsify_onnx import spec as sidecar
 from pulsify_onnx.analyze import analyze as analyze_axes
 from pulsify_onnx.analyze import require
-from pulsify_onnx import files, report
+from pulsify_onnx.approximation import Approximation, cut_past
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.lower import lower
 from pulsify_onnx.plan import Options, Plan
@@ -64,27 +65,58 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     return plan
 
 
-def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False) -> PulsedModel:
+def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
+            left_context: int | None = None) -> PulsedModel:
     """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
 
+    `left_context`: attention over the whole past sees that many frames of it, which is another network; the sidecar says so.
     Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
+    source, approximation = _cut(source, axes, left_context)
     plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     plan.check()
     lowered = lower(plan, source, pulse)
     document = sidecar.document(plan, lowered, source, pulse)
+    if approximation is not None:
+        document["approximation"] = approximation.as_json()
     lowered.model.metadata_props.update(sidecar.flat(document))
     lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
     return PulsedModel(lowered.model, document, plan, source)
 
 
+def _cut(source: Source, axes: Mapping[str, int | str] | None, left_context: int | None) -> tuple[Source, Approximation | None]:
+    if left_context is None:
+        return source, None
+    chosen, _ = choose(source, axes or {}, Options())
+    return cut_past(source, chosen, left_context)
+
+
+def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
+    if isinstance(pulsed, PulsedModel):
+        return pulsed.spec
+    known = load(pulsed).model.metadata_props.get("pulsify.spec")
+    if known is None:
+        raise UsageError(f"{pulsed}: not a pulsed model (it has no pulsify.spec in its metadata)")
+    spec: dict[str, Any] = json.loads(known)
+    return spec
+
+
+def _compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> str | Path | onnx.ModelProto:
+    """The batch model that a stream of `spec` must equal: the source, with the cut that the sidecar tells of."""
+    approximation = spec.get("approximation")
+    if approximation is None:
+        return model
+    axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+    return ir.to_proto(cut_past(load(model), axes, approximation["left_context"])[0].model)
+
+
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
            rtol: float | None = None, atol: float | None = None) -> Verification:
     """Stream random data through `pulsed` and compare every frame with the batch `model`."""
-    return verify_stream(model, pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol)
+    return verify_stream(_compared(model, _spec_of(pulsed)), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol)
 
 
 @dataclass(frozen=True)
@@ -95,16 +127,18 @@ class Report:
     blockers: tuple[Blocker, ...] = ()
 
 
-def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False) -> Report:
+def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
+            left_context: int | None = None) -> Report:
     """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one."""
     source = model if isinstance(model, Source) else load(model)
     known = source.model.metadata_props.get("pulsify.spec")
     if known is not None:
         return Report(json.loads(known))
-    plan = analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream)
+    cut, _ = _cut(source, axes, left_context)
+    plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream)
     if not plan.blockers:
         try:
-            pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream)
+            pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context)
             return Report({**pulsed.report(), "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)

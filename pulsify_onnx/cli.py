@@ -31,6 +31,8 @@ def _pulse(ctx: click.Context, param: click.Parameter, value: str) -> int | None
 
 AXIS = click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
                     help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told.")
+LEFT = click.option("--left-context", type=int, metavar="N",
+                    help="Cut attention over the whole past to the last N frames: another network, and the sidecar says so.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -52,15 +54,17 @@ def cli() -> None:
               help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.")
 @AXIS
 @click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames.")
+@LEFT
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Compare stream and batch on random data first; a wrong result is not written.")
 @JSON
-def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, check: bool, as_json: bool) -> None:
+def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, check: bool,
+            as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api, files, report
 
     files.check_target(out, model)
-    pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream)
+    pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context)
     found: Verification | None = None
     with files.staged(pulsed.model, pulsed.spec, out) as aside:
         if check:
@@ -82,13 +86,15 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 @AXIS
 @click.option("--pulse", type=int, help="Base frames of one step (default: the smallest that fits).")
 @click.option("--end-of-stream", is_flag=True, help="As convert --end-of-stream would have it.")
+@LEFT
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
 @JSON
-def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, frame_rate: float | None, as_json: bool) -> None:
+def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, frame_rate: float | None,
+            as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api, report
 
-    found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream)
+    found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context)
     document = report.with_times(found.document, frame_rate) if frame_rate else found.document
     if as_json:
         _json(document)

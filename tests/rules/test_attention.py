@@ -272,3 +272,63 @@ def test_scores_as_an_output_are_refused():
     m = parse(f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y, float[1,{H},U,U] weights) {{ {BAND} {ATTEND.format(x='x', mask=WHERE, y='y')} }}",
               **constants(**window(2, 0)))
     refused(m, "every frame meets every other", op_type="output")
+
+
+def causal(**weights):
+    return model(POSITIONS + "open = GreaterOrEqual(d, zero0)\n", **weights)
+
+
+def test_left_context_cuts_the_past_and_says_so():
+    from pulsify_onnx.api import verify
+
+    m = causal()
+    pulsed = pulsify(m, pulse=3, left_context=8)
+    assert pulsed.spec["approximation"]["left_context"] == 8 and len(pulsed.spec["approximation"]["nodes"]) == 1
+    assert pulsed.spec["outputs"][0]["receptive_field"] == 8
+    assert verify(m, pulsed).ok
+
+
+def test_left_context_is_exact_for_short_streams():
+    from oracle import close, run_stream, session
+
+    m = causal()
+    pulsed = pulsify(m, pulse=3, left_context=12)
+    x = np.random.default_rng(0).standard_normal((1, 12, D)).astype(np.float32)
+    got = np.concatenate(run_stream(pulsed, {"x": x}, {}, 12, 0)["y"], 1)
+    close(got, session(m.SerializeToString()).run(None, {"x": x})[0], "12 frames", 1e-5)
+
+
+def test_left_context_without_unbounded_attention_is_wrong_usage():
+    from pulsify_onnx.errors import UsageError
+
+    with pytest.raises(UsageError, match="no attention"):
+        pulsify(model(BAND, **window(2, 0)), pulse=1, left_context=4)
+
+
+def test_left_context_of_the_attention_operator():
+    from pulsify_onnx.api import verify
+
+    text = f"""<ir_version: 10, opset_import: ["": 23]>
+    agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{
+        q = MatMul(x, wq)
+        k = MatMul(x, wk)
+        v = MatMul(x, wv)
+        y = Attention<is_causal=1, q_num_heads=2, kv_num_heads=2>(q, k, v)
+    }}"""
+    m = parse(text, wq=rand(D, D, seed=1), wk=rand(D, D, seed=2), wv=rand(D, D, seed=3))
+    refused(m, "whole past", op_type="Attention")
+    pulsed = pulsify(m, pulse=2, left_context=5)
+    assert verify(m, pulsed).ok
+    assert verify(m, pulsify(m, pulse=2, left_context=5, end_of_stream=True)).ok
+
+
+def test_causal_attention_operator_with_a_band():
+    text = f"""<ir_version: 10, opset_import: ["": 23]>
+    agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {BAND}
+        q = MatMul(x, wq)
+        k = MatMul(x, wk)
+        v = MatMul(x, wv)
+        y = Attention<is_causal=1, q_num_heads=2, kv_num_heads=2>(q, k, v, open)
+    }}"""
+    check(parse(text, **{k: v for k, v in constants(**window(3, 2)).items() if k not in ("bq", "bk", "bv", "wo", "heads", "flat", "ninf", "zerof", "scale")}),
+          delays={"y": 0})
