@@ -29,6 +29,9 @@ from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.windows import RateMismatch, solid
 
+KEPT = {"DequantizeLinear"}
+"""Written as operators though their values are known: onnxruntime quantises float weights behind a DequantizeLinear anew."""
+
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
@@ -220,8 +223,11 @@ class _Walker:
             found = fold.evaluate(node.op_type, [None if v is None else v.array for v in values], node.attributes,
                                   opset=node.opset, domain=node.domain, outputs=len(node.outputs))
             if found is not None and all(v.size <= fold.LIMIT for v in found):
-                return Outcome(tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
-                                     for o, v in zip(node.outputs, found)))
+                facts = tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
+                              for o, v in zip(node.outputs, found))
+                if node.op_type not in KEPT:
+                    return Outcome(facts)
+                return Outcome(facts, tuple(replace(step, facts=facts) for step in self._untouched(node, Static).steps))
         return self._untouched(node, lambda o, dtype, shape: Static(o, dtype, shape))
 
     def _running(self, node: Node) -> Outcome:
