@@ -134,6 +134,12 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     return reads, y
 
 
+def timely(reads: Sequence[Window], y: Stream, options: Options) -> tuple[list[Window], Stream]:
+    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on."""
+    late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
+    return [replace(w, back=w.back + late) for w in reads], replace(y, delay=y.delay + late)
+
+
 def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
     """`x` with its border really in the stream (or `x` itself, without one); the step goes to `steps`."""
     if not bordered(x) and x.delay >= 0:

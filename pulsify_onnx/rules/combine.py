@@ -16,7 +16,7 @@ from pulsify_onnx.node import Node
 from pulsify_onnx.pairs import Side, meet, meets, placed
 from pulsify_onnx.plan import Count, Expr, Op, Outcome, Ref, State, Step, attributes
 from pulsify_onnx.shapes import infer
-from pulsify_onnx.windows import align
+from pulsify_onnx.windows import align, timely
 
 BACK = "it brings a value over the whole stream back to the frames, so the first frame needs the last"
 BACK_HINT = "use a running value over the frames so far, or cut the model there"
@@ -87,12 +87,15 @@ def _alive(node: Node) -> Band | None:
     return band if static_rest and node.op_type in ("Cast", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Mul") else None
 
 
-def joined(node: Node, axes: Sequence[int | None], leads: bool = True) -> tuple[list[Expr | None], Stream, int]:
+def joined(node: Node, axes: Sequence[int | None], leads: bool = True, late: bool = False) -> tuple[list[Expr | None], Stream, int]:
     """Align all streams among the inputs; ``axes[k]`` is the output axis that input k streams along.
 
-    Returns an expression per input, the joined stream and its output axis. Refuses two stream axes.
+    Returns an expression per input, the joined stream and its output axis. With `late`, frames that may turn out to
+    be past the end are waited for. Refuses two stream axes.
     """
     reads, y = align(node.streams, node.options, leads)
+    if late and node.options.end_of_stream:
+        reads, y = timely(reads, y, node.options)
     windows = iter(reads)
     exprs: list[Expr | None] = []
     found: set[int] = set()

@@ -35,7 +35,7 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
     if isinstance(fact, Stream):
         fact = solid(fact, node.options, before)
         node = replace(node, facts=(*node.facts[:index], fact, *node.facts[index + 1:]))
-    exprs, y, axis = joined(node, axes, leads=not isinstance(fact, Stream))
+    exprs, y, axis = joined(node, axes, leads=not isinstance(fact, Stream), late=isinstance(fact, Stream))
     window = exprs[index] if index < len(exprs) else None
     if isinstance(fact, Stream) and isinstance(window, Window):
         exprs[index] = replace(window, mask=sealed(fact, node.options))

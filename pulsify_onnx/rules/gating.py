@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from pulsify_onnx.dtypes import SELECTABLE, carrier
-from pulsify_onnx.extent import most
 from pulsify_onnx.facts import Const, Fact, Reach, Shape, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Window
 from pulsify_onnx.rules.combine import call, const
-from pulsify_onnx.windows import align, sealed, solid
+from pulsify_onnx.windows import align, sealed, solid, timely
 
 
 def fed(xs: Sequence[Stream], options: Options, ends: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
@@ -27,9 +25,7 @@ def fed(xs: Sequence[Stream], options: Options, ends: bool, steps: list[Step]) -
     xs = [solid(x, options, steps) if index else x for x, index in zip(xs, indices)]
     windows, y = align(xs, options, leads=False)
     if (ends or any(indices)) and options.end_of_stream:
-        late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
-        windows = [replace(w, back=w.back + late) for w in windows]
-        y = replace(y, delay=y.delay + late)
+        windows, y = timely(windows, y, options)
     windows = [replace(w, mask=sealed(x, options)) if index else w for w, x, index in zip(windows, xs, indices)]
     return windows, replace(y, reach=Reach(None, y.reach.future), positional=False)
 

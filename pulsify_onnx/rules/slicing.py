@@ -19,7 +19,7 @@ from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR, Cut, cuts, pads_of
-from pulsify_onnx.windows import align, crop, pad, sealed, solid, windowed
+from pulsify_onnx.windows import align, crop, pad, sealed, solid, windowed, timely
 
 
 def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
@@ -354,7 +354,9 @@ def _embedding(node: Node, table: Static, indices: Stream, axis: int) -> Outcome
             refuse("the size of a table of positions is not known", hint="export with a constant table")
         expr = call("Max", call("Min", expr, Const(np.asarray(rows - 1, indices.dtype.numpy()))), Const(np.asarray(-rows, indices.dtype.numpy())))
     else:
-        expr = replace(window, mask=sealed(y, node.options))
+        if node.options.end_of_stream:
+            (window,), y = timely([window], y, node.options)
+        expr = replace(window, mask=sealed(indices, node.options))
     shape = (*table.shape[:axis], *indices.shape, *table.shape[axis + 1:])
     y = y.placed(node.outputs[0], table.dtype, shape, axis + indices.axis)
     return step(node, [call("Gather", Ref(table.wire), expr, axis=axis)], [y], before=steps)

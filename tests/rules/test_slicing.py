@@ -67,3 +67,12 @@ def test_flip_is_refused():
 def test_split_into_equal_parts_is_refused():
     refused(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y, float[1,3,U] z) { y, z = Split<axis=2>(x) }"""),
             "it cuts the whole stream into equal parts", op_type="Split")
+
+
+def test_embedding_after_a_crop_waits_for_what_may_be_the_end():
+    check(parse("""agraph (int64[T] x) => (float[U,4] y, float[V,4] z) {
+        c = Slice(x, k0, k1)
+        y = Gather(table, c)
+        u = Unsqueeze(c, one)
+        i = Expand(u, wide)
+        z = GatherElements(table, i) }""", table=rand(3, 4), k0=np.int64([0]), k1=np.int64([-2]), one=np.int64([1]), wide=np.int64([1, 4])), delays={"y": 0})
