@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from oracle import check, parse, rand
+from oracle import check, parse
 
 
 def test_quantised_weights_stay_quantised():
@@ -13,8 +13,8 @@ def test_quantised_weights_stay_quantised():
         q = QuantizeLinear(x, s, z)
         d = DequantizeLinear(q, s, z)
         f = DequantizeLinear<axis=0>(w, ws, wz)
-        c = Conv(d, f, b)
+        c = Conv(d, f)
         r = QuantizeLinear(c, s, z)
-        y = DequantizeLinear(r, s, z) }""", w=weights, ws=np.asarray([1, 0.1, 0.01, 0.001], np.float32), wz=np.zeros(4, np.int8), b=rand(4),
-        s=np.float32(0.03), z=np.int8(0)), delays={"y": 2})
+        y = DequantizeLinear(r, s, z) }""", w=weights, ws=np.asarray([0.01, 0.003, 0.001, 0.0003], np.float32), wz=np.zeros(4, np.int8),
+        s=np.float32(0.03), z=np.int8(0)), delays={"y": 2}, rtol=1e-2)  # a rounding tie is one step of the scale
     assert any(t.data_type == 3 and tuple(t.dims) == (4, 4, 3) for t in pulsed.proto().graph.initializer)
