@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Stream
+from pulsify_onnx.facts import Const, Pair, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
+from pulsify_onnx.plan import Expr, Mask, Op, Options, Outcome, Step, Window
 from pulsify_onnx.rules.combine import broadcast, the_stream
 from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.windows import solid
 
 UNARY = {
     "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22), "Atanh": (9, 22),
@@ -38,7 +43,36 @@ ELEMENTWISE = frozenset({*UNARY, *BINARY})
 """Operators that mix no elements."""
 
 for _name, _versions in {**UNARY, **BINARY}.items():
-    rule(_name, versions=_versions)(elementwise)
+    if _name not in ("Div", "Mod"):
+        rule(_name, versions=_versions)(elementwise)
+
+
+@rule("Div", versions=BINARY["Div"])
+@rule("Mod", versions=BINARY["Mod"])
+def division(node: Node) -> Outcome:
+    """Any axis; several streams are aligned to the largest delay. Whole numbers are divided by 1 where a frame is not real.
+
+    Refuses: streams that meet on different axes, and a constant with as many frames as the export had.
+    """
+    by = node.fact(1)
+    if not isinstance(by, Stream) or by.dtype.is_floating_point() or any(isinstance(f, Pair) for f in node.facts):
+        return broadcast(node)
+    before: list[Step] = []
+    by = solid(by, node.options, before)
+    made = broadcast(replace(node, facts=(node.facts[0], by)), leads=False)
+    steps = tuple(replace(step, exprs=tuple(_never_by_zero(e, by, node.options) for e in step.exprs)) for step in made.steps)
+    return replace(made, steps=(*before, *steps))
+
+
+def _never_by_zero(expr: Expr, by: Stream, options: Options) -> Expr:
+    """A quotient of whole numbers; onnxruntime ends the process where one is divided by 0."""
+    if not isinstance(expr, Op) or not isinstance(window := expr.inputs[1], Window):
+        return expr
+    start = by.delay > 0 or window.back > 0
+    if not start and not options.end_of_stream:
+        return expr
+    mask = Mask(by.delay, by.extent + by.delay, Const(np.ones([1] * by.rank, by.dtype.numpy())), start, options.end_of_stream, arrival=False)
+    return replace(expr, inputs=(expr.inputs[0], replace(window, mask=mask)))
 
 
 @rule("Dropout", versions=(7, 10, 12, 13, 22))
