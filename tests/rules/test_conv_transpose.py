@@ -1,0 +1,94 @@
+"""Transposed convolutions and upsampling: overlap, trims, output padding, behind delays and in front of convolutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import check, parse, rand, refused
+
+PULSES = (1, 3, 4)
+
+
+def transposed(attributes: str, kernel: int, before: str = "Identity(x)", after: str = "Identity(c)") -> object:
+    return parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        a = {before}
+        c = ConvTranspose<{attributes}>(a, v, d)
+        y = {after} }}""", v=rand(2, 2, kernel), d=rand(2), w=rand(2, 2, 3), b=rand(2))
+
+
+SAME = "Conv<pads=[1,1]>(x, w, b)"
+
+
+@pytest.mark.parametrize("kernel, stride", [(1, 2), (2, 3), (2, 2), (3, 3), (3, 2), (4, 2), (5, 2), (7, 3), (3, 1), (1, 1), (8, 4)])
+@pytest.mark.parametrize("before", ("Identity(x)", SAME))
+def test_kernel_against_stride(kernel: int, stride: int, before: str) -> None:
+    delay = stride if before == SAME else 0
+    check(transposed(f"strides=[{stride}]", kernel, before), delays={"y": delay}, pulses=PULSES, length=20)
+
+
+@pytest.mark.parametrize("pads", ((1, 1), (2, 0), (0, 3), (1, 2)))
+def test_trims(pads: tuple[int, int]) -> None:
+    check(transposed(f"strides=[2], pads=[{pads[0]},{pads[1]}]", 4, SAME), delays={"y": 2 + pads[0]}, pulses=PULSES, length=20)
+
+
+@pytest.mark.parametrize("kernel, stride, extra, after", [(3, 2, 1, 1), (2, 3, 2, 0), (4, 3, 1, 2), (3, 3, 2, 1), (5, 4, 3, 0)])
+def test_output_padding(kernel: int, stride: int, extra: int, after: int) -> None:
+    check(transposed(f"strides=[{stride}], output_padding=[{extra}], pads=[1,{after}]", kernel, SAME), pulses=PULSES, length=20)
+
+
+@pytest.mark.parametrize("auto", ("SAME_UPPER", "SAME_LOWER", "VALID"))
+def test_auto_pad(auto: str) -> None:
+    check(transposed(f'strides=[2], auto_pad="{auto}"', 5, SAME), pulses=PULSES, length=20)
+
+
+def test_dilation_and_groups() -> None:
+    check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+        y = ConvTranspose<strides=[2], dilations=[2], group=2>(x, v, d) }""", v=rand(4, 2, 3), d=rand(4)), delays={"y": 0}, pulses=PULSES, length=20)
+
+
+@pytest.mark.parametrize("axis", (2, 3))
+def test_planes(axis: int) -> None:
+    shape, out = ("1,2,T,4", "1,2,U,9") if axis == 2 else ("1,2,4,T", "1,2,9,U")
+    check(parse(f"""agraph (float[{shape}] x) => (float[{out}] y) {{
+        a = Conv<pads=[1,1,1,1]>(x, w, b)
+        y = ConvTranspose<strides=[2,2]>(a, v, d) }}""", w=rand(2, 2, 3, 3), b=rand(2), v=rand(2, 2, 3, 3), d=rand(2)), delays={"y": 2}, pulses=PULSES, length=12)
+
+
+def test_causal_trim_by_a_slice() -> None:
+    """The last k - s frames are cut off: no delay."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        c = ConvTranspose<strides=[2]>(x, v, d)
+        y = Slice(c, zero, end, two) }""", v=rand(2, 2, 4), d=rand(2), zero=np.array([0]), end=np.array([-2]), two=np.array([2])),
+          delays={"y": 0}, pulses=PULSES)
+
+
+def test_then_convolution() -> None:
+    check(transposed("strides=[2], pads=[1,1]", 4, SAME, "Conv<pads=[1,1]>(c, w, b)"), delays={"y": 4}, pulses=PULSES)
+
+
+def test_padded_input() -> None:
+    """Frames of padding make frames of their own."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {
+        p = Pad(x, pads, fill)
+        y = ConvTranspose<strides=[2]>(p, v, d)
+        q = Conv<pads=[5,4]>(x, w, b)
+        z = ConvTranspose<strides=[2], pads=[1,1]>(q, v, d) }""", v=rand(2, 2, 4), d=rand(2), w=rand(2, 2, 3), b=rand(2),
+                pads=np.array([0, 0, 2, 0, 0, 1]), fill=np.float32(0.7)), pulses=PULSES, length=17)
+
+
+@pytest.mark.parametrize("factor", (2, 3))
+def test_nearest_upsampling_then_convolution(factor: int) -> None:
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        a = Conv<pads=[1,1]>(x, w, b)
+        u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(a, , scales)
+        y = Conv<pads=[1,1]>(u, w, b) }""", w=rand(2, 2, 3), b=rand(2), scales=np.array([1, 1, factor], np.float32)),
+          delays={"y": factor + 1}, pulses=PULSES)
+
+
+def test_output_shape_is_refused() -> None:
+    refused(transposed("strides=[2], output_shape=[32]", 4), "output_shape", op_type="ConvTranspose")
+
+
+def test_channels_are_refused() -> None:
+    refused(parse("""agraph (float[1,T,9] x) => (float[1,2,U] y) { y = ConvTranspose(x, v) }""", v=rand(2, 2, 3)), "along the channels",
+            axes={"x": 1}, op_type="ConvTranspose")
