@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from pulsify_onnx import files, report
 from pulsify_onnx import spec as sidecar
-from pulsify_onnx.analyze import analyze as analyze_axes
-from pulsify_onnx.analyze import require
+from pulsify_onnx.analysis import analyze as analyze_axes
+from pulsify_onnx.analysis import require
 from pulsify_onnx.approximation import Approximation, cut_past
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.lower import lower

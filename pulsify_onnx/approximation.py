@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.analyze import analyze
+from pulsify_onnx.analysis import analyze
 from pulsify_onnx.errors import UsageError
 from pulsify_onnx.facts import Pair, Stream
 from pulsify_onnx.openness import UNBOUNDED

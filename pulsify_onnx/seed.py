@@ -7,7 +7,7 @@ from itertools import combinations
 
 import onnx_ir as ir
 
-from pulsify_onnx.analyze import analyze
+from pulsify_onnx.analysis import analyze
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.source import Source

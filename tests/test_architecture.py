@@ -14,13 +14,13 @@ PACKAGE = ROOT / "pulsify_onnx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: "errors extent dtypes version",
+    0: "errors extent dtypes sequences version",
     1: "facts validity files runtime",                  # what is known of a wire; what needs no analysis at all
     2: "plan bodies verification",                      # the vocabulary
     3: "node fold emit windows",                        # delays
     4: "shapes borders pairs views openness source",    # node -> typed attributes
     5: "rules sizes draft critical",                    # one pure function per operator family
-    6: "analyze lower spec support",                    # facts -> plan -> graph
+    6: "analysis lower spec support",                    # facts -> plan -> graph
     7: "seed report approximation",
     8: "api",
     9: "cli",

@@ -96,7 +96,8 @@ class _Walker:
             if isinstance(d, int):
                 shape.append(Length.of(d))
             else:
-                shape.append(Length.symbol(f"{d.value}" if d.value else f"{name}.{k}"))
+                label = f"{d.value}" if d.value else f"{name}.{k}"
+                shape.append(Length.symbol(f"{label}_" if label == TIME else label))
         if name in self.axes:
             rate = self.rates[name]
             shape[self.axes[name]] = Length.symbol(TIME) * rate
