@@ -11,7 +11,7 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Pair, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Dim, Dims, Frames, Op, Outcome, Ref, Step
-from pulsify_onnx.rules.combine import call, kept, paired, step, the_stream
+from pulsify_onnx.rules.combine import call, paired, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.slicing import rate_of
 from pulsify_onnx.shapes import shape_of
@@ -123,19 +123,6 @@ def flatten(node: Node) -> Outcome:
         refuse("it flattens the whole stream into one vector of features", hint="classify each frame, or a window of fixed length (--head window)")
     target = [math.prod(x.shape[:axis], start=Length.of(1)), math.prod(x.shape[axis:], start=Length.of(1))]
     return rearrange(node, x, target)
-
-
-@rule("DepthToSpace", versions=(1, 11, 13))
-@rule("SpaceToDepth", versions=(1, 13))
-def space_depth(node: Node) -> Outcome:
-    """The batch axis only.
-
-    Refuses: a stream along a spatial axis or the channels.
-    """
-    x = the_stream(node)
-    if x.axis:
-        refuse("it moves blocks between the channels and the stream", hint="write it as Reshape and Transpose")
-    return kept(node, [0])
 
 
 @rule("Expand", versions=(8, 13))

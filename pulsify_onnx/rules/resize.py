@@ -1,92 +1,172 @@
-"""Upsampling along the stream by whole factors."""
+"""Resampling along the stream by whole factors, up or down: a window reader whose border is the edge."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Stream
+from pulsify_onnx.facts import Const, Mirror, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome, Step
-from pulsify_onnx.rules.combine import call, step, the_stream
+from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Outcome, Step
+from pulsify_onnx.rules.combine import call, const, step, the_stream
+from pulsify_onnx.rules.conv import cut
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import align, solid
+from pulsify_onnx.sampling import Sampling, periodic
+from pulsify_onnx.windows import align, pad, solid, windowed
+
+WHOLE = "resize by a whole factor"
 
 
-def factors(node: Node, x: Stream) -> list[float]:
-    """Scale of every axis; that of the stream is a whole number or refused."""
+@dataclass(frozen=True)
+class Scaling:
+    """Scale of every axis, that of the stream as a fraction; ``sizes`` of the result where they were told."""
+
+    scales: tuple[float, ...]
+    along: Fraction
+    sizes: tuple[Length, ...] | None
+
+
+def scaling(node: Node, x: Stream) -> Scaling:
+    """What a Resize or Upsample does to every axis; refuses a scale along the stream that is no whole factor."""
     scales_at, sizes_at = (1, None) if node.since < 11 else (2, 3)
-    if node.op_type == "Upsample" and node.since < 9:
-        return [float(s) for s in node.attr("scales")]
     axes = [a % x.rank for a in node.ints("axes") or range(x.rank)]
-    scales = [1.0] * x.rank
-    sizes = node.sizes(sizes_at, "the size to resize to") if sizes_at is not None and node.fact(sizes_at) is not None else None
-    if sizes:
+    told = node.sizes(sizes_at, "the size to resize to") if sizes_at is not None and node.fact(sizes_at) is not None else None
+    if told:
         if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
             refuse("it keeps the aspect ratio, so its scale follows the length of the stream", hint="resize by fixed scales")
-        for axis, size in zip(axes, sizes):
-            scales[axis] = _scale(x.shape[axis], size)
-        return scales
-    found = node.const(scales_at, "the scales")
-    if found is None:
-        refuse("it has neither scales nor sizes", hint="resize by fixed scales")
-    for axis, scale in zip(axes, found.ravel()):
-        scales[axis] = float(scale)
-    return scales
+        sizes = list(x.shape)
+        for axis, size in zip(axes, told):
+            sizes[axis] = size
+        return Scaling((1.0,) * x.rank, _ratio(x.extent, sizes[x.axis]), tuple(sizes))
+    if node.op_type == "Upsample" and node.since < 9:
+        found: Sequence[float] = [float(s) for s in node.attr("scales")]
+    else:
+        value = node.const(scales_at, "the scales")
+        if value is None:
+            refuse("it has neither scales nor sizes", hint="resize by fixed scales")
+        found = [float(s) for s in value.ravel()]
+    scales = [1.0] * x.rank
+    for axis, scale in zip(axes, found):
+        scales[axis] = scale
+    return Scaling(tuple(scales), Fraction(scales[x.axis]).limit_denominator(4096), None)
 
 
-def _scale(size: Length, wanted: Length) -> float:
-    if size.constant is not None and wanted.constant is not None:
-        return wanted.constant / size.constant
+def _ratio(size: Length, wanted: Length) -> Fraction:
     for factor in range(1, 1025):
         if wanted == size * factor:
-            return float(factor)
-    refuse(f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream",
-           hint="resize by a whole factor")
+            return Fraction(factor)
+        if size == wanted * factor:
+            return Fraction(1, factor)
+    refuse(f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream", hint=WHOLE)
 
 
 @rule("Resize", versions=(10, 11, 13, 18, 19))
 @rule("Upsample", versions=(7, 9, 10))
 def resize(node: Node) -> Outcome:
-    """Along other axes in any mode; along the stream to nearest neighbours by a whole factor.
+    """Other axes in any mode; along the stream nearest, linear or cubic, up or down by a whole factor. State: neighbours.
 
-    Refuses: scales that are not whole, other modes along the stream, and a fixed number of frames.
+    Refuses: other scales, coordinates that depend on the length (align_corners, crops), and a fixed number of frames.
     """
     x = the_stream(node)
-    scales = factors(node, x)
-    scale = scales[x.axis]
-    changes = {"scales": None} if node.attributes.get("scales") else {}
-    if scale != 1 and (node.attr("mode") != "nearest" or scale != int(scale) or scale < 1):
-        refuse(f"it resamples the stream by {scale:g} in mode {node.attr('mode')}", hint="resize by a whole factor to nearest neighbours")
-    if scale != 1 and node.op_type == "Resize" and node.since >= 11:
-        mode = node.attr("coordinate_transformation_mode", "half_pixel")
-        periodic = mode in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric") and node.attr("nearest_mode") in ("round_prefer_floor", "round_prefer_ceil")
-        if not periodic and not (mode == "asymmetric" and node.attr("nearest_mode") == "floor"):
-            refuse(f"coordinate mode {mode} ({node.attr('nearest_mode')}) shifts or stretches the sampling points",
-                   hint="use asymmetric with floor, or half_pixel")
-    if scale == 1 and not any(s != 1 for s in scales):
-        return Outcome((x,))
+    how = scaling(node, x)
+    if how.along == 1:
+        if all(s == 1 for s in how.scales) and how.sizes in (None, x.shape):
+            return Outcome((x,))
+        (window,), y = align([x], node.options)
+        expr = _applied(node, x, how, window, Frames(x.rate))
+        return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
+    sampling = Sampling.of(node)
     steps: list[Step] = []
-    x = solid(x, node.options, steps) if scale != 1 else x
-    (window,), y = align([x], node.options)
-    factor = int(scale)
-    shape = []
-    for k, (d, s) in enumerate(zip(x.shape, scales)):
-        if k == x.axis:
-            shape.append(d * factor)
-        elif d.constant is None:
-            shape.append(d if s == 1 else refuse("it resizes an axis of unknown size", hint="export with fixed sizes"))
-        else:
-            shape.append(Length.of(int(np.floor(d.constant * s + 1e-9))))
-    y = replace(y, wire=node.outputs[0], rate=y.rate * factor, delay=y.delay * factor, shape=tuple(shape), positional=y.positional and factor == 1)
-    values = Const(np.asarray(scales, np.float32))
+    x = solid(x, node.options, steps)
+    if how.along > 1 and how.along.denominator == 1:
+        return _up(node, x, how, sampling, steps)
+    if how.along < 1 and how.along.numerator == 1:
+        return _down(node, x, how, sampling, steps)
+    refuse(f"it resamples the stream by {how.along}, which is no whole factor", hint=WHOLE)
+
+
+def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
+    """Frame ``factor * t + r`` is sampled near frame t; as soon as the last frame that it needs is there."""
+    factor = int(how.along)
+    taps = periodic(sampling, how.along)
+    low, high = min(0, min(t[0] for t in taps)), max(0, max(t[1] for t in taps))
+    padded = pad(x, -low, high, Mirror(edge=True), node.options, steps)
+    window, y = windowed(padded, high - low + 1, 1, node.options)
+    early = min(factor * (high - last) + r for r, (_, last) in enumerate(taps))
+    early = min(early, factor * y.delay)
+    whole = _applied(node, x, how, window, window.frames)
+    start, rate = early - factor * low, x.rate * factor
+    expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
+    y = replace(y, wire=node.outputs[0], rate=rate, delay=factor * y.delay - early, shape=_shape(x, how, x.extent * factor))
+    return step(node, [expr], [y], before=steps)
+
+
+def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
+    """Frame t is sampled near frame ``by * t``."""
+    by = how.along.denominator
+    ((low, high),) = periodic(sampling, how.along)
+    extent = x.extent.floordiv(by)
+    before = by * max(0, math.ceil(-low / by))
+    padded = pad(x, before, max(0, high - by + 1), Mirror(edge=True), node.options, steps)
+    if low == high:
+        return _picked(node, x, how, high, extent, steps)
+    window, y = windowed(padded, before + high + 1, by, node.options)
+    more = max(0, by - high - 1)  # so that the operator gives its last frame, which does not read them
+    wide: Expr = window
+    if more:
+        wide = call("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge")
+    whole = _applied(node, x, how, wide, Frames(x.rate, window.frames.extra + more))
+    y = replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))
+    return step(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
+
+
+def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, steps: list[Step]) -> Outcome:
+    """Every so many frames one, as it is."""
+    by = how.along.denominator
+    window, y = windowed(x, offset + 1, by, node.options)
+    expr: Expr = call("Slice", window, const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
+    still = replace(how, along=Fraction(1), scales=tuple(1.0 if k == x.axis else s for k, s in enumerate(how.scales)))
+    if any(s != 1 for s in still.scales) or how.sizes is not None:
+        expr = _applied(node, x, still, expr, Frames(y.rate))
+    return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))], before=steps)
+
+
+def _applied(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> Expr:
+    """The operator on `frames` frames."""
     if node.op_type == "Upsample" and node.since < 9:
-        return step(node, [call("Upsample", window, mode=node.attr("mode"), scales=scales)], [y], before=steps)
-    inputs = (window, values) if node.op_type == "Upsample" or node.since < 11 else (window, Const(np.zeros(0, np.float32)), values)
-    attributes = dict(node.replaced(axes=None, keep_aspect_ratio_policy=None, **changes))
-    return step(node, [call(node.op_type, *inputs, **attributes)], [y], before=steps)
+        return call("Upsample", data, mode=node.attr("mode"), scales=list(how.scales))
+    left_out = {"scales": None} if node.attributes.get("scales") else {}
+    attributes = dict(node.replaced(axes=None, keep_aspect_ratio_policy=None, **left_out))
+    if how.sizes is not None:
+        extra = frames.extra * how.along
+        if extra.denominator != 1:
+            refuse(f"it resizes {x.extent} frames to {how.sizes[x.axis]}", hint="resize by scales, not to sizes")
+        dims: list[Dim] = [d.constant if d.constant is not None else d for d in how.sizes]
+        dims[x.axis] = Frames(frames.rate * how.along, int(extra))
+        return call(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
+    scales = Const(np.asarray(how.scales, np.float32))
+    if node.op_type == "Upsample" or node.since < 11:
+        return call(node.op_type, data, scales, **attributes)
+    return call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes)
 
 
+def _shape(x: Stream, how: Scaling, extent: Length) -> tuple[Length, ...]:
+    shape = []
+    for k, d in enumerate(x.shape):
+        if k == x.axis:
+            shape.append(extent)
+        elif how.sizes is not None:
+            shape.append(how.sizes[k])
+        elif how.scales[k] == 1:
+            shape.append(d)
+        elif d.constant is None:
+            refuse("it resizes an axis of unknown size", hint="export with fixed sizes")
+        else:
+            shape.append(Length.of(int(np.floor(np.float32(d.constant) * np.float32(how.scales[k])))))
+    return tuple(shape)

@@ -1,0 +1,50 @@
+"""Blocks of a grid moved into the channels and back: whole frames become features, or the other way round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome, Step
+from pulsify_onnx.rules.combine import kept, op, step, the_stream
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.windows import align, solid, windowed
+
+
+def _spatial(node: Node) -> tuple[Stream, int]:
+    x = the_stream(node)
+    if x.axis == 1:
+        refuse("the stream runs along the channels, which it spreads over the other axes", hint="transpose time to a spatial axis")
+    return x, int(node.attr("blocksize"))
+
+
+@rule("DepthToSpace", versions=(1, 11, 13))
+def depth_to_space(node: Node) -> Outcome:
+    """Either spatial axis (every frame becomes `blocksize` frames), or the batch.
+
+    Refuses: a stream along the channels.
+    """
+    x, size = _spatial(node)
+    if x.axis == 0:
+        return kept(node, [0])
+    steps: list[Step] = []
+    (window,), y = align([solid(x, node.options, steps)], node.options)
+    shape = (x.shape[0], x.shape[1].floordiv(size * size), x.shape[2] * size, x.shape[3] * size)
+    y = replace(y, wire=node.outputs[0], rate=y.rate * size, delay=y.delay * size, shape=shape, positional=False)
+    return step(node, [op(node, [window])], [y], before=steps)
+
+
+@rule("SpaceToDepth", versions=(1, 13))
+def space_to_depth(node: Node) -> Outcome:
+    """Either spatial axis (`blocksize` frames become one), or the batch.
+
+    Refuses: a stream along the channels.
+    """
+    x, size = _spatial(node)
+    if x.axis == 0:
+        return kept(node, [0])
+    window, y = windowed(x, size, size, node.options)
+    shape = (x.shape[0], x.shape[1] * size * size, *(d.floordiv(size) for d in x.shape[2:]))
+    return step(node, [op(node, [window])], [replace(y, wire=node.outputs[0], shape=shape)])

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from oracle import check, parse, rand, refused
+
+W = {"w": rand(3, 3, 3), "b": rand(3)}
+NONE = np.zeros(0, np.float32)
+
+
+def scales(along, *, rank=3, **others):
+    out = np.ones(rank, np.float32)
+    out[2] = along
+    for axis, scale in others.items():
+        out[int(axis[1:])] = scale
+    return out
+
+
+def resized(attributes, along, opset=19):
+    return parse(f"""<ir_version: 8, opset_import: ["": {opset}]>
+        agraph (float[1,3,T] x) => (float[1,3,U] y, float[1,3,V] z) {{
+        a = Conv<pads=[1,1]>(x, w, b)
+        y = Resize<{attributes}>(a, none, scales)
+        z = Conv<pads=[1,1]>(y, w, b) }}""", **W, none=NONE, scales=scales(along))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("coordinates, nearest, delay", [
+    ("asymmetric", "floor", 1), ("half_pixel", "round_prefer_floor", 1), ("pytorch_half_pixel", "round_prefer_ceil", 1)])
+def test_nearest_up(factor, coordinates, nearest, delay):
+    check(resized(f'mode="nearest", coordinate_transformation_mode="{coordinates}", nearest_mode="{nearest}"', factor),
+          delays={"y": factor * delay, "z": factor * delay + 1})
+
+
+@pytest.mark.parametrize("nearest, factor, delay", [("ceil", 2, 3), ("round_prefer_ceil", 2, 3), ("round_prefer_floor", 4, 5), ("round_prefer_ceil", 4, 6)])
+def test_nearest_up_asymmetric_looks_ahead(nearest, factor, delay):
+    check(resized(f'mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="{nearest}"', factor), delays={"y": delay})
+
+
+@pytest.mark.parametrize("coordinates, factor, delay", [
+    ("half_pixel", 2, 3), ("half_pixel", 3, 4), ("pytorch_half_pixel", 4, 6), ("asymmetric", 2, 3), ("asymmetric", 3, 5), ("half_pixel_symmetric", 2, 3)])
+def test_linear_up(coordinates, factor, delay):
+    check(resized(f'mode="linear", coordinate_transformation_mode="{coordinates}"', factor), delays={"y": delay, "z": delay + 1})
+
+
+@pytest.mark.parametrize("along, delay", [(2, 5), (0.5, 2)])
+def test_cubic(along, delay):
+    check(parse("""agraph (float[1,1,T,5] x) => (float[1,1,U,5] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w, b)
+        y = Resize<mode="cubic">(a, none, scales) }""", w=rand(1, 1, 3, 3), b=rand(1), none=NONE, scales=scales(along, rank=4)), delays={"y": delay if along > 1 else 1})
+
+
+@pytest.mark.parametrize("attributes, along, delay", [
+    ('mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"', 1 / 2, 0),
+    ('mode="nearest", coordinate_transformation_mode="half_pixel"', 1 / 2, 0),
+    ('mode="nearest", coordinate_transformation_mode="half_pixel"', 1 / 3, 0),
+    ('mode="linear", coordinate_transformation_mode="half_pixel"', 1 / 2, 1),
+    ('mode="linear", coordinate_transformation_mode="half_pixel"', 1 / 3, 0),
+    ('mode="linear", coordinate_transformation_mode="half_pixel"', 1 / 4, 0),
+    ('mode="linear", coordinate_transformation_mode="asymmetric"', 1 / 4, 0)])
+def test_down(attributes, along, delay):
+    check(resized(attributes, along), delays={"y": delay})
+
+
+def test_to_a_multiple_of_the_length_and_another_axis():
+    check(parse("""agraph (float[1,2,T,5] x) => (float[1,2,U,7] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w, b)
+        s = Shape(a)
+        d = Mul(s, factors)
+        e = Add(d, more)
+        y = Resize<mode="linear">(a, none, none, e) }""", w=rand(2, 2, 3, 3), b=rand(2), none=NONE, factors=np.array([1, 1, 2, 1]),
+                more=np.array([0, 0, 0, 2])), delays={"y": 3})
+
+
+def test_another_axis_only():
+    check(parse("""agraph (float[1,2,T,6] x) => (float[1,2,T,9] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w, b)
+        y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(a, none, scales) }""", w=rand(2, 2, 3, 3), b=rand(2), none=NONE,
+                scales=scales(1, rank=4, a3=1.5)), delays={"y": 1})
+
+
+def test_down_and_another_axis_up():
+    check(parse("""agraph (float[1,2,T,6] x) => (float[1,2,U,12] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w, b)
+        y = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(a, none, scales) }""", w=rand(2, 2, 3, 3), b=rand(2), none=NONE,
+                scales=scales(0.5, rank=4, a3=2)), delays={"y": 0})
+
+
+def test_axes_attribute():
+    check(parse("""<ir_version: 8, opset_import: ["": 18]>
+        agraph (float[1,3,T] x) => (float[1,3,U] y) { y = Resize<mode="linear", axes=[2]>(x, none, scales) }""", none=NONE,
+                scales=np.array([2], np.float32)), delays={"y": 1})
+
+
+@pytest.mark.parametrize("mode, delay", [("nearest", 2), ("linear", 3)])
+def test_old_operators(mode, delay):
+    check(parse(f"""<ir_version: 4, opset_import: ["": 8]>
+        agraph (float[1,3,T,2] x) => (float[1,3,U,2] y) {{
+        a = Conv<pads=[1,0,1,0]>(x, w, b)
+        y = Upsample<mode="{mode}", scales=[1.0, 1.0, 2.0, 1.0]>(a) }}""", w=rand(3, 3, 3, 1), b=rand(3)), delays={"y": delay})
+    check(parse(f"""<ir_version: 5, opset_import: ["": 10]>
+        agraph (float[1,3,T,2] x) => (float[1,3,U,2] y) {{
+        a = Conv<pads=[1,0,1,0]>(x, w, b)
+        y = Resize<mode="{mode}">(a, scales) }}""", w=rand(3, 3, 3, 1), b=rand(3), scales=scales(2, rank=4)), delays={"y": delay})
+
+
+@pytest.mark.parametrize("attributes, along, reason", [
+    ('mode="linear", coordinate_transformation_mode="align_corners"', 2, "stretches the sampling points over the whole stream"),
+    ('mode="linear"', 1.5, "no whole factor"),
+    ('mode="linear", coordinate_transformation_mode="pytorch_half_pixel"', 0.5, "samples elsewhere where the result has one frame"),
+    ('mode="linear", antialias=1', 2, "antialiasing"),
+    ('mode="nearest"', 1 / 41, "is not exact")])
+def test_what_depends_on_the_length_is_refused(attributes, along, reason):
+    refused(resized(attributes, along), reason, op_type="Resize")
+
+
+def test_to_a_fixed_length_is_refused():
+    refused(parse("agraph (float[1,3,T] x) => (float[1,3,32] y) { y = Resize(x, none, none, sizes) }", none=NONE, sizes=np.array([1, 3, 32])),
+            "every sampling point depends on the length", op_type="Resize")
