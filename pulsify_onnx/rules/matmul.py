@@ -114,7 +114,7 @@ def gemm_axes(node: Node) -> list[int | None]:
 def einsum(node: Node) -> Outcome:
     """Any letter that the result keeps.
 
-    Refuses: a sum over the stream.
+    Refuses: a sum over the stream, a diagonal of it, a factor with a fixed number of frames.
     """
     equation = node.attr("equation").replace(" ", "")
     terms, arrow, result = equation.partition("->")
@@ -139,6 +139,12 @@ def einsum(node: Node) -> Outcome:
         letter = letters_of[fact.axis]
         if letter not in out:
             refuse(SUMMED, SUMMED_HINT)
+        if letters_of.count(letter) > 1 or out.count(letter) > 1:
+            refuse("it takes a diagonal of the stream", hint="keep time on an axis of its own")
+        for k, (other, theirs) in enumerate(zip(node.facts, spell)):
+            if letter in theirs and other is not None and not isinstance(other, (Stream, Pair)) and shape_of(other)[theirs.index(letter)].constant != 1:
+                refuse(f"its input {k} has a fixed number of frames along the stream, so it fits one length only",
+                       hint="compute it from frame positions, or export with a dynamic length")
         axes.append(out.index(letter))
     return kept(node, axes)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.facts import Pair
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.attention import softmax_over_keys
-from pulsify_onnx.rules.combine import apart, the_stream
+from pulsify_onnx.rules.combine import apart, joined, op, step, the_stream
 from pulsify_onnx.rules.pooling_attention import OVER_TIME, OVER_TIME_HINT, softmax_over_time
 from pulsify_onnx.rules.registry import rule
 
@@ -22,7 +24,7 @@ def batch_norm(node: Node) -> Outcome:
     Refuses: training mode, and a stream along the channels.
     """
     x = the_stream(node)
-    if node.attr("training_mode", 0):
+    if node.attr("training_mode", 0) or any(node.outputs[1:]):
         refuse("it takes its statistics from the whole batch (training mode)", hint="export the model in evaluation mode")
     return apart(node, [1] if x.rank > 1 else [0], "it has one mean and scale per frame", hint="the stream must not run along the channels; see --axis")
 
@@ -57,14 +59,22 @@ def softmax(node: Node) -> Outcome:
     return apart(node, touched, OVER_TIME, OVER_TIME_HINT)
 
 
+def _same_shape(node: Node, touched: Sequence[int]) -> Outcome:
+    """Keep a normalisation over axes `touched`, which must not be the stream's; onnx infers no shape for some of them."""
+    x = the_stream(node)
+    if x.axis in touched:
+        refuse(WHOLE, HINT)
+    exprs, y, _ = joined(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    return step(node, [op(node, exprs)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
+
+
 @rule("InstanceNormalization", versions=(6, 22))
 def instance_norm(node: Node) -> Outcome:
     """The batch axis only.
 
     Refuses: averaging over the stream.
     """
-    x = the_stream(node)
-    return apart(node, range(1, x.rank), WHOLE, HINT)
+    return _same_shape(node, range(1, the_stream(node).rank))
 
 
 @rule("GroupNormalization", versions=(18, 21))
@@ -73,8 +83,7 @@ def group_norm(node: Node) -> Outcome:
 
     Refuses: averaging over the stream.
     """
-    x = the_stream(node)
-    return apart(node, range(1, x.rank), WHOLE, HINT)
+    return _same_shape(node, range(1, the_stream(node).rank))
 
 
 @rule("LpNormalization", versions=(1, 22))
@@ -98,4 +107,4 @@ def mean_variance(node: Node) -> Outcome:
     """Any axis that it does not average over."""
     axes = node.ints("axes") or [0, 2, 3]
     rank = the_stream(node).rank
-    return apart(node, [a % rank for a in axes], WHOLE, HINT)
+    return _same_shape(node, [a % rank for a in axes])
