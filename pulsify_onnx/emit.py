@@ -90,6 +90,9 @@ class Emitter:
             values = {n: v.const_value.numpy().tolist() for n, v in zip(names, inputs[1:]) if v is not None and v.const_value is not None}
             if values.pop("steps", [1]) == [1] * len(values["starts"]):
                 return self.one("Slice", inputs[0], **values)
+        if op_type == "Range" and self.opset < 11:  # from 0, by 1
+            ones = self.one("ConstantOfShape", self.one("Reshape", inputs[1], self.ints(1)), value=ir.tensor(np.ones(1, np.int64)))
+            return self.one("Reshape", self.one("NonZero", ones), self.ints(-1))
         if op_type in ("Min", "Max") and self.opset < 12 and len(inputs) == 2:
             a, b = inputs
             test = self.one("Less", a, b)
