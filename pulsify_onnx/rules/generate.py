@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
@@ -28,10 +29,10 @@ def range_rule(node: Node) -> Outcome:
     fact = node.facts[0]
     assert isinstance(fact, (Static, Sizes))
     low, by = start.ratio, stride.ratio
+    if by is not None and by <= 0:
+        refuse("it counts down from the length of the stream, so the first frame needs the last", hint="count upwards")
     if low is None or by is None:
         refuse("it counts from a number that depends on the length of the stream", hint="count from 0 with a fixed step")
-    if by <= 0:
-        refuse("it counts down from the length of the stream, so the first frame needs the last", hint="count upwards")
     extent = ((stop - start) * (1 / by)).ceil()
     rate = rate_of(extent)
     kind = fact.dtype.numpy()
@@ -52,7 +53,6 @@ def constant_of_shape(node: Node) -> Outcome:
     assert target is not None
     value = node.attr("value")
     array = np.zeros(1, np.float32) if value is None else np.asarray(value.numpy())
-    import onnx_ir as ir
     fact = Static(node.outputs[0], ir.DataType.from_numpy(array.dtype), ())
     return constant_over_time(node, fact, tuple(target), lambda dims: call("Expand", Const(array.reshape(())), Dims(dims)))
 
