@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -225,10 +226,12 @@ class Draft:
 
     def _polynomial(self, length: Length) -> ir.Value:
         key = ("length", length)
+        by = math.lcm(*(coefficient.denominator for _, coefficient in length.terms))
+        if by > 1:
+            return self._atom(Floor(length * by, by))
         if key not in self.memo:
             total: ir.Value | None = None
             for monomial, coefficient in length.terms:
-                assert coefficient.denominator == 1, length
                 term: ir.Value | None = None
                 for atom in monomial:
                     value = self._atom(atom)

@@ -1,0 +1,56 @@
+"""Concat beside and along the stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import check, parse, rand, refused
+
+PULSES = (1, 3, 7)
+
+
+def test_beside_with_other_delays() -> None:
+    check(parse("""agraph (float[1,2,T] x) => (float[1,6,U] y) {
+        a = Conv<pads=[1,1]>(x, w, b)
+        c = Conv<pads=[2,2], dilations=[2]>(a, w, b)
+        y = Concat<axis=1>(x, a, c) }""", w=rand(2, 2, 3), b=rand(2)), delays={"y": 3}, pulses=PULSES)
+
+
+@pytest.mark.parametrize("value", (0.0, 0.5))
+@pytest.mark.parametrize("side", ("before", "after", "both"))
+def test_constant_frames(side: str, value: float) -> None:
+    inputs = {"before": "z, a", "after": "a, z", "both": "z, a, z"}[side]
+    delay = 2 if side == "after" else 1 if value else 0  # frames of two values, the convolution's zeros around them: the inner ones come in time
+    check(parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] c) {{
+        a = Conv<pads=[1,1]>(x, w, b)
+        c = Concat<axis=2>({inputs})
+        y = Conv<pads=[0,1]>(c, v, b) }}""", w=rand(2, 2, 3), v=rand(2, 2, 2), b=rand(2), z=np.full((1, 2, 2), value, np.float32)),
+          delays={"y": delay, "c": max(0, delay - 1)}, pulses=PULSES)
+
+
+def test_frames_that_differ() -> None:
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] c) {
+        a = Conv<pads=[1,1]>(x, w, b)
+        c = Concat<axis=2>(z, a)
+        y = Conv<pads=[1,1]>(c, w, b) }""", w=rand(2, 2, 3), b=rand(2), z=rand(1, 2, 3)), pulses=PULSES)
+
+
+def test_a_frame_of_other_channels() -> None:
+    """One value per channel is one border."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        c = Concat<axis=2>(z, x)
+        y = Conv(c, w, b) }""", w=rand(2, 2, 3), b=rand(2), z=np.repeat(rand(1, 2, 1), 2, 2)), delays={"y": 0}, pulses=PULSES)
+
+
+def test_frames_that_differ_at_the_end_are_refused() -> None:
+    refused(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) { y = Concat<axis=2>(x, z) }""", z=rand(1, 2, 3)), "differs from frame to frame", op_type="Concat")
+
+
+def test_one_stream_after_another_is_refused() -> None:
+    refused(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        a = Relu(x)
+        y = Concat<axis=2>(x, a) }"""), "one stream after another", op_type="Concat")
+
+
+def test_a_fixed_number_of_frames_beside_a_stream_is_refused() -> None:
+    refused(parse("""agraph (float[1,2,T] x) => (float[1,4,T] y) { y = Concat<axis=1>(x, z) }""", z=rand(1, 2, 9)), "fixed number of frames", op_type="Concat")

@@ -1,0 +1,91 @@
+"""Reshape and its kin: the stream as one factor of a dimension."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import check, parse, rand, refused
+
+PULSES = (1, 3, 4)
+SAME = "a = Conv<pads=[1,1]>(x, w, b) t = Transpose<perm=[0,2,1]>(a)"
+WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4)}
+
+
+def shaped(body: str, out: str = "float[1,U,V] y", **more: np.ndarray) -> object:
+    return parse(f"agraph (float[1,4,T] x) => ({out}) {{ {SAME} {body} }}", **WEIGHTS, **more)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.asarray(values, np.int64)
+
+
+@pytest.mark.parametrize("target", ((1, -1, 4), (0, -1, 4), (0, 0, 2, 2), (-1, 4), (1, -1, 1, 4), (-1, 2, 2)))
+def test_frames_keep_their_values(target: tuple[int, ...]) -> None:
+    check(shaped("y = Reshape(t, s)", f"float[{','.join('ABCD'[: len(target)])}] y", s=ints(*target)), delays={"y": 1}, pulses=PULSES)
+
+
+@pytest.mark.parametrize("factor", (2, 4))
+def test_interleaved_up(factor: int) -> None:
+    """[T, 4] to [T*f, 4/f]: delays scale with the rate."""
+    check(shaped("r = Reshape(t, s) u = Transpose<perm=[0,2,1]>(r) y = Conv<pads=[1,1]>(u, v)", s=ints(1, -1, 4 // factor),
+                 v=rand(2, 4 // factor, 3, seed=3)), delays={"y": factor + 1}, pulses=PULSES)
+
+
+@pytest.mark.parametrize("factor, lookahead, delay", [(2, 1, 1), (2, 2, 1), (2, 3, 2), (3, 1, 1), (3, 3, 1), (3, 4, 2), (4, 5, 2)])
+def test_frames_together(factor: int, lookahead: int, delay: int) -> None:
+    """Behind a delay that is no multiple of the factor."""
+    model = parse(f"""agraph (float[1,4,T] x) => (float[1,U,V] y) {{
+        a = Conv<pads=[{lookahead},{lookahead}]>(x, w, b)
+        t = Transpose<perm=[0,2,1]>(a)
+        y = Reshape(t, s) }}""", w=rand(4, 4, 2 * lookahead + 1), b=rand(4), s=ints(1, -1, 4 * factor))
+    check(model, delays={"y": delay}, pulses=PULSES, unit=factor)
+
+
+def test_down_and_up_again() -> None:
+    check(shaped("r = Reshape(t, s) m = MatMul(r, u) y = Reshape(m, z)", s=ints(1, -1, 12), u=rand(12, 12), z=ints(1, -1, 4)), delays={"y": 3}, unit=3, pulses=PULSES)
+
+
+def test_shape_subgraph() -> None:
+    """As TorchScript exports a view: Shape, Gather, Concat, Reshape."""
+    check(shaped("""s = Shape(t) n = Gather<axis=0>(s, one) m = Unsqueeze(n, zero) c = Concat<axis=0>(lead, m, minus)
+        y = Reshape(t, c)""", one=np.int64(1), zero=ints(0), lead=ints(1), minus=ints(-1)), delays={"y": 1}, pulses=PULSES)
+
+
+def test_computed_pads() -> None:
+    """Pads that exporters compute as constants of constants."""
+    check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+        z = ConstantOfShape<value=int64[1]{0}>(n)
+        c = Concat<axis=0>(p, z)
+        r = Reshape(c, two)
+        f = Slice(r, minus, far, zero, minus)
+        t = Transpose<perm=[1,0]>(f)
+        q = Reshape(t, flat)
+        a = Pad(x, q)
+        y = Conv(a, w, b) }""", n=ints(4), p=ints(2, -1), two=ints(-1, 2), minus=ints(-1), far=ints(-(2**62)), zero=ints(0), flat=ints(-1), **WEIGHTS),
+          delays={"y": 0}, pulses=PULSES)
+
+
+def test_borders_pass() -> None:
+    check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+        p = Pad(x, pads)
+        t = Transpose<perm=[0,2,1]>(p)
+        r = Reshape(t, s)
+        f = Reshape(r, back)
+        u = Transpose<perm=[0,2,1]>(f)
+        y = Conv(u, w, b) }""", pads=ints(0, 0, 2, 0, 0, 0), s=ints(0, -1, 2, 2), back=ints(0, 0, -1), **WEIGHTS), delays={"y": 0}, pulses=PULSES)
+
+
+def test_squeeze_unsqueeze_flatten() -> None:
+    check(shaped("q = Squeeze(t, zero) u = Unsqueeze(q, two) f = Flatten<axis=1>(u) y = Unsqueeze(f, zero)", zero=ints(0), two=ints(1, 3)), delays={"y": 1}, pulses=PULSES)
+
+
+def test_merging_the_stream_under_a_slower_axis_is_refused() -> None:
+    refused(parse("agraph (float[1,4,T] x) => (float[U] y) { y = Reshape(x, s) }", s=ints(-1)), "merges the stream with an axis that runs more slowly", op_type="Reshape")
+
+
+def test_a_length_written_into_the_shape_is_refused() -> None:
+    refused(parse("agraph (float[1,T,4] x) => (float[1,U] y) { y = Reshape(x, s) }", s=ints(1, 36)), "fixed number of frames", op_type="Reshape")
+
+
+def test_flattening_the_stream_into_features_is_refused() -> None:
+    refused(parse("agraph (float[1,4,T] x) => (float[1,U] y) { y = Flatten(x) }"), "features", op_type="Flatten")
