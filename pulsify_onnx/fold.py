@@ -39,6 +39,8 @@ def evaluate(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[s
         found = session.run(None, {f"i{k}": x for k, x in enumerate(inputs) if x is not None})
     except Exception:  # what can't be folded is kept as a node, where its error would be seen
         return None
+    if not all(isinstance(x, (np.ndarray, np.generic)) for x in found):
+        return None  # sequences and maps are no arrays
     return [np.asarray(x) for x in found]
 
 

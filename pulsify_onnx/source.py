@@ -18,6 +18,7 @@ from pulsify_onnx import validity
 from pulsify_onnx.bodies import subgraphs
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.facts import Array
+from pulsify_onnx.sequences import to_scan_outputs
 from pulsify_onnx.node import since_version
 
 
@@ -116,6 +117,7 @@ def _prepared(model: ir.Model) -> ir.Model:
     _one_opset(model)
     common.InlinePass()(model)
     _modern(model)
+    to_scan_outputs(model)
     for tidying in (common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), common.TopologicalSortPass(),
                     common.RemoveUnusedNodesPass()):
         tidying(model)

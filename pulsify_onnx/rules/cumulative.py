@@ -44,7 +44,7 @@ def cumulative(node: Node) -> Outcome:
     if node.attr("reverse", 0):
         refuse(f"it {kind.verb} from the last frame backwards", hint=f"accumulate forwards: {node.op_type} without reverse")
     steps: list[Step] = []
-    (window,), y = fed([x], node.options, False, steps)
+    (window,), y = fed([x], node.options, False, True, steps)
     neutral = Const(np.asarray(kind.neutral, x.dtype.numpy()))
     feed: Expr = window
     if y.delay:

@@ -15,16 +15,17 @@ from pulsify_onnx.rules.combine import call, const
 from pulsify_onnx.windows import align, sealed, solid, timely
 
 
-def fed(xs: Sequence[Stream], options: Options, ends: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
+def fed(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
     """Streams a recurrence reads, aligned and without borders; the second is what a carried value makes of their time.
 
-    With `ends` frames after the end are told from real ones: a frame may then not come before it is known to stay real.
+    `finals` and `frames` say whether its final values and its values at every frame are read. Final values are of real
+    frames only: a frame may then not come before it is known to stay real (without an end, where that delays no frames).
     Whole numbers may be used as indices, so theirs read as zeros where they are not real.
     """
     indices = [not x.dtype.is_floating_point() and not x.positional for x in xs]
     xs = [solid(x, options, steps) if index else x for x, index in zip(xs, indices)]
     windows, y = align(xs, options, leads=False)
-    if (ends or any(indices)) and options.end_of_stream:
+    if (finals or any(indices)) and options.end_of_stream or finals and not frames:
         windows, y = timely(windows, y, options)
     windows = [replace(w, mask=sealed(x, options)) if index else w for w, x, index in zip(windows, xs, indices)]
     return windows, replace(y, reach=Reach(None, y.reach.future), positional=False)

@@ -47,7 +47,7 @@ def loop(node: Node) -> Outcome:
     carried = len(initial)
     steps: list[Step] = []
     numbers = Stream("", ir.DataType.INT64, (rounds,), 0, rate_of(rounds), positional=True)
-    windows, y = fed(xs or [numbers], node.options, any(node.outputs[:carried]), steps)
+    windows, y = fed(xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
     frames = []
     for pick, x, window in zip(picks, xs, windows):
         body.inputs.append(pick.frame)

@@ -71,7 +71,7 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     """Time is the sequence: h (and c) go from pulse to pulse."""
     steps: list[Step] = []
     wants_state = any(node.outputs[1:])
-    (window,), y = fed([x], node.options, wants_state, steps)
+    (window,), y = fed([x], node.options, wants_state, bool(node.outputs[0]), steps)
     hidden = int(node.attr("hidden_size") or _hidden(node))
     batch = x.shape[0 if layout else 1]
     batch_dim: Dim = batch.constant if batch.constant is not None else batch

@@ -38,9 +38,8 @@ def scan(node: Node) -> Outcome:
     axes = node.ints("scan_input_axes") or [0] * count
     xs = [_scanned(fact, axes[k], k) for k, fact in enumerate(node.facts[carried:])]
     check_body(node, body)
-    ends = any(node.outputs[:carried])
     steps: list[Step] = []
-    windows, y = fed(xs, node.options, ends, steps)
+    windows, y = fed(xs, node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
     frames = [Feed(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:]))
               for v, w, x in zip(body.inputs[carried:], windows, xs)]
     out_axes = node.ints("scan_output_axes") or [0] * (len(body.outputs) - carried)
@@ -133,6 +132,9 @@ def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) 
             assert fact is not None
             static_value(fact)
         assert isinstance(fact, Static)
+        if fact.dtype == ir.DataType.UNDEFINED:
+            refuse("it carries a sequence of tensors, which grows with the stream",
+                   hint="collect one tensor of known shape per round and stack them once after the loop, or give them as a scan output")
         if sum(d.constant is None for d in fact.shape) > 1 or any(d.constant == 0 for d in fact.shape):
             refuse("the shape of its state is not known", hint=UNKNOWN_SHAPE)
         kept.append((fact.dtype, fact.shape))

@@ -49,6 +49,12 @@ def test_only_the_cell_state_after_a_crop():
     check(model, delays={"y": 0}, pulses=(1, 2, 3))
 
 
+def test_the_last_state_after_a_crop_is_exact_every_pulse():
+    model = layer("GRU", before="c = Slice(x, k0, k2, ax)", outs=", h", k0=np.int64([0]), k2=np.int64([-2]), ax=np.int64([2]))
+    pulsed = check(model, pulses=(1, 2, 3))
+    assert pulsed.spec["outputs"][0]["exact_every_pulse"]
+
+
 def test_no_state_but_h_without_a_delay():
     check(layer("GRU", before="c = Identity(x)"), delays={"y": 0}, state_bytes=20)
 
