@@ -1,0 +1,27 @@
+"""Random compositions: whatever is put together, the stream equals the batch run, at both ends and at any pulse."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import LAYERS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum
+from oracle import check
+
+CORE: tuple[tuple[Layer, float], ...] = tuple((layer, weight) for layer, weight in LAYERS if layer in (
+    conv, pad, cut, pool, conv_transpose, resize, join, recurrence, running_sum))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 6), pulse=st.integers(1, 9), pick=st.integers(0, 24))
+def test_core(seed: int, size: int, pulse: int, pick: int) -> None:
+    """Convolutions, padding, crops, pools, strides, upsampling, joins and recurrences."""
+    net = network(seed, size, CORE)
+    check(net.model, pulses=(pulse,), length=net.lengths[pick], unit=net.unit, rtol=2e-3)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10**6), size=st.integers(5, 40), pulse=st.integers(1, 40), pick=st.integers(0, 24))
+def test_networks(seed: int, size: int, pulse: int, pick: int) -> None:
+    """Whole networks of every family."""
+    net = network(seed, size)
+    check(net.model, pulses=(pulse,), length=net.lengths[pick], unit=net.unit, rtol=2e-3)
