@@ -104,10 +104,11 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
 
 def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
           delays: Mapping[str, int] | None = None, state_bytes: int | None = None, rtol: float = 1e-4, both: bool = True,
-          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, limit: int | None = None, inputs: Mapping[str, Any] | None = None) -> PulsedModel:
+          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, limit: int | None = None, beyond: int = 40, inputs: Mapping[str, Any] | None = None) -> PulsedModel:
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
-    `length` base frames, rounded up to `unit` (what the batch model takes), `limit` at most. `delays`: expected by output, without an
+    `length` base frames, rounded up to `unit` (what the batch model takes), `limit` at most;
+    without an end, the batch model hears `beyond` pulses more than the stream. `delays`: expected by output, without an
     end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
     """
     rng = np.random.default_rng(1)
@@ -121,7 +122,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
             spec = pulsed.spec
             what = f"pulse {pulse}{' with end' if end else ''}"
             base = unit * math.ceil(length / unit)
-            ahead = 0 if end else pulse * 40 + max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
+            ahead = 0 if end else pulse * beyond + max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
             total = base if end else unit * multiple * math.ceil((base + ahead) / (unit * multiple))
             total = total if limit is None else min(total, limit)
             arrays, fixed = {}, dict(statics or {})

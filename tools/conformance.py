@@ -1,0 +1,292 @@
+"""Every test case of the onnx package, streamed along every axis that can be made dynamic.
+
+    python tools/conformance.py [--share 0.2] [--seed TEXT] [--jobs 2] [--only SUBSTRING]
+
+For each case and each axis of each input, the model is rewritten so that this dimension (of this input alone, and of
+all inputs that have the same size there) is dynamic and all other inputs are constants. Whatever converts must stream
+exactly at pulses 1 and 3 (or their pulse multiples), with and without an end of stream, NaN past the end; whatever
+does not must be refused. Prints a table per operator; exit status 1 if anything is wrong or crashed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import math
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.backend.test
+from onnx import numpy_helper
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
+
+LENGTHS = (13, 12, 24, 36)
+SUITES = ("pytorch-operator", "pytorch-converted", "simple")
+BUG = "its rule met something it was not written for"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model of the suites; `where` finds it again in a worker process."""
+
+    name: str
+    where: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one reading of one case."""
+
+    name: str
+    operator: str
+    verdict: str
+    message: str = ""
+
+
+def node_cases() -> list[object]:
+    """The single-operator models that the package generates."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(load_model_tests(kind="node"))
+
+
+def folders() -> list[Path]:
+    """The models on disk."""
+    root = Path(onnx.backend.test.__file__).parent / "data"
+    return sorted(p.parent for suite in SUITES for p in (root / suite).glob("*/model.onnx"))
+
+
+_NODE_CASES: list[object] = []
+
+
+def open_case(case: Case) -> tuple[onnx.ModelProto, list[object]]:
+    """(model, input values of the first data set)."""
+    kind, index = case.where
+    if kind == "node":
+        if not _NODE_CASES:
+            _NODE_CASES.extend(node_cases())
+        found = _NODE_CASES[index]
+        model = found.model if found.model is not None else onnx.load(Path(found.model_dir) / "model.onnx")  # type: ignore[attr-defined]
+        if found.data_sets:  # type: ignore[attr-defined]
+            return model, [_value(v) for v in found.data_sets[0][0]]  # type: ignore[attr-defined]
+        folder = Path(found.model_dir)  # type: ignore[attr-defined]
+    else:
+        folder = folders()[index]
+        model = onnx.load(folder / "model.onnx")
+    data = folder / "test_data_set_0"
+    values: list[object] = []
+    for k in range(len(model.graph.input)):
+        file = data / f"input_{k}.pb"
+        if not file.exists():
+            break
+        tensor = onnx.TensorProto()
+        tensor.ParseFromString(file.read_bytes())
+        values.append(_value(tensor))
+    return model, values
+
+
+def _value(found: object) -> object:
+    return numpy_helper.to_array(found) if isinstance(found, onnx.TensorProto) else found
+
+
+def readings(model: onnx.ModelProto, values: list[object]) -> Iterator[tuple[str, dict[str, int]]]:
+    """(label, stream axis by input): each axis of each tensor input alone, and together with those of the same size."""
+    initial = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initial]
+    arrays = {i.name: v for i, v in zip(inputs, values) if isinstance(v, np.ndarray) and v.dtype.kind in "fiub"}
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    for name, array in arrays.items():
+        for axis in range(array.ndim):
+            alone = {name: axis}
+            together = dict(alone)
+            for other, value in arrays.items():
+                same = [k for k in range(value.ndim) if value.shape[k] == array.shape[axis]]
+                match = axis if axis in same else axis - array.ndim + value.ndim if axis - array.ndim + value.ndim in same else None
+                if other != name and match is not None and array.shape[axis] > 1:
+                    together[other] = match
+            for axes in (alone, together):
+                key = tuple(sorted(axes.items()))
+                if key not in seen:
+                    seen.add(key)
+                    yield " ".join(f"{n}={a}" for n, a in key), axes
+
+
+def dynamic(model: onnx.ModelProto, values: list[object], axes: dict[str, int]) -> onnx.ModelProto | None:
+    """The model with these dimensions dynamic and all other inputs constant; None where an input can't be a constant."""
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    initial = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initial]
+    keep = []
+    for k, value in enumerate(inputs):
+        if value.name in axes:
+            shape = values[k].shape  # type: ignore[attr-defined]
+            dims: list[int | str] = list(shape)
+            dims[axes[value.name]] = "T"
+            keep.append(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, dims))
+        elif k < len(values) and isinstance(values[k], np.ndarray) and value.type.HasField("tensor_type"):
+            tensor = numpy_helper.from_array(values[k], value.name)  # type: ignore[arg-type]
+            if tensor.data_type != value.type.tensor_type.elem_type:
+                return None
+            out.graph.initializer.append(tensor)
+        else:
+            return None
+    del out.graph.input[:]
+    out.graph.input.extend(keep)
+    outputs = [onnx.helper.make_tensor_value_info(o.name, o.type.tensor_type.elem_type, None) for o in out.graph.output if o.type.HasField("tensor_type")]
+    if len(outputs) != len(out.graph.output):
+        return None
+    del out.graph.output[:]
+    out.graph.output.extend(outputs)
+    del out.graph.value_info[:]
+    return out
+
+
+def judge(case: Case) -> list[Result]:
+    """All readings of one case."""
+    from oracle import check, draw, session
+
+    from pulsify_onnx.api import analyze, pulsify
+    from pulsify_onnx.errors import CannotStream, PulsifyError
+
+    found = []
+    model, values = open_case(case)
+    operator = model.graph.node[0].op_type if len(model.graph.node) == 1 or case.where[0] == "node" else "(network)"
+    by_name = {i.name: v for i, v in zip([i for i in model.graph.input], values)}
+    for label, axes in readings(model, values):
+        name = f"{case.name} [{label}]"
+        made = dynamic(model, values, axes)
+        if made is None:
+            found.append(Result(name, operator, "not runnable"))
+            continue
+        try:
+            plan = analyze(made, axes=axes)
+            kinds = {type(plan.facts[o]).__name__ for o in plan.outputs}
+            if plan.blockers:
+                bug = next((b.reason for b in plan.blockers if BUG in b.reason), "")
+                incomplete = any(not b.reason or not b.hint or not b.node for b in plan.blockers)
+                found.append(Result(name, operator, "crashed" if bug or incomplete else "refused", bug))
+                continue
+            pulsify(made, pulse=plan.pulse_multiple, axes=axes)
+        except CannotStream:
+            found.append(Result(name, operator, "refused"))
+            continue
+        except PulsifyError as problem:
+            found.append(Result(name, operator, "refused", str(problem)))
+            continue
+        except Exception as problem:
+            found.append(Result(name, operator, "crashed", f"{type(problem).__name__}: {problem}"))
+            continue
+        verdict = "static" if kinds == {"Static"} else "prefix" if "Prefix" in kinds else "streamed"
+
+        def like(rng: np.random.Generator, shape: list[int], source: np.ndarray) -> np.ndarray:
+            if source.dtype.kind in "iu" and source.size:
+                return rng.choice(source.ravel(), shape).astype(source.dtype)
+            return draw(rng, source.dtype, shape)
+
+        makers = {n: (lambda rng, shape, source=by_name[n]: like(rng, shape, source)) for n in axes}
+        try:
+            batch = session(made.SerializeToString())
+        except Exception:
+            found.append(Result(name, operator, "not runnable", "onnxruntime does not load the batch model"))
+            continue
+        length = None
+        for candidate in LENGTHS:
+            feeds = {}
+            for n, axis in axes.items():
+                shape = list(by_name[n].shape)
+                shape[axis] = candidate
+                feeds[n] = makers[n](np.random.default_rng(0), shape)
+            try:
+                batch.run(None, feeds)
+                length = candidate
+                break
+            except Exception:
+                continue
+        if length is None:
+            found.append(Result(name, operator, "not runnable", "the batch model takes one length only"))
+            continue
+        unit = 1 if length == LENGTHS[0] else 12
+        try:
+            check(made, axes=axes, pulses=(1, 3), length=length, unit=unit, inputs=makers, rtol=2e-3 if _half(by_name[next(iter(axes))]) else 1e-4, beyond=12)
+            found.append(Result(name, operator, verdict))
+        except AssertionError as difference:
+            found.append(Result(name, operator, "wrong", str(difference)[:300]))
+        except Exception as problem:
+            found.append(Result(name, operator, "crashed", f"{type(problem).__name__}: {problem}"[:300]))
+    return found
+
+
+def _half(array: np.ndarray) -> bool:
+    return array.dtype == np.float16
+
+
+def run(cases: list[Case], jobs: int) -> Iterator[Result]:
+    """Judge in worker processes; a case that takes its process down is a crash."""
+    todo = [cases[k:k + 8] for k in range(0, len(cases), 8)]
+    while todo:
+        batch, todo = todo, []
+        with ProcessPoolExecutor(jobs) as pool:
+            futures = [(part, pool.submit(_judge_all, part)) for part in batch]
+            for part, future in futures:
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    if len(part) == 1:
+                        yield Result(part[0].name, "?", "crashed", "the process died")
+                    else:
+                        todo.extend([c] for c in part)
+
+
+def _judge_all(cases: list[Case]) -> list[Result]:
+    return [r for c in cases for r in judge(c)]
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the cases, drawn with --seed")
+    parser.add_argument("--seed", default="", help="any text, such as a commit")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    cases = [Case(c.name, ("node", k)) for k, c in enumerate(node_cases())]  # type: ignore[attr-defined]
+    cases += [Case(f.name, ("folder", k)) for k, f in enumerate(folders())]
+    cases = [c for c in cases if args.only in c.name]
+    total = len(cases)
+    if args.share < 1:
+        draw = random.Random(int(hashlib.sha256(args.seed.encode()).hexdigest(), 16))
+        cases = draw.sample(cases, math.ceil(total * args.share))
+    table: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    bad = []
+    for result in run(cases, args.jobs):
+        table[result.operator][result.verdict] += 1
+        if result.verdict in ("wrong", "crashed"):
+            bad.append(result)
+            print(f"{result.verdict:8} {result.name}: {result.message}", flush=True)
+    verdicts = ("streamed", "static", "prefix", "refused", "not runnable", "wrong", "crashed")
+    print(f"\n{'operator':28}" + "".join(f"{v:>14}" for v in verdicts))
+    for operator in sorted(table):
+        print(f"{operator:28}" + "".join(f"{table[operator][v] or '':>14}" for v in verdicts))
+    sums = collections.Counter[str]()
+    for row in table.values():
+        sums.update(row)
+    print(f"{'total':28}" + "".join(f"{sums[v]:>14}" for v in verdicts))
+    print(f"\n{len(cases)} of {total} cases, {sum(sums.values())} readings: {sums['wrong']} wrong, {sums['crashed']} crashed")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
