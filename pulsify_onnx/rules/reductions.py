@@ -29,7 +29,8 @@ AXES_INPUT = {"ReduceL1": 18, "ReduceL2": 18, "ReduceLogSum": 18, "ReduceLogSumE
               "ReduceMin": 18, "ReduceProd": 18, "ReduceSum": 13, "ReduceSumSquare": 18}
 """Since when the axes are an input."""
 
-_VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
+_VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceLogSum": (1, 11, 13, 18, 28), "ReduceLogSumExp": (1, 11, 13, 18, 28),
+             "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
 
 
 def reduced_axes(node: Node, rank: int) -> list[int] | None:
