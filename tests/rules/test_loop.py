@@ -134,3 +134,8 @@ def test_refuses_a_state_that_grows():
             v = Unsqueeze(u, z)
             h2 = Concat<axis=0>(h, v) }>(n, , h0) }""", h0=rand(1, 4), k0=np.int64(0), z=np.int64([0]))
     refused(model, "changes its shape from [1, 4] to [2, 4]", axes={"x": 0})
+
+
+def test_two_streams_of_different_delay():
+    reads = "u = Gather<axis=1>(c, i)\n g = Gather<axis=1>(x, i)\n k = Sub(u, g)\n v = Squeeze(k, zero)"
+    check(looped(body(reads), before=SAME, outs="float[U,4] y, float[4] h", final="h"), delays={"y": 1}, pulses=(1, 3))

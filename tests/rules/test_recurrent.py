@@ -168,3 +168,29 @@ def test_refuses_initial_states_of_a_fixed_number_of_frames():
     model = parse("agraph (float[6,T,4] x) => (float[6,1,U,5] y) { y = GRU<hidden_size=5>(x, rw, rr, , , h0) }",
                   rw=rand(1, 15, 4), rr=rand(1, 15, 5), h0=rand(1, 9, 5))
     refused(model, "for a fixed number of frames", axes={"x": 1})
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_several_rows(op):
+    gates = GATES[op]
+    inits = ", , h0, c0" if op == "LSTM" else ", , h0"
+    more = {"h0": rand(1, 3, 5, seed=7), **({"c0": rand(1, 3, 5, seed=8)} if op == "LSTM" else {})}
+    pulsed = check(parse(f"""agraph (float[3,4,T] x) => (float[U,1,3,5] y, float[1,3,5] h) {{
+        c = Conv<pads=[1,1]>(x, w, b)
+        t = Transpose<perm=[2,0,1]>(c)
+        y, h = {op}<hidden_size=5>(t, rw, rr, rb{inits}) }}""", w=rand(4, 4, 3), b=rand(4), rw=rand(1, 5 * gates, 4, seed=1),
+        rr=rand(1, 5 * gates, 5, seed=2), rb=rand(1, 10 * gates, seed=3), **more), axes={"x": 2}, delays={"y": 1}, pulses=(1, 2, 7))
+    assert all(s["shape"] == [3, 1, 5] for s in pulsed.spec["states"] if s["role"] == "recurrent")
+
+
+def test_over_frame_numbers():
+    check(parse("""agraph (float[T,1,1] x) => (float[U,1,1,5] y) {
+        s = Shape(x)
+        n = Gather(s, zero)
+        i = Range(zero, n, one)
+        f = Cast<to=1>(i)
+        p = Unsqueeze(f, both)
+        r = GRU<hidden_size=5>(p, rw, rr)
+        u = Unsqueeze(x, last)
+        y = Add(r, u) }""", zero=np.int64(0), one=np.int64(1), both=np.int64([1, 2]), last=np.int64([3]), rw=rand(1, 15, 1), rr=rand(1, 15, 5)),
+        axes={"x": 0}, delays={"y": 0}, pulses=(1, 3))

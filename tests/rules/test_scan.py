@@ -191,3 +191,34 @@ def test_indices_past_the_end_are_not_looked_up():
         c = Slice(x, k0, k1)
         y = Scan<num_scan_inputs=1, body = body (int64 u) => (float[4] v) { v = Gather(table, u) }>(c) }""",
                 table=rand(3, 4), k0=np.int64([0]), k1=np.int64([-1])), delays={"y": 0})
+
+
+def test_a_branch_inside_the_body():
+    check(parse("""agraph (float[T,4] x) => (float[U,4] y) {
+        f, y = Scan<num_scan_inputs=1, body = body (float[4] s, float[4] u) => (float[4] s2, float[4] v) {
+            g = Mul(u, decay)
+            m = ReduceSum<keepdims=0>(u)
+            pos = Greater(m, zero)
+            r = If<then_branch = yes () => (float[4] a) { k = Constant<value = float[4] {1.0, 2.0, 3.0, 4.0}>()
+              a = Add(g, k) }, else_branch = no () => (float[4] a) { k = Mul(s, half)
+              a = Sub(g, k) }>(pos)
+            s2 = Add(r, half)
+            v = Tanh(s2) }>(s0, x) }""", decay=rand(4), s0=rand(4), zero=np.float32(0), half=np.float32(0.5)), axes={"x": 0}, delays={"y": 0}, pulses=(1, 3))
+
+
+def test_frame_numbers_beside_a_delayed_stream():
+    check(parse("""agraph (float[1,T,1] x) => (float[U,1] y) {
+        t = Transpose<perm=[0,2,1]>(x)
+        d = Conv<pads=[1,1]>(t, w, b)
+        e = Transpose<perm=[0,2,1]>(d)
+        c = Squeeze(e, zeros)
+        s = Shape(x)
+        n = Gather(s, one)
+        i = Range(zero, n, one)
+        f, y = Scan<num_scan_inputs=2, body = body (float[1] s, int64 k, float[1] u) => (float[1] s2, float[1] v) {
+            q = Cast<to=1>(k)
+            p = Mul(q, u)
+            h = Mul(s, half)
+            s2 = Add(p, h)
+            v = Tanh(s2) }>(s0, i, c) }""", w=rand(1, 1, 3), b=rand(1), s0=rand(1), half=np.float32(0.5), zeros=np.int64([0]), zero=np.int64(0), one=np.int64(1)),
+        delays={"y": 1}, pulses=(1, 3))
