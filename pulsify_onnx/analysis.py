@@ -70,6 +70,7 @@ class _Walker:
     groups: dict[str, set[str]] = field(default_factory=dict)
     producers: dict[str, Step] = field(default_factory=dict)
     multiple: int = 1
+    order: dict[str, int] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         graph = self.source.model.graph
@@ -82,8 +83,9 @@ class _Walker:
         self._outputs()
         streams = [f for f in self.wires.values() if isinstance(f, Stream)]
         multiple = math.lcm(self.multiple, *(f.rate.denominator for f in streams))
+        blockers = sorted(self.blockers, key=lambda b: self.order.get(b.node, len(self.order)))
         return Plan(tuple(v.name or "" for v in self.source.inputs), tuple(v.name or "" for v in graph.outputs), self.facts,
-                    self.wires, tuple(self.steps), tuple(self.blockers), multiple, self.options)
+                    self.wires, tuple(self.steps), tuple(blockers), multiple, self.options)
 
     def _input(self, value: ir.Value) -> None:
         name = value.name or ""
@@ -126,6 +128,7 @@ class _Walker:
 
     def _visit(self, raw: ir.Node) -> None:
         node = self._node(raw)
+        self.order.setdefault(node.name, len(self.order))
         behind = next((f for f in (*node.facts, *node.outer.values()) if isinstance(f, Blocked)), None)
         try:
             if node.op_type == "If" and node.domain == "" and self._branch(raw, node):

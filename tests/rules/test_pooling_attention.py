@@ -72,3 +72,11 @@ def test_weights_needed_frame_by_frame_are_refused(rest):
 
 def test_context_fed_back_is_refused():
     refused(model("p = Mul(a, s)\n c2 = ReduceSum(p, time)\n y = Add(a, c2)", time=np.asarray([2])), "it brings a value over the whole stream back", op_type="Add")
+
+
+def test_blockers_are_in_the_order_of_the_nodes():
+    from pulsify_onnx.api import analyze
+
+    plan = analyze(parse("""agraph (float[1,4,T] x) => (float[1,4,T] y, float[1,4,T] z) { y = Softmax<axis=2>(x)
+        z = CumSum<reverse=1>(x, two) }""", two=np.int64(2)))
+    assert [b.op_type for b in plan.blockers] == ["Softmax", "CumSum"]
