@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pulsify_onnx import guard
 from pulsify_onnx.errors import CannotStream, PulsifyError, UsageError
 from pulsify_onnx.version import __version__
 
@@ -65,9 +66,11 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 
     files.check_target(out, model)
     pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context)
+    table = "" if as_json else report.table(pulsed.report())
     found: Verification | None = None
     with files.staged(pulsed.model, pulsed.spec, out) as aside:
         if check:
+            guard.note(doing=guard.VERIFYING)
             found = api.verify(model, aside.model)
             if not found.ok:
                 _print_verification(found, as_json)
@@ -76,7 +79,7 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
     if as_json:
         _json({"file": str(out), "sidecar": str(files.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
     else:
-        click.echo(report.table(pulsed.report()))
+        click.echo(table)
         click.echo(f"\nverified: {found.message}" if found else "\nnot verified")
         click.echo(f"written:  {out}, {files.sidecar_path(out)}")
 
@@ -116,6 +119,7 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
     """Compare the stream of OUT.onnx with the batch model MODEL.onnx on random data."""
     from pulsify_onnx import api
 
+    guard.note(doing=guard.VERIFYING)
     found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol)
     _print_verification(found, as_json)
     if not found.ok:
@@ -152,7 +156,9 @@ def _fail(code: int, message: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: exit codes 0 to 4, and no traceback whatever the input."""
+    """Entry point: exit codes 0 to 4, and no traceback whatever the input. Without `arguments`, in a process that is guarded."""
+    if arguments is None:
+        guard.enter()
     debug = os.environ.get("PULSIFY_DEBUG") == "1"
     try:
         cli.main(args=list(arguments) if arguments is not None else None, prog_name="pulsify-onnx", standalone_mode=False)
@@ -173,6 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(problem.exit_code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(2) from None
+    except MemoryError:
+        click.echo("error: out of memory", err=True)
         raise SystemExit(2) from None
     except Exception as problem:
         if debug:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import onnx_ir as ir
 
+from pulsify_onnx import guard, staging
 from pulsify_onnx.errors import UsageError
 
 INLINE_LIMIT = 1 << 30
 """Weights of more bytes than this leave the model file: protobuf cannot hold 2 GB."""
+
+SMALL = 1024
+"""Tensors of fewer bytes stay in the model file."""
+
+ALIGNMENT = 4096
+"""Weights outside of the model file begin at multiples of it, so that they can be memory-mapped."""
+
+BLOCK = 1 << 22
 
 
 def sidecar_path(out: Path) -> Path:
@@ -36,7 +45,7 @@ def check_target(out: Path, source: Path | None = None) -> None:
         raise UsageError("the output needs a file name")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder}: no permission to write there")
-    for target in (out, sidecar_path(out), _data_path(out)):
+    for target in (out, sidecar_path(out)):
         if target.is_dir():
             raise UsageError(f"{target}: is a directory")
         if source is not None and target.exists() and source.exists() and os.path.samefile(target, source):
@@ -49,35 +58,36 @@ class Staged:
 
     model: Path
     out: Path
-    _aside: Path
 
     def commit(self) -> None:
-        """Move everything into place; each file is replaced as a whole."""
-        for path in sorted(self._aside.iterdir(), key=lambda p: p.name == self.out.name):
-            os.replace(path, self.out.parent / path.name)
-        _sync(self.out.parent)
+        """Move everything into place, see `staging` for what that promises."""
+        try:
+            with guard.moving():
+                staging.place(self.model.parent, self.out, _any_data(self.out))
+        except OSError as problem:
+            raise _unwritable(self.out, problem) from problem
 
 
 @contextmanager
 def staged(model: ir.Model, spec: dict[str, Any], out: Path) -> Iterator[Staged]:
     """Write model and sidecar into a folder beside `out`; what is not committed is gone afterwards."""
-    try:
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", dir=out.parent))
-    except OSError as problem:
-        raise UsageError(f"{out.parent}: cannot write there ({problem.strerror})") from problem
-    try:
+    with ExitStack() as held:
         try:
-            written = aside / out.name
-            _write(model, written)
+            aside = held.enter_context(staging.folder(out))
+            guard.note(folder=str(aside), target=str(out), company=_any_data(out))
             text = json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
+            written = aside / out.name
+            _write(model, written, _data_name(out, text))
             sidecar_path(written).write_text(text, encoding="utf-8")
             for path in aside.iterdir():
-                _sync(path)
-            yield Staged(written, out, aside)
+                staging.sync(path)
         except OSError as problem:
-            raise UsageError(f"{out}: cannot be written ({problem.strerror or problem})") from problem
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            raise _unwritable(out, problem) from problem
+        yield Staged(written, out)
+
+
+def _unwritable(out: Path, problem: OSError) -> UsageError:
+    return UsageError(f"{out}: cannot be written ({problem.strerror or problem})")
 
 
 def save(model: ir.Model, spec: dict[str, Any], out: Path) -> None:
@@ -87,11 +97,17 @@ def save(model: ir.Model, spec: dict[str, Any], out: Path) -> None:
         files.commit()
 
 
-def _data_path(out: Path) -> Path:
-    return out.with_name(out.name + ".data")
+def _data_name(out: Path, text: str) -> str:
+    """Name of the weights of the model that the sidecar `text` describes: no other model has the same."""
+    return f"{out.name}.{hashlib.sha256(text.encode()).hexdigest()[:12]}.data"
 
 
-def _write(model: ir.Model, path: Path) -> None:
+def _any_data(out: Path) -> str:
+    """Pattern of the names that `_data_name` gives."""
+    return f"{glob.escape(out.name)}.{'[0-9a-f]' * 12}.data"
+
+
+def _write(model: ir.Model, path: Path, data: str) -> None:
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     outside = any(isinstance(t, ir.ExternalTensor) for t in tensors)
     if not outside and sum(t.nbytes for t in tensors) <= INLINE_LIMIT:
@@ -99,21 +115,32 @@ def _write(model: ir.Model, path: Path) -> None:
         return
     kept = {name: v.const_value for name, v in model.graph.initializers.items()}
     try:
-        for name, tensor in kept.items():
-            if isinstance(tensor, ir.ExternalTensor):  # its memory map may be in use: saving must not close it
-                model.graph.initializers[name].const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name)
-        ir.save(model, path, external_data=_data_path(path).name)
+        with (path.parent / data).open("wb") as file:
+            for name, tensor in kept.items():
+                if tensor is not None and tensor.nbytes >= SMALL:
+                    model.graph.initializers[name].const_value = _moved(tensor, file, path.parent)
+                elif isinstance(tensor, ir.ExternalTensor):
+                    model.graph.initializers[name].const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name)
+        path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
     finally:
         for name, tensor in kept.items():
             model.graph.initializers[name].const_value = tensor
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # some file systems cannot sync a folder
-            raise
-    finally:
-        os.close(handle)
+def _moved(tensor: ir.TensorProtocol, file: BinaryIO, folder: Path) -> ir.ExternalTensor:
+    """`tensor` with its bytes at the end of `file`; what is on disk is copied without being in memory as a whole."""
+    file.write(bytes(-file.tell() % ALIGNMENT))
+    begin = file.tell()
+    if isinstance(tensor, ir.ExternalTensor):
+        with open(tensor.path, "rb") as source:
+            source.seek(tensor.offset or 0)
+            left = tensor.nbytes
+            while left > 0:
+                block = source.read(min(left, BLOCK))
+                if not block:
+                    raise OSError(f"{tensor.path} is cut short")
+                left -= file.write(block)
+    else:
+        file.write(tensor.tobytes())
+    return ir.ExternalTensor(os.path.basename(file.name), begin, file.tell() - begin, tensor.dtype, shape=ir.Shape(tensor.shape),
+                             name=tensor.name or "", base_dir=folder)

@@ -14,9 +14,9 @@ PACKAGE = ROOT / "pulsify_onnx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: "errors extent dtypes sequences version",
-    1: "facts validity files runtime",                  # what is known of a wire; what needs no analysis at all
-    2: "plan bodies verification",                      # the vocabulary
+    0: "errors extent dtypes sequences version staging",
+    1: "facts validity runtime guard",                  # what is known of a wire; what needs no analysis at all
+    2: "plan bodies verification files",                # the vocabulary
     3: "node fold emit windows",                        # delays
     4: "shapes borders pairs views openness source",    # node -> typed attributes
     5: "rules sizes draft critical",                    # one pure function per operator family
