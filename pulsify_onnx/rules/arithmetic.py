@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Const, Pair, Stream
+from pulsify_onnx.facts import Blocked, Const, Pair, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Mask, Op, Options, Outcome, Step, Window
-from pulsify_onnx.rules.combine import broadcast, the_stream
+from pulsify_onnx.rules.combine import broadcast, call, static_value, step, the_stream
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import solid
+from pulsify_onnx.shapes import shape_of
+from pulsify_onnx.windows import align, solid
 
 UNARY = {
     "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22), "Atanh": (9, 22),
@@ -24,7 +25,7 @@ UNARY = {
     "Sqrt": (6, 13), "Swish": (24,), "Tan": (7, 22), "Tanh": (6, 13), "ThresholdedRelu": (10, 22),
 }
 BINARY = {
-    "Add": (7, 13, 14), "And": (7,), "BitShift": (11, 28), "BitwiseAnd": (18,), "BitwiseOr": (18,), "BitwiseXor": (18,), "CastLike": (15, 19, 21, 23, 24, 25),
+    "Add": (7, 13, 14), "And": (7,), "BitShift": (11, 28), "BitwiseAnd": (18,), "BitwiseOr": (18,), "BitwiseXor": (18,),
     "Div": (7, 13, 14), "Equal": (7, 11, 13, 19), "Greater": (7, 9, 13), "GreaterOrEqual": (12, 16), "Less": (7, 9, 13),
     "LessOrEqual": (12, 16), "Max": (6, 8, 12, 13), "Mean": (6, 8, 13), "Min": (6, 8, 12, 13), "Mod": (10, 13, 28), "Mul": (7, 13, 14),
     "Or": (7,), "PRelu": (7, 9, 16), "Pow": (7, 12, 13, 15), "Sub": (7, 13, 14), "Sum": (6, 8, 13), "SwiGLU": (28,), "Where": (9, 16), "Xor": (7,),
@@ -96,3 +97,15 @@ def identity(node: Node) -> Outcome:
     fact = node.facts[0]
     assert isinstance(fact, Stream)
     return Outcome((fact,))
+
+
+@rule("CastLike", versions=(15, 19, 21, 23, 24, 25))
+def cast_like(node: Node) -> Outcome:
+    """Any axis: a Cast to the type of the second input, whatever streams there."""
+    x, like = node.facts[0], node.facts[1]
+    assert x is not None and like is not None and not isinstance(like, Blocked)
+    if isinstance(x, Stream):
+        (window,), y = align([x], node.options)
+        return step(node, [call("Cast", window, to=int(like.dtype))], [y.placed(node.outputs[0], like.dtype, x.shape, x.axis)])
+    made = call("Cast", static_value(x), to=int(like.dtype))
+    return step(node, [made], [Static(node.outputs[0], like.dtype, shape_of(x))])
