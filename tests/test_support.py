@@ -11,6 +11,7 @@ from pulsify_onnx.support import END, FOLDED, START, rows, table, written
 OLDEST = 7
 
 UNKNOWN_VERSIONS: dict[str, dict[int, str]] = {
+    "Attention": {25: "its window attributes would be a band without a mask; onnxruntime does not run it yet"},
     "Scan": {8: "opset 8 only: it has a batch axis and is refused when the model is loaded"},
 }
 """Versions that are left out on purpose, and why."""

@@ -20,7 +20,7 @@ def _spatial(node: Node) -> tuple[Stream, int]:
     return x, int(node.attr("blocksize"))
 
 
-@rule("DepthToSpace", versions=(1, 11, 13))
+@rule("DepthToSpace", versions=(1, 11, 13, 28))
 def depth_to_space(node: Node) -> Outcome:
     """Either spatial axis (every frame becomes `blocksize` frames), or the batch.
 
@@ -36,7 +36,7 @@ def depth_to_space(node: Node) -> Outcome:
     return step(node, [op(node, [window])], [y], before=steps)
 
 
-@rule("SpaceToDepth", versions=(1, 13))
+@rule("SpaceToDepth", versions=(1, 13, 28))
 def space_to_depth(node: Node) -> Outcome:
     """Either spatial axis (`blocksize` frames become one), or the batch.
 

@@ -25,7 +25,7 @@ ROUNDS = "how often it runs is decided at run time"
 ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
 
 
-@rule("Loop", versions=(11, 13, 16, 19, 21, 23, 24, 25))
+@rule("Loop", versions=(1, 11, 13, 16, 19, 21, 23, 24, 25))
 def loop(node: Node) -> Outcome:
     """Over frames: as many rounds as a stream has frames, each reading frame i (or i plus a constant) of any number of streams.
 
