@@ -55,7 +55,7 @@ class Builder:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
-    heads: list[tuple[str, int]] = field(default_factory=list)
+    heads: list[tuple[str, tuple[int | None, ...]]] = field(default_factory=list)
     count: int = 0
     stationary: bool = True
 
@@ -93,6 +93,12 @@ class Builder:
             names.append(f"t{self.count}")
         self.nodes.append(helper.make_node(op_type, list(inputs), names, name=f"{op_type}_{self.count}", **attributes))
         return names[0] if outputs == 1 else names
+
+    def mean(self, x: str, axis: int, keepdims: int) -> str:
+        """An average over one axis, as the opset has it."""
+        if self.opset < 18:
+            return str(self.node("ReduceMean", x, axes=[axis], keepdims=keepdims))
+        return str(self.node("ReduceMean", x, self.ints(axis), keepdims=keepdims))
 
     def wire(self, name: str, like: Wire, **changes: Any) -> Wire:
         """Register `name` as a wire like another one."""
@@ -250,12 +256,14 @@ def mixing(b: Builder) -> None:
         channels = b.pick(1, 2, 3)
         t = b.node("MatMul", t, b.weight(x.channels, channels))
     elif kind == "LayerNormalization":
+        if b.opset < 17:
+            raise Invalid
         t = b.node(kind, t, b.weight(x.channels), b.weight(x.channels), axis=-1)
     elif kind == "Softmax":
         t = b.node(kind, t, axis=-1)
     elif kind == "ReduceMean":
         channels = 1
-        t = b.node(kind, t, axes=[2], keepdims=1)
+        t = b.mean(t, 2, 1)
     else:
         size = b.node("Gather", b.node("Shape", t), b.ints(1), axis=0)
         t = b.node("Reshape", t, b.node("Concat", size, b.ints(x.channels), axis=0))
@@ -277,7 +285,7 @@ def recurrence(b: Builder) -> None:
     last = b.chance(0.3)
     outs = b.node(kind, *inputs, outputs=2, hidden_size=hidden)
     if last:
-        b.heads.append((outs[1], 3))
+        b.heads.append((outs[1], (1, 1, hidden)))
     y = b.node("Squeeze", outs[0], b.ints(1))
     b.wire(b.node("Transpose", y, perm=[1, 2, 0]), x, channels=hidden)
 
@@ -324,7 +332,7 @@ def rank(b: Builder) -> None:
         shape = b.weight(1, x.channels, 1, 3)
         b.wire(b.node("Mul", b.node("Unsqueeze", x.name, b.ints(3)), shape), x, bins=3)
     elif b.chance(0.5):
-        b.wire(b.node("ReduceMean", x.name, axes=[3], keepdims=0), x, bins=None)
+        b.wire(b.mean(x.name, 3, 0), x, bins=None)
     else:
         t = b.node("Transpose", x.name, perm=[0, 2, 1, 3])
         t = b.node("Reshape", t, b.ints(0, -1, x.channels * x.bins) if b.chance(0.5) else b.ints(0, 0, -1))
@@ -352,6 +360,59 @@ def positions(b: Builder) -> None:
     index = b.node("Range", b.constant(np.asarray(0, np.int64)), count, b.constant(np.asarray(1, np.int64)))
     wave = b.node("Sin", b.node("Cast", index, to=TensorProto.FLOAT))
     b.wire(b.node("Add", x.name, wave), x)
+
+
+def mirror(b: Builder) -> None:
+    """Frames of the stream itself before and after it."""
+    x = b.any((3,))
+    before, after = int(b.rng.integers(0, 4)), int(b.rng.integers(0, 4))
+    if int(x.lengths.min()) <= max(before, after):
+        raise Invalid
+    b.wire(b.node("Pad", x.name, b.ints(0, 0, before, 0, 0, after), mode=b.pick("edge", "reflect")), x, lengths=b.grown(x.lengths + before + after))
+
+
+def classes(b: Builder) -> None:
+    """Whole numbers per frame that look up a table."""
+    x = b.any((3,))
+    index = b.node("ArgMax", x.name, axis=1, keepdims=0)
+    rows = b.node("Gather", b.weight(x.channels, 3), index, axis=0)
+    b.wire(b.node("Transpose", rows, perm=[0, 2, 1]), x, channels=3)
+
+
+def head(b: Builder) -> None:
+    """A value over the whole stream."""
+    x = b.any((3,))
+    kind = b.pick("Mean", "Max", "Sum", "Global", "Last")
+    if kind == "Mean":
+        name = b.mean(x.name, 2, 0)
+    elif kind == "Max":
+        name = b.node("ReduceMax", x.name, *([b.ints(2)] if b.opset >= 18 else []), **({} if b.opset >= 18 else {"axes": [2]}), keepdims=0)
+    elif kind == "Sum":
+        name = b.node("ReduceSum", x.name, b.ints(2), keepdims=0)
+    elif kind == "Global":
+        name = b.node("Squeeze", b.node(b.pick("GlobalAveragePool", "GlobalMaxPool"), x.name), b.ints(2))
+    else:
+        name = b.node("Squeeze", b.node("Slice", x.name, b.ints(-1), b.ints(2**31 - 1), b.ints(2)), b.ints(2))
+    if b.chance(0.5):
+        name = b.node("MatMul", name, b.weight(x.channels, 2))
+    b.heads.append((name, (1, None)))
+
+
+def einsum(b: Builder) -> None:
+    """Channels mixed in groups."""
+    x = b.any((3,))
+    out = b.pick(1, 2, 3)
+    b.wire(b.node("Einsum", x.name, b.weight(x.channels, out), equation="bct,co->bot"), x, channels=out)
+
+
+def constant_frames(b: Builder) -> None:
+    """A constant expanded to the length of the stream."""
+    x = b.any((3,))
+    shape = b.node("Shape", x.name)
+    value = b.node("Expand", b.weight(1, x.channels, 1), shape)
+    if b.chance(0.5):
+        value = b.node("Add", value, b.node("ConstantOfShape", shape, value=numpy_helper.from_array(np.asarray([0.3], np.float32))))
+    b.wire(b.node(b.pick("Add", "Mul"), x.name, value), x)
 
 
 def join(b: Builder) -> None:
@@ -391,7 +452,8 @@ def join(b: Builder) -> None:
 Layer = Callable[[Builder], None]
 LAYERS: tuple[tuple[Layer, float], ...] = (
     (conv, 5), (pool, 1.5), (conv_transpose, 1.5), (resize, 0.7), (pad, 2), (cut, 1.5), (pointwise, 3), (mixing, 1.5), (recurrence, 0.7),
-    (running_sum, 0.5), (channels, 0.7), (glue, 0.7), (rank, 1), (interleave, 0.7), (positions, 0.6), (join, 4))
+    (running_sum, 0.5), (channels, 0.7), (glue, 0.7), (rank, 1), (interleave, 0.7), (positions, 0.6), (join, 4), (mirror, 0.7), (classes, 0.5),
+    (head, 0.4), (einsum, 0.4), (constant_frames, 0.4))
 UNSTATIONARY = {recurrence, running_sum, positions, glue}
 
 
@@ -401,7 +463,7 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
     unit = int(rng.choice([1, 1, 1, 6, 12]))
     shortest = int(rng.choice([1, 2, 5, 12, 20]))
     size = int(rng.integers(2, 40)) if size is None else size
-    b = Builder(rng, unit=unit)
+    b = Builder(rng, opset=int(rng.choice([13, 17, 17, 18, 21])), unit=unit)
     lengths = np.arange(math.ceil(shortest / unit), math.ceil(shortest / unit) + 25, dtype=np.int64) * unit
     start = b.pick(1, 2, 3, 4)
     b.wires.append(Wire("x", start, None, lengths, Fraction(1)))
@@ -411,11 +473,11 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
     while made < size and tries < 20 * size:
         tries += 1
         layer = layers[int(rng.choice(len(layers), p=chances))][0]
-        before = (len(b.nodes), len(b.weights), len(b.wires))
+        before = (len(b.nodes), len(b.weights), len(b.wires), len(b.heads))
         try:
             layer(b)
         except Invalid:
-            del b.nodes[before[0]:], b.weights[before[1]:], b.wires[before[2]:]
+            del b.nodes[before[0]:], b.weights[before[1]:], b.wires[before[2]:], b.heads[before[3]:]
             continue
         made += 1
         last = b.wires[-1]
@@ -435,11 +497,11 @@ def _model(b: Builder, ends: list[Wire], start: int) -> onnx.ModelProto:
         nodes.append(helper.make_node("Identity", [w.name], [f"y{k}"], name=f"out{k}"))
         shape = [1, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
         outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
-    for name, hidden in b.heads:
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, hidden]))
+    for name, dims in b.heads[:3]:
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, start, "T"])
     graph = helper.make_graph(nodes, "network", [x], outputs, initializer=b.weights)
-    return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=8))
+    return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
 
 
 def pruned(model: onnx.ModelProto) -> onnx.ModelProto:

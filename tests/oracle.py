@@ -37,8 +37,11 @@ def rand(*shape: int, seed: int = 0, dtype: Any = np.float32) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(shape) * 0.5 + 0.1).astype(dtype)
 
 
-def session(model: bytes) -> ort.InferenceSession:
+def session(model: bytes, plain: bool = False) -> ort.InferenceSession:
+    """A session on one thread; a `plain` one leaves the graph as it is (onnxruntime fuses Pad into MaxPool, whatever the value)."""
     options = ort.SessionOptions()
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -112,7 +115,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
     end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
     """
     rng = np.random.default_rng(1)
-    batch = session(model.SerializeToString())
+    batch = session(model.SerializeToString(), plain=True)
     pulsed: PulsedModel | None = None
     from pulsify_onnx.api import analyze
     multiple = analyze(model, axes=axes).pulse_multiple
