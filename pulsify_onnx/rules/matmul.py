@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Pair, Stream
+from pulsify_onnx.facts import Const, Fact, Pair, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.pairs import Side
-from pulsify_onnx.plan import Outcome
+from pulsify_onnx.plan import Expr, Outcome, Ref
 from pulsify_onnx.rules.attention import matmul_pair, weighted_sum
-from pulsify_onnx.rules.combine import kept, op
+from pulsify_onnx.rules.combine import call, kept, op, static
+from pulsify_onnx.rules.contraction import summed
+from pulsify_onnx.rules.prefix import cast, number, wide
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer, shape_of
 
@@ -66,10 +70,16 @@ def _one_matrix(other: Fact | None, from_end: int) -> None:
 def matmul(node: Node) -> Outcome:
     """Rows, columns or batch axes.
 
-    Refuses: a sum over the stream, and two streams that meet as rows and columns.
+    Prefix: the product of two streams summed over their frames.  State: the sum so far.
+    Refuses: a sum over the stream with a fixed number of frames, and two streams that meet as rows and columns.
     """
     if any(isinstance(f, Pair) for f in node.facts):
         found = matmul_pair(node)
+        if found is not None:
+            return found
+    a, b = node.facts
+    if isinstance(a, Stream) and isinstance(b, Stream) and a.axis == a.rank - 1 and b.axis == max(b.rank - 2, 0):
+        found = summed(node, [a, b], lambda values: op(node, values))
         if found is not None:
             return found
     return kept(node, product_axes(node))
@@ -79,9 +89,26 @@ def matmul(node: Node) -> Outcome:
 def gemm(node: Node) -> Outcome:
     """Rows or columns of the result, transposed or not; C broadcasts.
 
-    Refuses: a sum over the stream.
+    Prefix: the product of two streams summed over their frames.  State: the sum so far.
+    Refuses: a sum over the stream with a fixed number of frames.
     """
+    a, b = node.facts[:2]
+    if isinstance(a, Stream) and isinstance(b, Stream) and a.axis == 1 - node.attr("transA", 0) and b.axis == node.attr("transB", 0):
+        found = _gemm_summed(node, a, b)
+        if found is not None:
+            return found
     return kept(node, gemm_axes(node))
+
+
+def _gemm_summed(node: Node, a: Stream, b: Stream) -> Outcome | None:
+    """Two streams summed over their frames; C joins the total once."""
+    if isinstance(node.fact(2), Stream):
+        return None
+    kind = wide(a.dtype)
+    none = () if node.since >= 11 else (Const(np.zeros((1, 1), kind.numpy())),)
+    c = static(node, 2)
+    added = None if c is None else call("Mul", cast(c, a.dtype, kind), number(node.attr("beta", 1.0), kind))
+    return summed(node, [a, b], lambda values: op(node, [*values, *none], beta=None), added)
 
 
 def gemm_axes(node: Node) -> list[int | None]:
@@ -114,7 +141,8 @@ def gemm_axes(node: Node) -> list[int | None]:
 def einsum(node: Node) -> Outcome:
     """Any letter that the result keeps.
 
-    Refuses: a sum over the stream, a diagonal of it, a factor with a fixed number of frames.
+    Prefix: streams summed over their frames.  State: the sum so far.
+    Refuses: a sum over the stream with a fixed number of frames, a diagonal of it, a factor with a fixed number of frames.
     """
     equation = node.attr("equation").replace(" ", "")
     terms, arrow, result = equation.partition("->")
@@ -138,7 +166,7 @@ def einsum(node: Node) -> Outcome:
             continue
         letter = letters_of[fact.axis]
         if letter not in out:
-            refuse(SUMMED, SUMMED_HINT)
+            return _einsum_summed(node, spell, letter) or refuse(SUMMED, SUMMED_HINT)
         if letters_of.count(letter) > 1 or out.count(letter) > 1:
             refuse("it takes a diagonal of the stream", hint="keep time on an axis of its own")
         for k, (other, theirs) in enumerate(zip(node.facts, spell)):
@@ -147,6 +175,23 @@ def einsum(node: Node) -> Outcome:
                        hint="compute it from frame positions, or export with a dynamic length")
         axes.append(out.index(letter))
     return kept(node, axes)
+
+
+def _einsum_summed(node: Node, spell: list[list[str]], letter: str) -> Outcome | None:
+    """Streams summed over the frames that all of them share."""
+    others = []
+    for fact, letters in zip(node.facts, spell):
+        if isinstance(fact, Stream) and [k for k, c in enumerate(letters) if c == letter] != [fact.axis]:
+            return None
+        if not isinstance(fact, (Stream, Static)) or isinstance(fact, Static) and letter in letters:
+            return None
+        others.append(None if isinstance(fact, Stream) else cast(Ref(fact.wire), fact.dtype, wide(fact.dtype)))
+
+    def product(values: list[Expr]) -> Expr:
+        streams = iter(values)
+        return op(node, [next(streams) if other is None else other for other in others])
+
+    return summed(node, node.streams, product)
 
 
 def _einsum_closed(node: Node, spell: list[list[str]], out: list[str]) -> Outcome:

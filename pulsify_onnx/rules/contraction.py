@@ -1,0 +1,34 @@
+"""Products summed over the stream: a running sum of what every pulse adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Expr, Outcome, Step
+from pulsify_onnx.rules.combine import call, const, step
+from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, wide
+from pulsify_onnx.shapes import infer
+
+
+def summed(node: Node, streams: Sequence[Stream], product: Callable[[list[Expr]], Expr], added: Expr | None = None) -> Outcome | None:
+    """The sum over the frames so far of a `product` of `streams` that sums over their frames; None where its shape is not known.
+
+    `added` joins the total, once.
+    """
+    dtype, shape = infer(node)[0]
+    if shape is None or any(d is None for d in shape):
+        return None
+    known = tuple(d for d in shape if d is not None)
+    steps: list[Step] = []
+    source = feed(streams, node.options, steps)
+    kind = wide(dtype)
+    values = [source.only_real(source.value(k), number(0, wide(x.dtype)), k) for k, x in enumerate(streams)]
+    total = Accumulator(source, f"{node.outputs[0]}.add", kind, known or (Length.of(1),), "add")
+    after = call("Add", total.past, cast(product(values), wide(streams[0].dtype), kind))
+    value = after if known else call("Reshape", after, const([]))
+    if added is not None:
+        value = call("Add", value, added)
+    return step(node, [cast(value, kind, dtype)], [source.fact(node.outputs[0], dtype, known)], [total.becomes(after)], steps)
