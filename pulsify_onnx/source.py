@@ -18,8 +18,8 @@ from pulsify_onnx import validity
 from pulsify_onnx.bodies import subgraphs
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.facts import Array
-from pulsify_onnx.sequences import to_scan_outputs
 from pulsify_onnx.node import since_version
+from pulsify_onnx.sequences import to_scan_outputs
 
 
 @dataclass(frozen=True)

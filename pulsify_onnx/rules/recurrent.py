@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Prefix, Static, Stream
+from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dim, Dims, Expr, Frames, Op, Outcome, Past, Position, Start, State, Step
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, joined, static, step
@@ -30,7 +30,10 @@ def recurrent(node: Node) -> Outcome:
     x = node.fact(0)
     if not isinstance(x, Stream) or any(isinstance(node.fact(k), Stream) for k in (1, 2, 3, 7)):
         refuse("its weights or its initial state change with the stream", hint="pass them as constants or as inputs without time")
-    if node.fact(LENS) is not None:
+    lengths = node.fact(LENS)
+    if isinstance(lengths, Sizes) and x.axis == (1 if node.attr("layout", 0) else 0) and all(v == x.extent for v in lengths.values):
+        lengths = None
+    if lengths is not None:
         refuse("sequence_lens ends every row at a frame of its own", hint="export without sequence lengths")
     layout = int(node.attr("layout", 0))
     if x.axis == 2:

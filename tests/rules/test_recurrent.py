@@ -112,7 +112,7 @@ def test_layout_with_the_batch_first(monkeypatch):
         kept = next(i for i in model.graph.initializer if i.name == "h0")
         kept.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(value), "h0"))
     real = oracle.session
-    monkeypatch.setattr(oracle, "session", lambda model: real(second.SerializeToString() if model == first.SerializeToString() else model))
+    monkeypatch.setattr(oracle, "session", lambda model, **how: real(second.SerializeToString() if model == first.SerializeToString() else model, **how))
     check(first, axes={"x": 1}, delays={"y": 0})
 
 
@@ -157,6 +157,12 @@ def test_refuses_other_directions(op, direction):
 
 def test_refuses_sequence_lens():
     refused(layer("GRU", inits=", lens", lens=np.int32([9])), "sequence_lens ends every row", axes={"x": 2})
+
+
+def test_sequence_lens_of_the_whole_length():
+    model = layer("GRU", before="s = Shape(x)\n n = Gather(s, two)\n i = Cast<to=6>(n)\n lens = Reshape(i, one)\n c = Conv<pads=[1,1]>(x, w, b)",
+                  inits=", lens", outs="y, h", two=np.int64(2), one=np.int64([1]))
+    check(model, delays={"y": 1}, pulses=(1, 3))
 
 
 def test_refuses_a_stream_along_the_features():
