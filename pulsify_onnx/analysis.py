@@ -25,6 +25,7 @@ from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.branch import choosable
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE
 from pulsify_onnx.rules.pending import closed
+from pulsify_onnx.rules.registry import never
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.windows import RateMismatch, solid
@@ -252,6 +253,7 @@ class _Walker:
         try:
             types = infer(node)
         except Exception as problem:
+            never(node)
             raise Refusal(f"the type of its result is not known ({problem})"[:300], hint=UNKNOWN_SHAPE) from problem
         inputs = tuple(None if f is None else running_value(f) for f in node.facts)
         facts, rows = [], []

@@ -61,7 +61,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
         if not node.outputs[k]:
             out.append((ir.DataType.UNDEFINED, None))
             continue
-        tensor = found[f"o{k}"].tensor_type if f"o{k}" in found else None
+        tensor = found[f"o{k}"].tensor_type if f"o{k}" in found and found[f"o{k}"].HasField("tensor_type") else None
         if tensor is None:
             raise ValueError(f"{node.op_type} {node.name!r}: no type for output {k}")
         shape = None

@@ -52,6 +52,13 @@ def lookup(node: Node) -> RuleFunction:
         refuse(f"no rule knows the operator {title}, so nothing can be said about what it does along the stream",
                hint="export it as standard operators, or write a rule for it")
     if found.versions is not None and node.since not in found.versions:
-        refuse(f"version {node.since} of {title} is newer than the rule for it, which knows {', '.join(map(str, found.versions))}",
-               hint="export with an earlier opset, or update pulsify-onnx")
+        refuse(f"version {node.since} of {title} is not one that its rule was written for: {', '.join(map(str, found.versions))}",
+               hint="export with another opset, or update pulsify-onnx")
     return found.function
+
+
+def never(node: Node) -> None:
+    """Raise the reason of an operator that never streams; nothing for all others."""
+    found = RULES.get((node.domain, node.op_type))
+    if found is not None and found.versions is None:
+        found.function(node)
