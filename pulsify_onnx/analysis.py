@@ -258,6 +258,8 @@ class _Walker:
         inputs = tuple(None if f is None else running_value(f) for f in node.facts)
         facts, rows = [], []
         for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, types)):
+            if wire and shape is None:
+                refuse("how many dimensions its result has is not known", hint=UNKNOWN_SHAPE)
             full: Shape = tuple(Length.symbol(f"{wire}.{i}") if d is None else d for i, d in enumerate(shape or ()))
             facts.append(fact(wire, dtype, full))
             if wire:
