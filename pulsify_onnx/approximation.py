@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.analysis import analyze
 from pulsify_onnx.errors import UsageError
-from pulsify_onnx.facts import Pair, Stream
+from pulsify_onnx.facts import Array, Pair, Stream
 from pulsify_onnx.openness import UNBOUNDED
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.source import Source
@@ -98,7 +98,7 @@ class _Before:
         self.graph.insert_before(self.node, made)
         return made.outputs[0]
 
-    def constant(self, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    def constant(self, array: Array) -> ir.Value:
         """A new initializer."""
         tensor = ir.tensor(array)
         value = ir.Value(name=f"{self.node.name}/left_context_const_{self.count}", const_value=tensor, shape=ir.Shape(array.shape),

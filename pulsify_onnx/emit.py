@@ -105,10 +105,10 @@ class Emitter:
 
 def _attribute(name: str, value: Any, rewire: Callable[[ir.Graph], ir.Graph] | None) -> ir.Attr:
     if isinstance(value, Attribute):
-        value = value.attr
-        if value.type == ir.AttributeType.GRAPH and rewire is not None:
-            return ir.AttrGraph(name, rewire(value.as_graph()))
-        return value
+        kept = value.attr
+        if kept.type == ir.AttributeType.GRAPH and rewire is not None:
+            return ir.AttrGraph(name, rewire(kept.as_graph()))
+        return kept
     if isinstance(value, ir.Graph):
         return ir.AttrGraph(name, rewire(value) if rewire is not None else value)
     return ir.convenience.convert_attribute(name, list(value) if isinstance(value, tuple) else value)

@@ -73,7 +73,7 @@ class Positions:
             return np.asarray([self.frames + d.extra if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
         if isinstance(expr, Window):
             fact = self.world.fact_of(expr.wire)
-            if not isinstance(fact, Stream) or not fact.positional or expr.mask is not None:
+            if not isinstance(fact, Stream) or not fact.positional or fact.origin is not None or expr.mask is not None:
                 raise Unknown
             back = (at.b if expr.role else at.a) + expr.back
             return self.of(expr.wire, Sides(back, back))
@@ -247,7 +247,7 @@ def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: i
     shape[pair.axes[0]] = shape[pair.axes[1]] = frames
     opened = ~np.broadcast_to(closed, np.broadcast_shapes(closed.shape, tuple(shape)))
     others = tuple(k for k in range(opened.ndim) if k - opened.ndim + len(shape) not in pair.axes)
-    matrix = opened.any(axis=others)
+    matrix: Array = np.asarray(opened.any(axis=others))
     return matrix.T if side == 0 else matrix
 
 

@@ -89,7 +89,8 @@ def _symbols(source: Source) -> dict[str, list[tuple[str, int]]]:
         shape = value.shape or ()
         moving = [k for k, d in enumerate(shape) if not isinstance(d, int)]
         for k in moving:
-            label = shape[k].value
+            dim = shape[k]
+            label = None if isinstance(dim, int) else dim.value
             if k == 0 and len(moving) > 1 and label and label.lower().replace("-", "_") in BATCH_NAMES:
                 continue
             found.setdefault(label or f"{value.name}.{k}", []).append((value.name or "", k))

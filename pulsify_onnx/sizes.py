@@ -81,7 +81,7 @@ def _dtype(node: Node) -> ir.DataType:
     index = 1 if node.op_type == "Where" else 0
     fact = node.facts[index]
     assert fact is not None and not hasattr(fact, "by")
-    return fact.dtype  # type: ignore[union-attr]
+    return fact.dtype
 
 
 def _elementwise(f: Callable[..., Length | None]) -> Callable[[Node, list[Array | None]], Array | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
@@ -36,7 +38,7 @@ def arg_extreme(node: Node) -> Outcome:
     top = Accumulator(source, f"{node.outputs[0]}.best", dtype, shape, "best", neutral)
     index = Accumulator(source, f"{node.outputs[0]}.index", ir.DataType.INT64, shape, "index")
     value = source.only_real(source.value(), neutral)
-    last = {"select_last_index": 1} if node.attr("select_last_index", 0) else {}
+    last: dict[str, Any] = {"select_last_index": 1} if node.attr("select_last_index", 0) else {}
     best = reduce_by(node, "ReduceMax" if largest else "ReduceMin", value, [axis])
     at = call("Add", call(node.op_type, value, axis=axis, keepdims=1, **last), source.start)
     a, b = (top.past, best) if largest else (best, top.past)

@@ -66,6 +66,6 @@ def last_entries(node: Node, x: Stream, indices: Static | Sizes) -> Outcome | No
         return None
     far = max(ends)
     value, fact, states = last_frames(node, x, far - min(ends) + 1, min(ends) - 1, f"{node.outputs[0]}.last")
-    picked = np.asarray([far - b for b in ends], np.int64).reshape([int(d) if isinstance(d, int) else d.constant for d in indices.shape])
+    picked = np.asarray([far - b for b in ends], np.int64).reshape([Length.of(d).constant or 0 for d in indices.shape])
     shape = (*x.shape[: x.axis], *(Length.of(d) for d in picked.shape), *x.shape[x.axis + 1:])
     return step(node, [call("Gather", value, const(picked), axis=x.axis)], [replace(fact, shape=shape)], states)

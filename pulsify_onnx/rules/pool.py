@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -116,5 +117,5 @@ def _inside(node: Node, x: Stream, y: Stream, view: Spatial, k: int, low: int, h
     kernel, strides, dilations = ones.copy(), ones.copy(), ones.copy()
     kernel[k], strides[k], dilations[k] = view.kernel[k], stride, view.dilations[k]
     weights = call("Reshape", call("Cast", real, to=int(x.dtype)), Dims(tuple(shape)))
-    extra = {"dilations": dilations} if view.dilations[k] != 1 else {}
+    extra: dict[str, Any] = {"dilations": dilations} if view.dilations[k] != 1 else {}
     return call("AveragePool", weights, kernel_shape=kernel, strides=strides, **extra)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import LARGE, Length, compare, smaller
-from pulsify_onnx.facts import Const, Fact, Pair, Sizes, Static, Stream
+from pulsify_onnx.facts import Array, Const, Fact, Pair, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
 from pulsify_onnx.rules.border import border_of
@@ -19,7 +19,7 @@ from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR, Cut, cuts, pads_of
-from pulsify_onnx.windows import align, crop, pad, sealed, solid, windowed, timely
+from pulsify_onnx.windows import align, crop, pad, sealed, solid, timely, windowed
 
 
 def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
@@ -77,15 +77,15 @@ def slice_rule(node: Node) -> Outcome:
         if any(v is not None and v.constant is None for v in (cut.start, cut.end)):
             refuse("it cuts another axis at a place that depends on the length of the stream", hint="use constant bounds")
         starts.append(cut.start.constant)
-        ends.append(cut.end.constant if cut.end is not None else (2**31 - 1 if cut.step > 0 else -(2**31) + 1))
+        ends.append((cut.end.constant or 0) if cut.end is not None else (2**31 - 1 if cut.step > 0 else -(2**31) + 1))
         axes.append(cut.axis)
         strides.append(cut.step)
     shape = list(y.shape)
-    for cut, start, end in zip(others, starts, ends):
+    for cut, begin, stop in zip(others, starts, ends):
         size = shape[cut.axis].constant
         if size is None:
             refuse("it cuts an axis of unknown size", hint="export with fixed channel sizes")
-        shape[cut.axis] = Length.of(len(range(size)[slice(start, end if abs(end) < 2**30 else None, cut.step)]))
+        shape[cut.axis] = Length.of(len(range(size)[slice(begin, stop if abs(stop) < 2**30 else None, cut.step)]))
     expr = call("Slice", window, const(starts), const(ends), const(axes), const(strides))
     y = y.placed(node.outputs[0], y.dtype, tuple(shape), y.axis)
     return step(node, [expr], [y], before=steps)
@@ -271,7 +271,7 @@ def _beside(node: Node, axis: int) -> Outcome:
     return step(node, [call("Concat", *exprs, axis=axis)], [y])
 
 
-def _block(node: Node, indices: range, axis: int) -> np.ndarray | None:  # type: ignore[type-arg]
+def _block(node: Node, indices: range, axis: int) -> Array | None:
     """The constants at `indices` of a Concat as one array; None where there are none."""
     parts = []
     for k in indices:
@@ -284,7 +284,7 @@ def _block(node: Node, indices: range, axis: int) -> np.ndarray | None:  # type:
     return np.concatenate(parts, axis) if parts else None
 
 
-def _frame(block: np.ndarray, axis: int) -> Const | None:  # type: ignore[type-arg]
+def _frame(block: Array, axis: int) -> Const | None:
     """The frame that `block` repeats; None where its frames differ."""
     first = np.take(block, [0], axis)
     if not (block == first).all():
@@ -294,7 +294,7 @@ def _frame(block: np.ndarray, axis: int) -> Const | None:  # type: ignore[type-a
     return Const(first)
 
 
-def _prepended(node: Node, x: Stream, block: np.ndarray, steps: list[Step]) -> Stream:  # type: ignore[type-arg]
+def _prepended(node: Node, x: Stream, block: Array, steps: list[Step]) -> Stream:
     """`x` after frames that differ: they are looked up by position until the stream begins."""
     count = block.shape[x.axis]
     shifted = pad(x, count, 0, Const(np.zeros([1] * x.rank, x.dtype.numpy())), node.options, steps)
