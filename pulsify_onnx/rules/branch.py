@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pulsify_onnx.dtypes import SELECTABLE
-from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Fact, Pair, Sizes, Stream
+from pulsify_onnx.errors import Refusal, refuse
+from pulsify_onnx.facts import Fact, Pair, Pending, Sizes, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.registry import rule
@@ -28,6 +28,9 @@ def choosable(yes: Fact, no: Fact) -> None:
     """Refuse results of two branches between which `Where` can't choose."""
     if yes == no:
         return
+    for fact in (yes, no):
+        if isinstance(fact, Pending):
+            raise Refusal(fact.blame.reason, fact.blame.hint, fact.blame)
     if isinstance(yes, (Sizes, Pair)) or isinstance(no, (Sizes, Pair)):
         refuse(f"{DECIDED}, and its branches give different lengths", hint="export one of the branches")
     a, b = shape_of(yes), shape_of(no)
