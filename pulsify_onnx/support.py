@@ -18,7 +18,6 @@ FOLDED = {
     "Constant": "Becomes an initializer.",
     "Shape": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
     "Size": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
-    "If": "A condition that is known when the model is converted chooses its branch.",
 }
 """Operators that the analysis itself answers for, where no rule does."""
 

@@ -30,6 +30,9 @@ LAYOUT_HINT = "convert the model before it is optimized (optimization level basi
 GPU = "onnxruntime has no CPU kernel for it, so its stream could not be verified"
 GPU_HINT = "export for the CPU, or as standard operators"
 
+ALWAYS = (RANDOM, SEQUENCE, OPTIONAL)
+"""Reasons that hold for any input."""
+
 _TABLE: tuple[tuple[str, str, str, str], ...] = (
     *(("", name, LENGTHS, LENGTHS_HINT) for name in ("Compress", "NonZero", "Unique", "NonMaxSuppression")),
     (CONTRIB, "Unique", LENGTHS, LENGTHS_HINT),
@@ -68,7 +71,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
 def _refused(domain: str, name: str, reason: str, hint: str) -> None:
     def refusal(node: Node) -> Outcome:
         refuse(reason, hint)
-    refusal.__doc__ = f"Kept where nothing streams through it.\n\nRefuses: a stream, because {reason}."
+    kept = "Never, also where nothing streams through it." if reason in ALWAYS else "Kept where nothing streams through it."
+    refusal.__doc__ = f"{kept}\n\nRefuses: a stream, because {reason}."
     rule(name, versions=None, domain=domain)(refusal)
 
 

@@ -48,3 +48,8 @@ def test_unknown_operator():
 
 def test_refusals_behind_random_numbers():
     refused(parse("agraph (float[T,4] x) => (float[U,4] y) { r = RandomNormal<shape=[1,4]>()\n y = Add(x, r) }"), RANDOM, op_type="RandomNormal")
+
+
+def test_sequences_where_nothing_streams():
+    refused(parse("agraph (float[T,4] x, float[4] v) => (float[U,4] y) { s = SequenceConstruct(v, v)\n i = SequenceAt(s, k)\n y = Add(x, i) }", k=np.int64(0)),
+            SEQUENCE, axes={"x": 0}, op_type="SequenceConstruct")
