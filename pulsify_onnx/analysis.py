@@ -17,8 +17,9 @@ from pulsify_onnx import borders, fold, sizes
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse
 from pulsify_onnx.extent import TIME, Length
-from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node, since_version
+from pulsify_onnx.pairs import relative
 from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
@@ -26,6 +27,7 @@ from pulsify_onnx.rules.branch import choosable
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.registry import never
+from pulsify_onnx.rules.relative import applied
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.windows import RateMismatch, solid
@@ -116,7 +118,7 @@ class _Walker:
             return
         small = tensor.size <= fold.LIMIT and tensor.dtype != ir.DataType.STRING
         const = Const(np.asarray(tensor.numpy())) if small else None
-        self.facts[name] = Static(name, tensor.dtype, tuple(Length.of(int(d)) for d in tensor.shape), const)
+        self.facts[name] = Static(name, tensor.dtype, tuple(Length.of(d) for d in tensor.shape.numpy()), const)
         self.wires[name] = self.facts[name]
 
     def _node(self, node: ir.Node) -> Node:
@@ -208,7 +210,7 @@ class _Walker:
             return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
             return self._running(node)
-        outcome = lookup(node)(node)
+        outcome = applied(node, lookup(node))
         return self._bordered(node, outcome)
 
     def _captured(self, node: ir.Node) -> dict[str, Fact]:
@@ -329,7 +331,7 @@ class _Walker:
             self.wires.update(zip(step.wires, step.facts))
             self.producers.update(dict.fromkeys(step.wires, step))
         self.multiple = math.lcm(self.multiple, outcome.pulse_multiple)
-        sources = [f.source for f in node.facts if isinstance(f, (Stream, Pair)) and f.source]
+        sources = [f.source for f in node.facts if isinstance(f, (Stream, Pair, Skew)) and f.source]
         for source in sources[1:]:
             self.groups[sources[0]] |= self.groups[source]
             for name in self.groups[sources[0]]:
@@ -351,7 +353,7 @@ class _Walker:
                 self._block(name, "output", Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length"))
             elif isinstance(fact, Pending):
                 self._blame(fact.blame)
-            elif isinstance(fact, Pair):
+            elif isinstance(fact, (Pair, Skew)) or relative(fact):
                 self._block(name, "output", Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
                                                     hint="remove this output, or cut the model before it"))
             elif isinstance(fact, Stream):

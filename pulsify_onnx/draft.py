@@ -60,7 +60,9 @@ class Both:
     b: Here
 
     def side(self, role: int) -> Here:
-        """The window of side `role`."""
+        """The window of side `role`; 2: the offsets of keys from queries, which begin `back` less a pulse."""
+        if role == 2:
+            return Here(self.a.back - self.b.back - self.a.extra + 1, self.a.extra + self.b.extra - 1)
         return self.b if role else self.a
 
 
@@ -81,6 +83,7 @@ class Draft:
         self.inputs: list[ir.Value] = []
         self.controls: list[ir.Value] = []
         self.states: list[LoweredState] = []
+        self.remembered: set[int] = set()
         self.pasts: dict[str, ir.Value] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
@@ -107,12 +110,13 @@ class Draft:
         self._remember(past, value, state.dtype, shape, state.role)
 
     def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:
-        if value.producer() is None or any(s.output is value for s in self.states) or not (value.name or "").startswith("pulsify/"):
+        if value.producer() is None or id(value) in self.remembered or not (value.name or "").startswith("pulsify/"):
             node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/present_{len(self.states)}"))
             self.emit.nodes.append(node)
             value = node.outputs[0]
         value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
         self.states.append(LoweredState(past, value, dtype, shape, self.node, role))
+        self.remembered.add(id(value))
 
     def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
         """A count of frames: (before, after) this pulse, as scalars."""
@@ -179,6 +183,15 @@ class Draft:
         zero, one = self.emit.constant(np.asarray(0, np.int64)), self.emit.constant(np.asarray(1, np.int64))
         ramp = self.emit.one("Range", zero, self._frames_value(frames), one)
         return self.emit.one("Add", self._start(rate, delay), ramp)
+
+    def _offsets(self, rate: Fraction, here: Here) -> ir.Value:
+        """int64: keys minus queries of two windows, one entry per offset that occurs there."""
+        frames = Frames(2 * rate, here.extra)
+        if self.pulse is not None:
+            return self.emit.constant(np.arange(self._count(frames), dtype=np.int64) + here.back - self._count(Frames(rate)))
+        zero, one = self.emit.constant(np.asarray(0, np.int64)), self.emit.constant(np.asarray(1, np.int64))
+        ramp = self.emit.one("Range", zero, self._frames_value(frames), one)
+        return self.emit.one("Sub", ramp, self._frames_value(Frames(rate, -here.back)))
 
     def _count(self, frames: Frames) -> int:
         assert self.pulse is not None

@@ -4,6 +4,7 @@
     Sizes     small integers computed from shapes, as `Length` expressions; gone from the pulsed graph
     Stream    has the stream on one axis
     Pair      two streams meet on two axes (query × key), not yet computed
+    Skew      queries meet offsets (key minus query), on the way to a Pair
     Prefix    the stream axis was reduced away: after each pulse, the value over all frames so far
     Pending   a value per frame that needs the whole stream, not computed until a reduction closes it
     Blocked   behind a node that cannot stream
@@ -114,7 +115,8 @@ class Stream:
     is the extent as data. The first ``lead`` and the last ``trail`` frames equal ``border`` (a constant
     frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
     Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
-    can be had at any delay without a state.
+    can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
+    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query.
     """
 
     wire: str
@@ -129,6 +131,7 @@ class Stream:
     positional: bool = False
     reach: Reach = field(default=Reach())
     source: str = ""
+    origin: Length | None = None
 
     @property
     def extent(self) -> Length:
@@ -142,8 +145,9 @@ class Stream:
 
     def placed(self, wire: str, dtype: ir.DataType, shape: tuple[Length | None, ...], axis: int) -> Stream:
         """This stream as `wire` along `axis` of `shape`, whose dimension there becomes the extent."""
-        full = (*shape[:axis], self.extent, *shape[axis + 1:])
-        return replace(self, wire=wire, dtype=dtype, axis=axis, shape=full)
+        full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]
+        full[axis] = self.extent
+        return replace(self, wire=wire, dtype=dtype, axis=axis, shape=tuple(full))
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ class Pair:
     Never computed as a whole: it is evaluated on a window of either stream, where a reader closes it. ``delays`` are
     those of its two sides; ``positional`` where it follows from frame indices alone. ``alive`` is None, or says that
     all entries are zero but for keys from ``q - alive.left`` to ``q + alive.right`` (a softmax behind a closed mask).
+    With ``behind``, only entries whose key is not after the query are those of the batch model.
     """
 
     wire: str
@@ -165,6 +170,37 @@ class Pair:
     alive: Band | None = None
     reach: Reach = field(default=Reach())
     source: str = ""
+    behind: bool = False
+
+
+@dataclass(frozen=True)
+class Skew:
+    """Every query meets every offset (key minus query) of a table of relative positions, on the way to query × key.
+
+    ``axis`` is that of the queries, the next one that of the offsets: `width` entries, of which entry ``origin`` is offset 0.
+    The wire is evaluated on a window of either stream, for the offsets that occur there. ``form`` says how far the batch
+    model has come in skewing it: "rows" as computed, with `padded` entries before the first offset; "folded" to rows of
+    as many entries as there are queries; "dropped" without the first of these rows; "skewed" back to a row per query.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    axis: int
+    rate: Fraction
+    queries: Length
+    width: Length
+    origin: Length
+    delay: int = 0
+    form: str = "rows"
+    padded: int = 0
+    reach: Reach = field(default=Reach())
+    source: str = ""
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Those of queries and offsets."""
+        return self.axis, self.axis + 1
 
 
 @dataclass(frozen=True)
@@ -229,4 +265,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, Sizes, Stream, Pair, Prefix, Pending, Blocked]
+Fact = Union[Static, Sizes, Stream, Pair, Skew, Prefix, Pending, Blocked]

@@ -12,8 +12,8 @@ from pulsify_onnx.bodies import outer_names
 from pulsify_onnx.draft import NOW, Both, Draft, Here, Lowered, Where
 from pulsify_onnx.emit import TO_END
 from pulsify_onnx.errors import Blocker, CannotStream
-from pulsify_onnx.facts import Const, Mirror, Pair, Prefix, Sizes, Static, Stream
-from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Op, Past, Plan, Position, Ref, Start, Step, Window, leaves
+from pulsify_onnx.facts import Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
+from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, Step, Window, leaves
 from pulsify_onnx.source import Source
 
 WITHOUT_WHERE = {ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32, ir.DataType.UINT64: ir.DataType.INT64,
@@ -112,7 +112,7 @@ class _Lowering(Draft):
 
     def _lazy(self, wire: str) -> bool:
         """Whether a wire is evaluated where it is read only."""
-        return self._positional(wire) or isinstance(self.plan.wires[wire], Pair)
+        return self._positional(wire) or isinstance(self.plan.wires[wire], (Pair, Skew))
 
     def _hides_nothing(self, wire: str, mask: Mask) -> bool:
         """Whether every real frame of the wire itself passes the mask."""
@@ -213,6 +213,8 @@ class _Lowering(Draft):
         if isinstance(expr, Position):
             side = here.side(expr.role)
             return self._position(expr.rate, expr.delay + side.back, Frames(expr.rate, expr.extra + side.extra))
+        if isinstance(expr, Offset):
+            return self._offsets(expr.rate, here.side(0))
         if isinstance(expr, Start):
             return self._start(expr.rate, expr.delay + here.side(0).back)
         if isinstance(expr, Count):
@@ -252,7 +254,7 @@ class _Lowering(Draft):
         initializer = self.source.model.graph.initializers.get(wire)
         if initializer is not None and initializer.const_value is not None:
             tensor = initializer.const_value
-            value = ir.Value(name=wire, const_value=tensor, shape=ir.Shape([int(d) for d in tensor.shape]), type=ir.TensorType(tensor.dtype))
+            value = ir.Value(name=wire, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
             self.emit.initializers[wire] = value
         else:
             fact = self.plan.facts.get(wire)

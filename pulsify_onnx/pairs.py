@@ -10,7 +10,7 @@ from functools import reduce
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import LARGE, Length, common_unit, most
-from pulsify_onnx.facts import Band, Fact, Pair, Reach, Stream
+from pulsify_onnx.facts import Band, Fact, Pair, Reach, Skew, Stream
 from pulsify_onnx.plan import Expr, Frames, Grid, Mask, Options, Step, Window
 from pulsify_onnx.windows import RateMismatch, solid, zero
 
@@ -71,14 +71,53 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
     shape = tuple(Length.of(1) for _ in range(high + 1))
     shape = (*shape[:low], sides[0][0][2], *shape[low + 1: high], sides[1][0][2])
     pair = Pair("", first.dtype, shape, (low, high), first.rate, (delays[0], delays[1]),
-                all(isinstance(f, (Stream, Pair)) and f.positional for f in rates), None, reach, first.source)
+                all(isinstance(f, (Stream, Pair)) and f.positional for f in rates), None, reach, first.source,
+                any(isinstance(f, Pair) and f.behind for f in rates))
     return exprs, pair
 
 
-def placed(pair: Pair, wire: str, dtype, shape: Sequence[Length | None]) -> Pair:  # type: ignore[no-untyped-def]
+def relative(fact: Fact | None) -> bool:
+    """Whether a wire is a table of relative positions."""
+    return isinstance(fact, Stream) and fact.origin is not None
+
+
+def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], Skew]:
+    """Queries that meet a table of relative positions: an expression per input (None: static), and the result.
+
+    Wire, dtype and shape of the result are to be replaced.
+    """
+    queries, table, at = None, None, -1
+    for fact, axis in zip(facts, axes):
+        if not isinstance(fact, Stream) or not isinstance(axis, int):
+            if axis is not None:
+                refuse("it joins relative positions with pairs of frames", hint="skew the product with the queries first")
+        elif fact.origin is not None and table is None:
+            table, at = fact, axis - 1
+        elif fact.origin is None and queries is None:
+            queries = solid(fact, options, steps)
+        else:
+            refuse("it joins relative positions with more than the queries", hint="multiply them one after another")
+    assert queries is not None and table is not None and table.origin is not None
+    if queries.rate * 2 != table.rate or [a for f, a in zip(facts, axes) if isinstance(f, Stream) and f.origin is None] != [at]:
+        refuse("its relative positions do not run along the last axis, one for every key before and after a query",
+               hint="multiply queries by the table so that it gives [.., query, position]")
+    exprs: list[Expr | None] = []
+    for fact in facts:
+        if not isinstance(fact, Stream):
+            exprs.append(None)
+        elif fact.origin is not None:
+            exprs.append(Window(fact.wire, queries.delay, Frames(fact.rate), role=2))
+        else:
+            exprs.append(Window(queries.wire, 0, Frames(queries.rate)))
+    shape = (*(Length.of(1) for _ in range(at)), queries.extent, table.extent)
+    return exprs, Skew("", queries.dtype, shape, at, queries.rate, queries.extent, table.extent, table.origin, queries.delay,
+                       reach=queries.reach, source=queries.source)
+
+
+def placed(pair: Pair | Skew, wire: str, dtype, shape: Sequence[Length | None]) -> Pair | Skew:  # type: ignore[no-untyped-def]
     """`pair` as output `wire`; the dimensions of `shape` at its axes become the extents."""
     a, b = pair.axes
-    full = list(shape)
+    full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]
     full[a], full[b] = pair.shape[a], pair.shape[b]
     return replace(pair, wire=wire, dtype=dtype, shape=tuple(full))
 

@@ -21,7 +21,7 @@ from pulsify_onnx.facts import Border, Const, Fact, Stream
 
 @dataclass(frozen=True)
 class Frames:
-    """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to."""
+    """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to, 2: its offsets (keys minus queries)."""
 
     rate: Fraction
     extra: int = 0
@@ -94,6 +94,13 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Offset:
+    """int64 [offsets]: key minus query, from that of the last query and the first key on; the sides run at `rate`."""
+
+    rate: Fraction
+
+
+@dataclass(frozen=True)
 class Start:
     """int64 scalar: batch index of the first frame of this pulse of a stream; negative while it warms up."""
 
@@ -156,7 +163,7 @@ class Op:
     index: int = 0
 
 
-Expr = Union[Ref, Window, Grid, Position, Start, Count, Dims, Past, Const, Op]
+Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Past, Const, Op]
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,7 @@ class Plan:
             for leaf in leaves(step):
                 if isinstance(leaf, Window) and not isinstance(self.wires.get(leaf.wire), Stream):
                     raise ValueError(f"{step.node}: window on {leaf.wire}, which is no stream")
-                if isinstance(leaf, (Window, Ref, Grid)) and leaf.wire in made and leaf.wire not in seen | set(step.wires):
+                if isinstance(leaf, (Window, Ref, Grid)) and leaf.wire in made and leaf.wire not in seen and leaf.wire not in step.wires:
                     raise ValueError(f"{step.node}: {leaf.wire} is used before it is made")
                 if isinstance(leaf, Past) and leaf.state not in own:
                     raise ValueError(f"{step.node}: state {leaf.state} is not its own")

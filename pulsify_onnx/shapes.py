@@ -10,7 +10,7 @@ from onnx import helper
 
 from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Pair, Pending, Prefix, Shape, Sizes, Static, Stream
+from pulsify_onnx.facts import Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
 
 
@@ -18,7 +18,7 @@ def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
     if isinstance(fact, Sizes):
         return tuple(Length.of(d) for d in fact.shape)
-    if isinstance(fact, (Static, Stream, Pair, Prefix, Pending)):
+    if isinstance(fact, (Static, Stream, Pair, Skew, Prefix, Pending)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 
@@ -88,7 +88,7 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
 def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.TypeProto], data: Mapping[str, onnx.TensorProto],
                 names: Mapping[str, Length]) -> list[Inferred]:
     """Output types of a model of that node alone, as onnxruntime sees them."""
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
 
     for name, tensor in data.items():
         tensor.name = name

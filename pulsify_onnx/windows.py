@@ -110,6 +110,8 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     """
     first = next((x for x in xs if not x.positional), xs[0])
     for x in xs:
+        if x.origin != first.origin:
+            refuse("it joins relative positions, counted from a query to a key, with frames of the stream", hint="count positions from the first frame")
         if x.rate != first.rate:
             raise RateMismatch(first, x)
         if common_unit(x.extent, first.extent) is None:

@@ -37,6 +37,8 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
         refuse("it normalises pairs of frames over another axis", hint="take the softmax over the keys")
     side = s.axes.index(axis)
     band = band_of(s, side, node.world, node.world.opset)
+    if s.behind and (band.right > 0 or side == 0):
+        refuse("its relative positions reach back from a query only, but its mask shows keys after it", hint="skew a table of 2T - 1 relative positions")
     grid = Grid(s.wire, (0, 0), (0, 0))
     shape = [1] * len(s.shape)
     shape[axis] = -1

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Band, Const, Fact, Pair, Prefix, Sizes, Static, Stream
+from pulsify_onnx.facts import Band, Const, Fact, Pair, Prefix, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.pairs import Side, meet, meets, placed
+from pulsify_onnx.pairs import Side, meet, meet_offsets, meets, placed, relative
 from pulsify_onnx.plan import Count, Expr, Op, Outcome, Ref, State, Step, attributes
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.windows import align, timely
@@ -61,7 +62,8 @@ def paired(node: Node, axes: Sequence[Side], make: Callable[[list[Expr | None]],
            shape: Sequence[Length | None] | None = None, dtype: ir.DataType | None = None) -> Outcome:
     """Keep an operator whose result has two stream axes: it is evaluated where a reader closes the pair."""
     before: list[Step] = []
-    exprs, pair = meet(node.facts, axes, node.options, before)
+    pair: Pair | Skew
+    exprs, pair = (meet_offsets if any(map(relative, node.facts)) else meet)(node.facts, axes, node.options, before)
     inputs = [e if e is not None or f is None else static_value(f) for e, f in zip(exprs, node.facts)]
     if shape is None or dtype is None:
         (found, inferred), *_ = infer(node)
@@ -69,7 +71,8 @@ def paired(node: Node, axes: Sequence[Side], make: Callable[[list[Expr | None]],
     if shape is None or any(d is None for k, d in enumerate(shape) if k not in pair.axes):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
     expr = make(inputs) if make is not None else op(node, inputs)
-    return step(node, [expr], [replace(placed(pair, node.outputs[0], dtype, shape), alive=_alive(node))], before=before)
+    fact = placed(pair, node.outputs[0], dtype, shape)
+    return step(node, [expr], [replace(fact, alive=_alive(node)) if isinstance(fact, Pair) else fact], before=before)
 
 
 def _alive(node: Node) -> Band | None:
@@ -115,7 +118,7 @@ def joined(node: Node, axes: Sequence[int | None], leads: bool = True, late: boo
     return exprs, y, found.pop()
 
 
-def op(node: Node, inputs: Sequence[Expr | None], index: int = 0, **changes: object) -> Op:
+def op(node: Node, inputs: Sequence[Expr | None], index: int = 0, **changes: Any) -> Op:
     """Output `index` of the node's operator on `inputs`, attributes changed or (None) left out."""
     return Op(node.op_type, tuple(inputs), node.replaced(**changes), node.domain, len(node.outputs), index)
 
@@ -129,7 +132,7 @@ def step(node: Node, exprs: Sequence[Expr], facts: Sequence[Fact], states: Seque
 
 
 def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None, leads: bool = True,
-         before: Sequence[Step] = (), **changes: object) -> Outcome:
+         before: Sequence[Step] = (), **changes: Any) -> Outcome:
     """Keep the operator: its streams meet in one axis, which it leaves alone.
 
     ``axes[k]``: the axis of the first output that input k streams along; `out_axes`: that axis in every output,
@@ -152,7 +155,7 @@ def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None
 
 def broadcast(node: Node, leads: bool = True) -> Outcome:
     """Keep an element-wise operator with numpy broadcasting."""
-    rank = max(len(f.shape) for f in node.facts if f is not None and not hasattr(f, "by"))  # type: ignore[union-attr]
+    rank = max(len(f.shape) for f in node.facts if f is not None and not hasattr(f, "by"))
     axes: list[Side] = [f.axis + rank - f.rank if isinstance(f, Stream) else _both(f, rank) if isinstance(f, Pair) else None
                         for f in node.facts]
     targets = sorted({i for a in axes if a is not None for i in ((a,) if isinstance(a, int) else a)})
@@ -177,7 +180,7 @@ def _both(fact: Pair, rank: int) -> tuple[int, int]:
     return fact.axes[0] + shift, fact.axes[1] + shift
 
 
-def apart(node: Node, touched: Sequence[int], reason: str, hint: str, index: int = 0, **changes: object) -> Outcome:
+def apart(node: Node, touched: Sequence[int], reason: str, hint: str, index: int = 0, **changes: Any) -> Outcome:
     """Keep an operator that mixes axes `touched` of its input `index`; refuses with `reason` where one is the stream's."""
     x = the_stream(node, index)
     if x.axis in touched:
@@ -185,12 +188,12 @@ def apart(node: Node, touched: Sequence[int], reason: str, hint: str, index: int
     return kept(node, [x.axis if k == index else None for k in range(len(node.facts))], **changes)
 
 
-def const(value: object, dtype: object = np.int64) -> Const:
+def const(value: Any, dtype: Any = np.int64) -> Const:
     """A constant expression, int64 unless told."""
     return Const(np.asarray(value, dtype))
 
 
-def call(op_type: str, *inputs: Expr | None, domain: str = "", **attrs: object) -> Op:
+def call(op_type: str, *inputs: Expr | None, domain: str = "", **attrs: Any) -> Op:
     """An operator with one output on expressions."""
     return Op(op_type, tuple(inputs), attributes(attrs.items()), domain)
 
