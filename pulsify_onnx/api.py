@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,19 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     return plan
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: nearly all that is made lives on, and the collector would walk it again and again as it grows."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
             left_context: int | None = None) -> PulsedModel:
     """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
