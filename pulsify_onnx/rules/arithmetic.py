@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Blocked, Const, Pair, Static, Stream
+from pulsify_onnx.facts import Blocked, Pair, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Mask, Op, Options, Outcome, Step, Window
+from pulsify_onnx.plan import Expr, Op, Options, Outcome, Step, Window
 from pulsify_onnx.rules.combine import broadcast, call, static_value, step, the_stream
+from pulsify_onnx.rules.guarded import guarded
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.windows import align, solid
@@ -69,11 +68,7 @@ def _never_by_zero(expr: Expr, by: Stream, options: Options) -> Expr:
     """A quotient of whole numbers; onnxruntime ends the process where one is divided by 0."""
     if not isinstance(expr, Op) or not isinstance(window := expr.inputs[1], Window):
         return expr
-    start = by.delay > 0 or window.back > 0
-    if not start and not options.end_of_stream:
-        return expr
-    mask = Mask(by.delay, by.extent + by.delay, Const(np.ones([1] * by.rank, by.dtype.numpy())), start, options.end_of_stream, arrival=False)
-    return replace(expr, inputs=(expr.inputs[0], replace(window, mask=mask)))
+    return replace(expr, inputs=(expr.inputs[0], guarded(window, by, 1, options)))
 
 
 @rule("Dropout", versions=(7, 10, 12, 13, 22))

@@ -13,9 +13,10 @@ from pulsify_onnx.facts import Fact, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Step, Window
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, joined, op, step
+from pulsify_onnx.rules.guarded import guarded
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer, shape_of
-from pulsify_onnx.windows import sealed, solid
+from pulsify_onnx.windows import solid
 
 PICKS = "it picks frames of the stream by index"
 WRITES = "it writes to frames of the stream by index"
@@ -38,7 +39,7 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
     exprs, y, axis = joined(node, axes, leads=not isinstance(fact, Stream), late=isinstance(fact, Stream))
     window = exprs[index] if index < len(exprs) else None
     if isinstance(fact, Stream) and isinstance(window, Window):
-        exprs[index] = replace(window, mask=sealed(fact, node.options))
+        exprs[index] = guarded(window, fact, 0, node.options)
     ((dtype, shape),) = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)

@@ -71,11 +71,11 @@ def test_scatter_elements_writes_frames():
 
 
 def test_scatter_nd():
-    check(parse(f"""agraph (float[4,T] x, float[2,T] u) => (float[4,U] y) {{
+    check(parse("""agraph (float[4,T] x, float[2,T] u) => (float[4,U] y) {
         e = Unsqueeze(x, axes)
         c = Conv<pads=[1,1]>(e, w, b)
         a = Squeeze(c, axes)
-        y = ScatterND(a, i, u) }}""", i=np.array([[1], [3]]), axes=np.array([0]), **W), delays={"y": 1})
+        y = ScatterND(a, i, u) }""", i=np.array([[1], [3]]), axes=np.array([0]), **W), delays={"y": 1})
 
 
 def test_scatter_nd_writes_frames():
@@ -84,3 +84,14 @@ def test_scatter_nd_writes_frames():
 
 def test_scatter_nd_of_fixed_updates():
     refused(parse("agraph (float[4,T] x) => (float[4,U] y) { y = ScatterND(x, i, u) }", i=np.array([[1], [3]]), u=rand(2, 9)), "fixed number of frames")
+
+
+def test_table_by_positions_of_a_delayed_stream():
+    check(parse(f"""agraph (float[1,4,T] x) => (float[1,4,U] y) {{ {DELAYED}
+        s = Shape(x)
+        n = Gather(s, two)
+        r = Range(zero, n, one)
+        e = Unsqueeze(r, axes)
+        g = GatherND(table, e)
+        c = Conv<pads=[1,1]>(a, w, b)
+        y = Add(c, g) }}""", two=np.int64(2), zero=np.int64(0), one=np.int64(1), axes=np.array([1]), table=rand(2000), **W), delays={"y": 2})

@@ -1,0 +1,50 @@
+"""Rotary position embeddings: a rotation of every frame by its position."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
+from pulsify_onnx.rules.gather_scatter import indexed
+from pulsify_onnx.rules.registry import CONTRIB, rule
+
+POSITIONS = "its table of positions has a fixed number of frames, so it fits one length of the stream only"
+POSITIONS_HINT = "pass position_ids computed from the input (Range), or slice the tables to its length"
+
+
+@rule("RotaryEmbedding", versions=(23,))
+def rotary(node: Node) -> Outcome:
+    """Along the sequence, with positions that stream too (a Range), or tables that were sliced to the length.
+
+    Refuses: positions or tables with a fixed number of frames, a stream along the heads or the features.
+    """
+    return _rotated(node, positions=3, tables=(1, 2))
+
+
+@rule("RotaryEmbedding", versions=(1,), domain=CONTRIB)
+def contrib_rotary(node: Node) -> Outcome:
+    """Along the sequence, with a position for every frame that streams too.
+
+    Refuses: positions counted from the start of what is passed, which is the pulse; a stream along the heads or the features.
+    """
+    return _rotated(node, positions=1, tables=(2, 3))
+
+
+def _rotated(node: Node, positions: int, tables: tuple[int, int]) -> Outcome:
+    x = node.facts[0]
+    if not isinstance(x, Stream) or x.axis not in (0, x.rank - 2 if x.rank == 3 else 2):
+        refuse("the stream does not run along the sequence that it rotates", hint="see --axis")
+    if x.axis == 0:
+        refuse("the stream runs along the batch, which has positions of its own", hint="see --axis")
+    axes: list[int | None] = [None] * len(node.facts)
+    axes[0] = x.axis
+    given = node.fact(positions)
+    for k in (positions,) if given is not None else tables:
+        fact = node.fact(k)
+        if not isinstance(fact, Stream):
+            refuse(POSITIONS, POSITIONS_HINT)
+        if fact.axis != 1:
+            refuse("its positions stream along another axis than its input", hint="see --axis")
+        axes[k] = x.axis
+    return indexed(node, axes, positions)
