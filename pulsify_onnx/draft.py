@@ -84,7 +84,6 @@ class Draft:
         self.controls: list[ir.Value] = []
         self.states: list[LoweredState] = []
         self.remembered: set[int] = set()
-        self.remembered: set[int] = set()
         self.pasts: dict[str, ir.Value] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
@@ -117,7 +116,6 @@ class Draft:
             value = node.outputs[0]
         value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
         self.states.append(LoweredState(past, value, dtype, shape, self.node, role))
-        self.remembered.add(id(value))
         self.remembered.add(id(value))
 
     def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:

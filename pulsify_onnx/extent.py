@@ -292,4 +292,5 @@ def most(length: Length, rate: Fraction, step: int) -> int:
     ns = [*range(0, 2 * period + 1, step), *range(LARGE // period * period, LARGE // period * period + 2 * period, step)]
     if len(ns) > 20000:
         ns = ns[:: len(ns) // 20000 + 1]
-    return max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
+    worst: int = max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
+    return worst

@@ -142,5 +142,5 @@ def _moved(tensor: ir.TensorProtocol, file: BinaryIO, folder: Path) -> ir.Extern
                 left -= file.write(block)
     else:
         file.write(tensor.tobytes())
-    return ir.ExternalTensor(os.path.basename(file.name), begin, file.tell() - begin, tensor.dtype, shape=ir.Shape(tensor.shape),
+    return ir.ExternalTensor(os.path.basename(file.name), begin, file.tell() - begin, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()),
                              name=tensor.name or "", base_dir=folder)

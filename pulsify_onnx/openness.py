@@ -14,7 +14,6 @@ import numpy as np
 
 from pulsify_onnx import fold
 from pulsify_onnx.errors import refuse
-
 from pulsify_onnx.facts import Array, Band, Const, Pair, Stream
 from pulsify_onnx.node import World
 from pulsify_onnx.plan import Dims, Expr, Frames, Grid, Op, Position, Ref, Window

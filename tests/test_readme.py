@@ -25,7 +25,7 @@ def test_examples(command, shown, tmp_path, monkeypatch, capsys):
 
 
 def test_every_command_and_option_is_documented():
-    for name, command in cli.cli.commands.items():
+    for name in cli.cli.commands:
         assert f"pulsify-onnx {name}" in README
     for option in (o for p in cli.cli.commands["convert"].params for o in p.opts if o.startswith("--")):
         assert option in README or option in ("--output",), option

@@ -78,7 +78,8 @@ def test_too_few_flushing_pulses_are_seen():
 def test_a_wrong_shape_in_the_sidecar_is_seen():
     def change(model):
         for prop in model.metadata_props:
-            prop.value = prop.value.replace('"shape": [1, 3, 4], "frames_per_pulse": 4, "rate": [1, 1], "delay"', '"shape": [1, 3, 5], "frames_per_pulse": 4, "rate": [1, 1], "delay"')
+            spec = prop.value.split('"outputs"')
+            prop.value = '"outputs"'.join([*spec[:-1], spec[-1].replace('"shape": [1, 3, 4], "frames', '"shape": [1, 3, 5], "frames')])
     found = verify(stack(), tampered(stack(), change))
     assert not found.ok and "the sidecar says" in found.message
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length, larger
 from pulsify_onnx.facts import Const, Static, Stream

@@ -37,19 +37,19 @@ def test_trilu(upper, k):
 
 
 def test_trilu_of_every_frame():
-    check(parse(f"agraph (float[T,4,4] x) => (float[U,4,4] y) {{ y = Trilu(x) }}"), delays={"y": 0})
+    check(parse("agraph (float[T,4,4] x) => (float[U,4,4] y) { y = Trilu(x) }"), delays={"y": 0})
 
 
 def test_eye_like():
-    check(parse(f"""agraph (float[T,4] x) => (float[U,4] y, int64[4,V] z) {{ t = Transpose<perm=[1,0]>(x)
+    check(parse("""agraph (float[T,4] x) => (float[U,4] y, int64[4,V] z) { t = Transpose<perm=[1,0]>(x)
         e = EyeLike<k=-2>(x)
         y = Add(e, x)
-        z = EyeLike<k=3, dtype=7>(t) }}"""), delays={"y": 0})
+        z = EyeLike<k=3, dtype=7>(t) }"""), delays={"y": 0})
 
 
 def test_grid_sample():
     grid = np.clip(rand(1, 3, 5, 2), -1, 1)
-    check(parse(f"""agraph (float[1,2,T,2] g) => (float[1,3,U,2] y) {{ y = GridSample(image, g) }}""", image=rand(1, 3, 4, 4)), delays={"y": 0})
+    check(parse("""agraph (float[1,2,T,2] g) => (float[1,3,U,2] y) { y = GridSample(image, g) }""", image=rand(1, 3, 4, 4)), delays={"y": 0})
     check(parse("agraph (float[1,T,4,4] x) => (float[1,U,3,5] y) { y = GridSample(x, g) }", g=grid), delays={"y": 0})
     refused(parse("agraph (float[1,3,T,4] x) => (float[1,3,3,5] y) { y = GridSample(x, g) }", g=grid), "spans the whole image")
 
