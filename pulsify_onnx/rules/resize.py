@@ -13,12 +13,12 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Const, Mirror, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Outcome, Step
+from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
 from pulsify_onnx.rules.combine import call, const, step, the_stream
 from pulsify_onnx.rules.conv import cut
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.sampling import Sampling, periodic
-from pulsify_onnx.windows import align, pad, solid, windowed
+from pulsify_onnx.windows import align, pad, sealed, solid, windowed
 
 WHOLE = "resize by a whole factor"
 
@@ -78,9 +78,14 @@ def resize(node: Node) -> Outcome:
     if how.along == 1:
         if all(s == 1 for s in how.scales) and how.sizes in (None, x.shape):
             return Outcome((x,))
+        if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+            refuse("it crops by regions of the whole input", hint="crop by a Slice before resizing")
+        before: list[Step] = []
+        if node.attr("mode") != "nearest":
+            x = solid(x, node.options, before)
         (window,), y = align([x], node.options)
-        expr = _applied(node, x, how, window, Frames(x.rate))
-        return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
+        expr = _applied(node, x, how, _clean(node, x, window), Frames(x.rate))
+        return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))], before=before)
     sampling = Sampling.of(node)
     steps: list[Step] = []
     x = solid(x, node.options, steps)
@@ -130,11 +135,16 @@ def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, st
     """Every so many frames one, as it is."""
     by = how.along.denominator
     window, y = windowed(x, offset + 1, by, node.options)
-    expr: Expr = call("Slice", window, const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
+    expr: Expr = call("Slice", _clean(node, x, window), const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
     still = replace(how, along=Fraction(1), scales=tuple(1.0 if k == x.axis else s for k, s in enumerate(how.scales)))
     if any(s != 1 for s in still.scales) or how.sizes is not None:
         expr = _applied(node, x, still, expr, Frames(y.rate))
     return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))], before=steps)
+
+
+def _clean(node: Node, x: Stream, window: Window) -> Window:
+    """A window on `x` (which is solid) where neighbours that weigh nothing are numbers: zero times NaN is NaN."""
+    return window if node.attr("mode") == "nearest" else replace(window, mask=sealed(x, node.options))
 
 
 def _applied(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> Expr:

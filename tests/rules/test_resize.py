@@ -77,6 +77,13 @@ def test_another_axis_only():
                 scales=scales(1, rank=4, a3=1.5)), delays={"y": 1})
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_neighbours_in_time_weigh_nothing_when_another_axis_is_resized(mode):
+    check(parse(f"""agraph (float[1,1,T,6] x) => (float[1,1,T,12] y) {{
+        y = Resize<mode="{mode}", coordinate_transformation_mode="half_pixel_symmetric">(x, none, scales) }}""", none=NONE,
+                scales=scales(1, rank=4, a3=2)), length=43, delays={"y": 0})
+
+
 def test_down_and_another_axis_up():
     check(parse("""agraph (float[1,2,T,6] x) => (float[1,2,U,12] y) {
         a = Conv<pads=[1,1,1,1]>(x, w, b)
@@ -110,6 +117,12 @@ def test_old_operators(mode, delay):
     ('mode="nearest"', 1 / 41, "is not exact")])
 def test_what_depends_on_the_length_is_refused(attributes, along, reason):
     refused(resized(attributes, along), reason, op_type="Resize")
+
+
+def test_crop_and_resize_is_refused():
+    refused(parse("""agraph (float[1,1,T,6] x) => (float[1,1,T,12] y) {
+        y = Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, roi, scales) }""", roi=np.array([0, 0, 0, 0, 1, 1, 1, 0.5], np.float32),
+                  scales=scales(1, rank=4, a3=2)), "it crops by regions", op_type="Resize")
 
 
 def test_to_a_fixed_length_is_refused():
