@@ -55,6 +55,7 @@ class Builder:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     heads: list[tuple[str, tuple[int | None, ...]]] = field(default_factory=list)
     count: int = 0
     stationary: bool = True
@@ -469,6 +470,13 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
     b.wires.append(Wire("x", start, None, lengths, Fraction(1)))
     chances = np.asarray([weight for _, weight in layers])
     chances = chances / chances.sum()
+    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, start, "T"]))
+    if b.chance(0.2):
+        b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 2, "T"]))
+        b.wires.append(Wire("z", 2, None, lengths, Fraction(1)))
+    if b.chance(0.2):
+        b.inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1, 1, 1]))
+        b.wire(b.node("Mul", b.wires[-1].name, "gain"), b.wires[-1])
     made = tries = 0
     while made < size and tries < 20 * size:
         tries += 1
@@ -486,12 +494,13 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
         elif layer in UNSTATIONARY:
             b.stationary = False
     used = {name for n in b.nodes for name in n.input}
-    ends = [w for w in b.wires[1:] if w.name not in used] or [b.wires[-1]]
+    graph_inputs = {v.name for v in b.inputs}
+    ends = [w for w in b.wires if w.name not in used | graph_inputs] or [b.wires[-1]]
     keep = [ends[-1], *(w for w in ends[:-1] if rng.random() < 0.5)][:4]
-    return Network(_model(b, keep, start), tuple(int(n) for n in lengths), unit, b.stationary)
+    return Network(_model(b, keep), tuple(int(n) for n in lengths), unit, b.stationary)
 
 
-def _model(b: Builder, ends: list[Wire], start: int) -> onnx.ModelProto:
+def _model(b: Builder, ends: list[Wire]) -> onnx.ModelProto:
     nodes, outputs = list(b.nodes), []
     for k, w in enumerate(ends):
         nodes.append(helper.make_node("Identity", [w.name], [f"y{k}"], name=f"out{k}"))
@@ -499,8 +508,7 @@ def _model(b: Builder, ends: list[Wire], start: int) -> onnx.ModelProto:
         outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
     for name, dims in b.heads[:3]:
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, start, "T"])
-    graph = helper.make_graph(nodes, "network", [x], outputs, initializer=b.weights)
+    graph = helper.make_graph(nodes, "network", b.inputs, outputs, initializer=b.weights)
     return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
 
 
@@ -514,7 +522,8 @@ def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
             needed |= set(node.input)
     out = onnx.ModelProto()
     out.CopyFrom(model)
-    del out.graph.node[:], out.graph.initializer[:]
+    del out.graph.node[:], out.graph.initializer[:], out.graph.input[:]
+    out.graph.input.extend(v for v in model.graph.input if v.name in needed)
     out.graph.node.extend(reversed(keep))
     out.graph.initializer.extend(w for w in model.graph.initializer if w.name in needed)
     return out

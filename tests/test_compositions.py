@@ -11,7 +11,7 @@ CORE: tuple[tuple[Layer, float], ...] = tuple((layer, weight) for layer, weight 
     conv, pad, cut, pool, conv_transpose, resize, join, recurrence, running_sum))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 6), pulse=st.integers(1, 9), pick=st.integers(0, 24))
 def test_core(seed: int, size: int, pulse: int, pick: int) -> None:
     """Convolutions, padding, crops, pools, strides, upsampling, joins and recurrences."""
@@ -19,7 +19,7 @@ def test_core(seed: int, size: int, pulse: int, pick: int) -> None:
     check(net.model, pulses=(pulse,), length=net.lengths[pick], unit=net.unit, rtol=2e-3)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6), size=st.integers(5, 40), pulse=st.integers(1, 40), pick=st.integers(0, 24))
 def test_networks(seed: int, size: int, pulse: int, pick: int) -> None:
     """Whole networks of every family."""

@@ -32,7 +32,7 @@ def lengths(draw: st.DrawFn) -> tuple[Length, object]:
     return length, value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(lengths())
 def test_canonical_forms_keep_their_value(pair) -> None:  # type: ignore[no-untyped-def]
     length, value = pair
@@ -40,7 +40,7 @@ def test_canonical_forms_keep_their_value(pair) -> None:  # type: ignore[no-unty
         assert length.at(t) == value(t)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(lengths(), lengths())
 def test_sums_and_extremes(a, b) -> None:  # type: ignore[no-untyped-def]
     for t in (0, 1, 7, 30, 61):
@@ -52,7 +52,7 @@ def test_sums_and_extremes(a, b) -> None:  # type: ignore[no-untyped-def]
         assert larger(a[0], b[0]).at(t) == max(a[1](t), b[1](t))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(lengths(), st.integers(1, 6))
 def test_how_far_a_wire_may_run_ahead(pair, step) -> None:  # type: ignore[no-untyped-def]
     length, value = pair

@@ -20,17 +20,18 @@ SMOOTH = tuple((layer, weight) for layer, weight in LAYERS if layer in DRAWN)
 def last_needed(model: onnx.ModelProto, frames: int, name: str, axis: int = 2, seed: int = 0) -> np.ndarray:
     """Index of the last input frame that each output frame depends on (-1: none), by perturbing the batch model."""
     run = session(model.SerializeToString())
-    shape = [d.dim_value or frames for d in model.graph.input[0].type.tensor_type.shape.dim]
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape).astype(np.float32)
-    want = run.run([name], {"x": x})[0]
+    shapes = {v.name: [d.dim_value or frames for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
+    feeds = {key: rng.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
+    want = run.run([name], feeds)[0]
     last = np.full(want.shape[axis], -1)
     for j in range(frames):
         for size in (3.0, -3.0):
-            moved = x.copy()
-            moved[:, :, j] += size * (1 + rng.random(moved[:, :, j].shape).astype(np.float32))
-            got = run.run([name], {"x": moved})[0]
-            changed = np.abs(got - want) > 1e-6
+            moved = {key: x.copy() for key, x in feeds.items()}
+            for x in moved.values():
+                if x.shape[2] == frames:
+                    x[:, :, j] += size * (1 + rng.random(x[:, :, j].shape).astype(np.float32))
+            changed = np.abs(run.run([name], moved)[0] - want) > 1e-6
             last[changed.any(tuple(k for k in range(want.ndim) if k != axis))] = j
     return last
 

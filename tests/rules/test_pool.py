@@ -24,15 +24,15 @@ def test_max_pool(before: int, after: int, stride: int, ceil: int) -> None:
     check(pooled("MaxPool", f"kernel_shape=[3], strides=[{stride}], pads=[{before},{after}], ceil_mode={ceil}"), pulses=PULSES, length=23 + stride)
 
 
-@pytest.mark.parametrize("opset", (17, 22))
+@pytest.mark.parametrize("opset", (17, 22))  # the divisor of a window that ceil_mode adds differs
 @pytest.mark.parametrize("include", (0, 1))
 @pytest.mark.parametrize("ceil", (0, 1))
 @pytest.mark.parametrize("stride", (1, 2, 3))
 @pytest.mark.parametrize("before, after", PADS)
 def test_average_pool(before: int, after: int, stride: int, ceil: int, include: int, opset: int) -> None:
     text = f"kernel_shape=[3], strides=[{stride}], pads=[{before},{after}], ceil_mode={ceil}, count_include_pad={include}"
-    for length in (23, 24, 25) if ceil else (24,):
-        check(pooled("AveragePool", text, opset), pulses=(4,) if ceil else PULSES, length=length)
+    for length in range(24, 24 + stride) if ceil else (24,):
+        check(pooled("AveragePool", text, opset), pulses=(4,), length=length)
 
 
 @pytest.mark.parametrize("include", (0, 1))
