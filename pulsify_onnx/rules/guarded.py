@@ -12,7 +12,7 @@ from pulsify_onnx.plan import Mask, Options, Window
 
 def guarded(window: Window, x: Stream, fill: int, options: Options) -> Window:
     """`window` on `x`, which has no border, with `fill` in the frames that are not real."""
-    start = x.delay > 0 or window.back > 0
+    start = x.delay > 0 or window.back > 0 or x.positional
     if not start and not options.end_of_stream:
         return window
     border = Const(np.full([1] * x.rank, fill, x.dtype.numpy()))

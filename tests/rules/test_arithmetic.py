@@ -125,6 +125,16 @@ def test_whole_numbers_are_never_divided_by_zero(op):
         z = {op}(p, r) }}""", one=np.int64(1), **W), delays={"y": 1, "z": 1})
 
 
+def test_positions_are_never_divided_by_zero():
+    check(delayed("""s = Shape(x)
+        n = Gather(s, two)
+        r = Range(zero, n, one)
+        d = Add(r, one)
+        e = Div(hundred, d)
+        f = Cast<to=1>(e)
+        y = Add(a, f)""", two=np.int64(2), zero=np.int64(0), one=np.int64(1), hundred=np.int64(100)), delays={"y": 1}, **QUICK)
+
+
 def test_constant_division_by_zero():
     """Folding it would end the process."""
     assert analyze(parse("agraph (int64[T,4] x) => (int64[U,4] y) { c = Div(one, zero)\n y = Add(x, c) }", one=np.int64(1), zero=np.int64(0)))
