@@ -183,7 +183,7 @@ class _Lowering(Draft):
             state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
             state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
-                         nodes=self.emit.nodes, initializers=list(self.emit.initializers.values()),
+                         nodes=self.emit.nodes, initializers=[v for v in self.emit.initializers.values() if v.uses()],
                          opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")
         model = ir.Model(graph, ir_version=max(self.source.model.ir_version, 4), producer_name="pulsify-onnx")
         model.metadata_props.update(self.source.model.metadata_props)
