@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
             found = api.verify(model, aside.model)
             if not found.ok:
                 _print_verification(found, as_json)
-                _fail(1, f"{found.message}; nothing was written")
+                _fail(found.exit_code, f"{found.message}; nothing was written")
         aside.commit()
     if as_json:
         _json({"file": str(out), "sidecar": str(files.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
@@ -123,7 +124,7 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
     found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol)
     _print_verification(found, as_json)
     if not found.ok:
-        _fail(1, found.message)
+        _fail(found.exit_code, found.message)
 
 
 def _axes(given: Sequence[str]) -> dict[str, int | str]:
@@ -158,10 +159,12 @@ def _fail(code: int, message: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit codes 0 to 4, and no traceback whatever the input. Without `arguments`, in a process that is guarded."""
     if arguments is None:
-        guard.enter()
+        guard.run(lambda: main(sys.argv[1:]))
+        return
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # it tells what it finds odd; the answer here is one line
     debug = os.environ.get("PULSIFY_DEBUG") == "1"
     try:
-        cli.main(args=list(arguments) if arguments is not None else None, prog_name="pulsify-onnx", standalone_mode=False)
+        cli.main(args=list(arguments), prog_name="pulsify-onnx", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as shown:
         shown.show()
         raise SystemExit(2) from None

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -28,10 +28,10 @@ _channel: int | None = None
 _moving = threading.Lock()
 
 
-def enter() -> None:
-    """Go on in a worker process; in this one, raises SystemExit when the worker has ended."""
-    global _channel
+def run(work: Callable[[], None]) -> None:
+    """Do `work` in a worker process; raises SystemExit with its exit code."""
     if not hasattr(os, "fork") or os.environ.get("PULSIFY_DEBUG") == "1":
+        work()
         return
     hears, tells = os.pipe()
     alive, life = os.pipe()
@@ -42,7 +42,24 @@ def enter() -> None:
         raise SystemExit(_watch(worker, hears))  # `life` closes with this process
     os.close(hears)
     os.close(life)
+    _enter(tells, alive)
+    code = 2
+    try:
+        work()
+        code = 0
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 0
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)  # libraries are not asked to clean up, which some of them fail to do
+
+
+def _enter(tells: int, alive: int) -> None:
+    global _channel
     _channel = tells
+    hush()
     signal.signal(signal.SIGINT, _interrupted)
     threading.Thread(target=_end_with_watcher, args=(alive,), daemon=True).start()
 
@@ -62,6 +79,15 @@ def moving() -> Iterator[None]:
         note(moving="begun")
         yield
         note(moving="done")
+
+
+def hush() -> None:
+    """Libraries write to a standard error of their own, which nobody reads; Python keeps the real one."""
+    sys.stderr.flush()
+    sys.stderr = open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

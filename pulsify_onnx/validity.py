@@ -30,7 +30,19 @@ def check(model: ir.Model) -> None:
     for value in graph.inputs:
         if not isinstance(value.type, ir.TensorType) and value.name not in graph.initializers:
             raise InvalidModel(f"input {value.name!r} has no type" if value.type is None else f"input {value.name!r} is no tensor: {value.type}")
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            raise InvalidModel(f"input {value.name!r} has a negative dimension: {value.shape}")
+    _texts(model)
     _graph(graph, set())
+
+
+def _texts(model: ir.Model) -> None:
+    """Texts that go into the pulsed model are texts: protobuf gives bytes where they are not UTF-8."""
+    labels = [d.value for v in model.graph.inputs for d in v.shape or () if not isinstance(d, int)]
+    for text in (model.graph.name, *labels, *model.metadata_props.items(), *model.opset_imports):
+        for word in text if isinstance(text, tuple) else (text,):
+            if word is not None and not isinstance(word, str):
+                raise InvalidModel(f"{word!r} is no text")
 
 
 def _once(names: Iterable[str | None], what: str) -> None:
