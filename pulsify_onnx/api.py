@@ -19,6 +19,7 @@ from pulsify_onnx.analysis import analyze as analyze_axes
 from pulsify_onnx.analysis import require
 from pulsify_onnx.approximation import Approximation, cut_past
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
+from pulsify_onnx.facts import Mirror, Stream
 from pulsify_onnx.lower import lower
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.seed import choose
@@ -62,7 +63,8 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
         raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
     chosen, plan = choose(source, axes or {}, Options(end_of_stream=end_of_stream))
     step = pulse or plan.pulse_multiple
-    if end_of_stream and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
+    timed = end_of_stream or any(isinstance(f, Stream) and isinstance(f.border, Mirror) for f in plan.facts.values())
+    if timed and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
         plan = analyze_axes(source, chosen, replace(plan.options, step=step))
     return plan
 

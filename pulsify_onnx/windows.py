@@ -91,7 +91,7 @@ def windowed(x: Stream, span: int, stride: int, options: Options) -> tuple[Windo
         (window,), y = align([x], options)
         return window, y
     lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
-    delay = max(-(-(x.delay + span - stride) // stride), -lead, _mirrored(x, stride))
+    delay = max(-(-(x.delay + span - stride) // stride), -lead, _mirrored(x, stride, options))
     if options.end_of_stream and x.trail.terms:
         whole = (x.extent - x.trail - span).floordiv(stride) + 1
         delay = max(delay, most(whole, rate, options.step))
@@ -124,7 +124,7 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     delay = max(max((x.delay for x in xs if not x.positional), default=0), -lead)
     for x in xs:
         if x.lead > lead:
-            delay = max(delay, _mirrored(x, 1))
+            delay = max(delay, _mirrored(x, 1, options))
         if options.end_of_stream and x.trail != trail:
             delay = max(delay, most(x.extent - x.trail, x.rate, options.step))
     reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, options, x.lead > lead, x.trail != trail), x.border) for x in xs]
@@ -173,12 +173,20 @@ def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
     return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
 
 
-def _mirrored(x: Stream, stride: int) -> int:
-    """Least delay of a reader at which the frame that its frame 0 sees farthest inwards of the start has come."""
+def _mirrored(x: Stream, stride: int, options: Options) -> int:
+    """Least delay of a reader at which the frame that its frame 0 sees farthest inwards of the start has come.
+
+    Frames of one step come together, so frame 0 may leave in the very step that brings the one it sees.
+    """
     if not x.lead or not isinstance(x.border, Mirror):
         return -x.lead
     inwards = 0 if x.border.edge else x.lead
-    return -(-(x.delay + x.lead + inwards + 1) // stride) - 1
+    farthest = x.delay + x.lead + inwards
+    delay = -(-(farthest + 1) // stride) - 1
+    together = x.rate * options.step
+    if together.denominator == 1 and int(together) % stride == 0:
+        delay = min(delay, farthest // int(together) * (int(together) // stride))
+    return delay
 
 
 def _most(length: Length) -> int:

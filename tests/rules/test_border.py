@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from oracle import check, parse, rand, refused
 
+from pulsify_onnx.api import pulsify
+
 BEFORE = "a = Conv<pads=[1,1]>(x, w, b)"
 
 
@@ -17,7 +19,7 @@ def ends(before, after):
 def test_start_then_conv(mode, delay):
     check(parse(f"""agraph (float[1,3,T] x) => (float[1,3,U] y) {{
         p = Pad<mode="{mode}">(x, pads)
-        y = Conv(p, v, b) }}""", v=rand(3, 3, 5), b=rand(3), pads=ends(4, 0)), delays={"y": delay})
+        y = Conv(p, v, b) }}""", v=rand(3, 3, 5), b=rand(3), pads=ends(4, 0)), delays={"y": delay}, absorbed=True)
 
 
 @pytest.mark.parametrize("mode", ["edge", "reflect"])
@@ -88,7 +90,7 @@ def test_cropped_again():
         p = Pad<mode="reflect">(a, pads)
         c = Slice(p, one, far, two)
         y = Conv(c, v, b) }}""", **weights(v=rand(3, 3, 3), pads=ends(3, 3), one=np.array([1]), far=np.array([-1]), two=np.array([2]))),
-          delays={"y": 3})
+          delays={"y": 3}, absorbed=True)
 
 
 def test_cropped_beyond_the_padding():
@@ -118,7 +120,7 @@ def test_recurrence_behind():
         p = Pad<mode="reflect">(a, pads)
         t = Transpose<perm=[2,0,1]>(p)
         y = GRU<hidden_size=5, linear_before_reset=1>(t, gw, gr, gb) }""", w=rand(4, 4, 3), b=rand(4), gw=rand(1, 15, 4), gr=rand(1, 15, 5),
-                gb=rand(1, 30), pads=ends(2, 2)), delays={"y": 3})
+                gb=rand(1, 30), pads=ends(2, 2)), delays={"y": 3}, absorbed=True)
 
 
 def test_pool_and_transposed_convolution_behind():
@@ -147,7 +149,7 @@ def test_positions_mirrored():
 def test_embedding_of_mirrored_indices():
     check(parse("""agraph (int64[1,T] x) => (float[1,U,4] y) {
         p = Pad<mode="reflect">(x, pads)
-        y = Gather(table, p) }""", table=rand(5, 4), pads=np.array([0, 2, 0, 2])), delays={"y": 2})
+        y = Gather(table, p) }""", table=rand(5, 4), pads=np.array([0, 2, 0, 2])), delays={"y": 2}, absorbed=True)
 
 
 def test_embedding_of_padded_indices():
@@ -173,3 +175,14 @@ def test_wrap_is_refused():
 def test_crop_and_mirror_in_one_is_refused():
     refused(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y) { y = Pad<mode="reflect">(x, pads) }""", pads=ends(2, -2)),
             "crops one end of the stream and pads the other", op_type="Pad")
+
+
+def test_frames_mirrored_within_one_pulse_cost_no_delay():
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        p = Pad<mode="reflect">(x, pads)
+        c = Conv(p, w, b)
+        q = Pad<mode="reflect">(c, pads)
+        y = Conv<strides=[2]>(q, w, b) }""", pads=np.asarray([0, 0, 4, 0, 0, 0], np.int64), w=rand(2, 2, 5), b=rand(2))
+    check(model, pulses=(2, 8, 16))
+    assert pulsify(model, pulse=2).spec["outputs"][0]["delay"] == 4
+    assert pulsify(model, pulse=8).spec["outputs"][0]["delay"] == 0
