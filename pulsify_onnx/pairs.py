@@ -186,6 +186,12 @@ def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, i
     return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, band
 
 
+def beside(values: Pair, side: int, delay: int, keys: Band) -> Grid:
+    """Positional pair `values`, keys along `side`, on the queries and keys on which `closed` evaluates the weights."""
+    along, queries = (delay + keys.left, keys.left + keys.right), (delay, 0)
+    return Grid(values.wire, queries if side else along, along if side else queries)
+
+
 def reached(reach: Reach, band: Band, rate: Fraction) -> Reach:
     """What a result of attention over `band` depends on."""
     return reach.joined(reach.shifted(-band.left / rate)).joined(reach.shifted(band.right / rate))

@@ -10,6 +10,7 @@ from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Op, Options, Outcome, Step, Window
 from pulsify_onnx.rules.combine import broadcast, call, static_value, step, the_stream
 from pulsify_onnx.rules.guarded import guarded
+from pulsify_onnx.rules.lengths import decided
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.windows import align, solid
@@ -36,7 +37,7 @@ def elementwise(node: Node) -> Outcome:
 
     Refuses: streams that meet on different axes, and a constant with as many frames as the export had.
     """
-    return broadcast(node)
+    return decided(node) or broadcast(node)
 
 
 ELEMENTWISE = frozenset({*UNARY, *BINARY})

@@ -12,7 +12,7 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Const, Fact, Pair, Shape, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.openness import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
-from pulsify_onnx.pairs import chunk_pulse, closed, closing_delay, key_window, reached, visible
+from pulsify_onnx.pairs import beside, chunk_pulse, closed, closing_delay, key_window, reached, visible
 from pulsify_onnx.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
 from pulsify_onnx.rules.combine import call, const, op, static, step
 from pulsify_onnx.rules.registry import CONTRIB, rule
@@ -49,17 +49,23 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     return step(node, [op(node, [call("Where", real, grid, low)])], [y])
 
 
-def weighted_sum(node: Node, weights: Pair, values: Stream, query_axis: int, make, shape: Shape, dtype) -> Outcome:  # type: ignore[no-untyped-def]
-    """Close a pair by summing over its keys: `make` (weights, values) -> expression of the sum."""
+def weighted_sum(node: Node, weights: Pair, values: Stream | Pair, query_axis: int, make, shape: Shape, dtype, side: int = 0) -> Outcome:  # type: ignore[no-untyped-def]
+    """Close a pair by summing over its keys: `make` (weights, values) -> expression of the sum.
+
+    The values are those of the keys, or positional ones of every pair of query and key, with the keys along `side`.
+    """
     if weights.alive is None:
         refuse("it sums over the whole stream: the weights are not zero outside a window", hint="mask the scores before the softmax; see "
                "which keys a query may see")
     steps: list[Step] = []
-    values = solid(values, node.options, steps)
+    if isinstance(values, Stream):
+        values = solid(values, node.options, steps)
+    elif not values.positional:
+        refuse("its values differ from query to query", hint="attend to values of the keys, or of relative positions")
     if values.rate != weights.rate:
         refuse("keys and values run at different rates", hint="bring both to one rate")
-    grid, delay, keys = closed(weights, values, node.options)
-    expr = make(grid, key_window(values, delay, keys, node.options))
+    grid, delay, keys = closed(weights, values if isinstance(values, Stream) else None, node.options)
+    expr = make(grid, key_window(values, delay, keys, node.options) if isinstance(values, Stream) else beside(values, side, delay, keys))
     full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
     y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay,
                reach=reached(weights.reach.joined(values.reach), weights.alive, weights.rate), source=weights.source)
@@ -71,21 +77,24 @@ def matmul_pair(node: Node) -> Outcome | None:
     """MatMul of weights and values; None where it is something else."""
     weights, values = node.facts[0], node.facts[1]
     if not isinstance(weights, Pair):
-        if isinstance(values, Pair):
+        if isinstance(values, Pair) and len(values.shape) - 2 in values.axes:
             refuse("it multiplies by pairs of frames from the left", hint="write attention as weights times values")
         return None
     keys = len(weights.shape) - 1
     if keys not in weights.axes:
         return None
-    if not isinstance(values, Stream) or values.axis != values.rank - 2:
+    if not isinstance(values, (Stream, Pair)) or len(values.shape) - 2 not in ((values.axis,) if isinstance(values, Stream) else values.axes):
         refuse("it sums pairs of frames over the whole stream", hint="attention sums weights times values over the keys")
     if weights.alive is not None and weights.axes[weights.alive.side] != keys:
         refuse("it sums over the queries of a softmax over keys", hint="attention sums over the keys")
     other = weights.axes[0] if weights.axes[1] == keys else weights.axes[1]
-    rank = max(len(weights.shape), values.rank)
+    rank = max(len(weights.shape), len(values.shape))
+    if isinstance(values, Pair) and [a for a in values.axes if a != len(values.shape) - 2] != [other + len(values.shape) - len(weights.shape)]:
+        refuse("its values are pairs of other frames than its weights", hint="give every pair of query and key its value")
     (dtype, shape), = infer(node)
     return weighted_sum(node, weights, values, other + rank - len(weights.shape), lambda w, v: op(node, [w, v]),
-                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype)
+                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype,
+                        values.axes.index(len(values.shape) - 2) if isinstance(values, Pair) else 0)
 
 
 def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape) -> Outcome:  # type: ignore[no-untyped-def]

@@ -64,7 +64,7 @@ def paired(node: Node, axes: Sequence[Side], make: Callable[[list[Expr | None]],
     before: list[Step] = []
     pair: Pair | Skew
     exprs, pair = (meet_offsets if any(map(relative, node.facts)) else meet)(node.facts, axes, node.options, before)
-    inputs = [e if e is not None or f is None else static_value(f) for e, f in zip(exprs, node.facts)]
+    inputs = [e if e is not None or f is None or make is not None and isinstance(f, Sizes) else static_value(f) for e, f in zip(exprs, node.facts)]
     if shape is None or dtype is None:
         (found, inferred), *_ = infer(node)
         dtype, shape = dtype or found, shape or inferred

@@ -198,18 +198,20 @@ def _einsum_closed(node: Node, spell: list[list[str]], out: list[str]) -> Outcom
     """Weights times values, summed over the keys."""
     if len(node.facts) != 2:
         refuse(SUMMED, SUMMED_HINT)
-    at = next(k for k, f in enumerate(node.facts) if isinstance(f, Pair))
+    at = next((k for k, f in enumerate(node.facts) if isinstance(f, Pair) and f.alive is not None), None)
+    at = next(k for k, f in enumerate(node.facts) if isinstance(f, Pair)) if at is None else at
     weights, values = node.facts[at], node.facts[1 - at]
     assert isinstance(weights, Pair)
-    summed = [c for c in (spell[at][a] for a in weights.axes) if c not in out]
-    keys = spell[at].index(summed[0])
-    if len(summed) > 1 or not isinstance(values, Stream) or spell[1 - at][values.axis] != summed[0] or (
-            weights.alive is not None and weights.axes[weights.alive.side] != keys):
+    letters, others = (spell[at][a] for a in weights.axes), spell[1 - at]
+    along = [others[a] for a in (values.axes if isinstance(values, Pair) else (values.axis,) if isinstance(values, Stream) else ())]
+    query, key = sorted(letters, key=lambda c: c not in out)
+    if query not in out or key in out or key not in along or (isinstance(values, Pair) and query not in along) or (
+            weights.alive is not None and spell[at][weights.axes[weights.alive.side]] != key):
         refuse(SUMMED, SUMMED_HINT)
-    query = out.index(spell[at][weights.axes[0] if weights.axes[1] == keys else weights.axes[1]])
+    assert isinstance(values, (Stream, Pair))
     (dtype, shape), = infer(node)
-    return weighted_sum(node, weights, values, query, lambda w, v: op(node, [w, v] if at == 0 else [v, w]),
-                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype)
+    return weighted_sum(node, weights, values, out.index(query), lambda w, v: op(node, [w, v] if at == 0 else [v, w]),
+                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype, along.index(key))
 
 
 def _spell(term: str, dots: int, most: int) -> list[str]:
