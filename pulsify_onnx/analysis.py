@@ -30,6 +30,7 @@ from pulsify_onnx.rules.registry import never
 from pulsify_onnx.rules.relative import applied
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
+from pulsify_onnx.views import never_empty
 from pulsify_onnx.windows import RateMismatch, solid
 
 KEPT = {"DequantizeLinear"}
@@ -135,11 +136,11 @@ class _Walker:
         behind = next((f for f in (*node.facts, *node.outer.values()) if isinstance(f, Blocked)), None)
         try:
             if node.op_type == "If" and node.domain == "" and self._branch(raw, node):
-                pass
-            elif behind is not None:
+                return
+            if behind is not None:
                 self._set(Outcome(tuple(Blocked(o, behind.by) for o in node.outputs)), node)
             else:
-                self._set(self._apply(node), node)
+                self._set(never_empty(node, self._apply(node)), node)
         except RateMismatch as meeting:
             a, b = meeting.a.source, meeting.b.source
             if frozenset((a, b)) in self.settled or not a or not b or b in self.groups.get(a, ()):

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Prefix, Stream
 from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome
 
 
 @dataclass(frozen=True)
@@ -97,3 +99,12 @@ def pads_of(node: Node, rank: int) -> tuple[list[tuple[Length, Length]], object,
     for k, axis in enumerate(axes):
         pads[axis] = (flat[k], flat[k + len(axes)])
     return pads, value, node.attr("mode", "constant")
+
+
+def never_empty(node: Node, outcome: Outcome) -> Outcome:
+    """The outcome, unless a stream or a value over one is without a single element: there is nothing to carry on."""
+    for what, facts in (("input", node.facts), ("result", outcome.facts)):
+        for fact in facts:
+            if isinstance(fact, (Stream, Prefix)) and any(d.constant == 0 for d in fact.shape):
+                refuse(f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0", hint="remove it from the model")
+    return outcome
