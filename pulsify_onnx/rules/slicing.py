@@ -9,11 +9,11 @@ import numpy as np
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import LARGE, Length, compare, smaller
-from pulsify_onnx.facts import Array, Const, Fact, Pair, Sizes, Static, Stream
+from pulsify_onnx.facts import Const, Fact, Pair, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
 from pulsify_onnx.rules.border import border_of
-from pulsify_onnx.rules.combine import call, const, joined, kept, paired, step, the_stream
+from pulsify_onnx.rules.combine import call, const, kept, paired, step, the_stream
 from pulsify_onnx.rules.framing import framed
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
@@ -224,91 +224,6 @@ def pad_rule(node: Node) -> Outcome:
         expr = call("Pad", window, const(flat), *extra, mode=mode)
         return step(node, [expr], [y.placed(node.outputs[0], x.dtype, shape, x.axis)], before=steps)
     return Outcome((x,), tuple(steps))
-
-
-@rule("Concat", versions=(4, 11, 13))
-def concat(node: Node) -> Outcome:
-    """Any axis but the stream's; along the stream, a constant before or after it.
-
-    Refuses: one stream after another.
-    """
-    rank = len(shape_of(next(f for f in node.facts if f is not None)))
-    axis = node.axis(rank)
-    streams = node.streams
-    if all(x.axis != axis for x in streams):
-        return _beside(node, axis)
-    if len(streams) > 1:
-        refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
-    x = streams[0]
-    at = next(k for k, f in enumerate(node.facts) if isinstance(f, Stream))
-    steps: list[Step] = []
-    before = _block(node, range(at), axis)
-    after = _block(node, range(at + 1, len(node.facts)), axis)
-    if before is not None:
-        x = _prepended(node, x, before, steps) if _frame(before, axis) is None else pad(
-            x, before.shape[axis], 0, _frame(before, axis) or Const(0), node.options, steps)
-    if after is not None:
-        border = _frame(after, axis)
-        if border is None:
-            refuse("what it appends after the last frame differs from frame to frame", hint="append a constant, or pad")
-        x = pad(x, 0, after.shape[axis], border, node.options, steps)
-    return Outcome((x,), tuple(steps))
-
-
-def _beside(node: Node, axis: int) -> Outcome:
-    """Concat along another axis: every input must stream along the same one."""
-    facts = list(node.facts)
-    streams = node.streams
-    for k, fact in enumerate(facts):
-        if not isinstance(fact, Stream):
-            refuse(f"its input {k} has a fixed number of frames beside a stream", hint="expand it to the length of the stream")
-    exprs, y, at = joined(node, [f.axis if isinstance(f, Stream) else None for f in facts])
-    total = Length.of(0)
-    for x in streams:
-        total = total + x.shape[axis]
-    shape = (*streams[0].shape[:axis], total, *streams[0].shape[axis + 1:])
-    y = y.placed(node.outputs[0], streams[0].dtype, shape, at)
-    return step(node, [call("Concat", *exprs, axis=axis)], [y])
-
-
-def _block(node: Node, indices: range, axis: int) -> Array | None:
-    """The constants at `indices` of a Concat as one array; None where there are none."""
-    parts = []
-    for k in indices:
-        fact = node.fact(k)
-        if not isinstance(fact, Static) or fact.value is None:
-            refuse("what it puts before or after the stream is not a constant",
-                   hint="a cache that is a graph input becomes a state by itself; start from zeros instead")
-        if fact.value.array.shape[axis]:
-            parts.append(fact.value.array)
-    return np.concatenate(parts, axis) if parts else None
-
-
-def _frame(block: Array, axis: int) -> Const | None:
-    """The frame that `block` repeats; None where its frames differ."""
-    first = np.take(block, [0], axis)
-    if not (block == first).all():
-        return None
-    if (first == first.flat[0]).all():
-        return Const(np.full([1] * block.ndim, first.flat[0], block.dtype))
-    return Const(first)
-
-
-def _prepended(node: Node, x: Stream, block: Array, steps: list[Step]) -> Stream:
-    """`x` after frames that differ: they are looked up by position until the stream begins."""
-    count = block.shape[x.axis]
-    shifted = pad(x, count, 0, Const(np.zeros([1] * x.rank, x.dtype.numpy())), node.options, steps)
-    (window,), y = align([shifted], node.options, leads=False)
-    index = Position(x.rate, y.delay)
-    clipped = call("Min", call("Max", index, const(0)), const(count - 1))
-    rows = call("Gather", Const(block), clipped, axis=x.axis)
-    flags: list[int] = [1] * x.rank
-    flags[x.axis] = -1
-    early = call("Reshape", call("Less", index, const(count)), const(flags))
-    wire = node.outputs[0]
-    y = replace(y, wire=wire)
-    steps.append(Step(node.name, node.op_type, (wire,), (call("Where", early, rows, window),), (y,)))
-    return y
 
 
 @rule("Gather", versions=(1, 11, 13))

@@ -54,3 +54,24 @@ def test_one_stream_after_another_is_refused() -> None:
 
 def test_a_fixed_number_of_frames_beside_a_stream_is_refused() -> None:
     refused(parse("""agraph (float[1,2,T] x) => (float[1,4,T] y) { y = Concat<axis=1>(x, z) }""", z=rand(1, 2, 9)), "fixed number of frames", op_type="Concat")
+
+
+def test_first_frame_kept_then_differences():
+    """Pre-emphasis: the first frame as it is, then each frame less a share of the one before."""
+    check(parse("""agraph (float[1,T,3] x) => (float[1,U,3] y) {
+        first = Slice(x, zero, one, one)
+        rest = Slice(x, one, far, one)
+        last = Slice(x, zero, minus, one)
+        less = Mul(last, share)
+        d = Sub(rest, less)
+        y = Concat<axis=1>(first, d) }""", zero=np.asarray([0]), one=np.asarray([1]), far=np.asarray([2**62]), minus=np.asarray([-1]),
+                share=np.asarray(0.97, np.float32)), delays={"y": 0})
+
+
+def test_parts_of_other_streams_behind_a_delay():
+    check(parse("""agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        c = Conv<pads=[2,2]>(x, w, b)
+        first = Slice(c, zero, two, axis)
+        y0 = Concat<axis=2>(block, first, x)
+        y = Conv<pads=[1,1]>(y0, w3, b) }""", zero=np.asarray([0]), two=np.asarray([2]), axis=np.asarray([2]), w=rand(3, 3, 5), w3=rand(3, 3, 3), b=rand(3),
+                block=rand(1, 3, 2)), delays={"y": 1})

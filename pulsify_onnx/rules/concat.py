@@ -1,0 +1,133 @@
+"""Concat: beside each other along another axis, or one after the other along the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Array, Const, Fact, Static, Stream
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Expr, Outcome, Position, Step
+from pulsify_onnx.rules.combine import call, const, joined, step
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.shapes import shape_of
+from pulsify_onnx.windows import align, bordered, pad, zero
+
+
+@rule("Concat", versions=(4, 11, 13))
+def concat(node: Node) -> Outcome:
+    """Any axis but the stream's; along the stream, constants and parts of a fixed number of frames before it, a constant after it.
+
+    Refuses: one whole stream after another.
+    """
+    rank = len(shape_of(next(f for f in node.facts if f is not None)))
+    axis = node.axis(rank)
+    streams = node.streams
+    if all(x.axis != axis for x in streams):
+        return _beside(node, axis)
+    at = max(k for k, f in enumerate(node.facts) if isinstance(f, Stream))
+    x = node.facts[at]
+    assert isinstance(x, Stream)
+    steps: list[Step] = []
+    for run in reversed(_runs(node.facts[:at])):
+        x = _led(node, run, x, axis, steps) if isinstance(run, Stream) else _prepended(node, x, _block(run, axis), steps)
+    after = _block(node.facts[at + 1:], axis)
+    if after is not None:
+        border = _frame(after, axis)
+        if border is None:
+            refuse("what it appends after the last frame differs from frame to frame", hint="append a constant, or pad")
+        x = pad(x, 0, after.shape[axis], border, node.options, steps)
+    return Outcome((x,), tuple(steps))
+
+
+def _runs(facts: Sequence[Fact | None]) -> list[Stream | list[Fact | None]]:
+    """What comes before the stream: parts that stream themselves, and runs of constants between them."""
+    runs: list[Stream | list[Fact | None]] = []
+    for fact in facts:
+        if isinstance(fact, Stream):
+            runs.append(fact)
+        elif runs and isinstance(runs[-1], list):
+            runs[-1].append(fact)
+        else:
+            runs.append([fact])
+    return runs
+
+
+def _beside(node: Node, axis: int) -> Outcome:
+    """Concat along another axis: every input must stream along the same one."""
+    facts = list(node.facts)
+    streams = node.streams
+    for k, fact in enumerate(facts):
+        if not isinstance(fact, Stream):
+            refuse(f"its input {k} has a fixed number of frames beside a stream", hint="expand it to the length of the stream")
+    exprs, y, at = joined(node, [f.axis if isinstance(f, Stream) else None for f in facts])
+    total = Length.of(0)
+    for x in streams:
+        total = total + x.shape[axis]
+    shape = (*streams[0].shape[:axis], total, *streams[0].shape[axis + 1:])
+    y = y.placed(node.outputs[0], streams[0].dtype, shape, at)
+    return step(node, [call("Concat", *exprs, axis=axis)], [y])
+
+
+def _block(facts: Sequence[Fact | None], axis: int) -> Array | None:
+    """Constants that follow each other as one array; None where there are none."""
+    parts = []
+    for fact in facts:
+        if not isinstance(fact, Static) or fact.value is None:
+            refuse("what it puts before or after the stream is not a constant",
+                   hint="a cache that is a graph input becomes a state by itself; start from zeros instead")
+        if fact.value.array.shape[axis]:
+            parts.append(fact.value.array)
+    return np.concatenate(parts, axis) if parts else None
+
+
+def _frame(block: Array, axis: int) -> Const | None:
+    """The frame that `block` repeats; None where its frames differ."""
+    first = np.take(block, [0], axis)
+    if not (block == first).all():
+        return None
+    if (first == first.flat[0]).all():
+        return Const(np.full([1] * block.ndim, first.flat[0], block.dtype))
+    return Const(first)
+
+
+def _prepended(node: Node, x: Stream, block: Array | None, steps: list[Step]) -> Stream:
+    """`x` after constant frames: a border where they are all the same, else looked up by position."""
+    if block is None:
+        return x
+    count = block.shape[x.axis]
+    frame = _frame(block, x.axis)
+    if frame is not None:
+        return pad(x, count, 0, frame, node.options, steps)
+
+    def rows(index: Position) -> Expr:
+        return call("Gather", Const(block), call("Min", call("Max", index, const(0)), const(count - 1)), axis=x.axis)
+
+    return _chosen(node, x, count, [], rows, steps)
+
+
+def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> Stream:
+    """`x` after a part of another stream that has a fixed number of frames."""
+    count = first.extent.constant
+    if count is None or first.axis != axis or bordered(first):
+        refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
+    return _chosen(node, x, count, [first], None, steps)
+
+
+def _chosen(node: Node, x: Stream, count: int, first: list[Stream], rows, steps: list[Step]) -> Stream:  # type: ignore[no-untyped-def]
+    """`count` frames of `first` (or `rows` by position), then `x`."""
+    shifted = pad(x, count, 0, zero(x), node.options, steps)
+    whole = [replace(f, shape=(*f.shape[: f.axis], shifted.extent, *f.shape[f.axis + 1:])) for f in first]
+    reads, y = align([shifted, *whole], node.options, leads=False)
+    index = Position(x.rate, y.delay)
+    flags: list[int] = [1] * x.rank
+    flags[x.axis] = -1
+    early = call("Reshape", call("Less", index, const(count)), const(flags))
+    wire = f"{node.outputs[0]}#from{len(steps)}"
+    y = replace(y, wire=wire)
+    steps.append(Step(node.name, node.op_type, (wire,), (call("Where", early, reads[1] if first else rows(index), reads[0]),), (y,)))
+    return y
