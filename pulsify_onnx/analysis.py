@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from pulsify_onnx import borders, fold, sizes
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
-from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse
+from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node, since_version
@@ -150,8 +150,7 @@ class _Walker:
         except Refusal as refusal:
             self._refused(node, refusal)
         except Exception as problem:  # a node that is not as its schema says
-            self._refused(node, Refusal(f"its rule met something it was not written for ({type(problem).__name__}: {problem})"[:300],
-                                        hint="check the node with onnx.checker; if it is valid, report it"))
+            self._refused(node, unexpected(problem))
 
     def _refused(self, node: Node, refusal: Refusal) -> None:
         streams = (f.wire for f in (*node.facts, *node.outer.values()) if isinstance(f, Stream))

@@ -103,3 +103,12 @@ class Refusal(Exception):
 def refuse(reason: str, hint: str) -> NoReturn:
     """Raise a `Refusal`; an expression, so that ``x = f() or refuse(...)`` reads well."""
     raise Refusal(reason, hint)
+
+
+UNEXPECTED = "its rule met something it was not written for"
+"""How the reason of a refusal starts where a rule failed rather than refused."""
+
+
+def unexpected(problem: Exception) -> Refusal:
+    """What becomes of an exception that no rule raises: a refusal all the same, since the model is what led to it."""
+    return Refusal(f"{UNEXPECTED} ({type(problem).__name__}: {problem})"[:300], hint="check the node with onnx.checker; if it is valid, report it")
