@@ -22,8 +22,10 @@ from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageErr
 from pulsify_onnx.facts import Mirror, Stream
 from pulsify_onnx.lower import lower
 from pulsify_onnx.plan import Options, Plan
+from pulsify_onnx.runtime import Array
 from pulsify_onnx.seed import choose
 from pulsify_onnx.source import Source, load
+from pulsify_onnx.trace import Difference, first_difference
 from pulsify_onnx.verification import Verification
 from pulsify_onnx.verification import verify as verify_stream
 
@@ -131,9 +133,22 @@ def _compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> s
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None) -> Verification:
-    """Stream random data through `pulsed` and compare every frame with the batch `model`."""
-    return verify_stream(_compared(model, _spec_of(pulsed)), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol)
+           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None) -> Verification:
+    """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`."""
+    return verify_stream(_compared(model, _spec_of(pulsed)), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded)
+
+
+def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *, rtol: float | None = None,
+          atol: float | None = None) -> Difference | None:
+    """The first node whose stream differs from the batch `model` in the case that `verify` found; None where none can be told."""
+    if found.case is None:
+        return None
+    spec = _spec_of(pulsed)
+    axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+    source, _ = _cut(load(model), axes, spec.get("approximation", {}).get("left_context"))
+    plan = require(analyze(source, axes=axes, pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"])))
+    graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
+    return first_difference(source, plan, graph, found.case, rtol, atol)
 
 
 @dataclass(frozen=True)

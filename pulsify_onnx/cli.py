@@ -115,14 +115,28 @@ def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: 
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed of the random data.")
 @click.option("--rtol", type=click.FloatRange(min=0), metavar="X", help="Error allowed relative to the largest value (default by type).")
 @click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Absolute error allowed (default by type).")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE",
+              help="Recorded data of an input (.npy or .npz) instead of random data; or FILE.npz with all inputs.")
+@click.option("--trace", is_flag=True, help="Where the stream differs, name the first node that does, with both values.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Where the stream differs, write the data that shows it to DIR.")
 @JSON
-def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | None, atol: float | None, as_json: bool) -> None:
+def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | None, atol: float | None, inputs: Sequence[str], trace: bool,
+           save: Path | None, as_json: bool) -> None:
     """Compare the stream of OUT.onnx with the batch model MODEL.onnx on random data."""
-    from pulsify_onnx import api
+    from pulsify_onnx import api, recordings
 
     guard.note(doing=guard.VERIFYING)
-    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol)
-    _print_verification(found, as_json)
+    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read(inputs))
+    first = api.trace(model, out, found, rtol=rtol, atol=atol) if trace else None
+    report = {**found.as_json(), **({"trace": first.as_json() if first else None} if trace else {})}
+    if save is not None and found.case is not None:
+        recordings.write(save, found.case.inputs, found.case.batch, found.case.stream, report)
+    if as_json:
+        _json(report)
+    elif found.ok:
+        _print_verification(found, as_json)
+    elif trace and found.case is not None:
+        click.echo(str(first) if first else "all tensors that can be compared agree")
     if not found.ok:
         _fail(found.exit_code, found.message)
 

@@ -23,17 +23,14 @@ class Emitter:
         self.initializers: dict[str, ir.Value] = {}
         self.domains: set[str] = set()
         self._taken = set(reserved)
+        self._node_names: set[str] = set()
         self._constants: dict[Const, ir.Value] = {}
         self._made: dict[Any, Sequence[ir.Value]] = {}
         self._count = 0
 
     def name(self, wanted: str) -> str:
-        """`wanted`, or a free name like it."""
-        name, k = wanted, 1
-        while name in self._taken:
-            name, k = f"{wanted}_{k}", k + 1
-        self._taken.add(name)
-        return name
+        """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
+        return _free(wanted, self._taken)
 
     def constant(self, array: Array | Const) -> ir.Value:
         """An initializer for `array`."""
@@ -63,7 +60,7 @@ class Emitter:
             return self._made[key]
         attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
         node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=self.name(node_name or f"pulsify/{op_type}_{len(self.nodes)}"))
+                       name=_free(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
         for out in node.outputs:
             out.name = self.name(f"pulsify/{self._count}")
             self._count += 1
@@ -101,6 +98,14 @@ class Emitter:
             fill = inputs[2].const_value.numpy().item() if len(inputs) > 2 and inputs[2] is not None and inputs[2].const_value is not None else 0.0
             return self.one("Pad", inputs[0], pads=inputs[1].const_value.numpy().tolist(), value=float(fill), **attributes)
         return None
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    name, k = wanted, 1
+    while name in taken:
+        name, k = f"{wanted}_{k}", k + 1
+    taken.add(name)
+    return name
 
 
 def _attribute(name: str, value: Any, rewire: Callable[[ir.Graph], ir.Graph] | None) -> ir.Attr:

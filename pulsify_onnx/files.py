@@ -77,7 +77,7 @@ def staged(model: ir.Model, spec: dict[str, Any], out: Path) -> Iterator[Staged]
             guard.note(folder=str(aside), target=str(out), company=_any_data(out))
             text = json.dumps(spec, indent=2, ensure_ascii=False) + "\n"
             written = aside / out.name
-            _write(model, written, _data_name(out, text))
+            write(model, written, _data_name(out, text))
             sidecar_path(written).write_text(text, encoding="utf-8")
             for path in aside.iterdir():
                 staging.sync(path)
@@ -107,7 +107,8 @@ def _any_data(out: Path) -> str:
     return f"{glob.escape(out.name)}.{'[0-9a-f]' * 12}.data"
 
 
-def _write(model: ir.Model, path: Path, data: str) -> None:
+def write(model: ir.Model, path: Path, data: str) -> None:
+    """Write `model`, with its weights in a file `data` beside it where they are many or outside already."""
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     outside = any(isinstance(t, ir.ExternalTensor) for t in tensors)
     if not outside and sum(t.nbytes for t in tensors) <= INLINE_LIMIT:

@@ -31,14 +31,16 @@ class HasProto(Protocol):
         """The model as protobuf."""
 
 
-def session(model: str | Path | bytes, severity: int = 3) -> ort.InferenceSession:
-    """A session on one CPU thread. Raises `InvalidModel`."""
+def session(model: str | Path | bytes, severity: int = 3, plain: bool = False) -> ort.InferenceSession:
+    """A session on one CPU thread; a `plain` one leaves the graph as it is. Raises `InvalidModel`."""
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise InvalidModel(f"{model}: not a file" if Path(model).exists() else f"{model}: no such file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = severity
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as problem:
@@ -49,14 +51,16 @@ def session(model: str | Path | bytes, severity: int = 3) -> ort.InferenceSessio
 class PulseRunner:
     """One pulse in, one pulse out; keeps the states."""
 
-    def __init__(self, model: str | Path | HasProto):
-        self.session = session(model if isinstance(model, (str, Path)) else model.proto().SerializeToString())
+    def __init__(self, model: str | Path | HasProto, plain: bool = False):
+        self.session = session(model if isinstance(model, (str, Path)) else model.proto().SerializeToString(), plain=plain)
         text = self.session.get_modelmeta().custom_metadata_map.get("pulsify.spec")
         if text is None:
             raise UsageError(f"{model}: not a pulsed model (it has no pulsify.spec in its metadata)")
         self.spec: Spec = json.loads(text)
         self._states: dict[str, Array] = {}
         self.known_sizes: dict[str, int] = {}
+        self._names = [o.name for o in self.session.get_outputs()]
+        self._present = {s["output"] for s in self.spec["states"]}
 
     def reset(self) -> None:
         """Start a new stream: every state is zeros again."""
@@ -72,12 +76,11 @@ class PulseRunner:
         if control:
             feed[control] = np.broadcast_to(np.asarray(valid_frames, np.int64), self._shape(self.spec["valid_frames_shape"])).copy()
         outs = self.session.run(None, feed)
-        count = len(self.spec["outputs"])
-        for state, value in zip(self.spec["states"], outs[count:]):
+        for state, value in zip(self.spec["states"], outs[len(self.spec["outputs"]):]):
             if value.shape != self._states[state["input"]].shape:
                 raise AssertionError(f"state {state['input']} {self._states[state['input']].shape} came back as {value.shape}")
             self._states[state["input"]] = value
-        return dict(zip((o["name"] for o in self.spec["outputs"]), outs))
+        return {name: value for name, value in zip(self._names, outs) if name not in self._present}
 
     def sizes(self, feeds: Mapping[str, Array]) -> dict[str, int]:
         """Symbolic dimensions as the inputs have them."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from pulsify_onnx.errors import InvalidModel, UsageError
+from pulsify_onnx.recordings import fitting
 from pulsify_onnx.runtime import Array, HasProto, PulseRunner, Spec, filled, session, take
 
 TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 2e-4, "float64": 1e-7}
@@ -26,6 +26,16 @@ MOST_VALUES = 1 << 28
 """Largest size of an input that is tried."""
 
 QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearGlobalAveragePool"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Data that shows a difference: base frames, inputs, what the batch model gave and what the stream did (delays included)."""
+
+    frames: int
+    inputs: Mapping[str, Array]
+    batch: Mapping[str, Array]
+    stream: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Verification:
     compared: int
     ties: int
     message: str
+    case: Case | None = field(default=None, repr=False, compare=False)
 
     @property
     def exit_code(self) -> int:
@@ -64,6 +75,7 @@ class _Tally:
     compared: int = 0
     seen: set[str] = field(default_factory=set)
     problem: str = ""
+    case: Case | None = None
 
     def add(self, output: str, error: float, allowed: float, frame: int | None) -> None:
         relative = error / allowed if allowed else (math.inf if error else 0.0)
@@ -72,27 +84,32 @@ class _Tally:
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None) -> Verification:
+           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None) -> Verification:
     """Stream random data through `pulsed` and compare every frame with the batch `model`.
 
-    `frames`: base frames to try first (default: enough for delay and receptive field). Raises `UsageError` where
-    the files do not belong together.
+    `frames`: base frames to try first (default: enough for delay and receptive field). `recorded`: inputs to stream instead of
+    random ones. Raises `UsageError` where the files do not belong together.
     """
-    runner = PulseRunner(pulsed)
-    return _Check(model, runner, seed, rtol, atol).run(frames)
+    return Check(model, pulsed, seed, rtol, atol, recorded).run(frames)
 
 
-class _Check:
-    def __init__(self, model: str | Path | onnx.ModelProto, runner: PulseRunner, seed: int, rtol: float | None, atol: float | None):
-        self.runner, self.spec = runner, runner.spec
-        proto, self.batch = _batch(model)
-        self.seed, self.rtol, self.atol = seed, rtol, atol
+class Check:
+    """A comparison of two models that are loaded. `traced` ones have more outputs and are run as they are written."""
+
+    def __init__(self, model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, seed: int = 0, rtol: float | None = None,
+                 atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False):
+        proto = _proto(model)
         self.types = _float_types(proto.graph)
         self.quantised = any(n.op_type in QUANTISED for n in _nodes(proto.graph))
+        # onnxruntime moves and adds rounding steps in quantised graphs, in another way in each of the two
+        self.runner = PulseRunner(pulsed, plain=self.quantised or traced)
+        self.spec = self.runner.spec
+        self.batch = session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=self.quantised or traced)
+        self.seed, self.rtol, self.atol = seed, rtol, atol
         self.ends = bool(self.spec["valid_frames_input"])
         self.pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
         wanted = [o["name"] for o in self.spec["outputs"]]
-        if wanted != [o.name for o in self.batch.get_outputs()]:
+        if not traced and wanted != [o.name for o in self.batch.get_outputs()]:
             raise UsageError(f"the pulsed model has outputs {', '.join(wanted)}, the batch model {', '.join(o.name for o in self.batch.get_outputs())}")
         self.streams = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
         outs = [o for o in self.spec["outputs"] if o["kind"] == "stream"]
@@ -102,6 +119,7 @@ class _Check:
         self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
         self.tally = _Tally()
         self.error = ""
+        self.recorded = fitting(recorded or {}, self.spec)
 
     def run(self, frames: int | None) -> Verification:
         used: list[int] = []
@@ -140,7 +158,7 @@ class _Check:
             ok, message = True, "nothing to compare: without --end-of-stream no output is exact after any pulse"
         else:
             ok, message = True, f"{t.compared} frames agree, largest error {t.error:.3g}" + (f", {t.ties} rounding ties" if t.ties else "")
-        return Verification(ok, t.error, t.output, t.frame, tuple(used), t.compared, t.ties, message)
+        return Verification(ok, t.error, t.output, t.frame, tuple(used), t.compared, t.ties, message, None if ok else t.case)
 
     def _checkable(self, output: Spec) -> bool:
         return output["kind"] != "prefix" or self.ends or bool(output["exact_every_pulse"])
@@ -151,6 +169,9 @@ class _Check:
         return any(isinstance(d, str) for i in self.spec["inputs"] for d in i["shape"])
 
     def _targets(self, frames: int | None) -> list[int]:
+        recorded = self._recorded_frames()
+        if recorded is not None:
+            return [recorded]
         long = frames or self.delay + self.pulse * 3 + min(self.field, 300 * self.pulse)
         long = self.pulse * math.ceil(long / self.pulse) + self.margin
         if not self.ends:
@@ -162,7 +183,7 @@ class _Check:
 
     def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
         """The first length from `target` on that the batch model takes: not every length suits every model."""
-        for total in _candidates(target, self.pulse):
+        for total in [target] if self.recorded else _candidates(target, self.pulse):
             if total in used or any(total * i["rate"][0] % i["rate"][1] for i in self.streams):
                 continue
             for positive in (False, True):
@@ -177,10 +198,23 @@ class _Check:
                         return total, arrays, want
         return None
 
+    def _recorded_frames(self) -> int | None:
+        """Base frames of the recorded inputs, None without them."""
+        lengths = {self.recorded[i["name"]].shape[i["axis"]] * i["rate"][1] // i["rate"][0] for i in self.streams if i["name"] in self.recorded}
+        if len(lengths) > 1:
+            raise UsageError(f"the recorded inputs are of different lengths: {', '.join(map(str, sorted(lengths)))} base frames")
+        found = next(iter(lengths), None)
+        if found is not None and found <= self.margin:
+            raise UsageError(f"the recording has {found} base frames; a stream without an end needs more than {self.margin} to be compared")
+        return found
+
     def _draw(self, total: int, rows: int, positive: bool) -> dict[str, Array]:
         rng = np.random.default_rng([self.seed, total])
         arrays = {}
         for i in self.spec["inputs"]:
+            if i["name"] in self.recorded:
+                arrays[i["name"]] = self.recorded[i["name"]]
+                continue
             shape = [rows if isinstance(d, str) else d for d in i["shape"]]
             if i["kind"] == "stream":
                 shape[i["axis"]] = total * i["rate"][0] // i["rate"][1]
@@ -192,7 +226,12 @@ class _Check:
     # comparison
 
     def _compare(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
-        got, fed = self._stream(total, arrays)
+        if self.tally.worst <= 1:
+            self.tally.case = Case(total, arrays, want, {})
+        got, fed = self.stream(total, arrays)
+        if self.tally.worst <= 1:
+            streams = {o["name"]: o["axis"] for o in self.spec["outputs"] if o["kind"] == "stream"}
+            self.tally.case = Case(total, arrays, want, {n: np.concatenate(v, streams[n]) if n in streams else v[-1] for n, v in got.items()})
         for o in self.spec["outputs"]:
             name = o["name"]
             self._declared(o, got[name][0])
@@ -222,9 +261,9 @@ class _Check:
                 continue
             self._difference(output, got[k], want, None)
 
-    def _stream(self, total: int, arrays: Mapping[str, Array]) -> tuple[dict[str, list[Array]], list[int]]:
+    def stream(self, total: int, arrays: Mapping[str, Array]) -> tuple[dict[str, list[Array]], list[int]]:
         """Outputs pulse by pulse, and the base frames fed after each."""
-        collected: dict[str, list[Array]] = {o["name"]: [] for o in self.spec["outputs"]}
+        collected: dict[str, list[Array]] = {}
         self.runner.reset()
         rng = np.random.default_rng([self.seed, total, 1])
         start, fed = 0, []
@@ -239,7 +278,7 @@ class _Check:
                     x = np.ascontiguousarray(filled(chunk, i["axis"], count, past_end))
                 feeds[i["name"]] = x
             for name, value in self.runner.step(feeds, min(max(total - start, 0), pulse)).items():
-                collected[name].append(value)
+                collected.setdefault(name, []).append(value)
             start += pulse
             fed.append(min(start, total))
         return collected, fed
@@ -277,7 +316,7 @@ class _Check:
         with np.errstate(invalid="ignore"):
             errors = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
         errors = np.where(np.isnan(errors), np.inf, errors)
-        allowed = self._allowed(want, b)
+        allowed = self.allowed(want)
         beyond = int((errors > allowed).sum())
         if self.quantised and 0 < beyond <= TIES * errors.size and np.isfinite(errors).all():
             t.ties += beyond
@@ -286,7 +325,9 @@ class _Check:
         where = np.unravel_index(worst, errors.shape)
         t.add(name, float(errors.reshape(-1)[worst]), allowed, int(where[axis]) if axis is not None else None)
 
-    def _allowed(self, want: Array, values: Array) -> float:
+    def allowed(self, want: Array) -> float:
+        """Largest error that a value may have where the batch model gives `want`."""
+        values = _float(want)
         if want.dtype.kind not in "fV":
             return self.atol or 0.0
         loose = max(TOLERANCES.get(t, 2e-4) for t in {*self.types, str(want.dtype)})
@@ -294,17 +335,16 @@ class _Check:
         return max(loose if self.atol is None else self.atol, (loose if self.rtol is None else self.rtol) * scale)
 
 
-def _batch(model: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, ort.InferenceSession]:
+def _proto(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     if isinstance(model, onnx.ModelProto):
-        return model, session(model.SerializeToString(), severity=4)
+        return model
     path = Path(model)
     if not path.is_file():
         raise InvalidModel(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
     try:
-        proto = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except Exception as problem:
         raise InvalidModel(f"{path}: not a valid ONNX model") from problem
-    return proto, session(path, severity=4)
 
 
 def _candidates(target: int, step: int) -> Iterator[int]:
