@@ -1,9 +1,11 @@
 VENV ?= .venv
 PYTHON ?= python3
 MODEL ?= fixtures/same_stack.onnx
+SECONDS ?= 60
+SHARE ?= 0.3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test lint conformance conformance-sample fuzz venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -15,8 +17,19 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -rs -q
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check pulsify_onnx tests
+	$(BIN)/ruff check pulsify_onnx tests tools fixtures benchmarks
 	$(BIN)/mypy --strict pulsify_onnx
+
+# every test case of the onnx package along every axis; the sample is drawn anew with every commit
+conformance: $(VENV)/.installed-dev
+	$(BIN)/python tools/conformance.py
+
+conformance-sample: $(VENV)/.installed-dev
+	$(BIN)/python tools/conformance.py --share $(SHARE) --seed "$$(git rev-parse HEAD)"
+
+# random networks, others every time
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
 
 venv: $(VENV)/.installed-dev
 

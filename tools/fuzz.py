@@ -6,6 +6,7 @@ Prints a count of what ran and why the rest was refused; a failure is shrunk and
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 import time
 from collections import Counter
@@ -105,14 +106,16 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, default=None, help="the first seed (another one every time unless told)")
     parser.add_argument("--count", type=int, default=10**9, help="at most so many networks")
     parser.add_argument("--size", type=int, default=None, help="layers of a network (random unless told)")
-    parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
+    parser.add_argument("--out", type=Path, default=Path("build/fuzz-failures"))
     args = parser.parse_args()
+    first = secrets.randbelow(10**8) if args.seed is None else args.seed
+    print(f"from seed {first} on, for {args.seconds:g} s", flush=True)
     end = time.monotonic() + args.seconds
-    done, failed, refusals, seed = 0, 0, Counter[str](), args.seed
-    while time.monotonic() < end and seed - args.seed < args.count:
+    done, failed, refusals, seed = 0, 0, Counter[str](), first
+    while time.monotonic() < end and seed - first < args.count:
         net = network(seed, args.size)
         try:
             found = attempt(net.model, net, seed)
@@ -137,7 +140,7 @@ def main() -> int:
             print(f"seed {seed}: {found}\n  shrunk to {len(small.graph.node)} of {len(net.model.graph.node)} nodes: {path}: {fails(small)}", flush=True)
         done += 1
         seed += 1
-    print(f"{done} networks from seed {args.seed}: {failed} failed, {sum(refusals.values())} refused")
+    print(f"{done} networks from seed {first}: {failed} failed, {sum(refusals.values())} refused")
     for reason, count in refusals.most_common(20):
         print(f"  {count:4} {reason}")
     return 1 if failed else 0
