@@ -19,15 +19,16 @@ from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpect
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node, since_version
-from pulsify_onnx.pairs import relative
 from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.branch import choosable
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE
+from pulsify_onnx.rules.outputs import unfit_output
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.registry import never
 from pulsify_onnx.rules.relative import applied
+from pulsify_onnx.rules.rowwise import check_rows
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.views import never_empty
@@ -210,6 +211,7 @@ class _Walker:
             return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
             return self._running(node)
+        check_rows(node)
         outcome = applied(node, lookup(node))
         return self._bordered(node, outcome)
 
@@ -347,15 +349,11 @@ class _Walker:
         for value in self.source.model.graph.outputs:
             name = value.name or ""
             fact = self.facts.get(name)
-            if fact is None:
-                self._block(name, "output", Refusal("nothing computes it", hint="check the model"))
-            elif isinstance(fact, Sizes):
-                self._block(name, "output", Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length"))
+            unfit = unfit_output(fact)
+            if unfit is not None:
+                self._block(name, "output", unfit)
             elif isinstance(fact, Pending):
                 self._blame(fact.blame)
-            elif isinstance(fact, (Pair, Skew)) or relative(fact):
-                self._block(name, "output", Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
-                                                    hint="remove this output, or cut the model before it"))
             elif isinstance(fact, Stream):
                 before: list[Step] = []
                 self.facts[name] = solid(fact, self.options, before)

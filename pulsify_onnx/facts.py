@@ -116,7 +116,9 @@ class Stream:
     frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
     Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
     can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
-    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query.
+    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. With ``slower`` above 1 the
+    batch tensor has an axis of that size merged before time ([n, T] as n*T), while a pulse has it after time: only
+    operators that treat every row alike may see it.
     """
 
     wire: str
@@ -132,6 +134,7 @@ class Stream:
     reach: Reach = field(default=Reach())
     source: str = ""
     origin: Length | None = None
+    slower: int = 1
 
     @property
     def extent(self) -> Length:

@@ -112,6 +112,8 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     for x in xs:
         if x.origin != first.origin:
             refuse("it joins relative positions, counted from a query to a key, with frames of the stream", hint="count positions from the first frame")
+        if x.slower != first.slower:
+            refuse("it joins frames with rows of another order (an axis merged before time)", hint="split the merged axis again first")
         if x.rate != first.rate:
             raise RateMismatch(first, x)
         if common_unit(x.extent, first.extent) is None:
@@ -208,7 +210,8 @@ def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
         return Mask(x.lead + x.delay, x.extent - x.trail + x.delay, border, start, end, False, reach) if start or end else None
     zeros = not border.array.any()
     low = x.lead + x.delay
-    start = start and (low > 0 or not zeros)
+    computed = not x.source  # no history that starts as zeros: frames before the first are computed from their positions
+    start = start and (low > 0 or not zeros or computed)
     end = end and options.end_of_stream
     if not start and not end:
         return None

@@ -9,10 +9,10 @@ import numpy as np
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Array, Const, Fact, Static, Stream
+from pulsify_onnx.facts import Array, Const, Fact, Pair, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Position, Step
-from pulsify_onnx.rules.combine import call, const, joined, step
+from pulsify_onnx.rules.combine import call, const, joined, paired, step
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.windows import align, bordered, pad, zero
@@ -27,6 +27,10 @@ def concat(node: Node) -> Outcome:
     rank = len(shape_of(next(f for f in node.facts if f is not None)))
     axis = node.axis(rank)
     streams = node.streams
+    if any(isinstance(f, Pair) for f in node.facts):
+        if not all(isinstance(f, Pair) and axis not in f.axes for f in node.facts):
+            refuse("it puts pairs of frames (query × key) beside something else", hint="concatenate scores or masks of heads only")
+        return paired(node, [f.axes for f in node.facts if isinstance(f, Pair)])
     if all(x.axis != axis for x in streams):
         return _beside(node, axis)
     at = max(k for k, f in enumerate(node.facts) if isinstance(f, Stream))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
@@ -50,58 +51,63 @@ def _quotient(over: list[Length], under: list[Length]) -> Length:
 
 
 def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
-    """`x` in row-major order as `target`; the stream may take up or give off faster-running factors."""
-    outer = math.prod(x.shape[: x.axis], start=Length.of(1))
+    """`x` in row-major order as `target`; the stream may take up or give off faster-running factors, or slower ones."""
+    outer = math.prod(x.shape[: x.axis], start=Length.of(1)) * x.slower
     inner = math.prod(x.shape[x.axis + 1:], start=Length.of(1))
-    at, before = None, Length.of(1)
-    for k, d in enumerate(target):
-        if d.moves:
-            at = k
-            break
-        before = before * d
+    at = next((k for k, d in enumerate(target) if d.moves), None)
     if at is None:
         refuse(LENGTH_TOLD if math.prod((d.constant or 0 for d in target), start=1) else "it reshapes the stream away",
                hint="export with a dynamic length, so that the shape is computed from the input's")
-    after = math.prod(target[at + 1:], start=Length.of(1))
-    if before != outer:
-        refuse(f"it merges the stream with an axis that runs more slowly (sizes {outer} before, {before} after), so frames of one time lie far apart",
-               hint="transpose time to the front before reshaping")
+    before, after = math.prod(target[:at], start=Length.of(1)), math.prod(target[at + 1:], start=Length.of(1))
+    slower = _slower(outer, before)
     if after.moves or inner.constant is None and inner != after:
         refuse("two dimensions of the target shape follow the length of the stream", hint="reshape to frames of a fixed size")
     steps: list[Step] = []
     if inner == after:
-        reads, y = align([x], node.options)
-        window, factor, frames = reads[0], 1, 1
+        (window,), y = align([x], node.options, leads=slower == x.slower)
+        factor = 1
     else:
         if inner.constant is None or after.constant is None:
             refuse("the size of the frames is not known", hint="export with fixed channel sizes")
         common = math.gcd(inner.constant, after.constant)
-        factor, frames = inner.constant // common, after.constant // common  # frames up, frames together
-        if factor > 1 and frames > 1:
+        factor, together = inner.constant // common, after.constant // common
+        if factor > 1 and together > 1:
             refuse(f"it cuts frames of {inner} values into frames of {after}, neither of which divides the other",
                    hint="reshape by whole frames")
+        if x.slower > 1 and together > 1:
+            refuse("it joins frames whose rows another axis keeps apart", hint="split the merged axis first")
         x = solid(x, node.options, steps)
-        window, y = windowed(x, frames, frames, node.options)
-    rate = y.rate * factor
-    dims: list[Dim] = []
-    for k, d in enumerate(target):
-        if k == at:
-            dims.append(Frames(rate))
-        else:
-            dims.append(d.constant if d.constant is not None else d)
-    extent = target[at]
-    fact = replace(y, wire=node.outputs[0], shape=tuple(target), axis=at, rate=rate, delay=y.delay * factor)
-    if factor > 1:
+        window, y = windowed(x, together, together, node.options)
+    rate = y.rate * factor * slower / x.slower
+    shape: list[Dim] = [Frames(rate) if k == at else _dim(d) for k, d in enumerate(target)]
+    delay = Fraction(y.delay * factor * slower, x.slower)
+    fact = replace(y, wire=node.outputs[0], shape=tuple(target), axis=at, rate=rate, delay=int(delay), slower=slower)
+    if factor > 1 or slower != x.slower:
         fact = replace(fact, lead=0, trail=Length(()), border=None, positional=False)
-    fact = replace(fact, shape=(*target[:at], extent, *target[at + 1:]))
-    return step(node, [Op("Reshape", (window, Dims(tuple(dims))))], [fact], before=steps)
+    if slower == x.slower:
+        return step(node, [Op("Reshape", (window, Dims(tuple(shape))))], [fact], before=steps)
+    kept = math.prod(x.shape[: x.axis], start=Length.of(1)) if slower == 1 else before
+    frames, moved = Frames(rate / slower), x.slower * slower
+    apart: list[Dim] = [_dim(kept), moved, frames] if slower > 1 else [_dim(kept), frames, moved]
+    rows = call("Transpose", Op("Reshape", (window, Dims((*apart, _dim(after))))), perm=[0, 2, 1, 3])
+    return step(node, [Op("Reshape", (rows, Dims(tuple(shape))))], [fact], before=steps)
+
+
+def _slower(outer: Length, before: Length) -> int:
+    """Size of the slower-running axes that a target merges into the stream's dimension."""
+    if outer == before:
+        return 1
+    if outer.constant is None or not before.constant or outer.constant % before.constant:
+        refuse(f"it merges the stream with an axis that runs more slowly (sizes {outer} before, {before} after), so frames of one time lie far apart",
+               hint="transpose time to the front before reshaping")
+    return outer.constant // before.constant
 
 
 @rule("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25))
 def reshape(node: Node) -> Outcome:
-    """Any reshape that keeps time outermost or splits it into whole frames: [T, k] to [T*k], [T*k] to [T, k], [1, T] to [T].
+    """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] to [n*T] for operators on rows, and back.
 
-    Refuses: merging time under a slower axis, and a number of frames written into the shape.
+    Refuses: a number of frames written into the shape.
     """
     target = node.sizes(1, "the target shape")
     assert target is not None

@@ -80,7 +80,7 @@ def test_squeeze_unsqueeze_flatten() -> None:
 
 
 def test_merging_the_stream_under_a_slower_axis_is_refused() -> None:
-    refused(parse("agraph (float[1,4,T] x) => (float[U] y) { y = Reshape(x, s) }", s=ints(-1)), "merges the stream with an axis that runs more slowly", op_type="Reshape")
+    refused(parse("agraph (float[1,4,T] x) => (float[U] y) { y = Reshape(x, s) }", s=ints(-1)), "an axis that runs more slowly was merged before time", op_type="output")
 
 
 def test_a_length_written_into_the_shape_is_refused() -> None:
@@ -89,3 +89,58 @@ def test_a_length_written_into_the_shape_is_refused() -> None:
 
 def test_flattening_the_stream_into_features_is_refused() -> None:
     refused(parse("agraph (float[1,4,T] x) => (float[1,U] y) { y = Flatten(x) }"), "features", op_type="Flatten")
+
+
+MERGED = """agraph (float[1,T,3,4] x) => (float[1,U,3,4] y) {
+    n = Transpose<perm=[2,1,0,3]>(x)
+    s = Shape(n)
+    t = Slice(s, one, two)
+    flat_ = Concat<axis=0>(minus, four)
+    flat = Reshape(n, flat_)
+    g = Gemm<transB=1>(flat, w, b)
+    r = Relu(g)
+    back_ = Concat<axis=0>(three, t, one, four)
+    back = Reshape(r, back_)
+    y0 = Transpose<perm=[2,1,0,3]>(back)
+    y = Add(y0, x) }"""
+
+
+def numbers():
+    return dict(one=np.asarray([1]), two=np.asarray([2]), three=np.asarray([3]), four=np.asarray([4]), minus=np.asarray([-1]), w=rand(4, 4), b=rand(4))
+
+
+def test_a_slower_axis_merged_before_time_and_split_again():
+    check(parse(MERGED, **numbers()), axes={"x": 1}, delays={"y": 0})
+
+
+def test_merged_before_time_behind_a_delay():
+    check(parse(MERGED.replace("float[1,T,3,4] x", "float[1,3,T,4] x0").replace("{", """{
+        c = Conv<pads=[1,1,1,1]>(x0, cw, cb)
+        x = Transpose<perm=[0,2,1,3]>(c)""", 1), cw=rand(3, 3, 3, 3), cb=rand(3), **numbers()), axes={"x0": 2}, delays={"y": 1})
+
+
+def test_heads_and_a_slower_axis_merged_at_once():
+    """[n, T*h, d] -> [n*T, h*d], as multi-head attention over sensors writes it."""
+    text = """agraph (float[1,T,3,4] x) => (float[1,U,3,4] y) {
+        n = Transpose<perm=[2,1,0,3]>(x)
+        halves = Reshape(n, h)
+        r = Tanh(halves)
+        flat = Reshape(r, f)
+        g = Gemm<transB=1>(flat, w, b)
+        s = Shape(x)
+        t = Slice(s, one, two)
+        back_ = Concat<axis=0>(three, t, one, four)
+        back = Reshape(g, back_)
+        y = Transpose<perm=[2,1,0,3]>(back) }"""
+    check(parse(text, h=np.asarray([3, -1, 2]), f=np.asarray([-1, 4]), **numbers()), axes={"x": 1}, delays={"y": 0})
+
+
+def test_rows_out_of_order_are_refused_elsewhere():
+    text = """agraph (float[3,T,4] x) => (float[U,4] y) {
+        flat = Reshape(x, f)
+        z = Unsqueeze(flat, zero)
+        m = Transpose<perm=[0,2,1]>(z)
+        c = Conv<pads=[1,1]>(m, w)
+        y = Squeeze(c, zero) }"""
+    refused(parse(text, f=np.asarray([-1, 4]), zero=np.asarray([0]), w=rand(4, 4, 3)), "lie far apart", axes={"x": 1}, op_type="Conv")
+    refused(parse("agraph (float[3,T,4] x) => (float[U,4] y) { y = Reshape(x, f) }", f=np.asarray([-1, 4])), "lie far apart", axes={"x": 1}, op_type="output")

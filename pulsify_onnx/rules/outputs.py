@@ -1,0 +1,22 @@
+"""What may leave the graph: streams, running values and static values."""
+
+from __future__ import annotations
+
+from pulsify_onnx.errors import Refusal
+from pulsify_onnx.facts import Fact, Pair, Sizes, Skew
+from pulsify_onnx.pairs import relative
+from pulsify_onnx.rules import rowwise
+
+
+def unfit_output(fact: Fact | None) -> Refusal | None:
+    """Why a wire can't be an output of the pulsed graph; None where it can."""
+    if fact is None:
+        return Refusal("nothing computes it", hint="check the model")
+    if isinstance(fact, Sizes):
+        return Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length")
+    if isinstance(fact, (Pair, Skew)) or relative(fact):
+        return Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
+                       hint="remove this output, or cut the model before it")
+    if rowwise.scattered(fact):
+        return Refusal(rowwise.REASON, rowwise.HINT)
+    return None
