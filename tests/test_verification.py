@@ -134,3 +134,14 @@ def test_another_model_is_no_match():
         verify(other, pulsify(stack(), pulse=4))
     with pytest.raises(UsageError, match="not a pulsed model"):
         verify(stack(), Tampered(stack(), {}))
+
+
+def test_batch_model_is_what_it_says():
+    """onnxruntime's optimizer would fuse the padding into the pool, which pads with the least of all numbers."""
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        n = Abs(x)
+        m = Neg(n)
+        p = Pad(m, pads)
+        y = MaxPool<kernel_shape=[3], strides=[2]>(p) }""", pads=np.asarray([0, 0, 0, 0, 0, 2], np.int64))
+    found = verify(model, pulsify(model, pulse=4, end_of_stream=True))
+    assert found.ok, found.message
