@@ -92,3 +92,16 @@ def test_output_shape_is_refused() -> None:
 def test_channels_are_refused() -> None:
     refused(parse("""agraph (float[1,T,9] x) => (float[1,2,U] y) { y = ConvTranspose(x, v) }""", v=rand(2, 2, 3)), "along the channels",
             axes={"x": 1}, op_type="ConvTranspose")
+
+
+def test_overlapping_windows_of_ones() -> None:
+    """The envelope of an overlap-add is computed from ones: before the first frame there are none."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {
+        s = Shape(x)
+        ones = ConstantOfShape<value=float[1]{1.0}>(s)
+        e = ConvTranspose<strides=[2]>(ones, v)
+        o = ConvTranspose<strides=[2]>(x, v)
+        y = Div(o, e)
+        c = Conv<pads=[1,1]>(ones, w, b)
+        a = Conv<pads=[1,1]>(x, w, b)
+        z = Mul(a, c) }""", v=np.abs(rand(2, 2, 6)) + 0.1, w=rand(2, 2, 3), b=rand(2)), delays={"y": 0, "z": 1}, pulses=PULSES)
