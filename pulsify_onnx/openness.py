@@ -105,26 +105,44 @@ def inside(grid: Grid, at: Sides) -> Sides:
     return Sides(b, a) if grid.swapped else Sides(a, b)
 
 
+Range = tuple[Array, Array]
+"""The least and the greatest value that is possible, broadcastable to the shape of an expression."""
+
+DATA: Range = (np.zeros((), np.float32), np.zeros((), np.float32))
+"""What a value of the stream counts as: small beside what masks."""
+
+ANYTHING: Range = (np.full((), -np.inf, np.float32), np.full((), np.inf, np.float32))
+
+
 class Scores:
-    """Upper bounds of scores: data counts as 0, what is masked is far below."""
+    """Ranges of scores: data counts as 0, what is masked is far below."""
 
     def __init__(self, positions: Positions):
         self.positions = positions
 
     def bound(self, expr: Expr | None, at: Sides) -> Array:
-        """An upper bound of `expr`, broadcastable to its shape."""
+        """An upper bound of `expr`."""
+        return self.range(expr, at)[1]
+
+    def range(self, expr: Expr | None, at: Sides) -> Range:
+        """Bounds of `expr`."""
         try:
             value = self.positions.value(expr, at)
-            return np.asarray(value, np.float64) if value is not None else np.zeros(())
+            found = np.asarray(value, np.float32) if value is not None else np.zeros((), np.float32)
+            return found, found
         except Unknown:
             pass
         if isinstance(expr, Grid):
             step = self.positions.world.step_of(expr.wire)
             if step is not None:
-                return self.bound(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
-        if isinstance(expr, Op) and expr.op_type in _BOUNDS:
-            return _BOUNDS[expr.op_type](self, expr, at)
-        return np.zeros(())
+                return self.range(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+        if isinstance(expr, Op) and (expr.domain, expr.op_type) in _RANGES:
+            with np.errstate(invalid="ignore", over="ignore"):
+                low, high = _RANGES[expr.domain, expr.op_type](self, expr, at)
+            return _known(low, -np.inf), _known(high, np.inf)
+        if isinstance(expr, Op) and any(low.any() or high.any() for low, high in (self.range(e, at) for e in expr.inputs if isinstance(e, (Op, Grid)))):
+            return ANYTHING
+        return DATA
 
     def truth(self, expr: Expr | None, at: Sides) -> tuple[Array, Array]:
         """(surely true, surely false) of a condition."""
@@ -161,50 +179,84 @@ class Scores:
         return None if moved[0] is None or moved[1] is None else (moved[0][0], moved[1][0])
 
 
-def _where(s: Scores, e: Op, at: Sides) -> Array:
+def _known(bound: Array, unknown: float) -> Array:
+    """A bound, `unknown` where it came to nothing (the difference of two infinities)."""
+    nothing = np.isnan(bound)
+    return np.where(nothing, np.float32(unknown), bound) if nothing.any() else bound
+
+
+def _where(s: Scores, e: Op, at: Sides) -> Range:
     true, false = s.truth(e.inputs[0], at)
-    x, y = s.bound(e.inputs[1], at), s.bound(e.inputs[2], at)
-    return np.where(true, x, np.where(false, y, np.maximum(x, y)))
+    (a, b), (c, d) = s.range(e.inputs[1], at), s.range(e.inputs[2], at)
+    return np.where(true, a, np.where(false, c, np.minimum(a, c))), np.where(true, b, np.where(false, d, np.maximum(b, d)))
 
 
-def _scaled(s: Scores, e: Op, at: Sides) -> Array:
+def _products(s: Scores, e: Op, at: Sides) -> Range:
     for x, factor in ((0, 1), (1, 0)):
         if e.op_type == "Div" and x == 1:
             break
         try:
-            by = np.asarray(s.positions.value(e.inputs[factor], at), np.float64)
+            by = np.asarray(s.positions.value(e.inputs[factor], at), np.float32)
         except Unknown:
             continue
-        if (by > 0).all():
-            bound = s.bound(e.inputs[x], at)
-            return bound / by if e.op_type == "Div" else bound * by
-    return np.zeros(())
+        low, high = s.range(e.inputs[x], at)
+        if e.op_type == "Div" and not by.all():
+            return ANYTHING
+        ends = (low / by, high / by) if e.op_type == "Div" else (low * by, high * by)
+        return np.minimum(*ends), np.maximum(*ends)
+    pure = all(not low.any() and not high.any() for low, high in (s.range(x, at) for x in e.inputs))
+    return DATA if pure else ANYTHING
 
 
-def _same(s: Scores, e: Op, at: Sides) -> Array:
-    return s.bound(e.inputs[0], at)
+def _sum(s: Scores, e: Op, at: Sides) -> Range:
+    ends = [s.range(x, at) for x in e.inputs]
+    return sum((low for low, _ in ends[1:]), start=ends[0][0]), sum((high for _, high in ends[1:]), start=ends[0][1])
 
 
-def _moved_bound(s: Scores, e: Op, at: Sides) -> Array:
-    bound = s.bound(e.inputs[0], at)
-    if bound.ndim == 0:
-        return bound
+def _difference(s: Scores, e: Op, at: Sides) -> Range:
+    (a, b), (c, d) = s.range(e.inputs[0], at), s.range(e.inputs[1], at)
+    return a - d, b - c
+
+
+def _negative(s: Scores, e: Op, at: Sides) -> Range:
+    low, high = s.range(e.inputs[0], at)
+    return -high, -low
+
+
+def _extreme(s: Scores, e: Op, at: Sides) -> Range:
+    choose = np.minimum if e.op_type == "Min" else np.maximum
+    low, high = s.range(e.inputs[0], at)
+    for x in e.inputs[1:]:
+        more = s.range(x, at)
+        low, high = choose(low, more[0]), choose(high, more[1])
+    return low, high
+
+
+def _cast(s: Scores, e: Op, at: Sides) -> Range:
+    true, false = s.truth(e.inputs[0], at)
+    if true.any() or false.any():
+        return true.astype(np.float32), np.float32(1) - false
+    return s.range(e.inputs[0], at)
+
+
+def _moved_range(s: Scores, e: Op, at: Sides) -> Range:
+    ends = s.range(e.inputs[0], at)
+    if all(x.ndim == 0 for x in ends):
+        return ends
     try:
         rest = [s.positions.value(x, at) for x in e.inputs[1:]]
     except Unknown:
-        return np.zeros(())
-    found = fold.evaluate(e.op_type, [bound.astype(np.float32), *rest], dict(e.attributes), opset=s.positions.opset)
-    return np.asarray(found[0], np.float64) if found is not None else np.zeros(())
+        return ANYTHING
+    full = np.broadcast_shapes(*(x.shape for x in ends))
+    moved = [fold.evaluate(e.op_type, [np.ascontiguousarray(np.broadcast_to(x, full), np.float32), *rest], dict(e.attributes), opset=s.positions.opset)
+             for x in ends]
+    return ANYTHING if moved[0] is None or moved[1] is None else (np.asarray(moved[0][0], np.float32), np.asarray(moved[1][0], np.float32))
 
 
-_BOUNDS: dict[str, Callable[[Scores, Op, Sides], Array]] = {
-    "Where": _where,
-    "Add": lambda s, e, at: s.bound(e.inputs[0], at) + s.bound(e.inputs[1], at),
-    "Sub": lambda s, e, at: s.bound(e.inputs[0], at),
-    "Mul": _scaled, "Div": _scaled, "Cast": _same, "Identity": _same,
-    "Min": lambda s, e, at: np.minimum(s.bound(e.inputs[0], at), s.bound(e.inputs[1], at)),
-    "Max": lambda s, e, at: np.maximum(s.bound(e.inputs[0], at), s.bound(e.inputs[1], at)),
-    "Unsqueeze": _moved_bound, "Reshape": _moved_bound, "Expand": _moved_bound, "Transpose": _moved_bound,
+_RANGES: dict[tuple[str, str], Callable[[Scores, Op, Sides], Range]] = {
+    ("", name): function for function, names in (
+        (_where, "Where"), (_sum, "Add Sum"), (_difference, "Sub"), (_negative, "Neg"), (_products, "Mul Div"), (_extreme, "Min Max"), (_cast, "Cast"),
+        (_moved_range, "Identity Unsqueeze Squeeze Reshape Expand Transpose")) for name in names.split()
 }
 
 
@@ -245,8 +297,10 @@ def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: i
     shape = [1] * len(pair.shape)
     shape[pair.axes[0]] = shape[pair.axes[1]] = frames
     opened = ~np.broadcast_to(closed, np.broadcast_shapes(closed.shape, tuple(shape)))
-    others = tuple(k for k in range(opened.ndim) if k - opened.ndim + len(shape) not in pair.axes)
-    matrix: Array = np.asarray(opened.any(axis=others))
+    extra = opened.ndim - len(shape)
+    others = tuple(k for k in range(opened.ndim) if k - extra not in pair.axes)
+    seeing: Array = np.asarray(opened.any(axis=pair.axes[side] + extra, keepdims=True))
+    matrix: Array = np.asarray(opened.any(axis=others)) & np.asarray(seeing.all(axis=others))  # one head that sees nothing is enough to spread
     return matrix.T if side == 0 else matrix
 
 
