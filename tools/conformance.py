@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,6 +31,8 @@ import onnx.backend.test
 from onnx import numpy_helper
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
+
+from pulsify_onnx.facts import Prefix, Static  # noqa: E402
 
 LENGTHS = (13, 12, 24, 36)
 SUITES = ("pytorch-operator", "pytorch-converted", "simple")
@@ -155,81 +159,76 @@ def dynamic(model: onnx.ModelProto, values: list[object], axes: dict[str, int]) 
 
 def judge(case: Case) -> list[Result]:
     """All readings of one case."""
-    from oracle import check, draw, session
-
-    from pulsify_onnx.api import analyze, pulsify
-    from pulsify_onnx.errors import UNEXPECTED, CannotStream, PulsifyError
-
-    found = []
     model, values = open_case(case)
     operator = model.graph.node[0].op_type if len(model.graph.node) == 1 or case.where[0] == "node" else "(network)"
-    by_name = {i.name: v for i, v in zip([i for i in model.graph.input], values)}
+    found = []
     for label, axes in readings(model, values):
-        name = f"{case.name} [{label}]"
         made = dynamic(model, values, axes)
-        if made is None:
-            found.append(Result(name, operator, "not runnable"))
-            continue
-        try:
-            plan = analyze(made, axes=axes)
-            kinds = {type(plan.facts[o]).__name__ for o in plan.outputs}
-            if plan.blockers:
-                bug = next((b.reason for b in plan.blockers if UNEXPECTED in b.reason), "")
-                incomplete = any(not b.reason or not b.hint or not b.node for b in plan.blockers)
-                found.append(Result(name, operator, "crashed" if bug or incomplete else "refused", bug))
-                continue
-            pulsify(made, pulse=plan.pulse_multiple, axes=axes)
-        except CannotStream:
-            found.append(Result(name, operator, "refused"))
-            continue
-        except PulsifyError as problem:
-            found.append(Result(name, operator, "refused", str(problem)))
-            continue
-        except Exception as problem:
-            found.append(Result(name, operator, "crashed", f"{type(problem).__name__}: {problem}"))
-            continue
-        verdict = "static" if kinds == {"Static"} else "prefix" if "Prefix" in kinds else "streamed"
-
-        def like(rng: np.random.Generator, shape: list[int], source: np.ndarray) -> np.ndarray:
-            if source.dtype.kind in "iu" and source.size:
-                return rng.choice(source.ravel(), shape).astype(source.dtype)
-            return draw(rng, source.dtype, shape)
-
-        makers = {n: (lambda rng, shape, source=by_name[n]: like(rng, shape, source)) for n in axes}
-        try:
-            batch = session(made.SerializeToString())
-        except Exception:
-            found.append(Result(name, operator, "not runnable", "onnxruntime does not load the batch model"))
-            continue
-        length = None
-        for candidate in LENGTHS:
-            feeds = {}
-            for n, axis in axes.items():
-                shape = list(by_name[n].shape)
-                shape[axis] = candidate
-                feeds[n] = makers[n](np.random.default_rng(0), shape)
-            try:
-                batch.run(None, feeds)
-                length = candidate
-                break
-            except Exception:
-                continue
-        if length is None:
-            found.append(Result(name, operator, "not runnable", "the batch model takes one length only"))
-            continue
-        unit = 1 if length == LENGTHS[0] else 12
-        try:
-            check(made, axes=axes, pulses=(1, 3), length=length, unit=unit, inputs=makers, rtol=2e-3 if _half(by_name[next(iter(axes))]) else 1e-4, beyond=12)
-            found.append(Result(name, operator, verdict))
-        except AssertionError as difference:
-            found.append(Result(name, operator, "wrong", str(difference)[:300]))
-        except Exception as problem:
-            found.append(Result(name, operator, "crashed", f"{type(problem).__name__}: {problem}"[:300]))
+        arrays = {i.name: v for i, v in zip(model.graph.input, values) if i.name in axes}
+        verdict, message = ("not runnable", "") if made is None else _verdict(made, axes, arrays)
+        found.append(Result(f"{case.name} [{label}]", operator, verdict, message))
     return found
 
 
-def _half(array: np.ndarray) -> bool:
-    return array.dtype == np.float16
+def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any]) -> tuple[str, str]:
+    """What becomes of one reading, and why; `arrays` are its inputs as the suite has them."""
+    from oracle import check
+
+    from pulsify_onnx.api import analyze, pulsify
+    from pulsify_onnx.errors import UNEXPECTED, CannotStream
+
+    try:
+        plan = analyze(model, axes=axes)
+        if plan.blockers:
+            bug = next((b.reason for b in plan.blockers if UNEXPECTED in b.reason or not b.reason or not b.hint or not b.node), None)
+            return ("refused", "") if bug is None else ("crashed", bug or "a blocker is incomplete")
+        makers = {n: partial(_like, arrays[n]) for n in axes}
+        length = _length(model, axes, arrays, makers)
+        if length is None:
+            for end in (False, True):
+                pulsify(model, pulse=plan.pulse_multiple, axes=axes, end_of_stream=end)
+            return "not runnable", ""
+        half = arrays[next(iter(axes))].dtype == np.float16
+        check(model, axes=axes, pulses=(1, 3), length=length, unit=1 if length == LENGTHS[0] else 12, inputs=makers, rtol=2e-3 if half else 1e-4, beyond=12)
+    except CannotStream:
+        return "refused", ""
+    except AssertionError as difference:
+        return "wrong", str(difference)[:300]
+    except Exception as problem:  # whatever it is, it is a finding
+        return "crashed", f"{type(problem).__name__}: {problem}"[:300]
+    kinds = {type(plan.facts[o]) for o in plan.outputs}
+    return "static" if kinds == {Static} else "prefix" if Prefix in kinds else "streamed", ""
+
+
+def _like(source: Any, rng: np.random.Generator, shape: list[int]) -> Any:
+    """Random values; whole numbers are those of the suite, which may be indices."""
+    from oracle import draw
+
+    if source.dtype.kind in "iu" and source.size:
+        return rng.choice(source.ravel(), shape).astype(source.dtype)
+    return draw(rng, source.dtype, shape)
+
+
+def _length(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any], makers: dict[str, Any]) -> int | None:
+    """The first length that the batch model takes here, None where it takes none of them or onnxruntime does not load it."""
+    from oracle import session
+
+    try:
+        batch = session(model.SerializeToString())
+    except Exception:
+        return None
+    for length in LENGTHS:
+        feeds = {}
+        for name, axis in axes.items():
+            shape = list(arrays[name].shape)
+            shape[axis] = length
+            feeds[name] = makers[name](np.random.default_rng(0), shape)
+        try:
+            batch.run(None, feeds)
+            return length
+        except Exception:
+            continue
+    return None
 
 
 def run(cases: list[Case], jobs: int) -> Iterator[Result]:
