@@ -1,4 +1,9 @@
-"""Attention in a window: masks however they are built, behind delays and strides, one layer or several."""
+"""Attention in a window: masks however they are built, behind delays and strides, one layer or several.
+
+Among them are models that another tool of this kind streams wrongly without a word: a window without chunks (`test_band`), `test_alibi`,
+`test_no_mask_is_refused`, `test_causal_trilu_is_refused_or_cut`, `test_two_layers_with_windows_of_one_and_two`, `test_positions_under_attention`,
+`test_chunks_of_four_asked_for_a_pulse_of_one`.
+"""
 
 import numpy as np
 import pytest
@@ -129,7 +134,7 @@ def test_chunks(size, left, ahead):
     check(m, pulses=(size, 2 * size, 5 * size), delays={"y": ahead * size})
 
 
-def test_a_pulse_that_cuts_chunks_does_not_fit():
+def test_chunks_of_four_asked_for_a_pulse_of_one():
     m = model(CHUNK, size=np.int64(4), **window(1, 0))
     with pytest.raises(PulseDoesNotFit) as caught:
         pulsify(m, pulse=1)
@@ -164,7 +169,7 @@ def test_band_behind_a_stride():
     check(model(positions, x="h", before=before, cw=rand(D, D, 3), cb=rand(D), **window(3, 1)), delays={"y": 1})
 
 
-def test_two_layers_with_windows_of_their_own():
+def test_two_layers_with_windows_of_one_and_two():
     second = """
         near2 = LessOrEqual(d, left2)
         open2 = And(near2, past)
@@ -196,7 +201,7 @@ def test_bias_buckets_of_relative_positions():
     check(model(positions, mask, most=np.int64(3), table=rand(4, H, seed=9), **window(5, 1)), delays={"y": 1})
 
 
-def test_positions_added_to_the_frames():
+def test_positions_under_attention():
     before = "p = Slice(table, ax0, n1, ax0)\n h = Add(x, p)\n"
     positions = "s0 = Shape(x)\n n1 = Slice(s0, ax1, two)\n" + before + BAND
     check(model(positions, x="h", table=rand(512, D, seed=11), two=np.asarray([2], np.int64), **window(3, 1)), delays={"y": 1}, limit=512)
@@ -228,6 +233,23 @@ def test_einsum():
 
 def test_causal_over_the_whole_past_is_refused():
     refused(model(POSITIONS + "open = GreaterOrEqual(d, zero0)\n"), "whole past", op_type="Softmax")
+
+
+def test_causal_trilu_is_refused_or_cut():
+    from pulsify_onnx.api import verify
+
+    positions = """
+        s = Shape(x)
+        t = Slice(s, ax1, two)
+        tt = Concat<axis=0>(t, t)
+        full = ConstantOfShape<value = float[1] {1.0}>(tt)
+        lower = Trilu<upper=0>(full)
+        shut = Equal(lower, zerof)
+    """
+    m = model(positions, "masked = Where(shut, ninf, scores)", two=np.asarray([2], np.int64))
+    refused(m, "whole past", op_type="Softmax")
+    pulsed = pulsify(m, pulse=2, left_context=6, end_of_stream=True)
+    assert pulsed.spec["outputs"][0]["receptive_field"] == 6 and verify(m, pulsed).ok
 
 
 def test_no_mask_is_refused():
