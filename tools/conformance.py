@@ -101,7 +101,7 @@ def open_case(case: Case) -> tuple[onnx.ModelProto, list[object]]:
 
 
 def _value(found: object) -> object:
-    return numpy_helper.to_array(found) if isinstance(found, onnx.TensorProto) else found
+    return numpy_helper.to_array(found) if isinstance(found, onnx.TensorProto) else np.asarray(found) if isinstance(found, np.generic) else found
 
 
 def readings(model: onnx.ModelProto, values: list[object]) -> Iterator[tuple[str, dict[str, int]]]:
