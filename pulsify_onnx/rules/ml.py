@@ -1,0 +1,20 @@
+"""Operators of ai.onnx.ml that work on every value alike."""
+
+from __future__ import annotations
+
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Outcome, Step
+from pulsify_onnx.rules.combine import op, step, the_stream
+from pulsify_onnx.rules.guarded import guarded
+from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.windows import align, solid
+
+
+@rule("Binarizer", versions=(1,), domain="ai.onnx.ml")
+def binarizer(node: Node) -> Outcome:
+    """Any axis: every value becomes 0 or 1 by one threshold."""
+    steps: list[Step] = []
+    x = solid(the_stream(node), node.options, steps)
+    (window,), y = align([x], node.options)
+    feed = guarded(window, x, 0, node.options)  # onnxruntime stops at a NaN, which frames past the end may be
+    return step(node, [op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps)
