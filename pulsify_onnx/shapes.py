@@ -49,6 +49,8 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
     proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
     try:
         schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+        single = onnx.defs.OpSchema.FormalParameterOption.Single
+        proto.output[:] = [o or (f"o{k}" if k < len(schema.outputs) and schema.outputs[k].option == single else "") for k, o in enumerate(proto.output)]
     except onnx.defs.SchemaError:
         return _by_runtime(node, proto, types, data, names)
     try:

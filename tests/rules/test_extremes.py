@@ -41,3 +41,10 @@ def test_as_many_frames_as_half_the_stream_is_refused():
     refused(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y, int64[1,4,U] z) { n = Shape<start=2>(x)
         h = Div(n, two)
         y, z = TopK<axis=2>(x, h) }""", two=np.asarray([2])), "the number of frames it picks is computed at run time", op_type="TopK")
+
+
+@pytest.mark.parametrize("axis", (1, 2))
+def test_values_alone(axis: int):
+    """An output that the schema says is always there, and nothing reads."""
+    check(parse(f"""agraph (float[1,4,T] x) => (float[1,M,N] y) {{ a = Conv<pads=[1,1]>(x, w, b)
+        y, z = TopK<axis={axis}>(a, k) }}""", k=np.asarray([2]), **WEIGHTS), pulses=(1, 3))
