@@ -1,6 +1,7 @@
 """A Conformer encoder: subsampling, relative positions, chunks with a left context, many layers."""
 
 import numpy as np
+import onnx
 import pytest
 from oracle import close, run_stream, session
 
@@ -48,3 +49,13 @@ def test_twelve_layers():
     pulsed = pulsify(m, pulse=16, end_of_stream=True)
     found = verify(m, pulsed, frames=400)
     assert found.ok and found.compared > 100, found.message
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
+def test_exported_by_torch(dynamo):
+    pytest.importorskip("torch", reason="the extra `torch` is not installed")
+    from fixtures.conformer_torch import exported
+
+    m = onnx.load_from_string(exported(dynamo, layers=2, left=8, **SMALL))
+    found = verify(m, pulsify(m, pulse=16, end_of_stream=True), frames=200)
+    assert found.ok and found.compared > 50, found.message

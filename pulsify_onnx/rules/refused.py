@@ -23,6 +23,9 @@ RANGE = "it quantises by the smallest and largest value of the whole recording, 
 RANGE_HINT = "use static quantisation, with scales and zero points fixed by calibration"
 ATTENTION = "every frame may look at every other one, also at those to come"
 ATTENTION_HINT = "limit attention to a window over the past"
+CACHE = ("it counts its keys from the lengths told at run time (seqlens_k, total_sequence_length), also those of local_window_size, and so "
+         "can't attend to a window whose first keys are not there yet")
+CACHE_HINT = "export grouped queries by Expand, or as the Attention operator of opset 23, behind a mask of positions"
 MODEL = "it is a whole decoding loop with subgraphs, whose length the values decide"
 MODEL_HINT = "stream the encoder and run the decoding outside the model"
 LAYOUT = "it is an internal layout of onnxruntime's optimizer, tied to one processor"
@@ -54,7 +57,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("", "MaxUnpool", "its indices are positions in the whole recording", "upsample by Resize or ConvTranspose instead"),
     ("", "TensorScatter", "it writes frames into a cache at places that are told at run time", "keep the history by a convolution or a concatenation"),
     *((CONTRIB, name, ATTENTION, ATTENTION_HINT) for name in (
-        "Attention", "DecoderMaskedMultiHeadAttention", "GroupQueryAttention", "QAttention", "SparseAttention", "AttnLSTM")),
+        "Attention", "DecoderMaskedMultiHeadAttention", "QAttention", "SparseAttention", "AttnLSTM")),
+    (CONTRIB, "GroupQueryAttention", CACHE, CACHE_HINT),
     *((CONTRIB, name, MODEL, MODEL_HINT) for name in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch", "BifurcationDetector",
                                                       "NGramRepeatBlock", "DynamicTimeWarping")),
     (CONTRIB, "EmbedLayerNormalization", "it adds positions and a mask for sentences of one fixed length", "export as Gather, Add and LayerNormalization"),
