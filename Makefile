@@ -3,9 +3,10 @@ PYTHON ?= python3
 MODEL ?= fixtures/same_stack.onnx
 SECONDS ?= 60
 SHARE ?= 0.3
+COUNT ?= 10000
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint conformance conformance-sample fuzz venv clean
+.PHONY: demo test lint conformance conformance-sample fuzz badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -30,6 +31,14 @@ conformance-sample: $(VENV)/.installed-dev
 # random networks, others every time
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
+
+# thousands of broken models: one line and an exit code for each
+badfiles: $(VENV)/.installed-dev
+	$(BIN)/python tools/badfiles.py --count $(COUNT)
+
+# the tool broken on purpose, one place at a time: the tests must see each
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tools/mutants.py
 
 venv: $(VENV)/.installed-dev
 

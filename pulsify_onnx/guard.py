@@ -60,6 +60,7 @@ def _enter(tells: int, alive: int) -> None:
     global _channel
     _channel = tells
     hush()
+    _bound_memory()
     signal.signal(signal.SIGINT, _interrupted)
     threading.Thread(target=_end_with_watcher, args=(alive,), daemon=True).start()
 
@@ -79,6 +80,17 @@ def moving() -> Iterator[None]:
         note(moving="begun")
         yield
         note(moving="done")
+
+
+def _bound_memory() -> None:
+    """A model that asks for more memory than there is gets an error, not the machine into trouble."""
+    with suppress(ImportError, OSError, ValueError, AttributeError):
+        import resource
+
+        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if soft == resource.RLIM_INFINITY or soft > most:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def hush() -> None:
