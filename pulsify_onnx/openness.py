@@ -22,8 +22,8 @@ MASKED = -9000.0
 """A masked score: minus infinity, or so low that float32 and float16 softmax give exactly 0 (scores are far smaller)."""
 
 LENGTHS = (24, 48, 96, 192, 384, 768, 1536, 3072)
-FAR = 5040 * 200
-"""A distant first frame, a multiple of all common chunk sizes."""
+FAR = 1_000_000
+"""About where a mask is looked at again, far from the start."""
 
 UNBOUNDED = "attention over the whole past: what it must remember grows with the stream"
 UNBOUNDED_HINT = "train with a left context (a band or chunk mask), or cut it to the last frames with --left-context"
@@ -280,8 +280,9 @@ def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[S
     band = _shaped(near, left, right, side)
     if rows is not None:  # positions are looked up in a table: beyond its end the batch model itself has no answer
         return band
-    far = _open(pair, side, world, opset, frames, FAR, masked)
-    if not (far[left: frames - right] == near[left: frames - right]).all():
+    period = _period(near, left, right)
+    far = _open(pair, side, world, opset, frames, FAR // (period or 1) * (period or 1), masked)
+    if period is None or not (far[left: frames - right] == near[left: frames - right]).all():
         refuse("which keys a query sees changes along the stream", hint="use a mask that is the same at every frame (a band or chunks)")
     return band
 
@@ -302,6 +303,16 @@ def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: i
     seeing: Array = np.asarray(opened.any(axis=pair.axes[side] + extra, keepdims=True))
     matrix: Array = np.asarray(opened.any(axis=others)) & np.asarray(seeing.all(axis=others))  # one head that sees nothing is enough to spread
     return matrix.T if side == 0 else matrix
+
+
+def _period(opened: Array, left: int, right: int) -> int | None:
+    """After how many queries the keys that are open, seen from the query, repeat; None where they do not."""
+    queries = np.arange(left, opened.shape[0] - right)
+    seen = opened[queries[:, None], queries[:, None] + np.arange(-left, right + 1)]
+    for period in range(1, len(queries) // 2 + 1):
+        if (seen[period:] == seen[:-period]).all():
+            return period
+    return None
 
 
 def _spread(opened: Array) -> tuple[int, int] | None:

@@ -354,3 +354,13 @@ def test_causal_attention_operator_with_a_band():
     }}"""
     check(parse(text, **{k: v for k, v in constants(**window(3, 2)).items() if k not in ("bq", "bk", "bv", "wo", "heads", "flat", "ninf", "zerof", "scale")}),
           delays={"y": 0})
+
+
+@pytest.mark.parametrize("size", [11, 13])
+def test_chunks_of_any_size(size):
+    check(model(CHUNK, size=np.int64(size), **window(1, 0)), pulses=(size,), length=70, delays={"y": 0})
+
+
+def test_causal_inside_chunks_with_one_chunk_to_the_left():
+    positions = CHUNK.replace("open = And(near, past)", "same = And(near, past)\n order = GreaterOrEqual(d, zero0)\n open = And(same, order)")
+    check(model(positions, size=np.int64(7), **window(1, 0)), pulses=(1, 3), length=40, delays={"y": 0})
