@@ -160,6 +160,8 @@ class Length:
             return (-self).floordiv(-by)
         if by == 1:
             return self.floor()
+        if len(quotients := {math.floor(value / by) for value in _values(self)}) == 1:
+            return Length.of(quotients.pop())
         whole: list[tuple[Monomial, Fraction]] = []
         rest: list[tuple[Monomial, Fraction]] = []
         for monomial, coefficient in self.terms:
@@ -219,6 +221,22 @@ def _collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Length:
     kept = [(m, c) for m, c in total.items() if c]
     kept.sort(key=lambda term: (-len(term[0]), tuple(map(_order, term[0]))))
     return Length(tuple(kept))
+
+
+def _values(length: Length) -> set[Fraction]:
+    """All values of a length that does not grow with the stream, such as what a floored quotient leaves; empty where it may."""
+    atoms = [atom for monomial, _ in length.terms for atom in monomial]
+    if not length.moves or length.symbols() != {TIME} or len(atoms) < 2 or not all(_linear(atom) for atom in atoms):
+        return set()
+    period = math.lcm(*length.divisors())
+    grows = length.exact({TIME: period}) != length.exact({TIME: 0})
+    return set() if grows or period > 5040 or any(len(monomial) > 1 for monomial, _ in length.terms) else {length.exact({TIME: t}) for t in range(period)}
+
+
+def _linear(atom: Atom) -> bool:
+    """Whether an atom grows by the same amount over every period."""
+    return isinstance(atom, Symbol) or isinstance(atom, Floor) and all(
+        len(monomial) < 2 and all(map(_linear, monomial)) for monomial, _ in atom.of.terms)
 
 
 def _sole_floor(length: Length) -> tuple[Floor, int] | None:

@@ -117,10 +117,9 @@ def _divide(node: Node, a: Length, b: Length) -> Length | None:
         return a * (1 / by)
     if by.denominator != 1:
         return None
-    sign = compare(a, 0)  # ONNX divides integers towards zero
-    if sign is None:
+    if compare(a, -1) != 1 and compare(a, 1) != -1:  # ONNX divides integers towards zero
         return None
-    return a.floordiv(int(by)) if (sign >= 0) == (by > 0) or a.ratio == 0 else -((-a).floordiv(int(by)))
+    return a.floordiv(int(by)) if (compare(a, -1) == 1) == (by > 0) or a.ratio == 0 else -((-a).floordiv(int(by)))
 
 
 def _modulo(node: Node, a: Length, b: Length) -> Length | None:

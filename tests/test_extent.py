@@ -84,3 +84,11 @@ def test_units() -> None:
 def test_text() -> None:
     assert str((T + 3).floordiv(2) * 2 - 1) == "2*floor((T + 1)/2) + 1"
     assert math.isclose(float((T * Fraction(3, 2)).exact({TIME: 2})), 3)
+
+
+def test_what_a_quotient_leaves_is_bounded() -> None:
+    rest = T - T.floordiv(4) * 4
+    assert rest.floordiv(4) == Length.of(0)
+    assert (rest + 9).floordiv(8) == Length.of(1)
+    assert rest.floordiv(2).constant is None and [rest.floordiv(2).at(t) for t in range(6)] == [0, 0, 1, 1, 0, 0]
+    assert (rest * T).floordiv(4).at(7) == 5

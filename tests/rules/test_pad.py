@@ -69,3 +69,20 @@ def test_at_the_start_by_the_length_is_refused():
         pads = Concat<axis=0>(before, n, after)
         y = Pad(x, pads) }""", two=np.array([2]), before=np.array([0, 0]), after=np.array([0, 0, 0])), "how much it pads at the start depends",
             op_type="Pad")
+
+
+def test_padded_to_the_length_of_a_skip_connection() -> None:
+    """A decoder whose frames are one too few for streams of odd length pads half of what is missing at either end."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,T] y) {
+        a = Conv<pads=[1,1]>(x, w, b)
+        p = MaxPool<kernel_shape=[2], strides=[2]>(a)
+        u = ConvTranspose<strides=[2]>(p, v, b)
+        n = Shape<start=2>(a)
+        m = Shape<start=2>(u)
+        d = Sub(n, m)
+        before = Div(d, two)
+        after = Sub(d, before)
+        pads = Concat<axis=0>(none, before, none, after)
+        e = Pad(u, pads)
+        c = Concat<axis=1>(a, e)
+        y = Conv<pads=[1,1]>(c, z, b) }""", w=rand(2, 2, 3), b=rand(2), v=rand(2, 2, 2), z=rand(2, 4, 3), two=np.int64([2]), none=np.int64([0, 0])))
