@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import math
 import random
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.backend.test
+import onnx.version_converter
 from onnx import numpy_helper
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
@@ -160,6 +162,7 @@ def dynamic(model: onnx.ModelProto, values: list[object], axes: dict[str, int]) 
 def judge(case: Case) -> list[Result]:
     """All readings of one case."""
     model, values = open_case(case)
+    model = _newer(model)
     operator = model.graph.node[0].op_type if len(model.graph.node) == 1 or case.where[0] == "node" else "(network)"
     found = []
     for label, axes in readings(model, values):
@@ -170,12 +173,20 @@ def judge(case: Case) -> list[Result]:
     return found
 
 
+def _newer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model at the oldest opset that is supported, where it is older and onnx can convert it."""
+    if any(o.version < 7 for o in model.opset_import if o.domain in ("", "ai.onnx")):
+        with contextlib.suppress(Exception):
+            return onnx.version_converter.convert_version(model, 7)
+    return model
+
+
 def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any]) -> tuple[str, str]:
     """What becomes of one reading, and why; `arrays` are its inputs as the suite has them."""
     from oracle import check
 
     from pulsify_onnx.api import analyze, pulsify
-    from pulsify_onnx.errors import UNEXPECTED, CannotStream
+    from pulsify_onnx.errors import UNEXPECTED, CannotStream, InvalidModel
 
     try:
         plan = analyze(model, axes=axes)
@@ -192,6 +203,8 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
         check(model, axes=axes, pulses=(1, 3), length=length, unit=1 if length == LENGTHS[0] else 12, inputs=makers, rtol=2e-3 if half else 1e-4, beyond=12)
     except CannotStream:
         return "refused", ""
+    except InvalidModel as problem:
+        return "not runnable", str(problem)
     except AssertionError as difference:
         return "wrong", str(difference)[:300]
     except Exception as problem:  # whatever it is, it is a finding
