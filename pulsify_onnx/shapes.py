@@ -23,6 +23,10 @@ def shape_of(fact: Fact) -> Shape:
     raise TypeError(f"a blocked wire has no shape: {fact}")
 
 
+_SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
+"""Functions in old opsets, which onnx infers no shape for, and operators of the same types."""
+
+
 def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Inferred]:
     """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises ValueError if it can't infer."""
     facts = node.facts if facts is None else facts
@@ -43,12 +47,13 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
         types[f"i{k}"] = helper.make_tensor_type_proto(fact.dtype.value, dims)  # type: ignore[union-attr]
         if isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= 1024:
             data[f"i{k}"] = onnx.numpy_helper.from_array(fact.value.array)
-    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain,
+    kind = _SAME_TYPES.get(node.op_type, node.op_type) if node.domain == "" and node.opset < 16 else node.op_type
+    proto = onnx.NodeProto(op_type=kind, domain=node.domain,
                            input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
                            output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
     proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
     try:
-        schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+        schema = onnx.defs.get_schema(kind, node.opset, node.domain)
         single = onnx.defs.OpSchema.FormalParameterOption.Single
         proto.output[:] = [o or (f"o{k}" if k < len(schema.outputs) and schema.outputs[k].option == single else "") for k, o in enumerate(proto.output)]
     except onnx.defs.SchemaError:

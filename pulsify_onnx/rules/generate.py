@@ -9,8 +9,8 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Const, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dims, Expr, Outcome, Position, Ref
-from pulsify_onnx.rules.combine import call, kept, step
+from pulsify_onnx.plan import Dims, Expr, Outcome, Position
+from pulsify_onnx.rules.combine import call, kept, static_value, step
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.reshape import LENGTH_TOLD, constant_over_time
 from pulsify_onnx.rules.slicing import rate_of
@@ -78,7 +78,8 @@ def tile(node: Node) -> Outcome:
     moving = next((k for k, d in enumerate(shape) if d.moves), None)
     if moving is None or own[moving].constant != 1:
         refuse(LENGTH_TOLD, hint="repeat one frame")
-    return constant_over_time(node, fact, shape, lambda dims: call("Tile", Ref(fact.wire), Dims(
+    value = static_value(fact)
+    return constant_over_time(node, fact, shape, lambda dims: call("Tile", value, Dims(
         tuple(d if k == moving else _times(repeats[k]) for k, d in enumerate(dims)))))
 
 

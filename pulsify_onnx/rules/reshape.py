@@ -11,8 +11,8 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Pair, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dim, Dims, Frames, Op, Outcome, Ref, Step
-from pulsify_onnx.rules.combine import call, paired, step, the_stream
+from pulsify_onnx.plan import Dim, Dims, Frames, Op, Outcome, Step
+from pulsify_onnx.rules.combine import call, paired, static_value, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.slicing import rate_of
 from pulsify_onnx.shapes import shape_of
@@ -159,7 +159,8 @@ def expand(node: Node) -> Outcome:
         (window,), y = align([fact], node.options)
         dims = tuple(1 if k == at else _dim(w) for k, w in enumerate(wanted))
         return step(node, [call("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)])
-    return constant_over_time(node, fact, shape, lambda dims: call("Expand", Ref(fact.wire), Dims(dims)))
+    value = static_value(fact)
+    return constant_over_time(node, fact, shape, lambda dims: call("Expand", value, Dims(dims)))
 
 
 def _dim(d: Length) -> Dim:

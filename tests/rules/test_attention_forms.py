@@ -215,3 +215,15 @@ def test_lengths_of_the_caller_hide_keys():
     m = model(mask, WHERE.replace("open", "seen"), **window(4, 1))
     m.graph.input.append(onnx.helper.make_tensor_value_info("lengths", onnx.TensorProto.INT64, [1]))
     check(m, axes={"x": 1}, statics={"lengths": np.asarray([10**6])}, delays={"y": 1})
+
+
+def test_comparisons_of_old_opsets():
+    check(model(BAND, opset=13, **window(3, 1)), delays={"y": 1}, pulses=(2,))
+
+
+def test_a_length_repeated_for_every_row_of_a_batch_is_refused():
+    m = model(BAND + "rows = Gather<axis=0>(s, ax0)\n told = Expand(n, rows)\n real = Less(i, told)\n rk = Unsqueeze(real, ax0)\n seen = And(open, rk)\n",
+              WHERE.replace("open", "seen"), **window(4, 1))
+    for value in (*m.graph.input, *m.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "B"
+    refused(m, "length of the whole stream", op_type="Expand")
