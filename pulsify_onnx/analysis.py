@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx import borders, fold, sizes
+from pulsify_onnx import borders, fold, owned, sizes
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.extent import TIME, Length
@@ -86,6 +86,8 @@ class _Walker:
         for node in graph:
             self._visit(node)
         self._outputs()
+        for blocker in owned.check(self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]):
+            self._blame(blocker)
         streams = [f for f in self.wires.values() if isinstance(f, Stream)]
         multiple = math.lcm(self.multiple, *(f.rate.denominator for f in streams))
         blockers = sorted(self.blockers, key=lambda b: self.order.get(b.node, len(self.order)))
@@ -111,7 +113,7 @@ class _Walker:
             self.facts[name] = Stream(name, value.dtype, tuple(shape), self.axes[name], rate, source=name)
             self.groups[name] = {name}
         else:
-            self.facts[name] = Static(name, value.dtype, tuple(shape))
+            self.facts[name] = Static(name, value.dtype, tuple(shape), own=name in dict(self.options.states))
         self.wires[name] = self.facts[name]
 
     def _initializer(self, name: str, value: ir.Value) -> None:
@@ -207,6 +209,7 @@ class _Walker:
             return Outcome((node.facts[0],))
         if kinds <= {Static}:
             return self._static(node)
+        owned.check_use(node)
         if Pending in kinds or (Stream in kinds and Prefix in kinds) or _spreads(node):
             return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
@@ -237,7 +240,8 @@ class _Walker:
                 if node.op_type not in KEPT:
                     return Outcome(facts)
                 return Outcome(facts, tuple(replace(step, facts=facts) for step in self._untouched(node, Static).steps))
-        return self._untouched(node, lambda o, dtype, shape: Static(o, dtype, shape))
+        derived = any(isinstance(f, Static) and f.own for f in (*node.facts, *node.outer.values()))
+        return self._untouched(node, lambda o, dtype, shape: Static(o, dtype, shape, own=derived))
 
     def _running(self, node: Node) -> Outcome:
         """Values over the frames so far, and nothing else that moves: the operator runs as it is after every pulse."""
@@ -391,6 +395,3 @@ def require(plan: Plan) -> Plan:
     if plan.blockers:
         raise CannotStream(plan.blockers)
     return plan
-
-
-__all__ = ["analyze", "require"]

@@ -21,6 +21,7 @@ from pulsify_onnx.approximation import Approximation, cut_past
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.facts import Mirror, Stream
 from pulsify_onnx.lower import lower
+from pulsify_onnx.pairing import possible_states
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.runtime import Array
 from pulsify_onnx.seed import choose
@@ -54,16 +55,17 @@ class PulsedModel:
         return report.describe(self.plan, self.source, self.spec)
 
 
-def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False) -> Plan:
+def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
+            states: Mapping[str, str] | None = None, allow_advance: bool = False) -> Plan:
     """The plan of a batch model: facts, delays, blockers. Builds no graph.
 
-    `pulse` is in base frames (None: the smallest that fits). Raises `UsageError` and `AmbiguousAxis`; what cannot
+    `states`: outputs by input that the caller feeds back, as states of the model's own. `allow_advance`: outputs may have a delay below 0. `pulse` is in base frames (None: the smallest that fits). Raises `UsageError` and `AmbiguousAxis`; what cannot
     stream is in ``plan.blockers``.
     """
     source = model if isinstance(model, Source) else load(model)
     if pulse is not None and pulse < 1:
         raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
-    chosen, plan = choose(source, axes or {}, Options(end_of_stream=end_of_stream))
+    chosen, plan = choose(source, axes or {}, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance))
     step = pulse or plan.pulse_multiple
     timed = end_of_stream or any(isinstance(f, Stream) and isinstance(f.border, Mirror) for f in plan.facts.values())
     if timed and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
@@ -85,15 +87,15 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
-            left_context: int | None = None) -> PulsedModel:
+            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False) -> PulsedModel:
     """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
 
     `left_context`: attention over the whole past sees that many frames of it, which is another network; the sidecar says so.
-    Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
+    `states` and `allow_advance` are as for `analyze`. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
     source, approximation = _cut(source, axes, left_context)
-    plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream))
+    plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     plan.check()
@@ -104,6 +106,18 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     lowered.model.metadata_props.update(sidecar.flat(document))
     lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
     return PulsedModel(lowered.model, document, plan, source)
+
+
+def _pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """States of the source's own in the order of its inputs; raises `UsageError` for names that are none."""
+    inputs, outputs = [v.name or "" for v in source.inputs], [v.name or "" for v in source.model.graph.outputs]
+    for name, output in states.items():
+        if name not in inputs or output not in outputs:
+            kind, known = ("output", outputs) if name in inputs else ("input", inputs)
+            raise UsageError(f"--state {name}={output}: the model has no such {kind}; it has {', '.join(known)}")
+    if len(set(states.values())) < len(states):
+        raise UsageError("--state: an output feeds one input only")
+    return tuple((name, states[name]) for name in inputs if name in states)
 
 
 def _cut(source: Source, axes: Mapping[str, int | str] | None, left_context: int | None) -> tuple[Source, Approximation | None]:
@@ -160,18 +174,20 @@ class Report:
 
 
 def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
-            left_context: int | None = None) -> Report:
+            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False) -> Report:
     """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one."""
     source = model if isinstance(model, Source) else load(model)
     known = source.model.metadata_props.get("pulsify.spec")
     if known is not None:
         return Report(json.loads(known))
     cut, _ = _cut(source, axes, left_context)
-    plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream)
+    plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance)
+    possible = {} if states else {"possible_states": [list(pair) for pair in possible_states(cut, plan)]}
     if not plan.blockers:
         try:
-            pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context)
-            return Report({**pulsed.report(), "blockers": []})
+            pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context,
+                             states=states, allow_advance=allow_advance)
+            return Report({**pulsed.report(), **possible, "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)
-    return Report(report.blocked(plan), plan.blockers)
+    return Report({**report.blocked(plan), **possible}, plan.blockers)

@@ -35,6 +35,10 @@ AXIS = click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
                     help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told.")
 LEFT = click.option("--left-context", type=int, metavar="N",
                     help="Cut attention over the whole past to the last N frames: another network, and the sidecar says so.")
+STATE = click.option("--state", "states", multiple=True, metavar="INPUT=OUTPUT",
+                     help="The caller feeds OUTPUT back as INPUT: a state that the model already has. It keeps its names.")
+ADVANCE = click.option("--allow-advance", is_flag=True,
+                       help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be negative.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -57,16 +61,21 @@ def cli() -> None:
 @AXIS
 @click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames.")
 @LEFT
+@STATE
+@ADVANCE
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Compare stream and batch on random data first; a wrong result is not written.")
 @JSON
-def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, check: bool,
-            as_json: bool) -> None:
+def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str],
+            allow_advance: bool, check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api, files, report
 
     files.check_target(out, model)
-    pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context)
+    pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
+                         allow_advance=allow_advance)
+    if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
+        click.echo("note: this model already streams: all its state is its own", err=True)
     table = "" if as_json else report.table(pulsed.report())
     found: Verification | None = None
     with files.staged(pulsed.model, pulsed.spec, out) as aside:
@@ -91,14 +100,19 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 @click.option("--pulse", type=int, help="Base frames of one step (default: the smallest that fits).")
 @click.option("--end-of-stream", is_flag=True, help="As convert --end-of-stream would have it.")
 @LEFT
+@STATE
+@ADVANCE
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
 @JSON
-def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, frame_rate: float | None,
-            as_json: bool) -> None:
+def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, states: Sequence[str],
+            allow_advance: bool, frame_rate: float | None, as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api, report
 
-    found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context)
+    found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
+                        allow_advance=allow_advance)
+    if possible := found.document.get("possible_states"):
+        click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
     document = report.with_times(found.document, frame_rate) if frame_rate else found.document
     if as_json:
         _json(document)
@@ -152,6 +166,19 @@ def _axes(given: Sequence[str]) -> dict[str, int | str]:
             raise UsageError(f"--axis {name}: given twice")
         axes[name] = int(axis) if axis.lstrip("-").isdecimal() else axis
     return axes
+
+
+def _states(given: Sequence[str]) -> dict[str, str]:
+    """``INPUT=OUTPUT`` options."""
+    states: dict[str, str] = {}
+    for option in given:
+        name, equals, output = option.partition("=")
+        if not equals or not name or not output:
+            raise UsageError(f"--state {option}: write it as INPUT=OUTPUT")
+        if name in states:
+            raise UsageError(f"--state {name}: given twice")
+        states[name] = output
+    return states
 
 
 def _json(document: Mapping[str, Any]) -> None:

@@ -16,11 +16,13 @@ from pulsify_onnx.plan import Dim, Frames, Plan, State
 from pulsify_onnx.source import Source
 
 VALID_FRAMES = "valid_frames"
+SOURCE = "source"
+"""Role of a state that the source itself has."""
 
 
 @dataclass(frozen=True)
 class LoweredState:
-    """A past/present pair of the pulsed graph."""
+    """A past/present pair of the pulsed graph; `exact` where it is that of the batch model after every pulse."""
 
     input: ir.Value
     output: ir.Value
@@ -28,6 +30,7 @@ class LoweredState:
     shape: tuple[int | str, ...]
     node: str
     role: str
+    exact: bool = False
 
 
 @dataclass(frozen=True)

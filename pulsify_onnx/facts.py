@@ -61,12 +61,16 @@ Border = Union[Const, Mirror]
 
 @dataclass(frozen=True)
 class Static:
-    """Does not depend on the stream. ``value`` is known where the tensor is constant and small enough to fold."""
+    """Does not depend on the stream. ``value`` is known where the tensor is constant and small enough to fold.
+
+    ``own``: it is computed from a state of the source, which the caller carries from pulse to pulse.
+    """
 
     wire: str
     dtype: ir.DataType
     shape: Shape
     value: Const | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)

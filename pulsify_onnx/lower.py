@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.bodies import outer_names
-from pulsify_onnx.draft import NOW, Both, Draft, Here, Lowered, Where
+from pulsify_onnx.draft import NOW, SOURCE, Both, Draft, Here, Lowered, LoweredState, Where
 from pulsify_onnx.emit import TO_END
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.facts import Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
@@ -56,7 +56,7 @@ class _Lowering(Draft):
             if wanted & set(step.wires):
                 alive.append(step)
                 wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, Grid))}
-                wanted |= set(self._outer(step))
+                wanted |= {*self._outer(step), step.history}
         return alive[::-1]
 
     def _outer(self, step: Step) -> Iterator[str]:
@@ -129,15 +129,25 @@ class _Lowering(Draft):
             if isinstance(fact, Stream):
                 shape[fact.axis] = self._frames_label(fact.rate)
             value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(fact.dtype))
-            self.inputs.append(value)
+            if name not in dict(self.plan.options.states):
+                self.inputs.append(value)
             self.values[name] = value
         for step in self.live:
             if not any(self._lazy(w) for w in step.wires):
                 self._step(step)
-        outputs = [self._output(name) for name in self.plan.outputs]
+        carried = {out for _, out in self.plan.options.states}
+        outputs = [self._output(name) for name in self.plan.outputs if name not in carried]
+        self.states[:0] = [self._fed_back(*pair) for pair in self.plan.options.states]
         if self.plan.options.end_of_stream:
             self._valid_frames()
         return self._finish(outputs)
+
+    def _fed_back(self, name: str, output: str) -> LoweredState:
+        """A state of the source: it keeps its names and its shape."""
+        past, present = self.values[name], self._output(output)
+        fact, left = self.plan.wires[name], self.plan.facts[output]
+        assert isinstance(fact, Static) and isinstance(left, Prefix)
+        return LoweredState(past, present, fact.dtype, tuple(map(self._label, fact.shape)), output, SOURCE, left.exact)
 
     def _step(self, step: Step) -> None:
         self.node = step.node
@@ -177,8 +187,9 @@ class _Lowering(Draft):
         return value
 
     def _finish(self, outputs: list[ir.Value]) -> Lowered:
-        width = max(3, len(str(max(0, len(self.states) - 1))))
-        for k, state in enumerate(self.states):
+        made = [s for s in self.states if s.role != SOURCE]
+        width = max(3, len(str(max(0, len(made) - 1))))
+        for k, state in enumerate(made):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
             state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
             state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
@@ -316,10 +327,23 @@ class _Lowering(Draft):
             if mask is not None:
                 value = self._masked(value, x, mask, 0, Frames(x.rate))
             history = self.histories.get((wire, mask), 0)
-            if history > 0:
+            begun = self.producer[wire].history if wire in self.producer else ""
+            if begun:
+                value, history = self._resumed(wire, x, value, begun, history)
+            elif history > 0:
                 value = self._delayed(wire, x, value, history)
             self.lines[wire, mask] = (value, history)
         return self.lines[wire, mask]
+
+    def _resumed(self, wire: str, x: Stream, value: ir.Value, cache: str, history: int) -> tuple[ir.Value, int]:
+        """A line whose newest history is a cache that the caller carries; what goes back further is a state."""
+        count = -x.delay
+        line = self.emit.one("Concat", self._static(cache), value, axis=x.axis)
+        if history <= count:
+            return line, count
+        older = self._delayed(wire, x, self.emit.slice(line, x.axis, 0, -count), history - count)
+        newest = self.emit.slice(line, x.axis, -count, TO_END)
+        return self.emit.one("Concat", older, newest, axis=x.axis), history
 
     def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int) -> ir.Value:
         dims: list[int | str] = [self._label(d) for d in x.shape]

@@ -178,8 +178,23 @@ class State:
 
 
 @dataclass(frozen=True)
+class Carry:
+    """A state of the source at work: ``initial`` is what the pulse begins with, ``final`` what the next one must begin with.
+
+    Carries with the same ``of`` have the same final value.
+    """
+
+    initial: str
+    final: str
+    of: str
+
+
+@dataclass(frozen=True)
 class Step:
-    """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`."""
+    """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`.
+
+    ``history`` names a static tensor: the frames that came before this pulse, of a stream that has them from the caller.
+    """
 
     node: str
     op_type: str
@@ -187,6 +202,8 @@ class Step:
     exprs: tuple[Expr, ...]
     facts: tuple[Fact, ...]
     states: tuple[State, ...] = ()
+    carries: tuple[Carry, ...] = ()
+    history: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,10 +220,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller asked of the analysis. ``step``: every pulse is a multiple of it."""
+    """What the caller asked of the analysis. ``step``: every pulse is a multiple of it.
+
+    ``states``: (input, output) pairs that are states of the source itself. ``advance``: outputs may come before their time.
+    """
 
     end_of_stream: bool = False
     step: int = 1
+    states: tuple[tuple[str, str], ...] = ()
+    advance: bool = False
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,13 @@ class PulseRunner:
         self._states, self.known_sizes = {}, {}
 
     def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None) -> dict[str, Array]:
-        """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream."""
+        """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream.
+
+        With the first pulse of a stream, `feeds` may have states that do not begin as zeros.
+        """
         if not self._states:
             self.known_sizes = self.sizes(feeds)
-            self._states = {s["input"]: np.zeros(self._shape(s["shape"]), s["dtype"]) for s in self.spec["states"]}
+            self._states = {s["input"]: feeds.get(s["input"], np.zeros(self._shape(s["shape"]), s["dtype"])) for s in self.spec["states"]}
         feed: dict[str, Any] = {**feeds, **self._states}
         control = self.spec["valid_frames_input"]
         if control:
@@ -81,6 +84,10 @@ class PulseRunner:
                 raise AssertionError(f"state {state['input']} {self._states[state['input']].shape} came back as {value.shape}")
             self._states[state["input"]] = value
         return {name: value for name, value in zip(self._names, outs) if name not in self._present}
+
+    def state(self, name: str) -> Array:
+        """What the state that goes in as `name` is now."""
+        return self._states[name]
 
     def sizes(self, feeds: Mapping[str, Array]) -> dict[str, int]:
         """Symbolic dimensions as the inputs have them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import combinations
 
 import onnx_ir as ir
@@ -33,7 +33,7 @@ def choose_axes(source: Source, given: Mapping[str, int | str], options: Options
 def choose(source: Source, given: Mapping[str, int | str], options: Options) -> tuple[dict[str, int], Plan]:
     """As `choose_axes`, with the plan of that reading."""
     fixed = {name: _resolve(source, name, axis) for name, axis in given.items()}
-    readings = list(_readings(source, fixed))
+    readings = list(_readings(source, fixed, dict(options.states)))
     if not readings:
         raise UsageError("no input has a dynamic dimension, so there is no stream axis to see; "
                          "name it with " + " or ".join(_choices(source)[:6]))
@@ -82,11 +82,11 @@ def _resolve(source: Source, name: str, axis: int | str) -> int:
     return index
 
 
-def _symbols(source: Source) -> dict[str, list[tuple[str, int]]]:
+def _symbols(source: Source, without: Container[str]) -> dict[str, list[tuple[str, int]]]:
     """(input, axis) pairs by symbol; a dimension without a name is a symbol of its own."""
     found: dict[str, list[tuple[str, int]]] = {}
     for value in source.inputs:
-        shape = value.shape or ()
+        shape = (value.shape or ()) if value.name not in without else ()
         moving = [k for k, d in enumerate(shape) if not isinstance(d, int)]
         for k in moving:
             dim = shape[k]
@@ -97,9 +97,9 @@ def _symbols(source: Source) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-def _readings(source: Source, fixed: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Every way to say which symbols are time; an input has one stream axis at most."""
-    symbols = _symbols(source)
+def _readings(source: Source, fixed: Mapping[str, int], without: Container[str]) -> Iterator[dict[str, int]]:
+    """Every way to say which symbols are time; an input has one stream axis at most, those `without` have none."""
+    symbols = _symbols(source, without)
     told = {label for label, places in symbols.items() if any(fixed.get(n) == k for n, k in places)}
     seen: list[dict[str, int]] = []
     names = list(symbols)[:MOST_SYMBOLS]

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from pulsify_onnx.draft import VALID_FRAMES, Lowered, LoweredState
+from pulsify_onnx.draft import SOURCE, VALID_FRAMES, Lowered, LoweredState
 from pulsify_onnx.extent import LARGE, TIME, Length
 from pulsify_onnx.facts import Prefix, Reach, Static, Stream
 from pulsify_onnx.plan import Plan
@@ -44,7 +44,7 @@ def inputs(plan: Plan, pulse: int | None) -> list[Json]:
     out = []
     for name in plan.inputs:
         fact = plan.facts[name]
-        if not isinstance(fact, (Static, Stream)):  # its shape is not known, as a blocker says
+        if not isinstance(fact, (Static, Stream)) or name in dict(plan.options.states):  # its shape is not known, as a blocker says; or a state
             continue
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
@@ -64,8 +64,13 @@ def _expression(extent: Length) -> str | None:
 def outputs(plan: Plan, pulse: int | None) -> list[Json]:
     """The ``outputs`` of the document."""
     out = []
+    carried = {output for _, output in plan.options.states}
+    for name in plan.outputs:
+    carried = {output for _, output in plan.options.states}
     for name in plan.outputs:
         fact = plan.facts.get(name)  # a blocker says what nothing computes
+        if name in carried:
+            continue
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
             out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
@@ -88,7 +93,7 @@ def state_bytes(dtype: ir.DataType, shape: tuple[int | str, ...]) -> int:
 def states(found: tuple[LoweredState, ...]) -> list[Json]:
     """The ``states`` of the document, in the order of the graph."""
     return [{"input": s.input.name, "output": s.output.name, "dtype": dtype_name(s.dtype), "shape": list(s.shape),
-             "bytes": state_bytes(s.dtype, s.shape), "node": s.node, "role": s.role} for s in found]
+             "bytes": state_bytes(s.dtype, s.shape), "node": s.node, "role": s.role, **({"exact_every_pulse": s.exact} if s.role == SOURCE else {})} for s in found]
 
 
 def flush_pulses(plan: Plan, pulse: int | None) -> int:

@@ -109,8 +109,10 @@ class Check:
         self.seed, self.rtol, self.atol = seed, rtol, atol
         self.ends = bool(self.spec["valid_frames_input"])
         self.pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
+        self.own = {s["input"]: s for s in self.spec["states"] if s["role"] == "source"}
+        own_outputs = {s["output"] for s in self.own.values()}
         wanted = [o["name"] for o in self.spec["outputs"]]
-        if not traced and wanted != [o.name for o in self.batch.get_outputs()]:
+        if not traced and wanted != [o.name for o in self.batch.get_outputs() if o.name not in own_outputs]:
             raise UsageError(f"the pulsed model has outputs {', '.join(wanted)}, the batch model {', '.join(o.name for o in self.batch.get_outputs())}")
         self.streams = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
         outs = [o for o in self.spec["outputs"] if o["kind"] == "stream"]
@@ -222,6 +224,8 @@ class Check:
             if math.prod(shape) > MOST_VALUES:
                 raise MemoryError(f"input {i['name']} would have {math.prod(shape)} values, which is too much to try")
             arrays[i["name"]] = _random(rng, np.dtype(i["dtype"]), shape, positive)
+        for name, s in self.own.items():
+            arrays[name] = _random(rng, np.dtype(s["dtype"]), [rows if isinstance(d, str) else d for d in s["shape"]], positive)
         return arrays
 
     # comparison
@@ -250,12 +254,17 @@ class Check:
                 self._difference(o, got[name][-1], want[name], None)
             elif o["exact_every_pulse"]:
                 self._prefix(o, got[name], fed, arrays)
+        for s in self.own.values():
+            if self.ends:
+                self._difference({"name": s["output"]}, got[s["output"]][-1], want[s["output"]], None)
+            elif s["exact_every_pulse"]:
+                self._prefix({"name": s["output"]}, got[s["output"]], fed, arrays)
 
     def _prefix(self, output: Spec, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
         """A running value after some pulses, against the batch model on the frames up to there."""
         for k in sorted({len(got) // 2, len(got) - 1}):
             part = {i["name"]: arrays[i["name"]] if i["kind"] == "static" else
-                    take(arrays[i["name"]], i["axis"], 0, fed[k] * i["rate"][0] // i["rate"][1]) for i in self.spec["inputs"]}
+                    take(arrays[i["name"]], i["axis"], 0, fed[k] * i["rate"][0] // i["rate"][1]) for i in self.spec["inputs"]} | {name: arrays[name] for name in self.own}
             try:
                 want = self.batch.run([output["name"]], part)[0]
             except Exception:  # not every length suits every model
@@ -269,7 +278,7 @@ class Check:
         rng = np.random.default_rng([self.seed, total, 1])
         start, fed = 0, []
         for pulse in self._pulses(total):
-            feeds = {}
+            feeds = {name: arrays[name] for name in self.own}
             for i in self.spec["inputs"]:
                 x = arrays[i["name"]]
                 if i["kind"] == "stream":
@@ -280,6 +289,8 @@ class Check:
                 feeds[i["name"]] = x
             for name, value in self.runner.step(feeds, min(max(total - start, 0), pulse)).items():
                 collected.setdefault(name, []).append(value)
+            for name, s in self.own.items():
+                collected.setdefault(s["output"], []).append(self.runner.state(name))
             start += pulse
             fed.append(min(start, total))
         return collected, fed

@@ -19,9 +19,9 @@ FLOORS = {
     2: "plan bodies recordings files",                # the vocabulary
     3: "node fold emit windows verification",                        # delays
     4: "shapes borders pairs views openness sampling source",    # node -> typed attributes
-    5: "rules sizes draft critical",                    # one pure function per operator family
+    5: "rules sizes draft critical owned",                    # one pure function per operator family
     6: "analysis lower spec support",                    # facts -> plan -> graph
-    7: "seed report approximation trace",
+    7: "seed report approximation pairing trace",
     8: "api",
     9: "cli",
     10: "__init__ __main__",

@@ -15,7 +15,7 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Band, Const, Fact, Pair, Prefix, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.pairs import Side, meet, meet_offsets, meets, placed, relative
-from pulsify_onnx.plan import Count, Expr, Op, Outcome, Ref, State, Step, attributes
+from pulsify_onnx.plan import Carry, Count, Expr, Op, Outcome, Ref, State, Step, attributes
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.windows import align, timely
 
@@ -123,11 +123,27 @@ def op(node: Node, inputs: Sequence[Expr | None], index: int = 0, **changes: Any
     return Op(node.op_type, tuple(inputs), node.replaced(**changes), node.domain, len(node.outputs), index)
 
 
-def step(node: Node, exprs: Sequence[Expr], facts: Sequence[Fact], states: Sequence[State] = (), before: Sequence[Step] = ()) -> Outcome:
+def own(fact: Fact | None) -> bool:
+    """Whether a value comes from a state of the source, which the caller carries."""
+    return isinstance(fact, Static) and fact.own
+
+
+def carried(node: Node, fact: Fact | None, output: int) -> Carry:
+    """The carry of a recurrence that begins with `fact` and ends with output `output` of the node."""
+    assert fact is not None
+    final = node.outputs[output] if output < len(node.outputs) else ""
+    if not final:
+        refuse("it begins with a state of the source, and its last state is not among its outputs",
+               hint="export the last state as an output, or leave the state out of --state")
+    return Carry(fact.wire, final, final)
+
+
+def step(node: Node, exprs: Sequence[Expr], facts: Sequence[Fact], states: Sequence[State] = (), before: Sequence[Step] = (),
+         carries: Sequence[Carry] = ()) -> Outcome:
     """One step that computes the node's outputs (those that somebody reads) by `exprs`; `before` come first."""
     rows = [(w, e, f) for w, e, f in zip(node.outputs, exprs, facts) if w]
     made = Step(node.name, node.op_type, tuple(w for w, _, _ in rows), tuple(e for _, e, _ in rows),
-                tuple(f for _, _, f in rows), tuple(states))
+                tuple(f for _, _, f in rows), tuple(states), tuple(carries))
     return Outcome(tuple(facts), (*before, made))
 
 

@@ -12,8 +12,9 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Const, Fact, Pair, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Position, Step
-from pulsify_onnx.rules.combine import call, const, joined, paired, step
+from pulsify_onnx.rules.combine import call, const, joined, own, paired, step
 from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.resumed import resumed
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.windows import align, bordered, pad, zero
 
@@ -33,6 +34,8 @@ def concat(node: Node) -> Outcome:
         return paired(node, [f.axes for f in node.facts if isinstance(f, Pair)])
     if all(x.axis != axis for x in streams):
         return _beside(node, axis)
+    if own(node.facts[0]):
+        return resumed(node, axis)
     at = max(k for k, f in enumerate(node.facts) if isinstance(f, Stream))
     x = node.facts[at]
     assert isinstance(x, Stream)
@@ -83,7 +86,7 @@ def _block(facts: Sequence[Fact | None], axis: int) -> Array | None:
     for fact in facts:
         if not isinstance(fact, Static) or fact.value is None:
             refuse("what it puts before or after the stream is not a constant",
-                   hint="a cache that is a graph input becomes a state by itself; start from zeros instead")
+                   hint="a cache that the caller feeds back is told with --state INPUT=OUTPUT; else start from a constant")
         if fact.value.array.shape[axis]:
             parts.append(fact.value.array)
     return np.concatenate(parts, axis) if parts else None

@@ -9,7 +9,7 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dim, Dims, Expr, Frames, Op, Outcome, Past, Position, Start, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, joined, static, step
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, carried, const, joined, own, static, step
 from pulsify_onnx.rules.gating import fed, seen_before, starts_as_zeros
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer
@@ -84,7 +84,7 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     starts: list[Expr] = []
     for past, k in zip(pasts, INITIAL):
         initial = _initial(node, k, layout)
-        starts.append(past if initial is None else call("Where", seen_before(y), past, initial))
+        starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", seen_before(y), past, initial))
     feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
     gate = _Gate(node, y, wants_state)
     inputs: list[Expr | None] = [gate.shifted(feed), static(node, 1), static(node, 2), static(node, 3), gate.lengths(batch_dim), *starts]
@@ -94,7 +94,8 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     outs = [Op(node.op_type, tuple(inputs), node.replaced(layout=None), node.domain, count, k) for k in range(count)]
     after = [gate.held(out, start) for start, out in zip(starts, outs[1:])]
     states = [State(f"{tag}.{name}", x.dtype, (batch_dim, 1, hidden), call("Transpose", value, perm=[1, 0, 2]), "recurrent")
-              for name, value in zip(names, after)]
+              for name, value, k in zip(names, after, INITIAL) if not own(node.fact(k))]
+    carries = [carried(node, node.fact(k), 1 + i) for i, k in enumerate(INITIAL[: len(names)]) if own(node.fact(k))]
     exprs: list[Expr] = [gate.unshifted(outs[0]), *after]
     shape = (y.extent, Length.of(1), batch, Length.of(hidden))
     last = Prefix("", x.dtype, (Length.of(1), batch, Length.of(hidden)), complete(y, node.options), ((y.extent, y.rate, y.delay),))
@@ -104,7 +105,7 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
         facts = [y.placed(node.outputs[0], x.dtype, (batch, y.extent, shape[1], shape[3]), 1)]
         last = replace(last, shape=(batch, Length.of(1), Length.of(hidden)))
     facts += [replace(last, wire=wire) for wire in node.outputs[1:]]
-    return step(node, exprs, facts, states, steps)
+    return step(node, exprs, facts, states, steps, carries)
 
 
 def _hidden(node: Node) -> int:

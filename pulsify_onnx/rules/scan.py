@@ -14,7 +14,7 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Attribute, Expr, Op, Outcome, Past, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, static_value, step
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, carried, own, static_value, step
 from pulsify_onnx.rules.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, unpacked
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.windows import complete
@@ -104,12 +104,14 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
         past = unpacked(Past(name), fact.shape)
-        starts.append(past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
+        starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
     attributes = (("body", Attribute(ir.AttrGraph("body", body.graph))), ("num_scan_inputs", len(feeds)),
                   ("scan_input_axes", tuple(f.axis for f in feeds)), ("scan_output_axes", body.out_axes))
     count = len(body.graph.outputs)
     outs = [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
-    states = [State(name, dtype, packed_shape(shape), packed(out, shape), "scan") for name, (dtype, shape), out in zip(names, typed, outs)]
+    states = [State(name, dtype, packed_shape(shape), packed(out, shape), "scan") for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
+              if not own(fact)]
+    carries = [carried(node, fact, k) for k, fact in enumerate(initial) if own(fact)]
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, typed)):
         if k < body.carried:
@@ -117,7 +119,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
         else:
             axis = body.out_axes[k - body.carried] % (len(shape) + 1)
             facts.append(y.placed(wire, dtype, (*shape[:axis], y.extent, *shape[axis:]), axis))
-    return step(node, outs[: len(node.outputs)], facts, states, before)
+    return step(node, outs[: len(node.outputs)], facts, states, before, carries)
 
 
 def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) -> list[Typed]:

@@ -17,6 +17,7 @@ from pulsify_onnx.rules.combine import call, const, kept, paired, step, the_stre
 from pulsify_onnx.rules.framing import framed
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.resumed import newest
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR, Cut, cuts, pads_of
 from pulsify_onnx.windows import align, crop, pad, sealed, solid, timely, windowed
@@ -57,7 +58,7 @@ def slice_rule(node: Node) -> Outcome:
             refuse("it turns the stream around, so the first frame needs the last", hint="a flip in time can't stream; cut the model there")
         start, end = bounds(x.extent, cut)
         if start.constant is None:
-            last = last_slice(node, x, start, end, cut.step) if not others else None
+            last = (newest(node, x, start, end, cut.step) or last_slice(node, x, start, end, cut.step)) if not others else None
             return last or refuse(f"it starts {x.extent - start} frames before the end of the whole stream",
                                   hint="take a fixed number of the last frames, on their own, or slice from the start")
         x = crop(x, start.constant, x.extent - end)

@@ -1,0 +1,226 @@
+"""States that a model already has: the caller feeds them back, and they keep their names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import parse, rand, refused, session
+
+from pulsify_onnx import pulsify
+from pulsify_onnx.api import inspect, verify
+from pulsify_onnx.errors import CannotStream, UsageError
+
+GRU = """agraph (float[T,B,3] x, float[1,B,4] h0) => (float[T,1,B,4] y, float[1,B,4] h1) {
+    y, h1 = GRU<hidden_size=4, linear_before_reset=1>(x, w, r, b, , h0) }"""
+
+
+def gru():
+    return parse(GRU, w=rand(1, 12, 3), r=rand(1, 12, 4), b=rand(1, 24))
+
+
+def stacked():
+    """Two layers: their states are parts of one tensor."""
+    return parse("""agraph (float[T,1,3] x, float[2,1,3] h0) => (float[T,1,3] y, float[2,1,3] hn) {
+        a, b = Split<axis=0>(h0, parts)
+        y0, n0 = GRU<hidden_size=3>(x, w, r, g, , a)
+        s0 = Squeeze(y0, one)
+        y1, n1 = GRU<hidden_size=3>(s0, w, r, g, , b)
+        y = Squeeze(y1, one)
+        hn = Concat<axis=0>(n0, n1) }""", w=rand(1, 9, 3), r=rand(1, 9, 3), g=rand(1, 18), parts=np.asarray([1, 1], np.int64), one=np.asarray([1], np.int64))
+
+
+def lstm():
+    return parse("""agraph (float[1,T,3] x, float[1,1,4] h0, float[1,1,4] c0) => (float[1,3,T] y, float[1,1,4] hn, float[1,1,4] cn) {
+        t = Transpose<perm=[1,0,2]>(x)
+        o, hn, cn = LSTM<hidden_size=4>(t, w, r, b, , h0, c0)
+        s = Squeeze(o, one)
+        m = MatMul(s, v)
+        y = Transpose<perm=[1,2,0]>(m) }""", w=rand(1, 16, 3), r=rand(1, 16, 4), b=rand(1, 32), v=rand(4, 3), one=np.asarray([1], np.int64))
+
+
+def cached():
+    """Two causal convolutions with caches of their own, one of them a part of a common tensor; a third is pulsed."""
+    return parse("""agraph (float[1,3,T] x, float[1,3,6] in_cache) => (float[1,3,T] y, float[1,3,6] out_cache) {
+        c0 = Slice(in_cache, n0, n2, axis)
+        c1 = Slice(in_cache, n2, n6, axis)
+        a = Concat<axis=2>(c0, x)
+        o0 = Slice(a, m2, end, axis)
+        f = Conv(a, w, b)
+        p = Concat<axis=2>(c1, f)
+        o1 = Slice(p, m4, end, axis)
+        g = Conv<dilations=[2]>(p, w, b)
+        y = Conv<pads=[2,0]>(g, w, b)
+        out_cache = Concat<axis=2>(o0, o1) }""", w=rand(3, 3, 3), b=rand(3), axis=_ints(2), n0=_ints(0), n2=_ints(2), n6=_ints(6), m2=_ints(-2), m4=_ints(-4),
+        end=_ints(2**62))
+
+
+def scanned():
+    return parse("""agraph (float[T,3] x, float[3] state) => (float[T,3] y, float[3] stateN) {
+        stateN, y = Scan<num_scan_inputs=1, body=step(float[3] s, float[3] f) => (float[3] n, float[3] o) {
+            n = Add(s, f)
+            o = Tanh(n) }>(state, x) }""")
+
+
+def looped():
+    return parse("""agraph (float[T,3] x, float[3] s0) => (float[T,3] y, float[3] s1) {
+        s = Shape<start=0, end=1>(x)
+        n = Squeeze(s)
+        yes = Constant<value = bool {1}>()
+        s1, y = Loop<body=step(int64 i, bool go, float[3] h) => (bool on, float[3] g, float[3] o) {
+            on = Identity(go)
+            f = Gather(x, i)
+            g = Add(h, f)
+            o = Relu(g) }>(n, yes, s0) }""")
+
+
+def _ints(*values):
+    return np.asarray(values, np.int64)
+
+
+MODELS = {
+    "gru": (gru, {"h0": "h1"}, True),
+    "stacked": (stacked, {"h0": "hn"}, True),
+    "lstm": (lstm, {"h0": "hn", "c0": "cn"}, True),
+    "cached": (cached, {"in_cache": "out_cache"}, False),
+    "scan": (scanned, {"state": "stateN"}, True),
+    "loop": (looped, {"s0": "s1"}, True),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("pulse", [1, 2, 7, None])
+def test_a_state_of_the_source_is_carried_by_the_caller(name, pulse):
+    make, pairs, may_end = MODELS[name]
+    model = make()
+    for end in (False, True) if may_end else (False,):
+        pulsed = pulsify(model, pulse=pulse, states=pairs, end_of_stream=end)
+        spec = pulsed.spec
+        assert {s["input"]: s["output"] for s in spec["states"] if s["role"] == "source"} == pairs
+        sess = session(pulsed.proto().SerializeToString())
+        assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + ["valid_frames"] * end + [s["input"] for s in spec["states"]]
+        assert [o.name for o in sess.get_outputs()] == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]]
+        assert all(o["delay"] == 0 for o in spec["outputs"])
+        found = verify(model, pulsed)
+        assert found.ok, found.message
+
+
+def test_nothing_is_added_to_a_model_that_streams_already():
+    for name in ("gru", "stacked", "lstm", "scan"):
+        make, pairs, _ = MODELS[name]
+        assert [s["role"] for s in pulsify(make(), pulse=4, states=pairs).spec["states"]] == ["source"] * len(pairs)
+    roles = [s["role"] for s in pulsify(cached(), pulse=4, states={"in_cache": "out_cache"}).spec["states"]]
+    assert sorted(roles) == ["history", "source"]
+
+
+def test_a_state_behind_lookahead_waits_for_the_first_frame():
+    model = parse("""agraph (float[1,3,T] x, float[1,1,4] h0) => (float[T,1,1,4] y, float[1,1,4] h1) {
+        c = Conv<pads=[1,1]>(x, k, b)
+        t = Transpose<perm=[2,0,1]>(c)
+        y, h1 = GRU<hidden_size=4>(t, w, r, g, , h0) }""", k=rand(3, 3, 3), b=rand(3), w=rand(1, 12, 3), r=rand(1, 12, 4), g=rand(1, 24))
+    for end in (False, True):
+        pulsed = pulsify(model, pulse=2, states={"h0": "h1"}, end_of_stream=end)
+        assert pulsed.spec["outputs"][0]["delay"] == 1
+        found = verify(model, pulsed)
+        assert found.ok, found.message
+
+
+def test_a_reader_may_look_further_back_than_the_cache():
+    model = parse("""agraph (float[1,3,T] x, float[1,3,1] c0) => (float[1,3,U] y, float[1,3,1] c1) {
+        a = Concat<axis=2>(c0, x)
+        c1 = Slice(a, m, e, axis)
+        y = Conv<pads=[3,0]>(a, w, b) }""", w=rand(3, 3, 4), b=rand(3), m=_ints(-1), e=_ints(2**62), axis=_ints(2))
+    for pulse in (1, 3, None):
+        pulsed = pulsify(model, pulse=pulse, states={"c0": "c1"})
+        found = verify(model, pulsed)
+        assert found.ok, found.message
+
+
+def test_without_the_option_nothing_is_a_state():
+    spec = pulsify(gru(), pulse=4, axes={"x": 0}).spec
+    assert [i["kind"] for i in spec["inputs"]] == ["stream", "static"]
+    assert [o["kind"] for o in spec["outputs"]] == ["stream", "prefix"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pairs_that_are_found_are_told_and_not_taken(name):
+    make, pairs, _ = MODELS[name]
+    found = inspect(make(), axes={"x": {"lstm": 1, "cached": 2}.get(name, 0)})
+    assert found.document["possible_states"] == [list(pair) for pair in pairs.items()]
+    assert all(s["role"] != "source" for s in found.document["states"])
+
+
+def test_no_pair_is_told_where_there_is_none():
+    model = parse("""agraph (float[T,3] x, float[3] h0) => (float[T,3] y, float[3] h1) {
+        y = Add(x, h0)
+        h1 = ReduceMax<axes=[0], keepdims=0>(y) }""")
+    assert inspect(model, axes={"x": 0}).document["possible_states"] == []
+
+
+def _refused(model, pairs, reason):
+    with pytest.raises(CannotStream) as caught:
+        pulsify(model, pulse=4, states=pairs)
+    assert any(reason in b.reason for b in caught.value.blockers), [b.reason for b in caught.value.blockers]
+
+
+def test_states_that_are_none_are_refused():
+    _refused(lstm(), {"h0": "cn", "c0": "hn"}, "is not what it has left")
+    _refused(stacked_swapped(), {"h0": "hn"}, "is not what it has left")
+    _refused(parse("""agraph (float[T,3] x, float[3] h0) => (float[T,3] y, float[3] h1) {
+        y = Add(x, h0)
+        h1 = ReduceMax<axes=[0], keepdims=0>(y) }"""), {"h0": "h1"}, "reads a state of the source at every frame")
+    _refused(parse("""agraph (float[T,3] x, float[3] s0) => (float[T,3] y, float[3] s1, float[3] z) {
+        z = Neg(s0)
+        s1, y = Scan<num_scan_inputs=1, body=step(float[3] s, float[3] f) => (float[3] n, float[3] o) {
+            n = Add(s, f)
+            o = Tanh(n) }>(s0, x) }"""), {"s0": "s1"}, "changes with every pulse")
+    _refused(parse("""agraph (float[T,3] x, float[3] s0) => (float[T,3] y, float[3] s1) {
+        t, y = Scan<num_scan_inputs=1, body=step(float[3] s, float[3] f) => (float[3] n, float[3] o) {
+            n = Add(s, f)
+            o = Tanh(n) }>(s0, x)
+        s1 = Mul(t, half) }""", half=np.float32(0.5)), {"s0": "s1"}, "is not what it has left")
+    _refused(parse("""agraph (float[T,3] x, float[3] s0) => (float[T,3] y, float[3] s1) {
+        t, y = Scan<num_scan_inputs=1, body=step(float[3] s, float[3] f) => (float[3] n, float[3] o) {
+            n = Add(s, f)
+            o = Tanh(n) }>(s0, x)
+        s1 = Add(t, s0) }"""), {"s0": "s1"}, "reads a state of the source")
+    _refused(parse("""agraph (float[1,3,T] x, float[1,3,2] c0) => (float[1,3,T] y, float[1,3,2] c1) {
+        a = Concat<axis=2>(c0, x)
+        c1 = Slice(x, m, e, axis)
+        y = Conv(a, w, b) }""", w=rand(3, 3, 3), b=rand(3), m=_ints(-2), e=_ints(2**62), axis=_ints(2)), {"c0": "c1"}, "is no output")
+
+
+def test_one_start_for_two_recurrences_is_refused():
+    model = parse("""agraph (float[T,1,3] x, float[1,1,3] h0) => (float[T,1,1,3] y, float[1,1,3] h1) {
+        y0, n0 = GRU<hidden_size=3>(x, w, r, g, , h0)
+        s0 = Squeeze(y0, one)
+        y, h1 = GRU<hidden_size=3>(s0, w, r, g, , h0) }""", w=rand(1, 9, 3), r=rand(1, 9, 3), g=rand(1, 18), one=_ints(1))
+    with pytest.raises(CannotStream):
+        pulsify(model, pulse=4, states={"h0": "h1"})
+
+
+def stacked_swapped():
+    model = stacked()
+    last = model.graph.node[-1]
+    last.input[0], last.input[1] = last.input[1], last.input[0]
+    return model
+
+
+def test_a_cache_behind_lookahead_or_with_an_end_is_refused():
+    model = parse("""agraph (float[1,3,T] x, float[1,3,2] c0) => (float[1,3,T] y, float[1,3,2] c1) {
+        f = Conv<pads=[1,1]>(x, w, b)
+        a = Concat<axis=2>(c0, f)
+        c1 = Slice(a, m, e, axis)
+        y = Conv(a, w, b) }""", w=rand(3, 3, 3), b=rand(3), m=_ints(-2), e=_ints(2**62), axis=_ints(2))
+    _refused(model, {"c0": "c1"}, "1 frames late")
+    with pytest.raises(CannotStream, match="past the end"):
+        pulsify(cached(), pulse=4, states={"in_cache": "out_cache"}, end_of_stream=True)
+
+
+def test_a_cache_that_is_no_state_says_what_to_do():
+    refused(cached(), "not a constant", axes={"x": 2})
+
+
+@pytest.mark.parametrize("pairs, message", [({"q": "h1"}, "no such input"), ({"h0": "q"}, "no such output")])
+def test_names_that_are_none(pairs, message):
+    with pytest.raises(UsageError, match=message):
+        pulsify(gru(), pulse=4, states=pairs)
