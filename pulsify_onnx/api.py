@@ -59,8 +59,9 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
             states: Mapping[str, str] | None = None, allow_advance: bool = False) -> Plan:
     """The plan of a batch model: facts, delays, blockers. Builds no graph.
 
-    `states`: outputs by input that the caller feeds back, as states of the model's own. `allow_advance`: outputs may have a delay below 0. `pulse` is in base frames (None: the smallest that fits). Raises `UsageError` and `AmbiguousAxis`; what cannot
-    stream is in ``plan.blockers``.
+    `pulse` is in base frames (None: the smallest that fits). `states`: outputs by input that the caller feeds back, as states of
+    the model's own. `allow_advance`: outputs may have a delay below 0. Raises `UsageError` and `AmbiguousAxis`; what cannot stream
+    is in ``plan.blockers``.
     """
     source = model if isinstance(model, Source) else load(model)
     if pulse is not None and pulse < 1:

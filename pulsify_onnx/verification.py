@@ -15,17 +15,15 @@ import numpy as np
 import onnx
 
 from pulsify_onnx.errors import InvalidModel, UsageError
+from pulsify_onnx.precision import QUANTISED, TOLERANCES, float_types, nodes
 from pulsify_onnx.recordings import fitting
 from pulsify_onnx.runtime import Array, HasProto, PulseRunner, Spec, filled, session, take
 
-TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 2e-4, "float64": 1e-7}
 TIES = 0.005
 """Share of the values of a quantised graph that may be rounded the other way."""
 
 MOST_VALUES = 1 << 28
 """Largest size of an input that is tried."""
-
-QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearGlobalAveragePool"}
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ class Check:
     def __init__(self, model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, seed: int = 0, rtol: float | None = None,
                  atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False):
         proto = _proto(model)
-        self.types = _float_types(proto.graph)
-        self.quantised = any(n.op_type in QUANTISED for n in _nodes(proto.graph))
+        self.types = float_types(proto.graph)
+        self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
         # onnxruntime moves and adds rounding steps in quantised graphs, in another way in each of the two
         self.runner = PulseRunner(pulsed, plain=self.quantised or traced)
         self.spec = self.runner.spec
@@ -368,25 +366,6 @@ def _candidates(target: int, step: int) -> Iterator[int]:
     for factor in (2, 4, 8, 16):
         for unit in (1, step, 64, 1024):
             yield unit * math.ceil(factor * target / unit)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)
-
-
-def _float_types(graph: onnx.GraphProto) -> set[str]:
-    """The floating-point types that values pass through: the least precise one sets the tolerance."""
-    kinds = {t.data_type for t in graph.initializer} | {v.type.tensor_type.elem_type for v in [*graph.input, *graph.output]}
-    for node in _nodes(graph):
-        if node.op_type == "Cast":
-            kinds |= {a.i for a in node.attribute if a.name == "to"}
-    names = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64",
-             onnx.TensorProto.BFLOAT16: "bfloat16"}
-    return {names[k] for k in kinds if k in names}
 
 
 def _random(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], positive: bool) -> Array:
