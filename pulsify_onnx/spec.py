@@ -66,8 +66,6 @@ def outputs(plan: Plan, pulse: int | None) -> list[Json]:
     out = []
     carried = {output for _, output in plan.options.states}
     for name in plan.outputs:
-    carried = {output for _, output in plan.options.states}
-    for name in plan.outputs:
         fact = plan.facts.get(name)  # a blocker says what nothing computes
         if name in carried:
             continue
