@@ -17,8 +17,8 @@ import onnx_ir as ir
 from pulsify_onnx import guard, staging
 from pulsify_onnx.errors import UsageError
 
-INLINE_LIMIT = 1 << 30
-"""Weights of more bytes than this leave the model file: protobuf cannot hold 2 GB."""
+INLINE_LIMIT = 1 << 28
+"""Weights of more bytes than this leave the model file: protobuf would have them in memory several times, and cannot hold 2 GB."""
 
 SMALL = 1024
 """Tensors of fewer bytes stay in the model file."""

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from pulsify_onnx import validity
+from pulsify_onnx import large, validity
 from pulsify_onnx.bodies import subgraphs
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.facts import Array
@@ -68,7 +68,12 @@ def load(model: str | Path | ir.Model | onnx.ModelProto) -> Source:
 
 def _read(model: str | Path | ir.Model | onnx.ModelProto) -> ir.Model:
     if isinstance(model, (str, Path)):
-        return ir.load(model)
+        path = Path(model)
+        if path.stat().st_size <= large.LARGE:
+            return ir.load(path)
+        found = ir.from_proto(large.read(path))
+        ir.external_data.set_base_dir(found.graph, path.parent)
+        return found
     return ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
 
 

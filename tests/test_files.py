@@ -10,7 +10,7 @@ import onnx
 import pytest
 from oracle import parse, rand
 
-from pulsify_onnx import UsageError, files, pulsify, verify
+from pulsify_onnx import UsageError, files, large, pulsify, verify
 
 CONV = "agraph (float[1,16,T] x) => (float[1,16,U] y) { y = Conv<pads=[1,1]>(x, w, b) }"
 
@@ -76,3 +76,23 @@ def test_large_weights_leave_the_model_file(tmp_path: Path, monkeypatch):
     pulsed().save(tmp_path / "out.onnx")
     assert next(tmp_path.glob("out.onnx.*.data")).stat().st_size >= 16 * 16 * 3 * 4
     assert verify(parse(CONV, w=rand(16, 16, 3), b=rand(16)), tmp_path / "out.onnx").ok
+
+
+def test_large_files_are_read_without_their_weights(tmp_path: Path, monkeypatch):
+    model = parse(CONV, w=rand(16, 16, 3), b=rand(16))
+    onnx.save(model, tmp_path / "m.onnx")
+    pulsify(tmp_path / "m.onnx", pulse=4).save(tmp_path / "inline.onnx")
+    monkeypatch.setattr(large, "LARGE", 100)
+    monkeypatch.setattr(large, "SMALL", 100)
+    read = large.read(tmp_path / "m.onnx")
+    assert [t.name for t in read.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL] == ["w"] and read.ByteSize() < 1000
+    onnx.load_external_data_for_model(read, str(tmp_path))
+    for t in read.graph.initializer:
+        t.ClearField("data_location")
+    assert read == model
+    pulsify(tmp_path / "m.onnx", pulse=4).save(tmp_path / "out.onnx")
+    assert verify(tmp_path / "m.onnx", tmp_path / "out.onnx").ok
+    for size in (0, 1, 50, 500, 3000):
+        (tmp_path / "cut.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:size])
+        with pytest.raises(UsageError):
+            pulsify(tmp_path / "cut.onnx", pulse=4)
