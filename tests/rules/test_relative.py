@@ -261,3 +261,28 @@ def test_positions_counted_from_the_end_are_refused_elsewhere():
 
 def test_a_table_of_absolute_positions_is_not_skewed():
     refused(model("pos = Slice(table, zero, nv, ax1)", BACK), "pairs of frames")
+
+
+LOOKED_UP = """
+    top = Sub(n, one0)
+    low = Neg(n)
+    r = Range(top, low, minus)
+    above = Max(r, least)
+    clipped = Min(above, most)
+    index = Add(clipped, most)
+    rows = Gather<axis=0>(short, index)
+    pos = Unsqueeze(rows, ax0)
+"""
+
+
+def test_embeddings_of_clipped_relative_positions():
+    m = model(LOOKED_UP, PADDED, short=rand(19, D, seed=11), least=np.int64(-9), most=np.int64(9), right=np.int64(-1))
+    check(m, delays={"y": 1}, pulses=(1, 3))
+
+
+@pytest.mark.parametrize("body", ["m = ReduceMean<axes=[1]>(pos)\n y = Add(x, m)", "m = Slice(pos, zero, nv, ax1)\n y = Add(x, m)",
+                                  "c = CumSum(pos, one0)\n m = Slice(c, zero, nv, ax1)\n y = Add(x, m)"])
+def test_relative_positions_taken_for_frames_are_refused(body):
+    m = parse(f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {SIZES.format(x='x')} {SINUSOIDS} {body} }}",
+              **constants(freq=rand(1, D // 2), pairs=[-1, D]))
+    refused(m, "counts down from the length", op_type="Range")
