@@ -42,7 +42,8 @@ def _rewrite(graph: ir.Graph, loop: ir.Node, found: tuple[int, ir.Node, ir.Node]
     assert value is not None
     axis = join.attributes["axis"].as_int()
     stacked = "new_axis" in join.attributes and bool(join.attributes["new_axis"].as_int())
-    rank = len(value.shape) if value.shape is not None else None
+    declared = next((v.shape for v in (value, insert.outputs[0], insert.inputs[0], loop.outputs[k]) if v is not None and v.shape is not None), None)
+    rank = len(declared) if declared is not None else None
     one = value.shape is not None and not stacked and value.shape[axis] == 1
     if rank is None and (axis != 0 or not stacked) or not stacked and not one:
         return None

@@ -43,3 +43,10 @@ def test_joined_frames():
 
 def test_refuses_frames_that_are_joined_end_to_end():
     refused(collecting("<axis=0>", "float[U]"), "sequence", axes={"x": 1})
+
+
+def test_rank_told_by_the_type_of_the_sequence():
+    model = collecting("<axis=1, new_axis=1>", "float[4,U]")
+    loop = next(n for n in model.graph.node if n.op_type == "Loop")
+    del next(a for a in loop.attribute if a.name == "body").g.value_info[:]
+    check(model, delays={"y": 1}, pulses=(1, 3))

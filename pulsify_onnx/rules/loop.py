@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx import fold
 from pulsify_onnx.bodies import all_nodes, prune, subgraphs
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length, compare
@@ -19,6 +20,7 @@ from pulsify_onnx.rules.gating import fed
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.scan import Body, Feed, check_body, per_frame
 from pulsify_onnx.rules.slicing import rate_of
+from pulsify_onnx.views import FAR
 from pulsify_onnx.windows import crop
 
 ROUNDS = "how often it runs is decided at run time"
@@ -41,6 +43,7 @@ def loop(node: Node) -> Outcome:
             refuse("it carries the whole stream from one round to the next", hint="read one frame of it in every round, by the iteration number")
     if len(initial) != len(body.inputs) - 2:
         refuse("its body does not fit its inputs", hint="check the model")
+    _skip_whole_slices(node, body)
     picks = _picks(node, body)
     check_body(replace(node, outer={n: f for n, f in node.outer.items() if not isinstance(f, Stream)}), body)
     xs = [_read(pick, rounds) for pick in picks]
@@ -97,8 +100,24 @@ def _constant(node: Node, value: ir.Value | None) -> Array | None:
     made = value.producer()
     if made is not None and made.op_type == "Constant" and "value" in made.attributes:
         return np.asarray(made.attributes["value"].as_tensor().numpy())
+    if made is not None and made.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Concat") and value.name not in node.outer:
+        inputs = [_constant(node, v) for v in made.inputs]
+        found = fold.evaluate(made.op_type, inputs, made.attributes, opset=node.opset) if all(v is not None for v in inputs) else None
+        return found[0] if found is not None else None
     fact = node.outer.get(value.name or "")
     return fact.value.array if isinstance(fact, Static) and fact.value is not None else None
+
+
+def _skip_whole_slices(node: Node, body: ir.Graph) -> None:
+    """Take slices that cut nothing off out of the body: exporters write ``x[:, i]`` as a slice over the first axis."""
+    for inner in list(body):
+        if inner.op_type != "Slice" or len(inner.inputs) < 3 or inner.outputs[0].is_graph_output() or inner.inputs[0] is None:
+            continue
+        starts, ends, _, steps = [_constant(node, v) for v in (*inner.inputs, None, None)[1:5]]
+        last = len(inner.inputs) > 4 and inner.inputs[4] is not None
+        if starts is not None and ends is not None and not starts.any() and (ends >= FAR).all() and (not last or steps is not None and (steps == 1).all()):
+            inner.outputs[0].replace_all_uses_with(inner.inputs[0])
+            body.remove(inner, safe=True)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,22 @@ def test_slices_of_one_frame():
     check(looped(body(reads), before=SAME, one=np.int64(1), ax=np.int64([1]), both=np.int64([0, 1])), delays={"y": 1})
 
 
+def test_frames_of_whole_slices():
+    """Exporters of scripted modules write ``x[:, i]`` as a slice that keeps all, and its axes as computed constants."""
+    reads = """ax = Unsqueeze(k0, zero)
+        by = Unsqueeze(k1, zero)
+        all = Slice(c, zero, far, ax, by)
+        most = Slice(all, zero, far)
+        u = Gather<axis=1>(most, i)
+        v = Squeeze(u, zero)"""
+    check(looped(body(reads), before=SAME, far=np.int64([2**63 - 1]), k0=np.int64(0)), delays={"y": 1})
+
+
+def test_slices_of_some_frames_are_refused():
+    reads = "rest = Slice(c, zero, far, ax, by)\n u = Gather<axis=1>(rest, i)\n v = Squeeze(u, zero)"
+    refused(looped(body(reads), far=np.int64([2**63 - 1]), ax=np.int64([1]), by=np.int64([2])), "something else than the iteration number", op_type="Loop")
+
+
 def test_an_index_with_a_dimension():
     check(looped(body("a = Unsqueeze(i, zero)\n u = Gather<axis=1>(c, a)\n v = Squeeze(u, both)"), both=np.int64([0, 1])), delays={"y": 0})
 
