@@ -35,7 +35,8 @@ def read(path: Path) -> onnx.ModelProto:
                     found += _tagged(INITIALIZER, _reference(data, inner_start, inner_end, path.name))
                 else:
                     found += data[inner_begin:inner_end]
-    return onnx.ModelProto.FromString(bytes(kept + _tagged(GRAPH, bytes(found))))
+    model: onnx.ModelProto = onnx.ModelProto.FromString(bytes(kept + _tagged(GRAPH, bytes(found))))
+    return model
 
 
 def _reference(data: mmap.mmap, start: int, end: int, file: str) -> bytes:
@@ -51,7 +52,8 @@ def _reference(data: mmap.mmap, start: int, end: int, file: str) -> bytes:
     outside = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
     for key, text in (("location", file), ("offset", str(place[0])), ("length", str(place[1]))):
         outside.external_data.add(key=key, value=text)
-    return bytes(kept) + outside.SerializeToString()
+    kept += outside.SerializeToString()
+    return bytes(kept)
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
