@@ -9,9 +9,17 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
+from pulsify_onnx.errors import Refusal
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
+
+
+class NotInferred(Refusal, ValueError):
+    """The types of a node's outputs can't be told: it is not as its schema says, or its inputs are not."""
+
+    def __init__(self, problem: str):
+        super().__init__(f"the type of its result can't be told ({' '.join(problem.split())})"[:300], "check the model with onnx.checker")
 
 
 def shape_of(fact: Fact) -> Shape:
@@ -28,7 +36,7 @@ _SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
 
 
 def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Inferred]:
-    """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises ValueError if it can't infer."""
+    """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises `NotInferred`."""
     facts = node.facts if facts is None else facts
     if subgraphs(node.attributes.values()):
         return _infer_outer(node, facts)
@@ -62,7 +70,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data,
                                                         opset_imports=[helper.make_opsetid(node.domain, node.opset)], ir_version=10)
     except Exception as problem:
-        raise ValueError(f"{node.op_type} {node.name!r}: {problem}") from problem
+        raise NotInferred(str(problem)) from problem
     out: list[Inferred] = []
     for k in range(len(node.outputs)):
         if not node.outputs[k]:
@@ -70,7 +78,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
             continue
         tensor = found[f"o{k}"].tensor_type if f"o{k}" in found and found[f"o{k}"].HasField("tensor_type") else None
         if tensor is None:
-            raise ValueError(f"{node.op_type} {node.name!r}: no type for output {k}")
+            raise NotInferred(f"no type for output {k}")
         shape = None
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
@@ -109,7 +117,7 @@ def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.Type
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as problem:
-        raise ValueError(f"{node.op_type} {node.name!r}: {problem}") from problem
+        raise NotInferred(str(problem)) from problem
     found = {o.name: o for o in session.get_outputs()}
     out: list[Inferred] = []
     for name in proto.output:
@@ -118,7 +126,7 @@ def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.Type
             continue
         kind = found[name].type
         if not kind.startswith("tensor("):
-            raise ValueError(f"{node.op_type} {node.name!r}: {kind} is no tensor")
+            raise NotInferred(f"{kind} is no tensor")
         dims = tuple(Length.of(d) if isinstance(d, int) else names.get(d or "") for d in found[name].shape)
         out.append((_RUNTIME_TYPES.get(kind[7:-1]) or ir.DataType[kind[7:-1].upper()], dims or None))
     return out

@@ -73,6 +73,8 @@ def _graph(graph: ir.Graph, outer: set[ir.Value]) -> None:
             if read is not None and read not in known:
                 raise InvalidModel(f"{title} reads {read.name!r}, which nothing defines")
         for attr in node.attributes.values():
+            if attr.type == ir.AttributeType.UNDEFINED:
+                raise InvalidModel(f"{title} has an attribute {attr.name!r} of no type")
             if attr.type == ir.AttributeType.GRAPH:
                 _graph(attr.as_graph(), known)
             elif attr.type == ir.AttributeType.TENSOR:
