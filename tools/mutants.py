@@ -60,7 +60,7 @@ MUTANTS = [
     Mutant("end of the mask one frame late", "windows.py", "    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival)",
            "    return Mask(low, x.extent - x.trail + x.delay + 1, border, start, end, arrival)", "tests/rules/test_conv.py"),
     Mutant("masked on arrival whatever the border", "windows.py", "    arrival = zeros and (", "    arrival = (", "tests/rules/test_pool.py"),
-    Mutant("lead kept by a pad at the end", "windows.py", "lead=x.lead + before,", "lead=x.lead,", "tests/rules/test_pad.py"),
+    Mutant("lead kept by a pad at the end", "windows.py", "lead=x.lead + before,", "lead=x.lead,", "tests/rules/test_conv.py"),
     Mutant("window one frame late", "windows.py", "    back = stride * delay - x.delay\n", "    back = stride * delay - x.delay - 1\n", "tests/rules/test_conv.py"),
     Mutant("delay one frame short", "windows.py", "-(-(x.delay + span - stride) // stride), -lead", "-(-(x.delay + span - stride) // stride) - 1, -lead",
            "tests/rules/test_conv.py"),
