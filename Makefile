@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 MODEL ?= fixtures/same_stack.onnx
 SECONDS ?= 60
-SHARE ?= 0.3
+SHARE ?= 0.5
 COUNT ?= 10000
 BIN := $(VENV)/bin
 
