@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.analysis import analyze
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
+from pulsify_onnx.facts import Blocked
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.source import Source
 
@@ -45,8 +46,7 @@ def choose(source: Source, given: Mapping[str, int | str], options: Options) -> 
     if len(maximal) == 1:
         return maximal[0]
     if not maximal:
-        best = min(tried, key=lambda pair: (-len(pair[0]), len(pair[1].blockers)))
-        return best
+        return min(tried, key=lambda pair: (-len(pair[0]), sum(isinstance(f, Blocked) for f in pair[1].facts.values()), len(pair[1].blockers)))
     maximal.sort(key=lambda pair: _rank(source, pair[0]))
     lines = [" ".join(f"--axis {name}={axis}" for name, axis in axes.items()) for axes, _ in maximal]
     raise AmbiguousAxis("the stream axis can be read in more than one way; choose one of\n  " + "\n  ".join(lines), tuple(lines))

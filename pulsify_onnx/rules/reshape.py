@@ -33,7 +33,7 @@ def resolve(shape: Shape, target: Sequence[Length], allowzero: bool) -> list[Len
 
 def _quotient(over: list[Length], under: list[Length]) -> Length:
     """Product of `over` by product of `under`, exact."""
-    over, under = list(over), list(under)
+    over, under = _factors(over), _factors(under)
     for d in list(under):
         if d in over and d.constant is None:
             over.remove(d)
@@ -48,6 +48,18 @@ def _quotient(over: list[Length], under: list[Length]) -> Length:
         refuse(LENGTH_TOLD, hint="export with a dynamic length, so that the shape is computed from the input's")
     whole = moving * top
     return whole.floordiv(bottom)
+
+
+def _factors(dims: list[Length]) -> list[Length]:
+    """`dims` with products taken apart, so that a batch cancels out of twice the batch."""
+    out: list[Length] = []
+    for d in dims:
+        if len(d.terms) == 1 and d.constant is None and d.terms[0][1].denominator == 1:
+            atoms, coefficient = d.terms[0]
+            out += [Length.of(coefficient), *(Length((((atom,), Fraction(1)),)) for atom in atoms)]
+        else:
+            out.append(d)
+    return out
 
 
 def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:

@@ -144,3 +144,10 @@ def test_rows_out_of_order_are_refused_elsewhere():
         y = Squeeze(c, zero) }"""
     refused(parse(text, f=np.asarray([-1, 4]), zero=np.asarray([0]), w=rand(4, 4, 3)), "lie far apart", axes={"x": 1}, op_type="Conv")
     refused(parse("agraph (float[3,T,4] x) => (float[U,4] y) { y = Reshape(x, f) }", f=np.asarray([-1, 4])), "lie far apart", axes={"x": 1}, op_type="output")
+
+
+def test_a_batch_of_unknown_size_with_other_axes() -> None:
+    check(parse("""agraph (float[batch,4,T] x) => (float[M,2,T] y) { n = Shape<start=0, end=1>(x)
+        m = Mul(n, two)
+        target = Concat<axis=0>(m, two, rest)
+        y = Reshape(x, target) }""", two=np.int64([2]), rest=np.int64([-1])), delays={"y": 0}, pulses=(1, 3))
