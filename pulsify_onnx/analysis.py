@@ -32,7 +32,7 @@ from pulsify_onnx.rules.rowwise import check_rows
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.views import never_empty
-from pulsify_onnx.windows import RateMismatch, solid
+from pulsify_onnx.windows import RateMismatch, leaving, solid
 
 KEPT = {"DequantizeLinear"}
 """Written as operators though their values are known: onnxruntime quantises float weights behind a DequantizeLinear anew."""
@@ -349,7 +349,7 @@ class _Walker:
                 self.facts[wire] = fact
 
     def _outputs(self) -> None:
-        """Make every stream that leaves the graph solid."""
+        """Every stream as it leaves the graph."""
         for value in self.source.model.graph.outputs:
             name = value.name or ""
             fact = self.facts.get(name)
@@ -360,7 +360,7 @@ class _Walker:
                 self._blame(fact.blame)
             elif isinstance(fact, Stream):
                 before: list[Step] = []
-                self.facts[name] = solid(fact, self.options, before)
+                self.facts[name] = leaving(fact, self.options, before)
                 for step in before:
                     if step.wires[0] not in self.wires:
                         self.steps.append(step)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
 
 from pulsify_onnx import fold
-from pulsify_onnx.facts import Array, Border, Const, Fact, Mirror, Stream
+from pulsify_onnx.facts import Array, Border, Const, Fact, Mirror, Onset, Stream
 from pulsify_onnx.plan import Dims, Expr, Frames, Op, Ref, Window
 
 
@@ -17,12 +17,16 @@ class _NotConstant(Exception):
 
 
 def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[str], Const | None], opset: int) -> Border | None:
-    """The border of `y`, which `expr` computes; None where it is not one constant frame, nor its own frames mirrored."""
+    """The border of `y`, which `expr` computes; None where it is not constant, nor its own frames mirrored."""
     if isinstance(y.border, Mirror):
         return y.border if _by_frame(expr, y) else None
+    single = y.trail.terms or not any(isinstance(w.border, Onset) for w in _windows(expr))
+    wanted = 1 if single else y.lead
 
     def frames(f: Frames) -> int:
-        count = Fraction(f.rate) / y.rate + f.extra
+        if wanted > 1 and f.rate < y.rate:
+            raise _NotConstant
+        count = Fraction(f.rate) / y.rate * wanted + f.extra
         if count.denominator != 1 or count < 1:
             raise _NotConstant
         return int(count)
@@ -39,11 +43,12 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
             return found.array
         if isinstance(e, Window):
             x = wires[e.wire]
-            if not isinstance(e.border, Const) or not isinstance(x, Stream):
+            if not isinstance(e.border, (Const, Onset)) or not isinstance(x, Stream):
                 raise _NotConstant
             shape = [d.constant if d.constant is not None else 1 for d in x.shape]
-            shape[x.axis] = frames(e.frames)
-            return np.ascontiguousarray(np.broadcast_to(e.border.array, shape))
+            count = shape[x.axis] = frames(e.frames)
+            rows = e.border.array if isinstance(e.border, Const) else e.border.frames.array.take(range(count), x.axis)
+            return np.ascontiguousarray(np.broadcast_to(rows, shape))
         if isinstance(e, Dims):
             return np.asarray([frames(d) if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in e.dims], np.int64)
         if isinstance(e, Op):
@@ -55,13 +60,22 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
 
     try:
         border = run(expr)
-    except _NotConstant:
+    except (_NotConstant, IndexError):
         return None
-    if border is None or border.ndim != y.rank or border.shape[y.axis] != 1:
+    if border is None or border.ndim != y.rank or border.shape[y.axis] != wanted:
         return None
+    if wanted > 1:
+        return Onset(Const(border)).upto(y.axis, 0, wanted)
     if border.size and (border == border.flat[0]).all():
         border = np.full([1] * y.rank, border.flat[0], border.dtype)
     return Const(border)
+
+
+def _windows(expr: Expr | None) -> Iterator[Window]:
+    if isinstance(expr, Window):
+        yield expr
+    for inner in expr.inputs if isinstance(expr, Op) else ():
+        yield from _windows(inner)
 
 
 def _by_frame(expr: Expr | None, y: Stream) -> bool:

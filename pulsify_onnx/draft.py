@@ -11,13 +11,17 @@ import onnx_ir as ir
 
 from pulsify_onnx.emit import Emitter
 from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
-from pulsify_onnx.facts import Static, Stream
-from pulsify_onnx.plan import Dim, Frames, Plan, State
+from pulsify_onnx.facts import Const, Onset, Static, Stream
+from pulsify_onnx.plan import Dim, Frames, Mask, Plan, State
 from pulsify_onnx.source import Source
 
 VALID_FRAMES = "valid_frames"
 SOURCE = "source"
 """Role of a state that the source itself has."""
+
+WITHOUT_WHERE = {ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32, ir.DataType.UINT64: ir.DataType.INT64,
+                 ir.DataType.BFLOAT16: ir.DataType.FLOAT}
+"""Types that onnxruntime has no Where for, and the wider ones that carry them."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,31 @@ class Draft:
                         shape = self.emit.one("Shape", self.values[wire])
                         return self.emit.one("Gather", shape, self.emit.constant(np.asarray(k, np.int64)), axis=0)
         raise AssertionError(f"no input has the dimension {name}")
+
+    # frames that are not real
+
+    def _outside(self, mask: Mask, x: Stream, position: ir.Value) -> ir.Value:
+        """What frames read as that are not real."""
+        if isinstance(mask.border, Const):
+            return self.emit.constant(mask.border)
+        assert isinstance(mask.border, Onset)
+        count = mask.border.frames.array.shape[x.axis]
+        index = self.emit.one("Sub", position, self.emit.constant(np.asarray(mask.low - count, np.int64)))
+        index = self.emit.one("Max", self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))), self.emit.constant(np.asarray(0, np.int64)))
+        return self.emit.one("Gather", self.emit.constant(mask.border.frames), index, axis=x.axis)
+
+    def _chosen(self, flags: ir.Value, value: ir.Value, border: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """`value` where `flags`, else `border`; onnxruntime's Where takes no booleans and not every integer."""
+        if dtype == ir.DataType.BOOL:
+            real = self.emit.one("And", flags, value)
+            if border.const_value is not None and not border.const_value.numpy().any():
+                return real
+            return self.emit.one("Or", real, self.emit.one("And", self.emit.one("Not", flags), border))
+        wider = WITHOUT_WHERE.get(dtype)
+        if wider is None:
+            return self.emit.one("Where", flags, value, border)
+        cast = self.emit.one("Cast", value, to=int(wider)), self.emit.one("Cast", border, to=int(wider))
+        return self.emit.one("Cast", self.emit.one("Where", flags, *cast), to=int(dtype))
 
     # labels of shapes
 

@@ -56,7 +56,20 @@ class Mirror:
     edge: bool
 
 
-Border = Union[Const, Mirror]
+@dataclass(frozen=True)
+class Onset:
+    """A border at the start whose frames differ: those of the ``lead``, one by one; before the first of them it goes on as that one."""
+
+    frames: Const
+
+    def upto(self, axis: int, start: int, count: int) -> Border:
+        """`count` of its frames from `start` on, as a border."""
+        rows = np.take(self.frames.array, np.arange(start, start + count), axis)
+        first = np.take(rows, [0], axis)
+        return Const(first) if count and (rows == first).all() else Onset(Const(rows))
+
+
+Border = Union[Const, Mirror, Onset]
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,6 @@ from pulsify_onnx.facts import Const, Mirror, Pair, Prefix, Sizes, Skew, Static,
 from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, Step, Window, leaves
 from pulsify_onnx.source import Source
 
-WITHOUT_WHERE = {ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32, ir.DataType.UINT64: ir.DataType.INT64,
-                 ir.DataType.BFLOAT16: ir.DataType.FLOAT}
-"""Types that onnxruntime has no Where for, and the wider ones that carry them."""
-
 
 def _mirrors(w: Window) -> bool:
     return w.mask is not None and isinstance(w.mask.border, Mirror)
@@ -380,17 +376,4 @@ class _Lowering(Draft):
         shape = [1] * x.rank
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
-        assert isinstance(mask.border, Const)
-        return self._chosen(flags, value, mask.border, x.dtype)
-
-    def _chosen(self, flags: ir.Value, value: ir.Value, border: Const, dtype: ir.DataType) -> ir.Value:
-        """`value` where `flags`, else `border`; onnxruntime's Where takes no booleans and not every integer."""
-        if dtype == ir.DataType.BOOL:
-            real = self.emit.one("And", flags, value)
-            outside = self.emit.one("And", self.emit.one("Not", flags), self.emit.constant(border))
-            return self.emit.one("Or", real, outside) if border.array.any() else real
-        wider = WITHOUT_WHERE.get(dtype)
-        if wider is None:
-            return self.emit.one("Where", flags, value, self.emit.constant(border))
-        cast = self.emit.one("Cast", value, to=int(wider)), self.emit.one("Cast", self.emit.constant(border), to=int(wider))
-        return self.emit.one("Cast", self.emit.one("Where", flags, *cast), to=int(dtype))
+        return self._chosen(flags, value, self._outside(mask, x, position), x.dtype)

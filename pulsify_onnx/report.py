@@ -71,7 +71,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 def _path(output: Mapping[str, Any], frame_rate: float | None) -> Iterator[str]:
     """Where the delay comes from: what each node adds, in base frames."""
-    if not output.get("delay") or not output.get("critical_path"):
+    if (output.get("delay") or 0) <= 0 or not output.get("critical_path"):
         return
     rows, total = [], Fraction(0)
     for link in output["critical_path"]:

@@ -122,8 +122,9 @@ class StreamSession:
         """Forget everything; the next frame is the first of a new stream."""
         self._runner.reset()
         self._buffers: dict[str, Array] = {}
-        self._skip = {o["name"]: o["delay"] for o in self._outputs if o["kind"] == "stream"}
-        self._given = dict.fromkeys(self._skip, 0)
+        delays = {o["name"]: o["delay"] for o in self._outputs if o["kind"] == "stream"}
+        self._skip = {name: max(0, delay) for name, delay in delays.items()}
+        self._given = {name: max(0, -delay) for name, delay in delays.items()}
         self._held: dict[str, Array] = {}
         self._latest: dict[str, Array | None] = {o["name"]: None for o in self._outputs if o["kind"] != "stream"}
         self._frames = 0

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.draft import SOURCE, VALID_FRAMES, Lowered, LoweredState
 from pulsify_onnx.extent import LARGE, TIME, Length
-from pulsify_onnx.facts import Prefix, Reach, Static, Stream
+from pulsify_onnx.facts import Const, Onset, Prefix, Reach, Static, Stream
 from pulsify_onnx.plan import Plan
 from pulsify_onnx.source import Source
 from pulsify_onnx.version import __version__
@@ -61,6 +62,16 @@ def _expression(extent: Length) -> str | None:
     return str(extent) if extent.symbols() <= {TIME} else None
 
 
+def _never(fact: Stream) -> Json:
+    """The first frames of an output that comes before its time, which no pulse gives: the same in every stream."""
+    if fact.delay >= 0:
+        return {}
+    rows = fact.border.frames if isinstance(fact.border, Onset) else fact.border
+    assert isinstance(rows, Const)
+    shape = [-fact.delay if k == fact.axis else d.constant if d.constant is not None else 1 for k, d in enumerate(fact.shape)]
+    return {"first_frames": np.broadcast_to(rows.array, shape).tolist()}
+
+
 def outputs(plan: Plan, pulse: int | None) -> list[Json]:
     """The ``outputs`` of the document."""
     out = []
@@ -74,7 +85,7 @@ def outputs(plan: Plan, pulse: int | None) -> list[Json]:
             out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
                         "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
                         "rate": [fact.rate.numerator, fact.rate.denominator], "delay": fact.delay,
-                        "receptive_field": receptive_field(fact.reach), "frames": _expression(fact.extent)})
+                        "receptive_field": receptive_field(fact.reach), "frames": _expression(fact.extent), **_never(fact)})
         elif isinstance(fact, Prefix):
             out.append({"name": name, "kind": "prefix", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape),
                         "exact_every_pulse": fact.exact})

@@ -240,14 +240,16 @@ class Check:
             self._declared(o, got[name][0])
             if o["kind"] == "stream":
                 axis = o["axis"]
-                flow = take(np.concatenate(got[name], axis), axis, o["delay"], None)
-                n = want[name].shape[axis]
+                early = max(0, -o["delay"])  # frames that never come
+                flow = take(np.concatenate(got[name], axis), axis, max(0, o["delay"]), None)
+                expected = take(want[name], axis, early, None)
+                n = expected.shape[axis]
                 if self.ends and flow.shape[axis] < n:
                     self.tally.problem = f"output {name}: {flow.shape[axis]} of {n} frames have come out after {self.spec['flush_pulses']} flushing pulses"
                     return
                 n = min(n, flow.shape[axis])
                 if n > 0:
-                    self._difference(o, take(flow, axis, 0, n), take(want[name], axis, 0, n), axis)
+                    self._difference(o, take(flow, axis, 0, n), take(expected, axis, 0, n), axis)
             elif self.ends or o["kind"] == "static":
                 self._difference(o, got[name][-1], want[name], None)
             elif o["exact_every_pulse"]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.extent import LARGE, Length, LengthLike, common_unit, compare, larger, most, smaller
-from pulsify_onnx.facts import Border, Const, Mirror, Stream
+from pulsify_onnx.facts import Border, Const, Mirror, Onset, Stream
 from pulsify_onnx.plan import Frames, Mask, Options, Step, Window
 
 
@@ -66,7 +66,9 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         return x
     if isinstance(border, Mirror):
         _most(after)
-    if bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
+    if options.advance and before and x.lead and isinstance(border, Const) and not x.trail.terms and not after.terms:
+        border = _led(x, before, border)
+    elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
         x = solid(x, options, steps)
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
                    trail=x.trail + after, border=border, reach=x.reach.shifted(-before / x.rate), positional=False)
@@ -76,8 +78,9 @@ def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
     """`x` without its first and last frames: more delay, no state."""
     end = Length.of(end)
     trail = larger(0, x.trail - end)
+    border = x.border.upto(x.axis, start, x.lead - start) if isinstance(x.border, Onset) and x.lead > start else x.border
     return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, lead=max(0, x.lead - start),
-                   trail=trail, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
+                   trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
 
 
 def windowed(x: Stream, span: int, stride: int, options: Options) -> tuple[Window, Stream]:
@@ -157,6 +160,21 @@ def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
     return y
 
 
+def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
+    """`x` as it leaves the graph: solid, or with `advance` as early as it can be, without the frames that never come."""
+    if not options.advance or x.delay >= 0 or x.lead < -x.delay or isinstance(x.border, Mirror) or (x.trail.terms and options.end_of_stream):
+        return solid(x, options, steps)
+    early = -x.delay
+    border = x.border.upto(x.axis, 0, early) if isinstance(x.border, Onset) else x.border
+    y = replace(x, lead=early, trail=NONE, border=border)
+    if x.lead == early:
+        return y
+    mask = _mask(x, options, True, False)
+    y = replace(y, wire=f"{x.wire}#early{_digest(x)}")
+    steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, 0, Frames(x.rate), mask, x.border),), (y,)))
+    return y
+
+
 def sealed(x: Stream, options: Options) -> Mask | None:
     """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
     low = x.lead + x.delay
@@ -166,9 +184,20 @@ def sealed(x: Stream, options: Options) -> Mask | None:
 
 
 def _digest(x: Stream) -> str:
-    border = x.border.array.tobytes() if isinstance(x.border, Const) else repr(x.border).encode()
+    frames = x.border.frames if isinstance(x.border, Onset) else x.border
+    border = frames.array.tobytes() if isinstance(frames, Const) else repr(frames).encode()
     key = repr((x.delay, x.lead, str(x.trail), str(x.extent))).encode() + border
     return f"{zlib.crc32(key):08x}"
+
+
+def _led(x: Stream, before: int, border: Const) -> Border:
+    """The border of `x` after `before` frames of `border`, frame by frame where they differ."""
+    own = x.border.frames if isinstance(x.border, Onset) else x.border
+    if own == border or not isinstance(own, Const):
+        return border
+    shape = np.broadcast_shapes(*(np.take(c.array, [0], x.axis).shape for c in (own, border)))
+    parts = [np.broadcast_to(c.array, [count if k == x.axis else d for k, d in enumerate(shape)]) for c, count in ((border, before), (own, x.lead))]
+    return Onset(Const(np.concatenate(parts, x.axis))).upto(x.axis, 0, before + x.lead)
 
 
 def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
@@ -208,6 +237,8 @@ def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
         start, end = start and x.lead > 0, end and options.end_of_stream
         reach = _most(x.trail) * (1 if border.edge else 2) if end else 0
         return Mask(x.lead + x.delay, x.extent - x.trail + x.delay, border, start, end, False, reach) if start or end else None
+    if isinstance(border, Onset):
+        return Mask(x.lead + x.delay, x.extent + x.delay, border, True, False, arrival=False) if start else None
     zeros = not border.array.any()
     low = x.lead + x.delay
     computed = not x.source  # no history that starts as zeros: frames before the first are computed from their positions
