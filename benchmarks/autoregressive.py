@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ TURNS = 30
 
 
 def fastest(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of some runs."""
+    """Seconds of the fastest of some runs of `run`."""
     best = float("inf")
     for _ in range(TURNS):
         start = time.perf_counter()
@@ -46,7 +47,7 @@ def main() -> None:
                 stream.step(frame)
                 done += 1
             sofar = {"x": np.zeros([1, 1, length], np.float32)}
-            rows.append((length, fastest(lambda: stream.step(frame, keep=False)), fastest(lambda sofar=sofar: batch.run(None, sofar))))
+            rows.append((length, fastest(partial(stream.step, frame, keep=False)), fastest(partial(batch.run, None, sofar))))
         print(f"{name}: the next frame after\n  frames  pulsed  batch on all  batch/pulsed")
         for length, ours, theirs in rows:
             print(f"  {length:6}  {ours / rows[0][1]:5.1f}x  {theirs / rows[0][2]:11.1f}x  {theirs / ours:11.1f}x")
