@@ -7,7 +7,8 @@ from pulsify_onnx.facts import Fact, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.rules.arithmetic import BINARY, UNARY
 
-ROWWISE = frozenset({*UNARY, *BINARY, "BatchNormalization", "CastLike", "DequantizeLinear", "Dropout", "Einsum", "Gemm", "LayerNormalization",
+ROWWISE = frozenset({*UNARY, *BINARY, "BatchNormalization", "CastLike", "DequantizeLinear", "Dropout", "Einsum", "Gemm", "GroupNormalization",
+                     "InstanceNormalization", "LayerNormalization",
                      "LogSoftmax", "MatMul", "QuantizeLinear", "RMSNormalization", "Reshape", "Softmax", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that treat all frames of a stream alike, whatever their order."""
 

@@ -76,3 +76,11 @@ def test_mean_variance():
     check(parse("agraph (float[1,T,4,3] x) => (float[1,U,4,3] y) { y = MeanVarianceNormalization(x) }"), rtol=1e-3, **QUICK)
     check(parse("agraph (float[1,4,T,3] x) => (float[1,4,U,3] y) { y = MeanVarianceNormalization<axes=[1,3]>(x) }"), rtol=1e-3, **QUICK)
     refused(parse("agraph (float[1,4,T,3] x) => (float[1,4,U,3] y) { y = MeanVarianceNormalization(x) }"), WHOLE)
+
+
+def test_groups_of_channels_over_the_stream_are_refused():
+    """As exporters write GroupNorm: channels of a group are merged before time."""
+    refused(parse("""agraph (float[1,4,T] x) => (float[1,4,T] y) { r = Reshape(x, groups)
+        n = InstanceNormalization(r, g, b)
+        s = Shape(x)
+        y = Reshape(n, s) }""", groups=np.int64([0, 2, -1]), g=rand(2), b=rand(2)), "it normalises over the whole stream", op_type="InstanceNormalization")
