@@ -54,7 +54,7 @@ def test_framed_after_reflection():
         r = Range(zero, l, one)
         c = Unsqueeze(r, minus)
         i = Add(c, offsets)
-        y = Gather<axis=2>(p, i) }""", **NUMBERS, five=np.array(5), pads=np.array([0, 0, 3, 0, 0, 3]), offsets=np.arange(6)), delays={"y": 3})
+        y = Gather<axis=2>(p, i) }""", **NUMBERS, five=np.array(5), pads=np.array([0, 0, 3, 0, 0, 3]), offsets=np.arange(6)), delays={"y": 3}, absorbed=True)
 
 
 def test_by_data_is_refused():
