@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -rs -q
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check pulsify_onnx tests tools fixtures benchmarks
+	$(BIN)/ruff check pulsify_onnx tests tools fixtures benchmarks examples
 	$(BIN)/mypy --strict pulsify_onnx
 
 # every test case of the onnx package along every axis; the sample is drawn anew with every commit

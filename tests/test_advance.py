@@ -13,6 +13,7 @@ from oracle import parse, rand, session
 
 from pulsify_onnx import StreamSession, pulsify
 from pulsify_onnx.api import inspect, verify
+from pulsify_onnx.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,9 +107,11 @@ def test_stream_session_gives_what_it_can(end):
     np.testing.assert_allclose(flow[..., :19], want[..., 1:], atol=1e-5)
 
 
-def test_the_report_says_minus_one():
+def test_the_report_says_minus_one(capfd):
     document = inspect(fixture("causal_net"), allow_advance=True).document
     assert document["outputs"][0]["delay"] == -1 and document["outputs"][0]["lookahead"] == 0
+    main(["inspect", str(ROOT / "fixtures" / "causal_net.onnx"), "--allow-advance", "--frame-rate", "100"])
+    assert "-1 frames = -10 ms" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["greedy", "sampled"])

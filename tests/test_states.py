@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
+
 import numpy as np
+import onnx
 import pytest
 from oracle import parse, rand, refused, session
 
 from pulsify_onnx import pulsify
 from pulsify_onnx.api import inspect, verify
+from pulsify_onnx.cli import main
 from pulsify_onnx.errors import CannotStream, UsageError
 
 GRU = """agraph (float[T,B,3] x, float[1,B,4] h0) => (float[T,1,B,4] y, float[1,B,4] h1) {
@@ -224,3 +229,26 @@ def test_a_cache_that_is_no_state_says_what_to_do():
 def test_names_that_are_none(pairs, message):
     with pytest.raises(UsageError, match=message):
         pulsify(gru(), pulse=4, states=pairs)
+
+
+def test_the_command_line(tmp_path, capfd):
+    source, out = tmp_path / "gru.onnx", tmp_path / "out.onnx"
+    onnx.save(gru(), source)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) if arguments[-1] == "fails" else nullcontext() as caught:
+            main([str(a) for a in arguments if a != "fails"])
+        return (caught.value.code if caught else 0), capfd.readouterr()
+
+    code, told = run("inspect", source, "--axis", "x=0")
+    assert code == 0 and "--state h0=h1" in told.err
+    code, told = run("convert", source, "-o", out, "--pulse", 4, "--state", "h0=h1")
+    assert code == 0 and "already streams" in told.err and "source" in told.out
+    spec = json.loads((tmp_path / "out.pulse.json").read_text())
+    assert [(s["input"], s["output"], s["role"]) for s in spec["states"]] == [("h0", "h1", "source")]
+    assert run("verify", source, out)[0] == 0
+    for wrong, message in (("h0", "INPUT=OUTPUT"), ("h0=zzz", "no such output")):
+        code, told = run("convert", source, "-o", out, "--pulse", 4, "--state", wrong, "fails")
+        assert code == 2 and message in told.err
+    code, told = run("convert", source, "-o", out, "--pulse", 4, "--state", "h0=y", "fails")
+    assert code == 3 and "cannot stream state" in told.err
