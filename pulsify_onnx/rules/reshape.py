@@ -72,7 +72,9 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
                hint="export with a dynamic length, so that the shape is computed from the input's")
     before, after = math.prod(target[:at], start=Length.of(1)), math.prod(target[at + 1:], start=Length.of(1))
     slower = _slower(outer, before)
-    if after.moves or inner.constant is None and inner != after:
+    if inner.constant is None and inner != after and not after.moves:
+        refuse("it merges the stream with a batch of unknown size", hint="export with a fixed batch (of 1)")
+    if after.moves:
         refuse("two dimensions of the target shape follow the length of the stream", hint="reshape to frames of a fixed size")
     steps: list[Step] = []
     if inner == after:
@@ -109,7 +111,9 @@ def _slower(outer: Length, before: Length) -> int:
     """Size of the slower-running axes that a target merges into the stream's dimension."""
     if outer == before:
         return 1
-    if outer.constant is None or not before.constant or outer.constant % before.constant:
+    if outer.constant is None:
+        refuse(f"it merges the stream with a batch of unknown size (sizes {outer} before, {before} after)", hint="export with a fixed batch (of 1)")
+    if not before.constant or outer.constant % before.constant:
         refuse(f"it merges the stream with an axis that runs more slowly (sizes {outer} before, {before} after), so frames of one time lie far apart",
                hint="transpose time to the front before reshaping")
     return outer.constant // before.constant

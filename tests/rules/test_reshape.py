@@ -151,3 +151,10 @@ def test_a_batch_of_unknown_size_with_other_axes() -> None:
         m = Mul(n, two)
         target = Concat<axis=0>(m, two, rest)
         y = Reshape(x, target) }""", two=np.int64([2]), rest=np.int64([-1])), delays={"y": 0}, pulses=(1, 3))
+
+
+def test_merging_with_a_symbolic_batch_is_refused_with_the_hint_to_fix_it():
+    refused(parse("agraph (float[batch,T,4] x) => (float[U,4] y) { y = Reshape(x, f) }", f=np.asarray([-1, 4])), "batch of unknown size", op_type="Reshape")
+    refused(parse("""agraph (float[batch,4,T] x) => (float[U,4] y) {
+        t = Transpose<perm=[2,0,1]>(x)
+        y = Reshape(t, f) }""", f=np.asarray([-1, 4])), "batch of unknown size", op_type="Reshape")
