@@ -125,8 +125,11 @@ class _Lowering(Draft):
             if isinstance(fact, Stream):
                 shape[fact.axis] = self._frames_label(fact.rate)
             value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(fact.dtype))
-            if name not in dict(self.plan.options.states):
+            output = dict(self.plan.options.states).get(name)
+            if output is None:
                 self.inputs.append(value)
+            else:
+                value.shape = ir.Shape(map(self._label, self._left(output).shape))
             self.values[name] = value
         for step in self.live:
             if not any(self._lazy(w) for w in step.wires):
@@ -141,9 +144,14 @@ class _Lowering(Draft):
     def _fed_back(self, name: str, output: str) -> LoweredState:
         """A state of the source: it keeps its names and its shape."""
         past, present = self.values[name], self._output(output)
-        fact, left = self.plan.wires[name], self.plan.facts[output]
-        assert isinstance(fact, Static) and isinstance(left, Prefix)
-        return LoweredState(past, present, fact.dtype, tuple(map(self._label, fact.shape)), output, SOURCE, left.exact)
+        left = self._left(output)
+        return LoweredState(past, present, left.dtype, tuple(map(self._label, left.shape)), output, SOURCE, left.exact)
+
+    def _left(self, output: str) -> Prefix:
+        """What a state of the source becomes."""
+        left = self.plan.facts[output]
+        assert isinstance(left, Prefix)
+        return left
 
     def _step(self, step: Step) -> None:
         self.node = step.node

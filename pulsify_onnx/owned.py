@@ -16,7 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx import fold
 from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Array, Blocked, Const, Fact, Prefix, Static
+from pulsify_onnx.facts import Array, Blocked, Const, Fact, Prefix, Shape, Static
 from pulsify_onnx.node import Node, World
 from pulsify_onnx.plan import Carry, Expr, Op, Ref, Step
 
@@ -80,10 +80,15 @@ def _without_an_output(facts: Mapping[str, Fact], steps: Iterable[Step], caught:
 
 def _no_pair(a: Fact | None, b: Fact | None, name: str, output: str) -> str:
     """Why `output` can't be what `name` becomes; empty where it can."""
-    if not isinstance(a, Static) or not isinstance(b, Prefix) or (a.dtype, a.shape) != (b.dtype, b.shape):
+    if not isinstance(a, Static) or not isinstance(b, Prefix) or a.dtype != b.dtype or not _fits(a.shape, b.shape):
         return f"{output} is not what {name} becomes: it has other dimensions, or is no value over the frames so far"
-    fixed = sum(d.constant is None for d in a.shape) <= 1 and all(d.constant != 0 for d in a.shape)
-    return "" if fixed else f"its size is not fixed: {', '.join(map(str, a.shape))}"
+    fixed = sum(d.constant is None for d in b.shape) <= 1 and all(d.constant != 0 for d in b.shape)
+    return "" if fixed else f"its size is not fixed: {', '.join(map(str, b.shape))}"
+
+
+def _fits(begins: Shape, left: Shape) -> bool:
+    """Whether the shapes are the same; a dimension of any size (a batch) may turn out to be of the size that is left."""
+    return len(begins) == len(left) and all(a == b or (a.constant is None and b.constant is not None) for a, b in zip(begins, left))
 
 
 class _Values:

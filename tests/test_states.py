@@ -252,3 +252,10 @@ def test_the_command_line(tmp_path, capfd):
         assert code == 2 and message in told.err
     code, told = run("convert", source, "-o", out, "--pulse", 4, "--state", "h0=y", "fails")
     assert code == 3 and "cannot stream state" in told.err
+
+
+def test_a_batch_of_any_size_that_the_stream_fixes():
+    model = parse("""agraph (float[T,1,3] x, float[1,B,4] h0) => (float[T,1,1,4] y, float[1,B,4] h1) {
+        y, h1 = GRU<hidden_size=4>(x, w, r, b, , h0) }""", w=rand(1, 12, 3), r=rand(1, 12, 4), b=rand(1, 24))
+    pulsed = pulsify(model, pulse=2, states={"h0": "h1"})
+    assert [s["shape"] for s in pulsed.spec["states"]] == [[1, 1, 4]] and verify(model, pulsed).ok
