@@ -18,6 +18,7 @@ from pulsify_onnx import spec as sidecar
 from pulsify_onnx.analysis import analyze as analyze_axes
 from pulsify_onnx.analysis import require
 from pulsify_onnx.approximation import Approximation, cut_past
+from pulsify_onnx.batching import apart, sized, told, with_batch
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.facts import Mirror, Stream
 from pulsify_onnx.lower import lower
@@ -88,20 +89,34 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
-            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False) -> PulsedModel:
+            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
+            batch: int | str | None = None) -> PulsedModel:
     """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
 
     `left_context`: attention over the whole past sees that many frames of it, which is another network; the sidecar says so.
-    `states` and `allow_advance` are as for `analyze`. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
+    `states` and `allow_advance` are as for `analyze`. `batch`: so many rows, or any number ("dynamic"), each a stream of its own, for a
+    model that was exported with a batch of 1. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
     source, approximation = _cut(source, axes, left_context)
+    batch = None if batch == 1 else batch
+    if batch is not None:
+        if states:
+            raise UsageError("--batch: the states that the model has of its own are those of one stream")
+        axes = choose(source, axes or {}, Options())[0]
+        source = with_batch(source, axes)
     plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     plan.check()
     lowered = lower(plan, source, pulse)
+    rows = batch if isinstance(batch, int) else None
+    if batch is not None:
+        apart(lowered)
+        lowered = lowered if rows is None else sized(lowered, rows)
     document = sidecar.document(plan, lowered, source, pulse)
+    if batch is not None:
+        document = told(document, rows)
     if approximation is not None:
         document["approximation"] = approximation.as_json()
     lowered.model.metadata_props.update(sidecar.flat(document))
@@ -159,6 +174,8 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     if found.case is None:
         return None
     spec = _spec_of(pulsed)
+    if "source_batch" in spec:
+        return None
     axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
     source, _ = _cut(load(model), axes, spec.get("approximation", {}).get("left_context"))
     plan = require(analyze(source, axes=axes, pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"])))

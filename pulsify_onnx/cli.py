@@ -31,6 +31,15 @@ def _pulse(ctx: click.Context, param: click.Parameter, value: str) -> int | None
         raise click.BadParameter(f"{value!r} is neither a number of frames nor 'dynamic'", ctx, param) from None
 
 
+def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """A number of rows, or ``dynamic``."""
+    if value is None or value == "dynamic":
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number of rows nor 'dynamic'", ctx, param)
+    return int(value)
+
+
 AXIS = click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
                     help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told.")
 LEFT = click.option("--left-context", type=int, metavar="N",
@@ -39,6 +48,8 @@ STATE = click.option("--state", "states", multiple=True, metavar="INPUT=OUTPUT",
                      help="The caller feeds OUTPUT back as INPUT: a state that the model already has. It keeps its names.")
 ADVANCE = click.option("--allow-advance", is_flag=True,
                        help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be negative.")
+BATCH = click.option("--batch", callback=_batch, metavar="N|dynamic",
+                     help="Give a model exported with a batch of 1 a batch of N (or any number of) streams, each starting and ending on its own.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -63,17 +74,18 @@ def cli() -> None:
 @LEFT
 @STATE
 @ADVANCE
+@BATCH
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Compare stream and batch on random data first; a wrong result is not written.")
 @JSON
 def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, check: bool, as_json: bool) -> None:
+            allow_advance: bool, batch: int | str | None, check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api, files, report
 
     files.check_target(out, model)
     pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                         allow_advance=allow_advance)
+                         allow_advance=allow_advance, batch=batch)
     if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
         click.echo("note: this model already streams: all its state is its own", err=True)
     table = "" if as_json else report.table(pulsed.report())

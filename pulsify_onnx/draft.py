@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,8 +12,10 @@ import onnx_ir as ir
 
 from pulsify_onnx.emit import Emitter
 from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
-from pulsify_onnx.facts import Const, Onset, Static, Stream
+from pulsify_onnx.facts import Const, Fact, Onset, Shape, Static, Stream
+from pulsify_onnx.layouts import MIXED, SHARED, Layout
 from pulsify_onnx.plan import Dim, Frames, Mask, Plan, State
+from pulsify_onnx.rows import RowEmitter
 from pulsify_onnx.source import Source
 
 VALID_FRAMES = "valid_frames"
@@ -39,12 +42,12 @@ class LoweredState:
 
 @dataclass(frozen=True)
 class Lowered:
-    """The pulsed graph and its states, in order; `clocked` when it counts frames. ``batch``: 1, or its symbol."""
+    """The pulsed graph and its states, in order. ``batch``: 1, or its symbol; ``shared``: nodes for which its rows are no streams of their own."""
 
     model: ir.Model
     states: tuple[LoweredState, ...]
-    clocked: bool
     batch: int | str
+    shared: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ class Draft:
     def __init__(self, plan: Plan, source: Source, pulse: int | None):
         self.plan, self.source, self.pulse = plan, source, pulse
         graph = source.model.graph
-        self.emit = Emitter(source.opset, {*plan.inputs, *plan.outputs, VALID_FRAMES, *graph.initializers})
+        self.node = ""
+        reserved = {*plan.inputs, *plan.outputs, VALID_FRAMES, *graph.initializers}
+        self.rows = RowEmitter(source.opset, reserved, lambda: self.node) if self._batch() != 1 else None
+        self.emit = self.rows or Emitter(source.opset, reserved)
         self.values: dict[str, ir.Value] = {}
         self.memo: dict[object, ir.Value] = {}
         self.inputs: list[ir.Value] = []
@@ -94,7 +100,6 @@ class Draft:
         self.pasts: dict[str, ir.Value] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
-        self.node = ""
 
     def _stream(self, wire: str) -> Stream:
         fact = self.plan.wires[wire]
@@ -105,11 +110,39 @@ class Draft:
         fact = self.plan.wires[wire]
         return isinstance(fact, Stream) and fact.positional
 
+    # rows of a batch
+
+    def _settled(self, value: ir.Value, fact: Fact) -> ir.Value:
+        """The tensor of a wire, with what its shape says of its rows."""
+        if self.rows is not None and hasattr(fact, "shape"):
+            named = [k for k, d in enumerate(fact.shape) if str(d) == self._batch()]
+            rows = named[0] if len(named) == 1 else MIXED if named or not isinstance(fact, Static) else SHARED
+            self.rows.settle(value, len(fact.shape), rows, tuple(d == 1 for d in fact.shape))
+        return value
+
+    def _whole(self, value: ir.Value) -> ir.Value:
+        """A tensor for what takes no number per row: that of the first row."""
+        return value if self.rows is None else self.rows.first(value)
+
+    def _placed(self, past: ir.Value, shape: Sequence[int | str], rank: int | None = None) -> ir.Value:
+        """A state, whose first axis is the batch; of less than its dimensions with `rank`, it is one with a value per row."""
+        if self.rows is not None:
+            own = rank is not None and rank < len(shape)
+            self.rows.place(past, Layout(rank, SHARED, True, tuple(d == 1 for d in shape[1:])) if own else
+                            Layout(len(shape), 0 if shape[0] == self._batch() else SHARED))
+        return past
+
+    def _shared_state(self, shape: Shape) -> None:
+        """Note a state of the source that has no rows."""
+        if self.rows is not None and str(self._batch()) not in map(str, shape):
+            self.rows.note()
+
     # states
 
     def _declare(self, state: State) -> None:
         shape = [self._label(d) if isinstance(d, Length) else int(d) for d in state.shape if not isinstance(d, Frames)]
-        self.pasts[state.name] = ir.Value(name=state.name, shape=ir.Shape(shape), type=ir.TensorType(state.dtype))
+        past = ir.Value(name=state.name, shape=ir.Shape(shape), type=ir.TensorType(state.dtype))
+        self.pasts[state.name] = self._placed(past, shape)
 
     def _present(self, name: str, value: ir.Value, state: State) -> None:
         past = self.pasts[name]
@@ -117,6 +150,11 @@ class Draft:
         self._remember(past, value, state.dtype, shape, state.role)
 
     def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:
+        if self.rows is not None:
+            if len(shape) != self.rows.axes(value):
+                value = self.rows.first(value)
+            if shape[0] != self._batch() or not (self.rows.layout(value).rows == 0 or self.rows.layout(value).lifted):
+                self.rows.note()
         if value.producer() is None or id(value) in self.remembered or not (value.name or "").startswith("pulsify/"):
             node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/present_{len(self.states)}"))
             self.emit.nodes.append(node)
@@ -126,17 +164,19 @@ class Draft:
         self.remembered.add(id(value))
 
     def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """A count of frames: (before, after) this pulse, as scalars."""
+        """A count of frames: (before, after) this pulse, as scalars of each row."""
         batch = self._batch()
-        past = ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64))
+        past = self._placed(ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1))
         present = self.emit.one("Add", past, added)
         node, self.node = self.node, tag
         self._remember(past, present, ir.DataType.INT64, (batch, 1), tag)
         self.node = node
-        return self._first(past), self._first(present)
+        return self._number(past), self._number(present)
 
-    def _first(self, rows: ir.Value) -> ir.Value:
+    def _number(self, rows: ir.Value) -> ir.Value:
         flat = self.emit.one("Reshape", rows, self.emit.ints(-1))
+        if self.rows is not None:
+            return self.rows.per_row(flat)
         return self.emit.one("Gather", flat, self.emit.constant(np.asarray(0, np.int64)), axis=0)
 
     def _clock(self) -> ir.Value:
@@ -158,7 +198,8 @@ class Draft:
 
     def _valid_frames(self) -> ir.Value:
         if not self.controls:
-            self.controls.append(ir.Value(name=VALID_FRAMES, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64)))
+            valid = ir.Value(name=VALID_FRAMES, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64))
+            self.controls.append(self._placed(valid, [self._batch()]))
         return self.controls[0]
 
     def _batch(self) -> int | str:
@@ -234,7 +275,11 @@ class Draft:
             else:
                 scalar = self._frames_value(v) if isinstance(v, Frames) else self._size(v)
                 parts.append(self.emit.one("Reshape", scalar, self.emit.ints(1)))
-        return parts[0] if len(parts) == 1 else self.emit.one("Concat", *parts, axis=0)
+        shape = parts[0] if len(parts) == 1 else self.emit.one("Concat", *parts, axis=0)
+        if self.rows is not None:
+            batch = [k for k, d in enumerate(dims) if isinstance(d, Length) and str(d) == self._batch()]
+            self.rows.sized(shape, tuple(v == 1 for v in values), batch[0] if len(batch) == 1 else None)
+        return shape
 
     def _size(self, length: Length) -> ir.Value:
         """int64 scalar: a symbolic dimension, read from the input that has it."""

@@ -130,7 +130,7 @@ class _Lowering(Draft):
                 self.inputs.append(value)
             else:
                 value.shape = ir.Shape(map(self._label, self._left(output).shape))
-            self.values[name] = value
+            self.values[name] = self._settled(value, fact if output is None else self._left(output))
         for step in self.live:
             if not any(self._lazy(w) for w in step.wires):
                 self._step(step)
@@ -145,6 +145,7 @@ class _Lowering(Draft):
         """A state of the source: it keeps its names and its shape."""
         past, present = self.values[name], self._output(output)
         left = self._left(output)
+        self._shared_state(left.shape)
         return LoweredState(past, present, left.dtype, tuple(map(self._label, left.shape)), output, SOURCE, left.exact)
 
     def _left(self, output: str) -> Prefix:
@@ -158,7 +159,7 @@ class _Lowering(Draft):
         for state in step.states:
             self._declare(state)
         for wire, expr in zip(step.wires, step.exprs):
-            self.values[wire] = self._named(self._eval(expr, NOW), wire)
+            self.values[wire] = self._settled(self._named(self._eval(expr, NOW), wire), self.plan.wires[wire])
         for state in step.states:
             self._present(state.name, self._eval(state.next, NOW), state)
 
@@ -180,6 +181,8 @@ class _Lowering(Draft):
             assert isinstance(fact, (Static, Prefix))
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
+        self.node = name
+        value = self._whole(value)
         taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
                  or any(s.output is value for s in self.states))
         if taken:
@@ -197,12 +200,14 @@ class _Lowering(Draft):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
             state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
             state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
+        if self.rows is not None:
+            self.rows.prune({*outputs, *(s.output for s in self.states)})
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
                          nodes=self.emit.nodes, initializers=[v for v in self.emit.initializers.values() if v.uses()],
                          opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")
         model = ir.Model(graph, ir_version=max(self.source.model.ir_version, 4), producer_name="pulsify-onnx")
         model.metadata_props.update(self.source.model.metadata_props)
-        return Lowered(model, tuple(self.states), self.clock is not None, self._batch())
+        return Lowered(model, tuple(self.states), self._batch(), tuple(self.rows.shared) if self.rows is not None else ())
 
     def _opsets(self) -> dict[str, int]:
         own = self.source.model.opset_imports
@@ -257,7 +262,7 @@ class _Lowering(Draft):
             for k, value in enumerate(node.inputs):
                 if value is not None and value.name and value.name not in own:
                     fact = self.plan.facts.get(value.name)
-                    node.replace_input_with(k, self._static(fact.wire if fact is not None else value.name))
+                    node.replace_input_with(k, self._whole(self._static(fact.wire if fact is not None else value.name)))
             for attr in node.attributes.values():
                 if attr.type == ir.AttributeType.GRAPH:
                     self._rewire(attr.as_graph(), own)
@@ -321,7 +326,7 @@ class _Lowering(Draft):
     def _at(self, wire: str, here: Where) -> ir.Value:
         """A positional wire or a pair, computed for the frames of one reader."""
         step = self.producer[wire]
-        return self._eval(step.exprs[step.wires.index(wire)], here)
+        return self._settled(self._eval(step.exprs[step.wires.index(wire)], here), self.plan.wires[wire])
 
     def _line(self, wire: str, mask: Mask | None) -> tuple[ir.Value, int]:
         """The tapped delay line of a wire: its history and this pulse, and how long the history is."""
@@ -356,12 +361,11 @@ class _Lowering(Draft):
         if len(symbolic) > 1 or (symbolic and dims[symbolic[0]] != self._batch()):
             raise CannotStream((Blocker(wire, "state", f"its history has dimensions of unknown size {dims}",
                                         "export with fixed sizes for all axes but batch and time"),))
-        perm = list(range(x.rank))
-        if symbolic and symbolic[0] != 0:
-            perm.remove(symbolic[0])
-            perm.insert(0, symbolic[0])
+        perm = sorted(range(x.rank), key=lambda k: k not in symbolic)
         shape = tuple(dims[p] for p in perm)
-        past = ir.Value(name=wire, shape=ir.Shape(shape), type=ir.TensorType(x.dtype))
+        if self.rows is not None and self.rows.layout(value).lifted and not symbolic:
+            shape = (self._batch(), *shape)
+        past = self._placed(ir.Value(name=wire, shape=ir.Shape(shape), type=ir.TensorType(x.dtype)), shape, x.rank)
         moved = perm != list(range(x.rank))
         inverse = [perm.index(k) for k in range(x.rank)]
         before = self.emit.one("Transpose", past, perm=inverse) if moved else past

@@ -66,6 +66,13 @@ class PulseRunner:
         """Start a new stream: every state is zeros again."""
         self._states, self.known_sizes = {}, {}
 
+    def restart(self, row: int, starts: Mapping[str, Array] | None = None) -> None:
+        """Start a new stream on one row of the batch, from zeros or (states of the source) from `starts`; the others go on."""
+        batch = self.spec["valid_frames_shape"][0]
+        for state in self.spec["states"]:
+            name, axis = state["input"], state["shape"].index(batch) if batch in state["shape"] else 0
+            np.moveaxis(self._states[name], axis, 0)[row] = np.moveaxis(starts[name], axis, 0)[row] if starts and name in starts else 0
+
     def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None) -> dict[str, Array]:
         """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream.
 

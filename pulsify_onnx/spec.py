@@ -151,8 +151,9 @@ def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) ->
         "state_bytes": sum(s["bytes"] for s in found),
         "flush_pulses": flush_pulses(plan, pulse),
     }
-    if lowered.clocked and batch != 1:
+    if lowered.shared:
         spec["independent_rows"] = False
+        spec["shared_by"] = list(lowered.shared)
     return spec
 
 

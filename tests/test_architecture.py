@@ -16,12 +16,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     0: "precision errors extent dtypes sequences version staging large",
     1: "facts validity runtime guard",                  # what is known of a wire; what needs no analysis at all
-    2: "plan bodies recordings files",                # the vocabulary
-    3: "node fold emit windows verification",                        # delays
-    4: "shapes borders pairs views openness sampling source",    # node -> typed attributes
+    2: "plan bodies recordings files staggered",                # the vocabulary
+    3: "node fold emit windows verification layouts",                        # delays
+    4: "shapes borders pairs views openness sampling source rows",    # node -> typed attributes
     5: "rules sizes draft critical owned",                    # one pure function per operator family
     6: "analysis lower spec support",                    # facts -> plan -> graph
-    7: "seed report approximation pairing trace",
+    7: "batching seed report approximation pairing trace",
     8: "api",
     9: "cli",
     10: "__init__ __main__",

@@ -60,7 +60,7 @@ def division(node: Node) -> Outcome:
         return broadcast(node)
     before: list[Step] = []
     by = solid(by, node.options, before)
-    made = broadcast(replace(node, facts=(node.facts[0], by)), leads=False)
+    made = broadcast(replace(node, facts=(node.facts[0], by)), leads=False, late=True)
     steps = tuple(replace(step, exprs=tuple(_never_by_zero(e, by, node.options) for e in step.exprs)) for step in made.steps)
     return replace(made, steps=(*before, *steps))
 

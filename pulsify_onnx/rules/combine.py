@@ -148,15 +148,15 @@ def step(node: Node, exprs: Sequence[Expr], facts: Sequence[Fact], states: Seque
 
 
 def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None, leads: bool = True,
-         before: Sequence[Step] = (), **changes: Any) -> Outcome:
+         before: Sequence[Step] = (), late: bool = False, **changes: Any) -> Outcome:
     """Keep the operator: its streams meet in one axis, which it leaves alone.
 
     ``axes[k]``: the axis of the first output that input k streams along; `out_axes`: that axis in every output,
-    where it is not the same in all.
+    where it is not the same in all. `late`: as `joined` has it.
     """
     if meets(node.facts, axes):
         return paired(node, axes)
-    exprs, y, axis = joined(node, [a if isinstance(a, int) else None for a in axes], leads)
+    exprs, y, axis = joined(node, [a if isinstance(a, int) else None for a in axes], leads, late)
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, infer(node))):
         at = out_axes[k] if out_axes else axis
@@ -169,7 +169,7 @@ def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None
     return step(node, [op(node, exprs, k, **changes) for k in range(len(node.outputs))], facts, before=before)
 
 
-def broadcast(node: Node, leads: bool = True) -> Outcome:
+def broadcast(node: Node, leads: bool = True, late: bool = False) -> Outcome:
     """Keep an element-wise operator with numpy broadcasting."""
     rank = max(len(f.shape) for f in node.facts if f is not None and not hasattr(f, "by"))
     axes: list[Side] = [f.axis + rank - f.rank if isinstance(f, Stream) else _both(f, rank) if isinstance(f, Pair) else None
@@ -188,7 +188,7 @@ def broadcast(node: Node, leads: bool = True) -> Outcome:
             if isinstance(fact, Static) and at >= 0 and fact.shape[at].constant != 1:
                 refuse(f"its input {k} is a constant of {fact.shape[at]} frames along the stream, so it fits one length only",
                        hint="compute it from frame positions (Range, or a table sliced to the length), or export with a dynamic length")
-    return kept(node, axes, leads=leads)
+    return kept(node, axes, leads=leads, late=late)
 
 
 def _both(fact: Pair, rank: int) -> tuple[int, int]:

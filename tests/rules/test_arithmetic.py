@@ -171,3 +171,15 @@ def test_dropout():
     check(delayed("y = Dropout(a, r, t)", r=np.float32(0.5), t=np.bool_(False)), delays={"y": 1}, **QUICK)
     refused(delayed("y = Dropout(a, r, t)", r=np.float32(0.5), t=np.bool_(True)), "drops frames at random")
     refused(delayed("y, z = Dropout(a)", "float[1,4,U] y, bool[1,4,U] z"), "its mask is read")
+
+
+def test_positions_that_divide_end_before_the_stream():
+    """With an end, a frame is divided by 1 only where it is known not to be real."""
+    check(delayed("""s = Shape(x)
+        n = Gather(s, two)
+        r = Range(one, n, one)
+        d = Div(hundred, r)
+        e = Cast<to=1>(d)
+        k = Slice(a, first, last, axis)
+        y = Mul(k, e)""", two=np.int64(2), one=np.int64(1), hundred=np.int64(100), first=np.asarray([1]), last=np.asarray([2**31 - 1]),
+        axis=np.asarray([2])), **QUICK)

@@ -1,0 +1,341 @@
+"""Writes operators for a batch whose rows are streams of their own.
+
+What counts frames (clocks, positions, lengths) has a value per row: it is `lifted`, with the rows on an axis before its
+own. Where it meets a tensor of the batch, the rows go to the axis where that one has them. An operator that can't take
+values per row gets those of the first row, and its node is noted as one that rows share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.emit import Emitter
+from pulsify_onnx.layouts import CONTRIB, ELEMENTWISE, MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved
+
+Values = Sequence[ir.Value]
+
+
+class _Shared(Exception):
+    """The operator takes no values per row here."""
+
+
+class RowEmitter(Emitter):
+    """An emitter that knows where every tensor has the rows of the batch. ``shared``: nodes that rows share."""
+
+    def __init__(self, opset: int, reserved: set[str], node: Callable[[], str]):
+        super().__init__(opset, reserved)
+        self._layouts: dict[int, Layout] = {}
+        self._node = node
+        self._writing = False
+        self._sizes: dict[int, int] = {}
+        self.shared: dict[str, None] = {}
+
+    def layout(self, value: ir.Value) -> Layout:
+        """Where `value` has its rows."""
+        if value.const_value is not None:
+            return Layout(len(value.const_value.shape), SHARED)
+        return self._layouts.get(id(value), UNKNOWN)
+
+    def axes(self, value: ir.Value) -> int | None:
+        """How many dimensions the tensor really has."""
+        found = self.layout(value)
+        return found.rank if found.rank is None or not found.lifted else found.rank + 1
+
+    def place(self, value: ir.Value, layout: Layout) -> ir.Value:
+        """Say where `value` has its rows."""
+        if value.const_value is None:
+            self._layouts[id(value)] = layout
+        return value
+
+    def settle(self, value: ir.Value, rank: int, rows: int, ones: tuple[bool, ...]) -> ir.Value:
+        """What is known of a wire's tensor by its shape: how many dimensions, on which axis it has the batch (or SHARED, MIXED)."""
+        found = self.layout(value)
+        if found.lifted:
+            if found.rank == rank:
+                self.place(value, replace(found, ones=tuple(a or b for a, b in zip(found.ones, ones))))
+            return value
+        if found.rows >= 0 and rows != found.rows:
+            self.note()
+        return self.place(value, Layout(rank, SHARED if found.rows == SHARED and rows == MIXED else rows))
+
+    def sized(self, shape: ir.Value, ones: tuple[bool, ...], batch: int | None) -> ir.Value:
+        """Say which entries of a computed shape are 1, and which of them is the batch."""
+        if shape.const_value is None:
+            shape.shape, shape.type = ir.Shape([len(ones)]), ir.TensorType(ir.DataType.INT64)
+            self.place(shape, Layout(1, SHARED, ones=ones))
+        if batch is not None:
+            self._sizes[id(shape)] = batch
+        return shape
+
+    def per_row(self, value: ir.Value) -> ir.Value:
+        """A vector with an entry per row is a number of each row."""
+        return self.place(value, Layout(0, SHARED, True))
+
+    def note(self) -> None:
+        """The node at hand does something that rows share."""
+        self.shared.setdefault(self._node())
+
+    def first(self, value: ir.Value) -> ir.Value:
+        """A tensor that all rows share: of a lifted one, the first row."""
+        found = self.layout(value)
+        if not found.lifted:
+            return value
+        self.note()
+        return self.place(self._one("Gather", value, self.constant(np.asarray(0, np.int64)), axis=0), Layout(found.rank, SHARED))
+
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
+           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Values:
+        """Outputs of an operator, row by row."""
+        if self._writing:
+            return super().op(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
+        layouts = [None if v is None else self.layout(v) for v in inputs]
+        if any(x is not None and x.lifted for x in layouts):
+            try:
+                if domain or outputs > 1:
+                    raise _Shared
+                return (self._lifted(op_type, inputs, layouts, attributes, node_name),)
+            except _Shared:
+                inputs = tuple(None if v is None else self.first(v) for v in inputs)
+                layouts = [None if v is None else self.layout(v) for v in inputs]
+        made = self._write(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
+        found = [UNKNOWN] if domain and op_type not in CONTRIB or rewire and _has_graph(attributes) else moved(op_type, inputs, layouts, attributes, self.opset)
+        for k, out in enumerate(made):
+            if id(out) not in self._layouts:
+                self.place(out, found[min(k, len(found) - 1)])
+        if op_type == "Shape" and layouts[0] is not None and layouts[0].rank is not None and not attributes:
+            self.sized(made[0], (False,) * layouts[0].rank, layouts[0].rows if layouts[0].rows >= 0 else None)
+        here = [x.rows for x in layouts if x is not None]
+        if found[0].rows == MIXED and MIXED not in here and max(here, default=SHARED) >= 0:
+            self.note()
+        return made
+
+    def _write(self, op_type: str, *inputs: ir.Value | None, **more: Any) -> Values:
+        self._writing = True
+        try:
+            return super().op(op_type, *inputs, **more)
+        finally:
+            self._writing = False
+
+    def _one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        return self._write(op_type, *inputs, **attributes)[0]
+
+    def prune(self, results: set[ir.Value]) -> None:
+        """Drop what was written for nothing, where an operator turned out to take no values per row."""
+        kept = []
+        for node in reversed(self.nodes):
+            if any(v in results or v.uses() for v in node.outputs):
+                kept.append(node)
+            else:
+                for k in range(len(node.inputs)):
+                    node.replace_input_with(k, None)
+        self.nodes = kept[::-1]
+
+    # operators on lifted tensors
+
+    def _lifted(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
+        if op_type in ELEMENTWISE:
+            return self._broadcast(op_type, inputs, layouts, attributes, name)
+        x, first = inputs[0], layouts[0]
+        if x is None or first is None or first.rank is None:
+            raise _Shared
+        if op_type == "Gather":
+            return self._gathered(x, inputs[1], int(attribute(attributes, "axis", 0)))
+        if op_type == "Expand":
+            return self._expanded(x, first, inputs[1])
+        if op_type == "MatMul":
+            return self._product(inputs, layouts)
+        if op_type == "Attention" and len(inputs) > 3 and layouts[3] is not None and layouts[3].lifted and all(
+                x is None or x.rows == 0 for k, x in enumerate(layouts) if k != 3):
+            mask = None if inputs[3] is None else self._to(inputs[3], 4, 0)
+            return self.place(self._one("Attention", *inputs[:3], mask, *inputs[4:], node_name=name, **attributes), Layout(first.rank, 0))
+        if op_type == "Concat":
+            return self._concat(inputs, layouts, int(attribute(attributes, "axis", 0)))
+        if not first.lifted or any(y is not None and y.lifted for y in layouts[1:]):
+            raise _Shared
+        if op_type == "Reshape":
+            return self._reshaped(x, inputs[1])
+        if op_type in ("Squeeze", "Unsqueeze"):
+            axes = attribute(attributes, "axes")
+            found = constant(inputs[1]) if axes is None and len(inputs) > 1 else None
+            given = list(axes) if axes is not None else None if found is None else [int(a) for a in found.reshape(-1)]
+            if given is None:
+                raise _Shared
+            return self._unsqueezed(x, given) if op_type == "Unsqueeze" else self._squeezed(x, given)
+        if op_type == "Slice" and len(inputs) > 3 and constant(inputs[3]) is not None:
+            axes = [int(a) % first.rank for a in np.asarray(constant(inputs[3])).reshape(-1)]
+            made = self._one("Slice", x, inputs[1], inputs[2], self.ints(*(a + 1 for a in axes)), *inputs[4:])
+            return self.place(made, replace(first, ones=tuple(o and k not in axes for k, o in enumerate(first.ones))))
+        if op_type == "Transpose":
+            perm = list(attribute(attributes, "perm") or range(first.rank)[::-1])
+            made = self._one("Transpose", x, perm=[0, *(p + 1 for p in perm)])
+            return self.place(made, replace(first, ones=tuple(first.ones[p] for p in perm)))
+        if op_type in ("AveragePool", "Conv") and first.ones[0]:
+            made = self._one(op_type, self._to(x, first.rank, 0), *inputs[1:], **attributes)
+            return self.place(made, Layout(first.rank, 0))
+        raise _Shared
+
+    def _broadcast(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
+        ranks = [x.rank for x in layouts if x is not None]
+        plain = [x for x in layouts if x is not None and not x.lifted and x.rows != SHARED]
+        if None in ranks or any(x.rows == MIXED for x in plain):
+            raise _Shared
+        rank = max(r or 0 for r in ranks)
+        axes = {x.rows + rank - (x.rank or 0) for x in plain}
+        if len(axes) > 1:
+            raise _Shared
+        axis = axes.pop() if axes else None
+        aligned = [v if v is None or x is None or not x.lifted else self._padded(v, rank) if axis is None else self._to(v, rank, axis)
+                   for v, x in zip(inputs, layouts)]
+        made = self._one(op_type, *aligned, node_name=name, **attributes)
+        if axis is not None:
+            return self.place(made, Layout(rank, axis))
+        ones = [self._ones(v, rank) for v in inputs if v is not None]
+        return self.place(made, Layout(rank, SHARED, True, tuple(all(o[k] for o in ones) for k in range(rank))))
+
+    def _ones(self, value: ir.Value, rank: int) -> tuple[bool, ...]:
+        """Which dimensions of a tensor brought to `rank` have one element."""
+        found = self.layout(value)
+        own = found.ones if found.lifted else tuple(d == 1 for d in value.const_value.shape) if value.const_value is not None else (False,) * (found.rank or 0)
+        return (True,) * (rank - len(own)) + own
+
+    def _padded(self, value: ir.Value, rank: int) -> ir.Value:
+        """A lifted tensor brought to `rank`."""
+        missing = rank - (self.layout(value).rank or 0)
+        return self._unsqueezed(value, list(range(missing))) if missing else value
+
+    def _to(self, value: ir.Value, rank: int, axis: int) -> ir.Value:
+        """A lifted tensor as one of `rank` dimensions with its rows on `axis`, where it has one element itself."""
+        x = self.layout(value)
+        missing = rank - len(x.ones)
+        if axis < missing:
+            if missing == 1:
+                return value
+            return self._unsqueeze(value, [*range(axis), *range(axis + 1, missing)])
+        at = axis - missing
+        if not x.ones[at]:
+            raise _Shared
+        value = self._squeeze(value, [at + 1])
+        if at:
+            value = self._one("Transpose", value, perm=[*range(1, at + 1), 0, *range(at + 1, len(x.ones))])
+        return self._unsqueeze(value, list(range(missing))) if missing else value
+
+    def _unsqueeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        if self.opset < 13:
+            return self._one("Unsqueeze", value, axes=list(axes))
+        return self._one("Unsqueeze", value, self.ints(*axes))
+
+    def _squeeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        if self.opset < 13:
+            return self._one("Squeeze", value, axes=list(axes))
+        return self._one("Squeeze", value, self.ints(*axes))
+
+    def _unsqueezed(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        x = self.layout(value)
+        full = len(x.ones) + len(axes)
+        at = {a % full for a in axes}
+        old = iter(x.ones)
+        ones = tuple(k in at or next(old) for k in range(full))
+        return self.place(self._unsqueeze(value, sorted(a + 1 for a in at)), Layout(full, SHARED, True, ones))
+
+    def _squeezed(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        x = self.layout(value)
+        at = {a % len(x.ones) for a in axes}
+        ones = tuple(o for k, o in enumerate(x.ones) if k not in at)
+        return self.place(self._squeeze(value, sorted(a + 1 for a in at)), Layout(len(ones), SHARED, True, ones))
+
+    def _reshaped(self, value: ir.Value, shape: ir.Value | None) -> ir.Value:
+        rank, target = entries(shape), constant(shape)
+        if shape is None or rank is None or self.layout(shape).rows != SHARED:
+            raise _Shared
+        if target is not None:
+            # a 0 copies a dimension, which stands one further now, as does the 0 itself
+            made = self._one("Reshape", value, self.ints(0, *(int(d) for d in target)))
+        else:
+            made = self._one("Reshape", value, self._one("Concat", self.ints(0), shape, axis=0))
+        ones = tuple(bool(d == 1) for d in target) if target is not None else self.layout(shape).ones or (False,) * rank
+        return self.place(made, Layout(rank, SHARED, True, ones))
+
+    def _concat(self, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], axis: int) -> ir.Value:
+        found = [x for x in layouts if x is not None]
+        rank = found[0].rank
+        if rank is None or any(not x.lifted or x.rank != rank for x in found):
+            raise _Shared
+        axis %= rank
+        ones = tuple(k != axis and any(x.ones[k] for x in found) for k in range(rank))
+        return self.place(self._one("Concat", *inputs, axis=axis + 1), Layout(rank, SHARED, True, ones))
+
+    def _expanded(self, value: ir.Value, x: Layout, shape: ir.Value | None) -> ir.Value:
+        rank = entries(shape)
+        if not x.lifted or shape is None or rank is None:
+            raise _Shared
+        batch = self._sizes.get(id(shape))
+        full = max(rank, x.rank or 0)
+        if batch is not None and full == rank:
+            return self.place(self._one("Expand", self._to(value, rank, batch), shape), Layout(rank, batch))
+        if batch is not None or rank != full:
+            raise _Shared
+        target = constant(shape)
+        made = self._one("Expand", self._padded(value, full), self._one("Concat", self.ints(1), shape, axis=0))
+        ones = self._ones(value, full)
+        return self.place(made, Layout(full, SHARED, True, tuple(o and target is not None and target[k] == 1 for k, o in enumerate(ones))))
+
+    def _product(self, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None]) -> ir.Value:
+        (a, b), (x, y) = inputs, layouts
+        if a is None or b is None or x is None or y is None or None in (x.rank, y.rank) or min(x.rank or 0, y.rank or 0) < 2:
+            raise _Shared
+        rank = max(x.rank or 0, y.rank or 0)
+        plain = met([Layout(v.rank, v.rows) for v in (x, y) if not v.lifted]) if not (x.lifted and y.lifted) else Layout(rank, SHARED)
+        if plain.rows == MIXED:
+            raise _Shared
+        if plain.rows == SHARED:
+            made = self._one("MatMul", *(self._padded(v, rank) if w.lifted else v for v, w in ((a, x), (b, y))))
+            ones = [self._ones(a, rank), self._ones(b, rank)]
+            joined = [*(p and q for p, q in zip(*ones))][: rank - 2] + [ones[0][rank - 2], ones[1][rank - 1]]
+            return self.place(made, Layout(rank, SHARED, True, tuple(joined)))
+        axis = plain.rows + rank - (plain.rank or 0)
+        if axis >= rank - 2:
+            raise _Shared
+        made = self._one("MatMul", *(self._to(v, rank, axis) if w.lifted else v for v, w in ((a, x), (b, y))))
+        return self.place(made, Layout(rank, axis))
+
+    def _gathered(self, value: ir.Value, index: ir.Value | None, axis: int) -> ir.Value:
+        assert index is not None
+        x, i = self.layout(value), self.layout(index)
+        if x.rank is None or i.rank is None:
+            raise _Shared
+        axis %= x.rank
+        full = x.rank + i.rank - 1
+        if not i.lifted:  # so the data is
+            if i.rows != SHARED:
+                raise _Shared
+            made = self._one("Gather", value, index, axis=axis + 1)
+            inner = tuple(d == 1 for d in index.const_value.shape) if index.const_value is not None else (False,) * i.rank
+            return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + inner + x.ones[axis + 1:]))
+        if not x.lifted and x.rows == SHARED:
+            made = self._one("Gather", value, index, axis=axis)
+            if axis:
+                perm = [axis, *range(axis), *range(axis + 1, full + 1)]
+                made = self._one("Transpose", made, perm=perm)
+            own = self._ones(value, x.rank)
+            return self.place(made, Layout(full, SHARED, True, own[:axis] + i.ones + own[axis + 1:]))
+        if x.rows == MIXED or i.rank > 1 or self.opset < 12 or (not x.lifted and x.rows == axis):
+            raise _Shared
+        rank, rows, at = (x.rank + 1, 0, axis + 1) if x.lifted else (x.rank, x.rows, axis)
+        perm = [rows, at, *(k for k in range(rank) if k not in (rows, at))]
+        order = perm if i.rank else [p for p in perm if p != at]
+        back = [order.index(k) for k in sorted(order)]
+        ordered = self._one("Transpose", value, perm=perm) if perm != sorted(perm) else value
+        made = self._one("GatherND", ordered, self._unsqueeze(index, [i.rank + 1]), batch_dims=1)
+        made = self._one("Transpose", made, perm=back) if back != sorted(back) else made
+        if x.lifted:
+            return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + i.ones + x.ones[axis + 1:]))
+        return self.place(made, Layout(full, rows if i.rank or rows < axis else rows - 1))
+
+
+def _has_graph(attributes: Mapping[str, Any]) -> bool:
+    return any(isinstance(v, ir.Graph) or getattr(getattr(v, "attr", v), "type", None) == ir.AttributeType.GRAPH for v in attributes.values())
