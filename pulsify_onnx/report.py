@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -66,6 +67,8 @@ def table(found: Mapping[str, Any]) -> str:
         lines += ["", *_columns(["state", "bytes", "role", "node", "shape"], [
             [s["input"], str(s["bytes"]), s["role"], s["node"], _shape(s)] for s in found["states"]])]
     lines += ["", f"{len(found['states'])} states, {found['state_bytes']} bytes"]
+    if found.get("shared_by"):
+        lines += textwrap.wrap(f"rows of a batch start and end together, because of {', '.join(found['shared_by'])}", WIDTH)
     return "\n".join(lines)
 
 

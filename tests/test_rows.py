@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from oracle import parse, rand
 from rowing import batched, check_rows
 
 from pulsify_onnx.api import inspect, pulsify, verify
+from pulsify_onnx.report import table
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SAME = "a = Conv<pads=[1,1]>(x, w, b)\n"
@@ -42,6 +44,8 @@ BODIES = {
     "average": ("y = AveragePool<kernel_shape=[3], pads=[1,1], ceil_mode=1>(a)", {}),
     "transposed": ("c = ConvTranspose<strides=[2]>(a, w, b)\n y = Conv<pads=[1,1]>(c, w, b)", {}),
     "padded": ("p = Pad(a, pads, five)\n y = Conv(p, w, b)", {"pads": np.asarray([0, 0, 1, 0, 0, 1]), "five": np.float32(5)}),
+    "padding convolved": ("p = Pad(a, pads, five)\n c = Conv(p, w, b)\n r = Sigmoid(c)\n y = Conv(r, w, b)",
+                          {"pads": np.asarray([0, 0, 4, 0, 0, 2]), "five": np.float32(5)}),
     "reflected": ("p = Pad<mode=\"reflect\">(a, pads)\n y = Conv(p, w, b)", {"pads": np.asarray([0, 0, 2, 0, 0, 2])}),
     "joined": ("p = MaxPool<kernel_shape=[3], pads=[1,1]>(a)\n c = Concat<axis=1>(p, x)\n s = Slice(c, two, six, one)\n y = Add(s, a)",
                {"two": ONE * 2, "six": ONE * 6, "one": ONE}),
@@ -141,7 +145,6 @@ def test_verification_finds_rows_that_share():
     pulsed = pulsify(model, pulse=4)
     assert verify(model, pulsed).ok
     document = {k: v for k, v in pulsed.spec.items() if k not in ("independent_rows", "shared_by")}
-    import json
     pulsed.model.metadata_props["pulsify.spec"] = json.dumps(document)
     found = verify(model, pulsed)
     assert not found.ok and "a row that starts while others are under way" in found.message
@@ -150,3 +153,4 @@ def test_verification_finds_rows_that_share():
 def test_inspect_says_so():
     document = inspect(delayed("m = ReduceMean<axes=[0], keepdims=1>(a)\n y = Sub(a, m)")).document
     assert document["independent_rows"] is False and document["shared_by"] == ["m"]
+    assert table(document).splitlines()[-1] == "rows of a batch start and end together, because of m"
