@@ -50,7 +50,7 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
     settled: set[frozenset[str]] = set()
     while True:
         low = min(rates.values(), default=Fraction(1))
-        walker = _Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled)
+        walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled)
         try:
             return walker.plan()
         except RateMismatch as meeting:
@@ -61,7 +61,8 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
 
 
 @dataclass
-class _Walker:
+class Walker:
+    """One walk over the graph; `plan` gives what it found."""
     source: Source
     axes: Mapping[str, int]
     rates: Mapping[str, Fraction]
@@ -78,6 +79,7 @@ class _Walker:
     order: dict[str, int] = field(default_factory=dict)
 
     def plan(self) -> Plan:
+        """The facts of every wire, and the steps that make them."""
         graph = self.source.model.graph
         for value in self.source.inputs:
             self._input(value)

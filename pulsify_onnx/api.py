@@ -21,6 +21,7 @@ from pulsify_onnx.approximation import Approximation, cut_past
 from pulsify_onnx.batching import apart, sized, told, with_batch
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.facts import Mirror, Stream
+from pulsify_onnx.fixed_length import Relaxed, implied, relax, runnable, settle
 from pulsify_onnx.lower import lower
 from pulsify_onnx.pairing import possible_states
 from pulsify_onnx.plan import Options, Plan
@@ -64,7 +65,7 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     the model's own. `allow_advance`: outputs may have a delay below 0. Raises `UsageError` and `AmbiguousAxis`; what cannot stream
     is in ``plan.blockers``.
     """
-    source = model if isinstance(model, Source) else load(model)
+    source, axes, _ = _any_length(model if isinstance(model, Source) else load(model), axes, states)
     if pulse is not None and pulse < 1:
         raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
     chosen, plan = choose(source, axes or {}, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance))
@@ -73,6 +74,17 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     if timed and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
         plan = analyze_axes(source, chosen, replace(plan.options, step=step))
     return plan
+
+
+def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
+                ) -> tuple[Source, Mapping[str, int | str], Relaxed | None]:
+    """A model that was exported for one length as one for any, and its axes; others as they are."""
+    options = Options(states=_pairs(source, states or {}))
+    found = settle(source, axes or {}, options)
+    if found is None:
+        chosen, plan = choose(source, axes or {}, options)
+        found = implied(source, chosen, plan) if plan.blockers else None
+    return (source, axes or {}, None) if found is None else (found.source, found.axes, found)
 
 
 @contextmanager
@@ -98,6 +110,7 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     model that was exported with a batch of 1. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
+    source, axes, relaxed = _any_length(source, axes, states)
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
     if batch is not None:
@@ -117,6 +130,8 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     document = sidecar.document(plan, lowered, source, pulse)
     if batch is not None:
         document = told(document, rows)
+    if relaxed is not None:
+        document["fixed_length"] = relaxed.as_json()
     if approximation is not None:
         document["approximation"] = approximation.as_json()
     lowered.model.metadata_props.update(sidecar.flat(document))
@@ -154,12 +169,18 @@ def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
 
 
 def _compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> str | Path | onnx.ModelProto:
-    """The batch model that a stream of `spec` must equal: the source, with the cut that the sidecar tells of."""
-    approximation = spec.get("approximation")
-    if approximation is None:
+    """The batch model that a stream of `spec` must equal: the source, for any length and with the cut that the sidecar tells of."""
+    if spec.get("fixed_length") is None and spec.get("approximation") is None:
         return model
+    return runnable(_reread(model, spec).model)
+
+
+def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
     axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
-    return ir.to_proto(cut_past(load(model), axes, approximation["left_context"])[0].model)
+    source = load(model)
+    if spec.get("fixed_length") is not None:
+        source = relax(source, axes, spec["fixed_length"]["frames"]).source
+    return _cut(source, axes, spec.get("approximation", {}).get("left_context"))[0]
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
@@ -177,7 +198,7 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     if "source_batch" in spec:
         return None
     axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
-    source, _ = _cut(load(model), axes, spec.get("approximation", {}).get("left_context"))
+    source = _reread(model, spec)
     plan = require(analyze(source, axes=axes, pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"])))
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
     return first_difference(source, plan, graph, found.case, rtol, atol)

@@ -56,6 +56,9 @@ def table(found: Mapping[str, Any]) -> str:
     """The report for a terminal of 100 columns."""
     pulse = found.get("pulse")
     lines = [f"pulse {pulse if pulse is not None else 'dynamic'}, a multiple of {found['pulse_multiple']} base frames"]
+    if found.get("fixed_length"):
+        count = len(found["fixed_length"]["constants"])
+        lines.append(f"exported for {found['fixed_length']['frames']} frames, streams any number: {count} constant{'s' * (count != 1)} read anew")
     lines += ["", *_columns(["input", "kind", "axis", "rate", "dtype", "shape"], [
         [i["name"], i["kind"], str(i.get("axis", "")), _rate(i), i["dtype"], _shape(i)] for i in found["inputs"]])]
     lines += ["", *_columns(["output", "kind", "axis", "rate", "delay", "lookahead", "receptive field", "shape"], [

@@ -59,7 +59,8 @@ def _input(source: Source, name: str) -> ir.Value:
     raise UsageError(f"--axis {name}: the model has no such input; it has {', '.join(v.name or '' for v in source.inputs)}")
 
 
-def _resolve(source: Source, name: str, axis: int | str) -> int:
+def index_of(source: Source, name: str, axis: int | str) -> int:
+    """The axis that the user means, as a non-negative index. Raises `UsageError`."""
     value = _input(source, name)
     if value.shape is None:
         raise UsageError(f"--axis {name}: the input has no shape")
@@ -75,8 +76,12 @@ def _resolve(source: Source, name: str, axis: int | str) -> int:
             raise UsageError(f"--axis {name}={axis}: no dimension of that name (named dimensions: {known})") from None
     if not -rank <= axis < rank:
         raise UsageError(f"--axis {name}={axis}: the input has {rank} dimensions")
-    index = axis % rank
-    if isinstance(value.shape[index], int):
+    return axis % rank
+
+
+def _resolve(source: Source, name: str, axis: int | str) -> int:
+    value, index = _input(source, name), index_of(source, name, axis)
+    if value.shape is not None and isinstance(value.shape[index], int):
         raise CannotStream((Blocker(name, "input", f"its dimension {index} is fixed to {value.shape[index]} frames",
                                     "export the model with this dimension dynamic"),))
     return index

@@ -1,0 +1,5 @@
+"""Models that were exported for one length, read anew for any."""
+
+from pulsify_onnx.fixed_length.relax import Relaxed, implied, relax, runnable, settle
+
+__all__ = ["Relaxed", "implied", "relax", "runnable", "settle"]

@@ -1,0 +1,122 @@
+"""One node of a model of fixed length that is about to be read anew: what its constants are, and how to replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.facts import Array, Static
+from pulsify_onnx.node import Node
+
+if TYPE_CHECKING:
+    from pulsify_onnx.fixed_length.walk import Baked
+
+EXPORT = "export the model with a dynamic length"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A constant of `node` that followed the length, as it `was` and as it `is` read now."""
+
+    node: str
+    constant: str
+    was: str
+    now: str
+
+    def as_json(self) -> dict[str, str]:
+        """For the sidecar."""
+        return {"node": self.node, "constant": self.constant, "was": self.was, "now": self.now}
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Other values of the initializer `written`, which stands for `constant` of `node`."""
+
+    node: str
+    op_type: str
+    constant: str
+    written: str
+    others: tuple[Array, ...] = field(compare=False)
+
+
+class Rewriting:
+    """One node with a stream among its inputs."""
+
+    def __init__(self, walker: Baked, raw: ir.Node, node: Node):
+        self.walker, self.raw, self.node, self.count = walker, raw, node, 0
+
+    def array(self, index: int) -> Array | None:
+        """Constant value of an input."""
+        fact = self.node.fact(index)
+        if not isinstance(fact, Static):
+            return None
+        return fact.value.array if fact.value is not None else self.walker.source.constant(fact.wire)
+
+    def numbers(self, index: int) -> list[int] | None:
+        """The same as a list of whole numbers; None where the input is left out or not constant."""
+        found = self.array(index)
+        return None if found is None else [int(v) for v in found.reshape(-1)]
+
+    def constant(self, index: int) -> str:
+        """Its name."""
+        return self.node.inputs[index] or ""
+
+    def value(self, array: Array) -> ir.Value:
+        """A new initializer."""
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)))
+        value = ir.Value(name=self._free("number"), const_value=tensor, shape=ir.Shape(np.shape(array)), type=ir.TensorType(tensor.dtype))
+        self.walker.source.model.graph.register_initializer(value)
+        self.walker.learn(value.name or "", value)
+        return value
+
+    def op(self, op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        """A new node before this one."""
+        made = ir.Node("", op_type, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], name=self._free("node"))
+        made.outputs[0].name = self._free("value")
+        graph = self.walker.source.model.graph
+        graph.insert_before(self.raw, made)
+        self.walker.visit_made(made)
+        return made.outputs[0]
+
+    def _free(self, what: str) -> str:
+        self.count += 1
+        return f"{self.node.name}/length/{what}_{self.count}"
+
+    def put(self, index: int, value: ir.Value, now: str, others: Sequence[Array] = ()) -> None:
+        """Read input `index` from `value` instead."""
+        name = self.constant(index)
+        was = self.array(index)
+        shown = "a value for each frame" if was is None or was.size > 8 else str(was.tolist())
+        self.walker.changes.append(Change(self.node.name, name, shown, now))
+        if others:
+            self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, name, value.name or "", tuple(others)))
+        self.raw.replace_input_with(index, value)
+
+    def integers(self, index: int, values: Sequence[int], others: Sequence[Sequence[int]] = ()) -> None:
+        """Read input `index` as these numbers."""
+        like = self.array(index)
+        assert like is not None
+        if list(values) != self.numbers(index):
+            made = [np.asarray(v, like.dtype).reshape(like.shape) for v in (values, *others)]
+            self.put(index, self.value(made[0]), str(list(values)), made[1:])
+
+    def length(self, source: ir.Value, axis: int, times: Fraction, plus: int = 0) -> ir.Value:
+        """int64 [1]: dimension `axis` of `source`, times the top of a fraction, plus a number, divided by its bottom."""
+        size = self.op("Gather", self.op("Shape", source), self.value(np.asarray([axis], np.int64)), axis=0)
+        if times.numerator != 1:
+            size = self.op("Mul", size, self.value(np.asarray([times.numerator], np.int64)))
+        if plus:
+            size = self.op("Add", size, self.value(np.asarray([plus], np.int64)))
+        if times.denominator != 1:
+            size = self.op("Div", size, self.value(np.asarray([times.denominator], np.int64)))
+        return size
+
+    def refuse(self, index: int, why: str, hint: str = EXPORT) -> NoReturn:
+        """Refuse the node for its constant."""
+        refuse(f"its constant {self.constant(index)!r} {why}", hint)
