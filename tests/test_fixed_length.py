@@ -18,7 +18,7 @@ from pulsify_onnx.fixed_length import settle
 from pulsify_onnx.plan import Options
 from pulsify_onnx.source import load
 
-FIXTURES = sorted((Path(__file__).parent.parent / "fixtures").glob("*.onnx"))
+FIXTURES = sorted((Path(__file__).parent.parent / "fixtures").rglob("*.onnx"))
 
 
 def fixed(model: onnx.ModelProto, frames: int, folded: Path | None = None) -> onnx.ModelProto:
