@@ -142,7 +142,7 @@ def flatten(node: Node) -> Outcome:
     x = the_stream(node)
     axis = node.axis(x.rank, default=1)
     if x.axis >= axis and math.prod(x.shape[axis:], start=Length.of(1)) != x.extent:
-        refuse("it flattens the whole stream into one vector of features", hint="classify each frame, or cut the model before the flattening and run the rest on a window of frames")
+        refuse("it flattens the whole stream into one vector of features", hint="classify each frame, or cut the model here and run the rest on a window of frames")
     target = [math.prod(x.shape[:axis], start=Length.of(1)), math.prod(x.shape[axis:], start=Length.of(1))]
     return rearrange(node, x, target)
 
