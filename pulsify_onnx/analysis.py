@@ -19,7 +19,7 @@ from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpect
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node, since_version
-from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step, Window, leaves
+from pulsify_onnx.plan import Frames, Op, Options, Outcome, Plan, Step, Window, leaves
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.branch import choosable
@@ -299,9 +299,11 @@ class Walker:
 
     def _on_solid(self, node: Node) -> Outcome:
         before: list[Step] = []
-        inputs = tuple(solid(f, self.options, before) if isinstance(f, Stream) else f for f in node.facts)
-        outcome = lookup(node)(replace(node, facts=inputs))
-        return self._bordered(replace(node, facts=inputs), replace(outcome, steps=(*before, *outcome.steps)))
+        again = replace(node, facts=tuple(solid(f, self.options, before) if isinstance(f, Stream) else f for f in node.facts))
+        if again.facts == node.facts:
+            refuse("what it pads with can't be told before the stream runs", hint="pad with a constant")
+        outcome = lookup(again)(again)
+        return self._bordered(again, replace(outcome, steps=(*before, *outcome.steps)))
 
     @property
     def opset(self) -> int:
@@ -381,9 +383,8 @@ def _same_view(a: Stream, b: Fact) -> bool:
 
 def _movable(step: Step, fact: Stream) -> bool:
     """Whether a positional result can be computed at any delay: it reads whole pulses of its own rate and no state."""
-    plain = all(not isinstance(leaf, Window) or (leaf.mask is None and leaf.frames.extra == 0 and leaf.frames.rate == fact.rate)
-                for leaf in leaves(step))
-    return plain and not step.states
+    return not step.states and all(not isinstance(leaf, Window) or leaf.mask is None and leaf.frames == Frames(fact.rate, role=leaf.frames.role)
+                                   for leaf in leaves(step))
 
 
 def _no_chance(node: Node) -> None:

@@ -226,6 +226,11 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
 
     try:
         plan = analyze(model, axes=axes)
+    except InvalidModel as problem:
+        return "not runnable", str(problem)
+    except Exception as problem:
+        return "crashed", f"{type(problem).__name__}: {problem}"[:300]
+    try:
         if plan.blockers:
             bug = next((b.reason for b in plan.blockers if UNEXPECTED in b.reason or not b.reason or not b.hint or not b.node), None)
             return ("refused", "") if bug is None else ("crashed", bug or "a blocker is incomplete")
@@ -240,11 +245,11 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
         oracle.check(model, axes=axes, pulses=(1, 3), length=length, unit=1 if length == LENGTHS[0] else 12, inputs=makers, rtol=2e-3 if half else 1e-4, beyond=12)
     except CannotStream:
         return "refused", ""
-    except InvalidModel as problem:
-        return "not runnable", str(problem)
     except AssertionError as difference:
         return "wrong", str(difference)[:300]
     except Exception as problem:  # whatever it is, it is a finding
+        if not plan.blockers and "fixed_length" in pulsify(model, pulse=plan.pulse_multiple, axes=axes).spec:
+            return "not runnable", "the batch model takes one length only"
         return "crashed", f"{type(problem).__name__}: {problem}"[:300]
     kinds = {type(plan.facts[o]) for o in plan.outputs}
     return "static" if kinds == {Static} else "prefix" if Prefix in kinds else "streamed", ""

@@ -210,7 +210,7 @@ def _lengths_told(source: Source, plan: Plan) -> list[int]:
             else:
                 sizes = [n for n in array.shape if n > 1]
             for n in sizes:
-                wanted += [t for t in _solved(stream, n) if t not in wanted]
+                wanted += [t for t in _solved(stream, n) if t > 1 and t not in wanted]  # a 1 is a batch, no recording
     return wanted[:4]
 
 

@@ -86,3 +86,13 @@ def test_padded_to_the_length_of_a_skip_connection() -> None:
         e = Pad(u, pads)
         c = Concat<axis=1>(a, e)
         y = Conv<pads=[1,1]>(c, z, b) }""", w=rand(2, 2, 3), b=rand(2), v=rand(2, 2, 2), z=rand(2, 4, 3), two=np.int64([2]), none=np.int64([0, 0])))
+
+
+@pytest.mark.parametrize("opset", [9, 10, 11])
+def test_time_and_another_axis_at_once_in_old_opsets(opset):
+    """Pads were attributes before opset 11."""
+    how = "Pad<pads=[0,0,3,1,0,0,4,2], value=2.0>(x)" if opset < 11 else "Pad(x, pads, two)"
+    more = dict(pads=np.asarray([0, 0, 3, 1, 0, 0, 4, 2]), two=np.float32(2)) if opset >= 11 else {}
+    check(parse(f"""<ir_version: 6, opset_import: ["": {opset}]> agraph (float[1,2,T,4] x) => (float[1,2,U,7] y) {{
+        p = {how}
+        y = Conv(p, w, b) }}""", w=rand(2, 2, 4, 1), b=rand(2), **more), delays={"y": 0})
