@@ -10,7 +10,7 @@ from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome, Step
 from pulsify_onnx.rules.combine import kept, op, step, the_stream
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import align, solid, windowed
+from pulsify_onnx.windows import align, faster, solid, windowed
 
 
 def _spatial(node: Node) -> tuple[Stream, int]:
@@ -32,7 +32,7 @@ def depth_to_space(node: Node) -> Outcome:
     steps: list[Step] = []
     (window,), y = align([solid(x, node.options, steps)], node.options)
     shape = (x.shape[0], x.shape[1].floordiv(size * size), x.shape[2] * size, x.shape[3] * size)
-    y = replace(y, wire=node.outputs[0], rate=y.rate * size, delay=y.delay * size, shape=shape, positional=False)
+    y = replace(faster(y, size), wire=node.outputs[0], shape=shape)
     return step(node, [op(node, [window])], [y], before=steps)
 
 

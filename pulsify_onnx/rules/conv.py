@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length, larger
 from pulsify_onnx.facts import Const, Static, Stream
@@ -11,7 +13,7 @@ from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, sta
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.views import Spatial, spatial
-from pulsify_onnx.windows import crop, pad, solid, windowed, zero
+from pulsify_onnx.windows import crop, faster, pad, solid, windowed, zero
 
 CHANNELS = "the stream runs along the channels, which every output value sums over"
 CHANNELS_HINT = "transpose time to a spatial axis before the convolution, or name another axis with --axis"
@@ -144,14 +146,12 @@ def conv_transpose(node: Node) -> Outcome:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
     whole = Op("ConvTranspose", (window, *(static(node, i) for i in range(1, len(node.facts)))),
                node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra))
-    rate = y.rate * stride
     wire = node.outputs[0]
-    expr = cut(whole, x.axis, overlap * stride, Frames(rate))
-    raw = y.placed(wire, dtype, shape, x.axis)
-    raw = Stream(wire, dtype, raw.shape, x.axis, rate, y.delay * stride, reach=y.reach, source=y.source)
+    raw = faster(y, stride).placed(wire, dtype, shape, x.axis)
+    expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))
     length = (x.extent - 1) * stride + span + (node.ints("output_padding") or [0] * n)[k] - before - after
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
-    raw = Stream(wire, dtype, full, x.axis, rate, y.delay * stride, reach=y.reach, source=y.source)
+    raw = replace(raw, shape=full)
     made = Step(node.name, node.op_type, (wire,), (expr,), (raw,))
     return Outcome((crop(raw, start=before),), (*steps, made))
 
