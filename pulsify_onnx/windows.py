@@ -70,8 +70,9 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         border = _led(x, before, border)
     elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
         x = solid(x, options, steps)
+    reach = x.reach.padded(_ending(x)) if after.terms else x.reach
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
-                   trail=x.trail + after, border=border, reach=x.reach.shifted(-before / x.rate), positional=False)
+                   trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
 
 
 def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
@@ -225,6 +226,14 @@ def _mirrored(x: Stream, stride: int, options: Options) -> int:
     return delay
 
 
+def _ending(x: Stream) -> Fraction:
+    """How many base frames before the end of the stream the frames that its end pads begin."""
+    first = x.extent - x.trail
+    period = math.lcm(*first.divisors(), x.rate.denominator)
+    start = LARGE // period * period
+    return max(n - first.at(n) / x.rate for n in range(start, start + period))
+
+
 def _most(length: Length) -> int:
     """The largest value of a number of frames that must not grow with the stream."""
     period = math.lcm(*length.divisors(), 1)
@@ -265,4 +274,5 @@ def complete(x: Stream, options: Options) -> bool:
     step = options.step
     period = math.lcm(step, *x.extent.divisors(), x.rate.denominator)
     start = LARGE // period * period
-    return all(math.floor(x.rate * n) - x.delay == x.extent.at(n) for n in range(start, start + 4 * period + 1, step))
+    times = [(n, x.extent.at(n)) for n in range(start, start + 4 * period + 1, step)]
+    return all(math.floor(x.rate * n) - x.delay == extent and (extent - 1) / x.rate + x.reach.ending < n for n, extent in times)

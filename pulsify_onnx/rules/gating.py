@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from pulsify_onnx.dtypes import SELECTABLE, carrier
-from pulsify_onnx.facts import Const, Fact, Reach, Shape, Static, Stream
+from pulsify_onnx.facts import Const, Fact, Shape, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Window
 from pulsify_onnx.rules.combine import call, const
@@ -28,7 +28,7 @@ def fed(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, step
     if (finals or any(indices)) and options.end_of_stream or finals and not frames:
         windows, y = timely(windows, y, options)
     windows = [replace(w, mask=sealed(x, options)) if index else w for w, x, index in zip(windows, xs, indices)]
-    return windows, replace(y, reach=Reach(None, y.reach.future), positional=False)
+    return windows, replace(y, reach=replace(y.reach, past=None), positional=False)
 
 
 def seen_before(x: Stream) -> Expr:

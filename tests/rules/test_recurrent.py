@@ -55,6 +55,13 @@ def test_the_last_state_after_a_crop_is_exact_every_pulse():
     assert pulsed.spec["outputs"][0]["exact_every_pulse"]
 
 
+def test_the_last_state_after_frames_padded_behind_a_crop_is_exact_after_the_flush():
+    """All its frames have come when the crop lets them through, but what pads the last of them has not."""
+    model = layer("GRU", before="s = Slice(x, k0, k3, ax)\n c = Conv<pads=[1,1]>(s, w, b)", outs=", h", k0=np.int64([0]), k3=np.int64([-3]), ax=np.int64([2]))
+    pulsed = check(model, pulses=(1, 2, 3))
+    assert not pulsed.spec["outputs"][0]["exact_every_pulse"]
+
+
 def test_no_state_but_h_without_a_delay():
     check(layer("GRU", before="c = Identity(x)"), delays={"y": 0}, state_bytes=20)
 
