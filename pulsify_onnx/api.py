@@ -65,26 +65,34 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     the model's own. `allow_advance`: outputs may have a delay below 0. Raises `UsageError` and `AmbiguousAxis`; what cannot stream
     is in ``plan.blockers``.
     """
-    source, axes, _ = _any_length(model if isinstance(model, Source) else load(model), axes, states)
+    source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states)
+    return _planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read)
+
+
+Reading = tuple[dict[str, int], Plan]
+
+
+def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, options: Options, read: Reading | None) -> Plan:
+    """The plan at `pulse`; `read` is what is known of `source` from before, maybe with other options."""
     if pulse is not None and pulse < 1:
         raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
-    chosen, plan = choose(source, axes or {}, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance))
+    chosen, plan = read if read is not None and read[1].options == options else choose(source, axes, options)
     step = pulse or plan.pulse_multiple
-    timed = end_of_stream or any(isinstance(f, Stream) and isinstance(f.border, Mirror) for f in plan.facts.values())
+    timed = options.end_of_stream or any(isinstance(f, Stream) and isinstance(f.border, Mirror) for f in plan.facts.values())
     if timed and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
         plan = analyze_axes(source, chosen, replace(plan.options, step=step))
     return plan
 
 
 def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
-                ) -> tuple[Source, Mapping[str, int | str], Relaxed | None]:
-    """A model that was exported for one length as one for any, and its axes; others as they are."""
+                ) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
+    """A model that was exported for one length as one for any, and its axes; others as they are, with how they were read."""
     options = Options(states=_pairs(source, states or {}))
-    found = settle(source, axes or {}, options)
+    found, read = settle(source, axes or {}, options), None
     if found is None:
-        chosen, plan = choose(source, axes or {}, options)
-        found = implied(source, chosen, plan) if plan.blockers else None
-    return (source, axes or {}, None) if found is None else (found.source, found.axes, found)
+        read = choose(source, axes or {}, options)
+        found = implied(source, *read) if read[1].blockers else None
+    return (source, axes or {}, None, read) if found is None else (found.source, found.axes, found, None)
 
 
 @contextmanager
@@ -110,7 +118,7 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     model that was exported with a batch of 1. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
-    source, axes, relaxed = _any_length(source, axes, states)
+    source, axes, relaxed, read = _any_length(source, axes, states)
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
     if batch is not None:
@@ -118,7 +126,8 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
             raise UsageError("--batch: the states that the model has of its own are those of one stream")
         axes = choose(source, axes or {}, Options())[0]
         source = with_batch(source, axes)
-    plan = require(analyze(source, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance))
+    read = read if batch is None and approximation is None else None
+    plan = require(_planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     plan.check()
