@@ -32,6 +32,13 @@ def test_padded_on_both_sides():
         y = Slice(p, s, e, i) }""", c=np.float32(0.5), **ints(pads=[0, 0, 9, 0, 0, 3], s=[-9], e=[2**62], i=[2])))
 
 
+@pytest.mark.parametrize("mode", ["edge", "reflect"])
+@pytest.mark.parametrize("start, end", [(-1, 2**62), (-2, -1), (-4, 2**62)])
+def test_mirrored_at_both_ends(mode, start, end):
+    check(parse(f"""agraph (float[1,4,T] x) => (float[1,4,U] y) {{ p = Pad<mode="{mode}">(x, pads)
+        y = Slice(p, s, e, i) }}""", **ints(pads=[0, 0, 3, 0, 0, 2], s=[start], e=[end], i=[2])))
+
+
 @pytest.mark.parametrize("index", [-1, [-1], [-2, -1], [[-1, -4], [-3, -3]]])
 def test_gather(index):
     check(parse("agraph (float[1,4,T] x) => (float y) { a = Conv<pads=[1,1]>(x, w, b)\n y = Gather<axis=2>(a, i) }", **ints(i=index), **WEIGHTS))
