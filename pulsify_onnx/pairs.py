@@ -12,7 +12,7 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import LARGE, Length, common_unit, most
 from pulsify_onnx.facts import Band, Fact, Pair, Reach, Skew, Stream
 from pulsify_onnx.plan import Expr, Frames, Grid, Mask, Options, Step, Window
-from pulsify_onnx.windows import RateMismatch, solid, zero
+from pulsify_onnx.windows import RateMismatch, ending, solid, zero
 
 Side = int | tuple[int, int] | None
 """Output axes of an input: one for a stream, two for a pair, None for a static value."""
@@ -192,6 +192,7 @@ def beside(values: Pair, side: int, delay: int, keys: Band) -> Grid:
     return Grid(values.wire, queries if side else along, along if side else queries)
 
 
-def reached(reach: Reach, band: Band, rate: Fraction) -> Reach:
-    """What a result of attention over `band` depends on."""
-    return reach.joined(reach.shifted(-band.left / rate)).joined(reach.shifted(band.right / rate))
+def reached(reach: Reach, keys: Length, band: Band, rate: Fraction) -> Reach:
+    """What a result of attention over `band` of so many `keys` depends on."""
+    keyed = reach.padded(ending(keys, rate))
+    return reach.joined(keyed.shifted(-band.left / rate)).joined(keyed.shifted(band.right / rate))

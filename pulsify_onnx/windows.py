@@ -48,6 +48,13 @@ def zero(x: Stream) -> Const:
     return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
 
 
+def ending(count: Length, rate: Fraction) -> Fraction:
+    """How many base frames before the end of the stream the frames after the first `count` begin."""
+    period = math.lcm(*count.divisors(), rate.denominator)
+    start = LARGE // period * period
+    return max(n - count.at(n) / rate for n in range(start, start + period))
+
+
 def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
     """`x` with frames of `border` before and after it: nothing flows, only indices move.
 
@@ -70,7 +77,7 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         border = _led(x, before, border)
     elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
         x = solid(x, options, steps)
-    reach = x.reach.padded(_ending(x)) if after.terms else x.reach
+    reach = x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
                    trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
 
@@ -224,14 +231,6 @@ def _mirrored(x: Stream, stride: int, options: Options) -> int:
     if together.denominator == 1 and int(together) % stride == 0:
         delay = min(delay, farthest // int(together) * (int(together) // stride))
     return delay
-
-
-def _ending(x: Stream) -> Fraction:
-    """How many base frames before the end of the stream the frames that its end pads begin."""
-    first = x.extent - x.trail
-    period = math.lcm(*first.divisors(), x.rate.denominator)
-    start = LARGE // period * period
-    return max(n - first.at(n) / x.rate for n in range(start, start + period))
 
 
 def _most(length: Length) -> int:

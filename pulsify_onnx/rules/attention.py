@@ -68,7 +68,7 @@ def weighted_sum(node: Node, weights: Pair, values: Stream | Pair, query_axis: i
     expr = make(grid, key_window(values, delay, keys, node.options) if isinstance(values, Stream) else beside(values, side, delay, keys))
     full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
     y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay,
-               reach=reached(weights.reach.joined(values.reach), weights.alive, weights.rate), source=weights.source)
+               reach=reached(weights.reach.joined(values.reach), weights.shape[weights.axes[weights.alive.side]], weights.alive, weights.rate), source=weights.source)
     outcome = step(node, [expr], [y], before=steps)
     return replace(outcome, pulse_multiple=chunk_pulse(weights.alive, weights.rate))
 
@@ -124,7 +124,7 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
 
     band = band_of(mask, side, node.world, node.world.opset, masked)
     delay = closing_delay(band, q.rate, q.delay, max(k.delay, v.delay), k.extent, node.options)
-    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), band, q.rate)
+    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate)
     band = visible(band, delay, max(k.delay, v.delay))
     frames = (delay, 0), (delay + band.left, band.left + band.right)
     grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))

@@ -81,6 +81,14 @@ def test_band(left, right):
     assert sum(s["bytes"] for s in pulsed.spec["states"] if s["role"] == "history") in (4 * (2 * floats + right * D), 4 * 2 * floats)
 
 
+@pytest.mark.parametrize("right, exact", [(0, True), (1, False)])
+def test_a_running_value_over_attention_to_cropped_frames(right, exact):
+    """The last query lacks the keys after it, in a batch that ends there; a stream that goes on has them."""
+    cropped = model(BAND.replace("Shape(x)", "Shape(z)"), x="z", before="z = Slice(x, c0, c1, ax1)", y="h", tail="y = ReduceMax<axes=[1]>(h)",
+                    c0=np.int64([0]), c1=np.int64([-3]), **window(2, right))
+    assert check(cropped).spec["outputs"][0]["exact_every_pulse"] is exact
+
+
 def test_band_with_additive_mask():
     mask = "bias = Where(open, zerof, low)\n masked = Add(scores, bias)"
     check(model(BAND, mask, low=np.float32(-1e9), **window(4, 1)), delays={"y": 1})
