@@ -18,11 +18,10 @@ from pulsify_onnx import spec as sidecar
 from pulsify_onnx.analysis import analyze as analyze_axes
 from pulsify_onnx.analysis import require
 from pulsify_onnx.approximation import Approximation, cut_past
-from pulsify_onnx.batching import apart, sized, told, with_batch
+from pulsify_onnx.batching import rowed
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.facts import Mirror, Stream
 from pulsify_onnx.fixed_length import Relaxed, implied, relax, runnable, settle
-from pulsify_onnx.lower import lower
 from pulsify_onnx.pairing import possible_states
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.runtime import Array
@@ -121,31 +120,22 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     source, axes, relaxed, read = _any_length(source, axes, states)
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
-    if batch is not None:
-        if states:
-            raise UsageError("--batch: the states that the model has of its own are those of one stream")
-        axes = choose(source, axes or {}, Options())[0]
-        source = with_batch(source, axes)
-    read = read if batch is None and approximation is None else None
+    read = read if approximation is None else None
     plan = require(_planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     plan.check()
-    lowered = lower(plan, source, pulse)
-    rows = batch if isinstance(batch, int) else None
+    made = rowed(source, plan, pulse, batch)
+    document = made.document(pulse)
     if batch is not None:
-        apart(lowered)
-        lowered = lowered if rows is None else sized(lowered, rows)
-    document = sidecar.document(plan, lowered, source, pulse)
-    if batch is not None:
-        document = told(document, rows)
+        document["source_batch"] = 1
     if relaxed is not None:
         document["fixed_length"] = relaxed.as_json()
     if approximation is not None:
         document["approximation"] = approximation.as_json()
-    lowered.model.metadata_props.update(sidecar.flat(document))
-    lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
-    return PulsedModel(lowered.model, document, plan, source)
+    made.lowered.model.metadata_props.update(sidecar.flat(document))
+    made.lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
+    return PulsedModel(made.lowered.model, document, made.plan, made.source)
 
 
 def _pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -204,13 +194,13 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     if found.case is None:
         return None
     spec = _spec_of(pulsed)
-    if "source_batch" in spec:
-        return None
     axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+    states = {s["input"]: s["output"] for s in spec["states"] if s["role"] == "source"}
     source = _reread(model, spec)
-    plan = require(analyze(source, axes=axes, pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"])))
+    plan = require(analyze(source, axes=axes, pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
+    made = rowed(source, plan, spec["pulse"], "dynamic" if "source_batch" in spec else None)
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
-    return first_difference(source, plan, graph, found.case, rtol, atol)
+    return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
 
 
 @dataclass(frozen=True)
@@ -222,8 +212,9 @@ class Report:
 
 
 def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
-            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False) -> Report:
-    """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one."""
+            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
+            batch: int | str | None = None) -> Report:
+    """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
     source = model if isinstance(model, Source) else load(model)
     known = source.model.metadata_props.get("pulsify.spec")
     if known is not None:
@@ -234,7 +225,7 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     if not plan.blockers:
         try:
             pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context,
-                             states=states, allow_advance=allow_advance)
+                             states=states, allow_advance=allow_advance, batch=batch)
             return Report({**pulsed.report(), **possible, "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)

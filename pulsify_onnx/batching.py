@@ -1,93 +1,136 @@
-"""A batch for a model that was exported for one stream: its inputs get a batch dimension, and constants of 1 that stand for it follow."""
+"""Rows of a batch as streams of their own, for models that were exported with a batch of so many rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.bodies import all_nodes
-from pulsify_onnx.draft import Lowered, LoweredState
+from pulsify_onnx import spec
+from pulsify_onnx.draft import SOURCE, Lowered
 from pulsify_onnx.errors import Blocker, CannotStream, UsageError
+from pulsify_onnx.facts import Stream
+from pulsify_onnx.lower import lower
+from pulsify_onnx.plan import Plan
 from pulsify_onnx.source import Source
+from pulsify_onnx.widening import LABEL, Widening, batch_axis
 
-LABEL = "batch"
+MOST_READINGS = 64
 
 
-def with_batch(source: Source, axes: Mapping[str, int]) -> Source:
-    """A copy of `source`, whose stream inputs run along `axes`, that takes any number of rows. Raises `CannotStream` where it has no batch of 1."""
-    model = source.model.clone()
-    source = replace(source, model=model)
-    if LABEL in {str(d.value) for v in source.inputs for d in v.shape or () if not isinstance(d, int)}:
+@dataclass(frozen=True)
+class Rowed:
+    """A pulsed graph and what it was made from. ``rows``: exactly so many, each a stream of its own; None for as many as the graph says."""
+
+    source: Source
+    plan: Plan
+    lowered: Lowered
+    rows: int | None = None
+
+    def document(self, pulse: int | None) -> dict[str, Any]:
+        """The sidecar."""
+        found = spec.document(self.plan, self.lowered, self.source, pulse)
+        for entry in (*found["inputs"], *found["outputs"], *(s for s in found["states"] if s["role"] == SOURCE)):
+            if self.lowered.batch in entry["shape"] and self.lowered.batch != 1:
+                entry["row_axis"] = entry["shape"].index(self.lowered.batch)
+        return found if self.rows is None else _told(found, self.rows)
+
+
+def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None) -> Rowed:
+    """The pulsed graph of `source` as `plan` reads it.
+
+    With a `batch` (a number of rows or "dynamic"), of a model that was exported with a batch of 1: raises `CannotStream` where rows can't
+    be kept apart. Without one, rows that the source has a fixed number of are streams of their own where they can be; else the
+    nodes that they share are noted.
+    """
+    rows = batch if isinstance(batch, int) else static_batch(plan)
+    if batch is None and rows is None:
+        return Rowed(source, plan, lower(plan, source, pulse))
+    try:
+        found = _by_rows(source, plan, pulse, 1 if batch is not None else rows or 1)
+    except CannotStream as problem:
+        if batch is not None:
+            raise
+        lowered = lower(plan, source, pulse)
+        return Rowed(source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers))))
+    if rows is not None:
+        _size(found.lowered, rows)
+    return replace(found, rows=rows)
+
+
+def static_batch(plan: Plan) -> int | None:
+    """How many rows all stream inputs have where a batch would be; None for a single one, or where that is not fixed."""
+    found = set()
+    for name in plan.inputs:
+        fact = plan.facts[name]
+        if isinstance(fact, Stream):
+            if any(d.constant is None for k, d in enumerate(fact.shape) if k != fact.axis):
+                return None
+            at = batch_axis(fact.axis)
+            found.add(fact.shape[at].constant if at < fact.rank - (fact.axis == 0) else 1)
+    rows = found.pop() if len(found) == 1 else None
+    return rows if rows is not None and rows > 1 else None
+
+
+def _by_rows(source: Source, plan: Plan, pulse: int | None, rows: int) -> Rowed:
+    """`source`, which `plan` streams for `rows` rows, for any number of rows that are streams of their own.
+
+    Raises `CannotStream` where the rows can't be kept apart, `UsageError` where the model has a dimension of the new one's name.
+    """
+    if any(str(d) == LABEL for name in plan.inputs if isinstance(fact := plan.facts[name], Stream) for d in fact.shape):
         raise UsageError(f"--batch: the model has a dimension {LABEL} already")
-    for value in source.inputs:
-        _widen(value, axes.get(value.name or ""))
-    first = {0 if axis else 1 for axis in axes.values()}
-    for node in all_nodes(model.graph):
-        for out in node.outputs:
-            out.shape = None
-        if node.op_type == "Reshape" and not node.domain and len(first) == 1:
-            _follow(model.graph, node, next(iter(first)))
-    return source
+    problem: CannotStream | None = None
+    for own, statics in _readings(source, plan, rows):
+        try:
+            return _widened(Widening(source, plan, rows, own, statics), plan, pulse)
+        except CannotStream as found:
+            problem = problem or found
+    assert problem is not None
+    raise problem
 
 
-def _widen(value: ir.Value, axis: int | None) -> None:
-    """Make the batch dimension of an input symbolic: the first one, or that after time. Static inputs without one are for all rows."""
-    shape = list(value.shape or ())
-    at = 1 if axis == 0 else 0
-    if axis is None and (len(shape) < 2 or shape[0] != 1):
-        return
-    if at >= len(shape) or shape[at] != 1:
-        size = shape[at] if at < len(shape) else "missing"
-        raise CannotStream((Blocker(value.name or "", "input", f"its dimension {at}, where a batch would be, is {size}, not 1",
-                                    "export with a batch of 1, or with a dynamic batch"),))
-    value.shape = ir.Shape([LABEL if k == at else d for k, d in enumerate(shape)])
+def _readings(source: Source, plan: Plan, rows: int) -> Iterator[tuple[dict[str, int], bool]]:
+    """Which axis of the states of the source's own is the batch (the same for those of one shape), and whether static inputs have it."""
+    names = [name for name, _ in plan.options.states]
+    shapes = {v.name or "": tuple(v.shape or ()) for v in source.inputs}
+    kinds = list(dict.fromkeys(shapes[name] for name in names))
+    choices = [[k for k, d in enumerate(kind) if d == rows] or [k for k, d in enumerate(kind) if not isinstance(d, int)] or [0] for kind in kinds]
+    statics = [True, False] if rows > 1 else [True]
+    for found in itertools.islice(itertools.product(*choices), MOST_READINGS):
+        for static in statics:
+            yield {name: found[kinds.index(shapes[name])] for name in names}, static
 
 
-def _follow(graph: ir.Graph, node: ir.Node, at: int) -> None:
-    """A Reshape to 1 where its input has the batch keeps what is there."""
-    target = node.inputs[1]
-    if target is None or target.const_value is None or node.attributes.get("allowzero") is not None and node.attributes["allowzero"].as_int():
-        return
-    sizes = target.const_value.numpy().copy()
-    if sizes.size <= at or sizes[at] != 1:
-        return
-    sizes[at] = 0
-    name = f"{node.name}/{LABEL}"
-    made = ir.Value(name=name, const_value=ir.tensor(np.asarray(sizes, np.int64), name=name), shape=ir.Shape(sizes.shape), type=ir.TensorType(ir.DataType.INT64))
-    graph.register_initializer(made)
-    node.replace_input_with(1, made)
+def _widened(widening: Widening, plan: Plan, pulse: int | None) -> Rowed:
+    while True:
+        wide = widening.analysed(plan.options)
+        wide.check()
+        lowered = lower(wide, widening.source, pulse)
+        if not lowered.shared or not widening.repair(lowered.shared, wide):
+            _apart(lowered)
+            return Rowed(widening.source, wide, lowered)
 
 
-def apart(lowered: Lowered) -> None:
+def _apart(lowered: Lowered) -> None:
     """Raise `CannotStream` where the rows of the batch are no streams of their own."""
     if lowered.shared:
         raise CannotStream(tuple(Blocker(name, "batch", "it does not keep the rows of a batch apart, or cannot count the frames of each",
                                          "run a stream in a session of its own, without --batch") for name in lowered.shared))
 
 
-def sized(lowered: Lowered, rows: int) -> Lowered:
-    """The pulsed model for exactly so many rows."""
+def _size(lowered: Lowered, rows: int) -> None:
+    """Declare the graph for exactly so many rows."""
     for value in (*lowered.model.graph.inputs, *lowered.model.graph.outputs):
         if value.shape is not None:
             value.shape = ir.Shape([rows if not isinstance(d, int) and d.value == LABEL else d for d in value.shape])
-    states = tuple(_sized(s, rows) for s in lowered.states)
-    return replace(lowered, states=states, batch=rows)
 
 
-def _sized(state: LoweredState, rows: int) -> LoweredState:
-    return replace(state, shape=tuple(rows if d == LABEL else d for d in state.shape))
-
-
-def told(document: dict[str, Any], rows: int | None) -> dict[str, Any]:
-    """The sidecar of a model that was given a batch: it says so, and how many rows there are where that is fixed."""
-    if rows is not None:
-        for entry in (*document["inputs"], *document["outputs"]):
-            entry["shape"] = [rows if d == LABEL else d for d in entry["shape"]]
-    return {**document, "source_batch": 1}
-
-
-__all__ = ["apart", "sized", "told", "with_batch"]
+def _told(document: dict[str, Any], rows: int) -> dict[str, Any]:
+    """The sidecar for exactly so many rows."""
+    entries = {key: [{**e, "shape": [rows if d == LABEL else d for d in e["shape"]]} for e in document[key]] for key in ("inputs", "outputs", "states")}
+    for state, old in zip(entries["states"], document["states"]):
+        state["bytes"] *= rows if LABEL in old["shape"] else 1
+    return {**document, **entries, "state_bytes": sum(s["bytes"] for s in entries["states"]), "valid_frames_shape": [rows]}

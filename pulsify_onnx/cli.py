@@ -114,15 +114,16 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 @LEFT
 @STATE
 @ADVANCE
+@BATCH
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
 @JSON
 def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, frame_rate: float | None, as_json: bool) -> None:
+            allow_advance: bool, batch: int | str | None, frame_rate: float | None, as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api, report
 
     found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                        allow_advance=allow_advance)
+                        allow_advance=allow_advance, batch=batch)
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
     document = report.with_times(found.document, frame_rate) if frame_rate else found.document

@@ -68,9 +68,8 @@ class PulseRunner:
 
     def restart(self, row: int, starts: Mapping[str, Array] | None = None) -> None:
         """Start a new stream on one row of the batch, from zeros or (states of the source) from `starts`; the others go on."""
-        batch = self.spec["valid_frames_shape"][0]
         for state in self.spec["states"]:
-            name, axis = state["input"], state["shape"].index(batch) if batch in state["shape"] else 0
+            name, axis = state["input"], state.get("row_axis", 0)
             np.moveaxis(self._states[name], axis, 0)[row] = np.moveaxis(starts[name], axis, 0)[row] if starts and name in starts else 0
 
     def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None) -> dict[str, Array]:
@@ -114,7 +113,7 @@ class StreamSession:
 
     `model` is the path of a pulsed model, or a `PulsedModel`. ``static`` has the inputs that do not stream.
     A model with one stream input takes plain arrays, else a dict by name; one with one output gives plain arrays.
-    A prefix output is its newest value (None before the first pulse).
+    A prefix output is its newest value (None before the first pulse), one over a window too (None before the window is full).
     """
 
     def __init__(self, model: str | Path | HasProto, static: Mapping[str, Array] | None = None):
@@ -134,6 +133,8 @@ class StreamSession:
         self._given = {name: max(0, -delay) for name, delay in delays.items()}
         self._held: dict[str, Array] = {}
         self._latest: dict[str, Array | None] = {o["name"]: None for o in self._outputs if o["kind"] != "stream"}
+        head = self.spec.get("head")
+        self._full = head["frames"] + head["delay"] if head else 0
         self._frames = 0
         self._ended = False
 
@@ -212,7 +213,7 @@ class StreamSession:
         for o in self._outputs:
             name, value = o["name"], outs[o["name"]]
             if o["kind"] != "stream":
-                self._latest[name] = value
+                self._latest[name] = value if o["kind"] != "window" or self._frames >= self._full else None
                 continue
             drop = min(self._skip[name], value.shape[o["axis"]])
             self._skip[name] -= drop

@@ -11,10 +11,7 @@ from pulsify_onnx.analysis import analyze
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.facts import Blocked
 from pulsify_onnx.plan import Options, Plan
-from pulsify_onnx.source import Source
-
-BATCH_NAMES = {"b", "n", "bs", "bsz", "batch", "batchsize", "batch_size", "batch_dim", "nbatch", "n_batch", "num_batch"}
-"""A first dimension of one of these names is the batch when another dimension is dynamic too."""
+from pulsify_onnx.source import BATCH_NAMES, Source
 
 TIME_NAMES = ("time", "frame", "seq", "length", "len", "sample", "step", "t", "l")
 """Names that rank readings in a list of them; they decide nothing."""

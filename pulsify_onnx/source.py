@@ -22,6 +22,9 @@ from pulsify_onnx.facts import Array
 from pulsify_onnx.node import since_version
 from pulsify_onnx.sequences import to_scan_outputs
 
+BATCH_NAMES = {"b", "n", "bs", "bsz", "batch", "batchsize", "batch_size", "batch_dim", "nbatch", "n_batch", "num_batch"}
+"""A first dimension of one of these names is the batch when another dimension is dynamic too."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -12,20 +12,14 @@ import onnxruntime as ort
 from pulsify_onnx.runtime import Array, PulseRunner, Spec, filled, take
 
 
-def row_axis(entry: Spec, spec: Spec) -> int | None:
-    """The axis on which an input or output of a sidecar has the rows."""
-    batch = spec["valid_frames_shape"][0]
-    fixed = isinstance(batch, int) and batch > 1
-    return next((k for k, d in enumerate(entry["shape"]) if d == batch and (isinstance(d, str) or fixed and k != entry.get("axis"))), None)
-
-
 class RowByRow:
     """A batch model for one stream, run for each row of its inputs."""
 
     def __init__(self, session: ort.InferenceSession, spec: Spec):
         self.session, self.spec = session, spec
-        self._inputs = {i["name"]: row_axis(i, spec) for i in spec["inputs"]}
-        self._outputs = {o["name"]: row_axis(o, spec) for o in spec["outputs"]}
+        own = [s for s in spec["states"] if s["role"] == "source"]
+        self._inputs = {e.get("name") or e["input"]: e.get("row_axis") for e in (*spec["inputs"], *own)}
+        self._outputs = {e.get("name") or e["output"]: e.get("row_axis") for e in (*spec["outputs"], *own)}
 
     def get_outputs(self) -> list[Any]:
         """As an onnxruntime session has them."""
@@ -49,7 +43,7 @@ def rows_apart(runner: PulseRunner, arrays: Mapping[str, Array], want: Mapping[s
     Nothing where the rows of the model share something, or where there is but one. The last `margin` frames are not fed.
     """
     spec = runner.spec
-    axes = {e["name"]: row_axis(e, spec) for e in (*spec["inputs"], *spec["outputs"])}
+    axes = {e["name"]: e.get("row_axis") for e in (*spec["inputs"], *spec["outputs"])}
     first = next((i for i in spec["inputs"] if i["kind"] == "stream"), None)
     axis = axes[first["name"]] if first is not None else None
     if first is None or axis is None or not spec.get("independent_rows", True):

@@ -105,7 +105,7 @@ class Check:
         self.spec = self.runner.spec
         # as it is written: onnxruntime's optimizer fuses a Pad of zeros into a MaxPool, which pads with -inf
         self.batch = session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
-        if self.spec.get("source_batch"):
+        if self.spec.get("source_batch") and not traced:
             self.batch = RowByRow(self.batch, self.spec)
         self.seed, self.rtol, self.atol = seed, rtol, atol
         self.ends = bool(self.spec["valid_frames_input"])

@@ -26,18 +26,23 @@ class Life:
     outputs: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
-def batched(model: onnx.ModelProto, inputs: Sequence[str] | None = None) -> onnx.ModelProto:
-    """A copy whose inputs have a symbolic first dimension where it was 1."""
+def batched(model: onnx.ModelProto, inputs: Sequence[str] | None = None, rows: int | None = None) -> onnx.ModelProto:
+    """A copy whose inputs have a symbolic first dimension (or one of `rows`) where it was 1."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
         if len(dims) > 1 and dims[0].dim_value == 1 and (inputs is None or value.name in inputs):
-            dims[0].dim_param = "B"
+            dims[0].CopyFrom(onnx.TensorShapeProto.Dimension(dim_param="B") if rows is None else onnx.TensorShapeProto.Dimension(dim_value=rows))
     for value in [*copy.graph.output, *copy.graph.value_info]:
         value.type.tensor_type.ClearField("shape")
     del copy.graph.value_info[:]
     return copy
+
+
+def of_a_row(entry: Mapping[str, Any]) -> list[int]:
+    """Dimensions of an input or output of one row."""
+    return [1 if k == entry.get("row_axis") else d for k, d in enumerate(entry["shape"])]
 
 
 def lives(rng: np.random.Generator, spec: Mapping[str, Any], rows: int, pulses: int, pulse: int, unit: int, shortest: int, margin: int,
@@ -60,7 +65,7 @@ def lives(rng: np.random.Generator, spec: Mapping[str, Any], rows: int, pulses: 
             data = {}
             for i in spec["inputs"]:
                 if i["kind"] == "stream":
-                    shape = [1 if isinstance(d, str) else d for d in i["shape"]]
+                    shape = of_a_row(i)
                     shape[i["axis"]] = total * i["rate"][0] // i["rate"][1]
                     data[i["name"]] = make[i["name"]](rng, shape) if i["name"] in make else draw(rng, np.dtype(i["dtype"]), shape)
             found.append(Life(row, at, end, length, data))
@@ -70,18 +75,23 @@ def lives(rng: np.random.Generator, spec: Mapping[str, Any], rows: int, pulses: 
 
 def check_rows(model: onnx.ModelProto, *, pulses: Sequence[int] = (1, 3, 8), rows: int = 7, axes: Mapping[str, int | str] | None = None,
                statics: Mapping[str, np.ndarray] | None = None, inputs: Mapping[str, Any] | None = None, unit: int = 1, shortest: int = 1, rtol: float = 1e-4,
-               independent: bool = True, ends: Sequence[bool] = (False, True), rounds: int = 24) -> PulsedModel:
-    """Stream `rows` rows that start, end and start again at random; each must equal its own batch run."""
+               independent: bool = True, ends: Sequence[bool] = (False, True), rounds: int = 24, alone: onnx.ModelProto | None = None,
+               batch: int | str | None = None) -> PulsedModel:
+    """Stream `rows` rows that start, end and start again at random; each must equal its own batch run.
+
+    `alone` is the model for one row, where `model` is for `rows` of them; `batch` as for `pulsify`.
+    """
     from pulsify_onnx.api import analyze
     multiple = analyze(model, axes=axes).pulse_multiple
-    batch = session(model.SerializeToString(), plain=True)
+    single = session((alone or model).SerializeToString(), plain=True)
     pulsed = None
     for pulse in sorted({multiple * math.ceil(p / multiple) for p in pulses}):
         for end in ends:
-            pulsed = pulsify(model, pulse=pulse, axes=axes, end_of_stream=end)
+            pulsed = pulsify(model, pulse=pulse, axes=axes, end_of_stream=end, batch=batch)
             assert pulsed.spec.get("independent_rows", True) == independent, pulsed.spec.get("shared_by")
             if independent:
-                _run(pulsed, batch, pulse, rows, rounds, statics or {}, inputs or {}, unit, shortest, rtol)
+                assert pulsed.spec["valid_frames_shape"][0] in (rows, *(v for v in pulsed.spec["valid_frames_shape"] if isinstance(v, str)))
+                _run(pulsed, single, pulse, rows, rounds, statics or {}, inputs or {}, unit, shortest, rtol)
     assert pulsed is not None
     return pulsed
 
@@ -94,7 +104,6 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
     delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
     plan = lives(rng, spec, rows, rounds, pulse, unit, shortest, 40 * pulse + delay, make)
     streams = [i for i in spec["inputs"] if i["kind"] == "stream"]
-    batch_axis = {i["name"]: next(k for k, d in enumerate(i["shape"]) if isinstance(d, str) and k != i["axis"]) for i in streams}
     fixed = {}
     for i in spec["inputs"]:
         if i["kind"] == "static":
@@ -113,7 +122,7 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
         for i in streams:
             n, axis, chunks = i["frames_per_pulse"], i["axis"], []
             for row in range(rows):
-                shape = [1 if isinstance(d, str) else d for d in i["shape"]]
+                shape = of_a_row(i)
                 dtype = np.dtype(i["dtype"])
                 chunk = np.full(shape, np.nan, dtype) if spec["valid_frames_input"] and dtype.kind == "f" else draw(rng, dtype, shape)
                 if row in now:
@@ -122,7 +131,7 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
                     index[axis] = slice(0, part.shape[axis])
                     chunk[tuple(index)] = part
                 chunks.append(chunk)
-            feeds[i["name"]] = np.concatenate(chunks, batch_axis[i["name"]])
+            feeds[i["name"]] = np.concatenate(chunks, i["row_axis"])
         if spec["valid_frames_input"]:
             feeds[spec["valid_frames_input"]] = np.asarray(
                 [min(max(now[r].length - (k - now[r].begin) * pulse, 0), pulse) if r in now else 0 for r in range(rows)], np.int64)
@@ -135,15 +144,13 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
     for life in plan:
         if life.begin >= rounds:
             continue
-        own = {i["name"]: take(fixed[i["name"]], 0, life.row, life.row + 1) if i["shape"] and isinstance(i["shape"][0], str) else fixed[i["name"]]
+        own = {i["name"]: take(fixed[i["name"]], i["row_axis"], life.row, life.row + 1) if "row_axis" in i else fixed[i["name"]]
                for i in spec["inputs"] if i["kind"] == "static"}
         want = dict(zip(names, batch.run(None, {**life.data, **own})))
         finished = spec["valid_frames_input"] and life.begin + math.ceil(life.length / pulse) + spec["flush_pulses"] <= min(life.end, rounds)
         for o in spec["outputs"]:
             got, name = life.outputs[o["name"]], o["name"]
-            # the batch axis of an output: the one of as many elements as there are rows, where the batch run of one row has 1
-            labels = [k for k in range(want[name].ndim) if k != o.get("axis") and want[name].shape[k] == 1 and got[0].shape[k] == rows]
-            mine = [take(g, labels[0], life.row, life.row + 1) for g in got] if labels else got
+            mine = [take(g, o["row_axis"], life.row, life.row + 1) for g in got] if "row_axis" in o else got
             where = f"{what}: {name} of row {life.row} from pulse {life.begin}"
             if o["kind"] == "stream":
                 flow = take(np.concatenate(mine, o["axis"]), o["axis"], o["delay"], None)

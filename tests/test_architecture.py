@@ -21,8 +21,8 @@ FLOORS = {
     4: "shapes borders pairs views openness sampling source rows",    # node -> typed attributes
     5: "rules sizes draft critical owned",                    # one pure function per operator family
     6: "analysis lower spec support",                    # facts -> plan -> graph
-    7: "batching seed report approximation pairing trace",
-    8: "fixed_length",
+    7: "widening seed report approximation pairing trace",
+    8: "batching fixed_length",
     9: "api",
     10: "cli",
     11: "__init__ __main__",

@@ -25,8 +25,8 @@ from pulsify_onnx.fixed_length.walk import Baked
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.precision import TOLERANCES
 from pulsify_onnx.runtime import session
-from pulsify_onnx.seed import BATCH_NAMES, choose, index_of
-from pulsify_onnx.source import Source
+from pulsify_onnx.seed import choose, index_of
+from pulsify_onnx.source import BATCH_NAMES, Source
 from pulsify_onnx.windows import RateMismatch
 
 MOST_READINGS = 64
