@@ -11,6 +11,9 @@ from onnx import helper
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Const, Shape
 
+MOST_TOLD = 1 << 16
+"""The largest dimension of which onnx is asked to follow values: it would list them one by one."""
+
 Typed = tuple[ir.DataType, Shape]
 Inferred = tuple[ir.DataType, tuple[Length | None, ...] | None]
 
@@ -69,8 +72,9 @@ def infer_nodes(nodes: Iterable[onnx.NodeProto], initializers: Iterable[onnx.Ten
     graph = helper.make_graph(list(nodes), "body", rows, outputs, list(initializers))
     domains = {n.domain for n in graph.node} - {"", "ai.onnx"}
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))], ir_version=10)
+    told = all(d.constant is None or d.constant <= MOST_TOLD for _, shape in inputs.values() for d in shape)
     try:
-        found = {v.name: v for v in onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output}
+        found = {v.name: v for v in onnx.shape_inference.infer_shapes(model, data_prop=told).graph.output}
     except Exception as problem:
         raise ValueError(str(problem)) from problem
     out: list[Inferred] = []

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # it tells what it finds odd; the answer here is one line
     debug = os.environ.get("PULSIFY_DEBUG") == "1"
+    if not debug:
+        warnings.simplefilter("ignore")  # numpy's, about values of a model that are odd
     try:
         cli.main(args=list(arguments), prog_name="pulsify-onnx", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as shown:

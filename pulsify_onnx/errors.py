@@ -62,8 +62,13 @@ class Blocker:
 
     def __str__(self) -> str:
         where = f' (input {self.wire})' if self.wire else ""
-        return (f'cannot stream {self.op_type} "{self.node}"{where}\n'
-                f"  why:  {self.reason}\n  hint: {self.hint}")
+        return (one_line(f'cannot stream {self.op_type} "{self.node}"{where}') + "\n"
+                f"  why:  {one_line(self.reason)}\n  hint: {one_line(self.hint)}")
+
+
+def one_line(text: str) -> str:
+    """`text` with escapes for what would break a line or move the cursor: names in a file may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class CannotStream(PulsifyError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -28,12 +29,15 @@ def check(model: ir.Model) -> None:
     _once((v.name for v in graph.inputs), "input")
     _once((v.name for v in graph.outputs), "output")
     for value in graph.inputs:
-        if not isinstance(value.type, ir.TensorType) and value.name not in graph.initializers:
-            raise InvalidModel(f"input {value.name!r} has no type" if value.type is None else f"input {value.name!r} is no tensor: {value.type}")
+        if value.name not in graph.initializers and (not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.UNDEFINED):
+            raise InvalidModel(f"input {value.name!r} has no type" if value.dtype in (None, ir.DataType.UNDEFINED) else f"input {value.name!r} is no tensor: {value.type}")
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             raise InvalidModel(f"input {value.name!r} has a negative dimension: {value.shape}")
     _texts(model)
     _graph(graph, set())
+    for function in model.functions.values():
+        for node in ir.traversal.RecursiveGraphIterator(function):
+            _words(node)
 
 
 def _texts(model: ir.Model) -> None:
@@ -65,10 +69,7 @@ def _graph(graph: ir.Graph, outer: set[ir.Value]) -> None:
             raise InvalidModel(f"initializer {name!r} has no data")
         _tensor(value.const_value, name)
     for node in graph:
-        title = f"node {node.name!r}" if node.name else f"a node {node.op_type}"
-        words = [node.op_type, node.domain, node.name or "", *node.attributes, *(v.name or "" for v in (*node.inputs, *node.outputs) if v is not None)]
-        if not node.op_type or not all(isinstance(word, str) for word in words):
-            raise InvalidModel(f"{title} has no operator, or a name that is no text")
+        title = _words(node)
         for read in node.inputs:
             if read is not None and read not in known:
                 raise InvalidModel(f"{title} reads {read.name!r}, which nothing defines")
@@ -84,14 +85,26 @@ def _graph(graph: ir.Graph, outer: set[ir.Value]) -> None:
             raise InvalidModel(f"output {value.name!r} is defined by nothing")
 
 
+def _words(node: ir.Node) -> str:
+    """What to call a node, whose names are all texts."""
+    title = f"node {node.name!r}" if node.name else f"a node {node.op_type}"
+    words = [node.op_type, node.domain, node.name or "", *node.attributes, *(v.name or "" for v in (*node.inputs, *node.outputs) if v is not None)]
+    if not node.op_type or not all(isinstance(word, str) for word in words):
+        raise InvalidModel(f"{title} has no operator, or a name that is no text")
+    return title
+
+
 def _tensor(tensor: ir.TensorProtocol, name: str) -> None:
     if isinstance(tensor, ir.ExternalTensor):
         _external(tensor, name)
-        return
+        if tensor.dtype != ir.DataType.BOOL:
+            return  # it stays on disk
     try:
-        tensor.numpy()
+        array = tensor.numpy()
     except Exception as problem:
         raise InvalidModel(f"tensor {name!r} can't be read ({str(problem).splitlines()[0][:120] if str(problem) else type(problem).__name__})") from problem
+    if array.dtype == bool and (np.ascontiguousarray(array).view(np.uint8) > 1).any():
+        raise InvalidModel(f"tensor {name!r} has values that are neither true nor false")
 
 
 def _external(tensor: ir.ExternalTensor, name: str) -> None:

@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from oracle import parse
 
 from tools import badfiles
 
@@ -22,6 +25,40 @@ def test_broken_models_are_answered_in_one_line(first):
     found = list(badfiles.run(range(first, first + 100), processes=1))
     assert len(found) == 100
     assert not [f"case {f.case}: {f.problem} ({f.line})" for f in found if f.problem]
+
+
+def command_line(model: onnx.ModelProto, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    onnx.save(model, folder / "m.onnx")
+    return subprocess.run([sys.executable, "-m", "pulsify_onnx", "convert", str(folder / "m.onnx"), "-o", str(folder / "out.onnx"), "--pulse", "4", *options],
+                          capture_output=True, text=True, cwd=ROOT)
+
+
+def test_names_with_line_breaks_are_escaped(tmp_path: Path):
+    model = parse("agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Relu(x) }")
+    model.graph.node[0].op_type, model.graph.node[0].name = "Re\nlu", "one\r\n\x1b[31mtwo"
+    done = command_line(model, tmp_path)
+    assert done.returncode == 3 and len(done.stderr.splitlines()) == 3 and '"one\\r\\n\\x1b[31mtwo"' in done.stderr
+
+
+def test_warnings_of_libraries_are_not_shown(tmp_path: Path):
+    model = parse("""agraph (float[1,T,4] x) => (float[1,U,4] y) {
+        s = Cast<to=7>(start)
+        y = Slice(x, s, end, axis) }""", start=np.asarray([np.nan], np.float32), end=np.asarray([2**62]), axis=np.asarray([1]))
+    done = command_line(model, tmp_path, "--no-verify")
+    assert "Warning" not in done.stderr
+
+
+def test_dimensions_beyond_all_measure_take_no_time(tmp_path: Path):
+    model = parse("""agraph (float[1099511627776,T] x) => (float[1099511627776,T] y) {
+        s = Shape<start=0, end=1>(x)
+        h = ConstantOfShape(s)
+        last, y = Scan<num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1], body=step(float[B] p, float[B] f) => (float[B] n, float[B] o) {
+            n = Add(p, f)
+            u = Unsqueeze(n, at)
+            o = Squeeze(u, at) }>(h, x) }""", at=np.asarray([0]))
+    start = time.monotonic()
+    done = command_line(model, tmp_path)
+    assert done.returncode in (2, 3) and time.monotonic() - start < 30
 
 
 def command(code: str, *arguments: object) -> list[str]:

@@ -86,6 +86,9 @@ def test_bytes_gone_wrong(tmp_path, monkeypatch):
     (build([node("Relu", ["x"], ["y"])], inputs=[info("x"), info("x")]), "input 'x' appears twice"),
     (build([node("Relu", ["x"], ["y"])], outputs=[info("y"), info("y")]), "output 'y' appears twice"),
     (build([node("Relu", ["x"], ["y"])], inputs=[onnx.ValueInfoProto(name="x")]), "input 'x' has no type"),
+    (build([node("Relu", ["x"], ["y"])], inputs=[info("x", dtype=TensorProto.UNDEFINED)]), "input 'x' has no type"),
+    (build([node("Where", ["f", "x", "x"], ["y"])], initializers=[TensorProto(name="f", data_type=TensorProto.BOOL, dims=[4], raw_data=b"\0\1\2\1")]),
+     "tensor 'f' has values that are neither true nor false"),
     (build([node("Relu", ["x"], ["y"])], opset=6), "opset 6 is older than 7"),
     (build([node("Relu", ["x"], ["y"])], opset=99), "opset 99 is newer"),
 ])
@@ -99,6 +102,21 @@ def test_tensor_without_its_data():
     short = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], raw_data=bytes(7))
     with pytest.raises(InvalidModel, match="tensor 'w' can't be read"):
         load(build([node("Add", ["x", "w"], ["y"])], initializers=[short]))
+
+
+def test_truth_outside_of_the_file(tmp_path):
+    flags = TensorProto(name="f", data_type=TensorProto.BOOL, dims=[4], data_location=TensorProto.EXTERNAL)
+    flags.external_data.add(key="location", value="m.onnx")
+    onnx.save(build([node("Where", ["f", "x", "x"], ["y"])], initializers=[flags]), tmp_path / "m.onnx")
+    with pytest.raises(InvalidModel, match="neither true nor false"):
+        load(tmp_path / "m.onnx")
+
+
+def test_operator_of_a_function_without_a_name():
+    twice = helper.make_function("own", "twice", ["p"], ["q"], [node("Add", ["p", "p"], ["q"])], [helper.make_opsetid("", 17)])
+    data = build([node("twice", ["x"], ["y"], domain="own")], functions=[twice], domains=["own"]).SerializeToString().replace(b"Add", b"Ad\xe7")
+    with pytest.raises(InvalidModel):
+        load(onnx.ModelProto.FromString(data))
 
 
 def test_sparse_initializer():

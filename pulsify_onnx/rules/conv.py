@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length, larger
 from pulsify_onnx.facts import Const, Static, Stream
@@ -119,6 +121,9 @@ def conv_transpose(node: Node) -> Outcome:
     steps: list[Step] = []
     if x.lead:
         x = solid(x, node.options, steps)
+    weights = node.fact(1)
+    if isinstance(weights, Static) and weights.value is not None and not np.isfinite(weights.value.array).all():
+        refuse("its weights are not all finite, and frames before the first would not add nothing", hint="the model seems broken: check its weights")
     view = spatial(node, kernel_of(node))
     k, n = x.axis - 2, len(view.strides)
     stride, span = view.strides[k], view.spans[k]

@@ -54,7 +54,13 @@ def scaling(node: Node, x: Stream) -> Scaling:
     scales = [1.0] * x.rank
     for axis, scale in zip(axes, found):
         scales[axis] = scale
-    return Scaling(tuple(scales), Fraction(scales[x.axis]).limit_denominator(4096), None)
+    return Scaling(tuple(scales), _fraction(scales[x.axis]), None)
+
+
+def _fraction(scale: float) -> Fraction:
+    """A float32 as the simple fraction that it stands for, else as what it is: 2.0000002 isn't 2, which shows in long streams."""
+    simple = Fraction(scale).limit_denominator(4096)
+    return simple if np.float32(float(simple)) == np.float32(scale) else Fraction(scale)
 
 
 def _ratio(size: Length, wanted: Length) -> Fraction:
@@ -93,7 +99,7 @@ def resize(node: Node) -> Outcome:
         return _up(node, x, how, sampling, steps)
     if how.along < 1 and how.along.numerator == 1:
         return _down(node, x, how, sampling, steps)
-    refuse(f"it resamples the stream by {how.along}, which is no whole factor", hint=WHOLE)
+    refuse(f"it resamples the stream by {float(how.along):.9g}, which is no whole factor", hint=WHOLE)
 
 
 def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:

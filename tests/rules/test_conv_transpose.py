@@ -94,6 +94,13 @@ def test_channels_are_refused() -> None:
             axes={"x": 1}, op_type="ConvTranspose")
 
 
+def test_weights_that_are_not_finite_are_refused() -> None:
+    """Where no frame is, a stream has zeros, and zero times infinity is not nothing."""
+    weights = rand(2, 2, 3)
+    weights[0, 1, 2] = np.inf
+    refused(parse("agraph (float[1,2,T] x) => (float[1,2,U] y) { y = ConvTranspose<strides=[2]>(x, v) }", v=weights), "not all finite", op_type="ConvTranspose")
+
+
 def test_overlapping_windows_of_ones() -> None:
     """The envelope of an overlap-add is computed from ones: before the first frame there are none."""
     check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {

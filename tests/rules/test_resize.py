@@ -112,6 +112,7 @@ def test_old_operators(mode, delay):
 @pytest.mark.parametrize("attributes, along, reason", [
     ('mode="linear", coordinate_transformation_mode="align_corners"', 2, "stretches the sampling points over the whole stream"),
     ('mode="linear"', 1.5, "no whole factor"),
+    ('mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"', np.nextafter(np.float32(2), np.float32(3)), "no whole factor"),
     ('mode="linear", coordinate_transformation_mode="pytorch_half_pixel"', 0.5, "samples elsewhere where the result has one frame"),
     ('mode="linear", antialias=1', 2, "antialiasing"),
     ('mode="nearest"', 1 / 41, "is not exact")])
