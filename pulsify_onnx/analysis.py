@@ -28,7 +28,7 @@ from pulsify_onnx.rules.outputs import unfit_output
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.registry import never
 from pulsify_onnx.rules.relative import applied
-from pulsify_onnx.rules.rowwise import check_rows
+from pulsify_onnx.rules.rowwise import all_rows, merged
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
 from pulsify_onnx.views import never_empty
@@ -212,13 +212,13 @@ class Walker:
         if kinds <= {Static}:
             return self._static(node)
         owned.check_use(node)
+        if any(map(merged, (*node.facts, *node.outer.values()))):
+            return all_rows(node, lambda row: self._bordered(row, applied(row, lookup(row))), self.wires)
         if Pending in kinds or (Stream in kinds and Prefix in kinds) or _spreads(node):
             return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
             return self._running(node)
-        check_rows(node)
-        outcome = applied(node, lookup(node))
-        return self._bordered(node, outcome)
+        return self._bordered(node, applied(node, lookup(node)))
 
     def _captured(self, node: ir.Node) -> dict[str, Fact]:
         """Outer values that a node's subgraphs read."""

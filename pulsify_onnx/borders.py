@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
 
 from pulsify_onnx import fold
+from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Border, Const, Fact, Mirror, Onset, Stream
-from pulsify_onnx.plan import Dims, Expr, Frames, Op, Ref, Window
+from pulsify_onnx.plan import Dims, Expr, Frames, Merged, Op, Ref, Window
 
 
 class _NotConstant(Exception):
@@ -46,11 +48,15 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
             if not isinstance(e.border, (Const, Onset)) or not isinstance(x, Stream):
                 raise _NotConstant
             shape = [d.constant if d.constant is not None else 1 for d in x.shape]
-            count = shape[x.axis] = frames(e.frames)
+            count = frames(e.frames)
+            shape[x.axis] = count * _rows(x.around)
+            if isinstance(e.border, Onset) and shape[x.axis] > count:
+                raise _NotConstant
             rows = e.border.array if isinstance(e.border, Const) else e.border.frames.array.take(range(count), x.axis)
             return np.ascontiguousarray(np.broadcast_to(rows, shape))
         if isinstance(e, Dims):
-            return np.asarray([frames(d) if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in e.dims], np.int64)
+            return np.asarray([frames(d) if isinstance(d, Frames) else frames(d.frames) * _rows((d.slower, d.faster)) if isinstance(d, Merged) else
+                               d if isinstance(d, int) else 1 for d in e.dims], np.int64)
         if isinstance(e, Op):
             found_all = fold.evaluate(e.op_type, [run(i) for i in e.inputs], dict(e.attributes), opset=opset, domain=e.domain, outputs=e.outputs)
             if found_all is None:
@@ -62,13 +68,22 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
         border = run(expr)
     except (_NotConstant, IndexError):
         return None
-    if border is None or border.ndim != y.rank or border.shape[y.axis] != wanted:
+    if border is None or border.ndim != y.rank or border.shape[y.axis] != wanted * _rows(y.around):
         return None
+    if wanted != border.shape[y.axis]:
+        border = border.take([0], y.axis) if wanted == 1 and (border == border.take([0], y.axis)).all() else border
+        if border.shape[y.axis] != wanted:
+            return None
     if wanted > 1:
         return Onset(Const(border)).upto(y.axis, 0, wanted)
     if border.size and (border == border.flat[0]).all():
         border = np.full([1] * y.rank, border.flat[0], border.dtype)
     return Const(border)
+
+
+def _rows(around: tuple[Length, Length]) -> int:
+    """How many rows are merged with time; axes of unknown size count as 1, as everywhere here."""
+    return math.prod(d.constant or 1 for d in around)
 
 
 def _windows(expr: Expr | None) -> Iterator[Window]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from pulsify_onnx.emit import Emitter
 from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
-from pulsify_onnx.facts import Const, Fact, Onset, Shape, Static, Stream
+from pulsify_onnx.facts import Const, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
 from pulsify_onnx.layouts import MIXED, SHARED, Layout
-from pulsify_onnx.plan import Dim, Frames, Mask, Plan, State
+from pulsify_onnx.plan import Dim, Frames, Mask, Merged, Plan, State
 from pulsify_onnx.rows import RowEmitter
 from pulsify_onnx.source import Source
 
@@ -114,11 +114,28 @@ class Draft:
 
     def _settled(self, value: ir.Value, fact: Fact) -> ir.Value:
         """The tensor of a wire, with what its shape says of its rows."""
-        if self.rows is not None and hasattr(fact, "shape"):
-            named = [k for k, d in enumerate(fact.shape) if str(d) == self._batch()]
+        if self.rows is not None and isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
+            shape = self._pulsed(fact, 0)
+            named = [k for k, d in enumerate(shape) if str(self._batch()) in d.symbols()]
             rows = named[0] if len(named) == 1 else MIXED if named or not isinstance(fact, Static) else SHARED
-            self.rows.settle(value, len(fact.shape), rows, tuple(d == 1 for d in fact.shape))
+            self.rows.settle(value, shape, rows, len(named) == 1 and str(shape[named[0]]) == self._batch())
         return value
+
+    def _pulsed(self, fact: Static | Stream | Pair | Skew | Prefix, extra: int) -> Shape:
+        """The shape of a wire in a pulse, of a stream with `extra` frames."""
+        if not isinstance(fact, Stream):
+            return fact.shape
+        dims: list[Dim] = list(fact.shape)
+        dims[fact.axis] = Merged(fact.around[0], Frames(fact.rate, extra), fact.around[1])
+        return tuple(map(self._long, dims))
+
+    def _long(self, d: Dim) -> Length:
+        """A dimension of a pulse as a length."""
+        if isinstance(d, Merged):
+            return d.slower * self._long(d.frames) * d.faster
+        if isinstance(d, Frames):
+            return Length.of(self._count(d)) if self.pulse is not None else Length.symbol(" pulse") * d.rate + d.extra
+        return Length.of(d)
 
     def _whole(self, value: ir.Value) -> ir.Value:
         """A tensor for what takes no number per row: that of the first row."""
@@ -140,7 +157,7 @@ class Draft:
     # states
 
     def _declare(self, state: State) -> None:
-        shape = [self._label(d) if isinstance(d, Length) else int(d) for d in state.shape if not isinstance(d, Frames)]
+        shape = [self._label(d) if isinstance(d, Length) else int(d) for d in state.shape if not isinstance(d, (Frames, Merged))]
         past = ir.Value(name=state.name, shape=ir.Shape(shape), type=ir.TensorType(state.dtype))
         self.pasts[state.name] = self._placed(past, shape)
 
@@ -264,7 +281,7 @@ class Draft:
         return self.emit.one("Add", value, self.emit.constant(np.asarray(extra, np.int64))) if extra else value
 
     def _dims(self, dims: tuple[Dim, ...], here: Where) -> ir.Value:
-        sized = [Frames(d.rate, d.extra + here.side(d.role).extra) if isinstance(d, Frames) else d for d in dims]
+        sized = [self._sized(d, here) for d in dims]
         values = [self._count(d) if isinstance(d, Frames) and self.pulse is not None else d for d in sized]
         if all(isinstance(v, int) for v in values):
             return self.emit.ints(*(v for v in values if isinstance(v, int)))
@@ -273,13 +290,27 @@ class Draft:
             if isinstance(v, int):
                 parts.append(self.emit.ints(v))
             else:
-                scalar = self._frames_value(v) if isinstance(v, Frames) else self._size(v)
+                scalar = self._frames_value(v) if isinstance(v, Frames) else self._product(v) if isinstance(v, Merged) else self._size(v)
                 parts.append(self.emit.one("Reshape", scalar, self.emit.ints(1)))
         shape = parts[0] if len(parts) == 1 else self.emit.one("Concat", *parts, axis=0)
         if self.rows is not None:
             batch = [k for k, d in enumerate(dims) if isinstance(d, Length) and str(d) == self._batch()]
-            self.rows.sized(shape, tuple(v == 1 for v in values), batch[0] if len(batch) == 1 else None)
+            self.rows.sized(shape, tuple(map(self._long, values)), batch[0] if len(batch) == 1 else None)
         return shape
+
+    def _sized(self, d: Dim, here: Where) -> Dim:
+        """A dimension of a window that begins elsewhere; a product of numbers is one."""
+        if isinstance(d, Frames):
+            return Frames(d.rate, d.extra + here.side(d.role).extra)
+        if not isinstance(d, Merged):
+            return d
+        frames = Frames(d.frames.rate, d.frames.extra + here.side(d.frames.role).extra)
+        rest = (d.slower * d.faster).constant
+        return rest * self._count(frames) if rest is not None and self.pulse is not None else replace(d, frames=frames)
+
+    def _product(self, d: Merged) -> ir.Value:
+        """int64 scalar: frames times the sizes of the axes merged with them."""
+        return self.emit.one("Mul", self._size(d.slower * d.faster), self._frames_value(d.frames))
 
     def _size(self, length: Length) -> ir.Value:
         """int64 scalar: a symbolic dimension, read from the input that has it."""

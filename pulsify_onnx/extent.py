@@ -179,6 +179,21 @@ class Length:
             return outside + (atom.of + offset * atom.by).floordiv(atom.by * by)
         return outside + Length((((Floor(inside, by),), Fraction(1)),))
 
+    def over(self, by: Length) -> Length | None:
+        """This length divided by `by`, a product of symbols and a number, where every term of it is a multiple; else None."""
+        if len(by.terms) != 1:
+            return Length.of(1) if self == by else None
+        (atoms, coefficient), = by.terms
+        terms: list[tuple[Monomial, Fraction]] = []
+        for monomial, own in self.terms:
+            rest = list(monomial)
+            for atom in atoms:
+                if atom not in rest:
+                    return None
+                rest.remove(atom)
+            terms.append((tuple(rest), own / coefficient))
+        return _collect(terms)
+
     def __add__(self, other: LengthLike) -> Length:
         return _collect([*self.terms, *Length.of(other).terms])
 
@@ -312,3 +327,31 @@ def most(length: Length, rate: Fraction, step: int) -> int:
         ns = ns[:: len(ns) // 20000 + 1]
     worst: int = max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
     return worst
+
+
+def ratio(over: Iterable[Length], under: Iterable[Length]) -> tuple[Length, Length]:
+    """Product of `over` by product of `under`, without their common factors."""
+    above, below = _factors(over), _factors(under)
+    for d in list(below):
+        if d in above and d.constant is None:
+            above.remove(d)
+            below.remove(d)
+    top, bottom = (math.prod((d.constant for d in dims if d.constant is not None), start=1) for dims in (above, below))
+    common = math.gcd(top, bottom) or 1
+    moving, rest = (math.prod((d for d in dims if d.constant is None), start=Length.of(1)) for dims in (above, below))
+    whole = moving.over(rest)
+    if whole is not None and all(c.denominator == 1 for _, c in whole.terms):
+        moving, rest = whole, Length.of(1)
+    return moving * (top // common), rest * (bottom // common)
+
+
+def _factors(dims: Iterable[Length]) -> list[Length]:
+    """`dims` with products taken apart, so that a batch cancels out of twice the batch."""
+    out: list[Length] = []
+    for d in dims:
+        if len(d.terms) == 1 and d.constant is None and d.terms[0][1].denominator == 1:
+            atoms, coefficient = d.terms[0]
+            out += [Length.of(coefficient), *(Length((((atom,), Fraction(1)),)) for atom in atoms)]
+        else:
+            out.append(d)
+    return out

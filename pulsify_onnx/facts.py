@@ -133,6 +133,10 @@ class Reach:
         return Reach(past, max(self.future, other.future), max(self.ending, other.ending))
 
 
+ALONE = (Length.of(1), Length.of(1))
+"""Sizes of the axes merged with time where there are none."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """The stream runs along ``axis``: ``S[delay + i] == batch[i]`` for the frames that are real.
@@ -142,9 +146,9 @@ class Stream:
     frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
     Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
     can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
-    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. With ``slower`` above 1 the
-    batch tensor has an axis of that size merged before time ([n, T] as n*T), while a pulse has it after time: only
-    operators that treat every row alike may see it.
+    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. ``around`` are the sizes of
+    the axes that are merged with time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of one
+    of their rows, a pulse is laid out as the batch tensor is, and only operators that treat all frames alike may see it.
     """
 
     wire: str
@@ -160,12 +164,23 @@ class Stream:
     reach: Reach = field(default=Reach())
     source: str = ""
     origin: Length | None = None
-    slower: int = 1
+    around: tuple[Length, Length] = ALONE
 
     @property
     def extent(self) -> Length:
         """Number of frames of the batch tensor, as data."""
         return self.shape[self.axis]
+
+    @property
+    def merged(self) -> bool:
+        """Whether other axes are merged with time."""
+        return self.around != ALONE
+
+    @property
+    def whole(self) -> Shape:
+        """Shape of the batch tensor, with what is merged with time."""
+        slower, faster = self.around
+        return (*self.shape[: self.axis], slower * self.extent * faster, *self.shape[self.axis + 1:]) if self.merged else self.shape
 
     @property
     def rank(self) -> int:

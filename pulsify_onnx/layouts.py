@@ -11,7 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from pulsify_onnx.facts import Array
+from pulsify_onnx.extent import Length, ratio
+from pulsify_onnx.facts import ALONE, Array
 from pulsify_onnx.plan import Attribute
 
 SHARED, MIXED = -1, -2
@@ -46,12 +47,18 @@ ONE_AXIS = {"TopK": -1, "Split": 0, "LpNormalization": -1, "DFT": 1}
 @dataclass(frozen=True)
 class Layout:
     """Where a tensor has its rows. A `lifted` one has them on an axis of their own, before the `rank` others; ``ones``: which of
-    these others have one element."""
+    these others have one element. ``within``: sizes of a slower and of a faster axis that are merged with the rows."""
 
     rank: int | None
     rows: int
     lifted: bool = False
     ones: tuple[bool, ...] = ()
+    within: tuple[Length, Length] = ALONE
+
+    @property
+    def merged(self) -> bool:
+        """Whether other axes are merged with the rows."""
+        return self.within != ALONE
 
 
 UNKNOWN = Layout(None, MIXED)
@@ -81,6 +88,19 @@ def axes_of(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], in
     return [int(a) % rank for a in given] if given is not None else list(range(rank))
 
 
+def regrouped(x: Layout, shape: Sequence[Length], target: Sequence[Length]) -> Layout:
+    """Where the rows of a tensor of `shape` are once it is reshaped to `target`."""
+    if x.rows < 0 or x.lifted or x.rank != len(shape):
+        return Layout(len(target), x.rows) if x.rows == SHARED and not x.lifted else UNKNOWN
+    rows = shape[x.rows].over(x.within[0] * x.within[1])
+    before, after = [*shape[: x.rows], x.within[0]], [x.within[1], *shape[x.rows + 1:]]
+    for k, size in enumerate(target):
+        (slower, left), (faster, right) = ratio(before, target[:k]), ratio(after, target[k + 1:])
+        if rows is not None and left == right == Length.of(1) and size == slower * rows * faster:
+            return Layout(len(target), k, within=(slower, faster))
+    return UNKNOWN
+
+
 def met(layouts: Sequence[Layout]) -> Layout:
     """The layout of tensors that broadcast."""
     ranks = [x.rank for x in layouts if x.rank is not None]
@@ -95,6 +115,16 @@ def met(layouts: Sequence[Layout]) -> Layout:
 
 def moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], opset: int) -> list[Layout]:
     """Layouts of the outputs of an operator on tensors that are not lifted; the last one is that of all further outputs."""
+    merged = {x.within for x in layouts if x is not None and x.rows >= 0}
+    if merged <= {ALONE}:
+        return _moved(op_type, inputs, layouts, attributes, opset)
+    if len(merged) > 1 or op_type in ("Reshape", "Flatten", "Expand"):
+        return [UNKNOWN]
+    within = merged.pop()
+    return [replace(x, within=within) if x.rows >= 0 else x for x in _moved(op_type, inputs, layouts, attributes, opset)]
+
+
+def _moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], opset: int) -> list[Layout]:
     known = [x for x in layouts if x is not None]
     if op_type in ("Shape", "Size"):
         return [Layout(1 if op_type == "Shape" else 0, SHARED)]

@@ -300,7 +300,7 @@ class _Lowering(Draft):
         value = self.emit.slice(line, x.axis, start, end if end < 0 else TO_END)
         if w.mask is not None and not w.mask.arrival:
             value = self._masked(value, x, w.mask, back, Frames(x.rate, extra))
-        return value
+        return value if self.rows is None else self.rows.measure(value, self._pulsed(x, extra))
 
     def _mirrored(self, w: Window, x: Stream, back: int, extra: int) -> ir.Value:
         """A window whose frames before the first and after the last real one are looked up among these."""

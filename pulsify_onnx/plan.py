@@ -28,8 +28,17 @@ class Frames:
     role: int = 0
 
 
-Dim = Union[int, Frames, Length]
-"""A dimension in a pulse: a number, frames, or a symbolic batch dimension."""
+@dataclass(frozen=True)
+class Merged:
+    """``slower * frames * faster``: a dimension of a pulse in which time is merged with other axes."""
+
+    slower: Length
+    frames: Frames
+    faster: Length
+
+
+Dim = Union[int, Frames, Length, Merged]
+"""A dimension in a pulse: a number, frames, a symbolic batch dimension, or a product of these."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.emit import Emitter
-from pulsify_onnx.layouts import CONTRIB, ELEMENTWISE, MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved
+from pulsify_onnx.extent import Length
+from pulsify_onnx.layouts import CONTRIB, ELEMENTWISE, MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped
 
 Values = Sequence[ir.Value]
 
@@ -33,6 +34,7 @@ class RowEmitter(Emitter):
         self._node = node
         self._writing = False
         self._sizes: dict[int, int] = {}
+        self._shapes: dict[int, tuple[Length, ...]] = {}
         self.shared: dict[str, None] = {}
 
     def layout(self, value: ir.Value) -> Layout:
@@ -52,25 +54,33 @@ class RowEmitter(Emitter):
             self._layouts[id(value)] = layout
         return value
 
-    def settle(self, value: ir.Value, rank: int, rows: int, ones: tuple[bool, ...]) -> ir.Value:
-        """What is known of a wire's tensor by its shape: how many dimensions, on which axis it has the batch (or SHARED, MIXED)."""
-        found = self.layout(value)
+    def settle(self, value: ir.Value, shape: tuple[Length, ...], rows: int, alone: bool) -> ir.Value:
+        """What is known of a wire's tensor by its shape in a pulse: on which axis it has the batch (or SHARED, MIXED), `alone` or merged with other axes."""
+        found, rank = self.layout(value), len(shape)
+        self._shapes[id(value)] = shape
         if found.lifted:
             if found.rank == rank:
-                self.place(value, replace(found, ones=tuple(a or b for a, b in zip(found.ones, ones))))
+                self.place(value, replace(found, ones=tuple(a or b == Length.of(1) for a, b in zip(found.ones, shape))))
             return value
-        if found.rows >= 0 and rows != found.rows:
+        if found.rows >= 0 and (rows != found.rows or alone == found.merged):
             self.note()
+        if rows >= 0 and not alone:
+            return self.place(value, found if found.rows == rows and found.merged else UNKNOWN)
         return self.place(value, Layout(rank, SHARED if found.rows == SHARED and rows == MIXED else rows))
 
-    def sized(self, shape: ir.Value, ones: tuple[bool, ...], batch: int | None) -> ir.Value:
-        """Say which entries of a computed shape are 1, and which of them is the batch."""
+    def measure(self, value: ir.Value, shape: tuple[Length, ...]) -> ir.Value:
+        """Say what the shape of `value` is in a pulse."""
+        self._shapes[id(value)] = shape
+        return value
+
+    def sized(self, shape: ir.Value, sizes: tuple[Length, ...], batch: int | None) -> ir.Value:
+        """Say what the entries of a computed shape are, and which of them is the batch."""
         if shape.const_value is None:
-            shape.shape, shape.type = ir.Shape([len(ones)]), ir.TensorType(ir.DataType.INT64)
-            self.place(shape, Layout(1, SHARED, ones=ones))
+            shape.shape, shape.type = ir.Shape([len(sizes)]), ir.TensorType(ir.DataType.INT64)
+            self.place(shape, Layout(1, SHARED, ones=tuple(d == Length.of(1) for d in sizes)))
         if batch is not None:
             self._sizes[id(shape)] = batch
-        return shape
+        return self.measure(shape, sizes)
 
     def per_row(self, value: ir.Value) -> ir.Value:
         """A vector with an entry per row is a number of each row."""
@@ -104,11 +114,16 @@ class RowEmitter(Emitter):
                 layouts = [None if v is None else self.layout(v) for v in inputs]
         made = self._write(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
         found = [UNKNOWN] if domain and op_type not in CONTRIB or rewire and _has_graph(attributes) else moved(op_type, inputs, layouts, attributes, self.opset)
+        shape, target = (self._shapes.get(id(v)) for v in (*inputs, None)[:2])
+        if op_type == "Reshape" and layouts[0] is not None and shape is not None and target is not None:
+            found = [regrouped(layouts[0], shape, target)]
         for k, out in enumerate(made):
             if id(out) not in self._layouts:
                 self.place(out, found[min(k, len(found) - 1)])
         if op_type == "Shape" and layouts[0] is not None and layouts[0].rank is not None and not attributes:
-            self.sized(made[0], (False,) * layouts[0].rank, layouts[0].rows if layouts[0].rows >= 0 else None)
+            self.place(made[0], Layout(1, SHARED, ones=(False,) * layouts[0].rank))
+            if layouts[0].rows >= 0 and not layouts[0].merged:
+                self._sizes[id(made[0])] = layouts[0].rows
         here = [x.rows for x in layouts if x is not None]
         if found[0].rows == MIXED and MIXED not in here and max(here, default=SHARED) >= 0:
             self.note()
@@ -138,6 +153,8 @@ class RowEmitter(Emitter):
     # operators on lifted tensors
 
     def _lifted(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
+        if any(x is not None and x.merged for x in layouts):
+            raise _Shared
         if op_type in ELEMENTWISE:
             return self._broadcast(op_type, inputs, layouts, attributes, name)
         x, first = inputs[0], layouts[0]

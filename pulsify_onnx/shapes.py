@@ -26,7 +26,9 @@ def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
     if isinstance(fact, Sizes):
         return tuple(Length.of(d) for d in fact.shape)
-    if isinstance(fact, (Static, Stream, Pair, Skew, Prefix, Pending)):
+    if isinstance(fact, Stream):
+        return fact.whole
+    if isinstance(fact, (Static, Pair, Skew, Prefix, Pending)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 

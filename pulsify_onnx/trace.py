@@ -93,7 +93,7 @@ def _compared(fact: Fact, plan: Plan, got: list[Array], want: Array, frames: int
     """What of a tensor can be compared: its frames that have come over the wire, the first of them, and their axis."""
     if isinstance(fact, Stream):
         carrier = plan.wires.get(fact.wire)
-        if not isinstance(carrier, Stream) or got[0].ndim != want.ndim or carrier.axis != fact.axis:
+        if fact.merged or not isinstance(carrier, Stream) or carrier.merged or got[0].ndim != want.ndim or carrier.axis != fact.axis:
             return
         flow = np.concatenate(got, fact.axis)
         last = min(max(0, fact.extent.at(frames) - fact.trail.at(frames)), flow.shape[fact.axis] - fact.delay, want.shape[fact.axis])

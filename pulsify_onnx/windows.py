@@ -123,8 +123,6 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     for x in xs:
         if x.origin != first.origin:
             refuse("it joins relative positions, counted from a query to a key, with frames of the stream", hint="count positions from the first frame")
-        if x.slower != first.slower:
-            refuse("it joins frames with rows of another order (an axis merged before time)", hint="split the merged axis again first")
         if x.rate != first.rate:
             raise RateMismatch(first, x)
         if common_unit(x.extent, first.extent) is None:

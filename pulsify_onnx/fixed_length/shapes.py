@@ -14,6 +14,7 @@ from pulsify_onnx.facts import Pair, Shape, Stream
 from pulsify_onnx.fixed_length.regroup import regrouped
 from pulsify_onnx.fixed_length.rewriting import EXPORT, Change, Rewriting
 from pulsify_onnx.rules.reshape import resolve
+from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR
 
 END = 2**63 - 1
@@ -29,11 +30,13 @@ class Shapes(Rewriting):
             return
         walker, allowzero = self.walker, bool(self.node.attr("allowzero", 0))
         shape = list(fact.shape)
-        if isinstance(fact, Stream) and fact.slower > 1:
-            shape[fact.axis: fact.axis + 1] = [Length.of(fact.slower), fact.extent.floordiv(fact.slower)]
+        if isinstance(fact, Stream) and fact.merged:
+            slower, faster = fact.around
+            shape[fact.axis: fact.axis + 1] = [slower, fact.extent, faster]
         elif isinstance(fact, Stream) and (inner := math.gcd(*(int(c) for _, c in fact.extent.terms))) > 1 and fact.extent.divisors() <= {1}:
             shape[fact.axis: fact.axis + 1] = [fact.extent.floordiv(inner), Length.of(inner)]
-        sizes = [walker.at(d) for d in fact.shape]
+        whole = shape_of(fact)
+        sizes = [walker.at(d) for d in whole]
         wanted = [sizes[k] if n == 0 and not allowzero and k < len(sizes) else n for k, n in enumerate(numbers)]
         rest = math.prod(n for n in wanted if n != -1)
         if -1 in wanted and rest and math.prod(sizes) % rest == 0:
@@ -41,9 +44,9 @@ class Shapes(Rewriting):
         if math.prod(wanted) != math.prod(sizes):
             self.refuse(1, f"is a shape {numbers} for another number of frames than {walker.frames}")
         target, doubtful = regrouped(shape, [walker.at(d) for d in shape], wanted)
-        if target == _as_written(fact.shape, numbers, allowzero):
+        if target == _as_written(whole, numbers, allowzero):
             return
-        written = [d.constant if d.constant is not None else 0 if k < len(fact.shape) and fact.shape[k] == d else -1 for k, d in enumerate(target)]
+        written = [d.constant if d.constant is not None else 0 if k < len(whole) and whole[k] == d else -1 for k, d in enumerate(target)]
         if allowzero:
             self.raw.attributes.pop("allowzero")
         if written.count(-1) <= 1:

@@ -17,6 +17,6 @@ def unfit_output(fact: Fact | None) -> Refusal | None:
     if isinstance(fact, (Pair, Skew)) or relative(fact):
         return Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
                        hint="remove this output, or cut the model before it")
-    if rowwise.scattered(fact):
-        return Refusal(rowwise.REASON, rowwise.HINT)
+    if rowwise.merged(fact):
+        return Refusal(rowwise.LEAVES, rowwise.LEAVES_HINT)
     return None

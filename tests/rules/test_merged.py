@@ -1,0 +1,82 @@
+"""Time merged with a batch of any size: operators that treat all frames alike see the frames of all rows at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from oracle import check, parse, rand, refused
+from rowing import check_rows
+
+PULSES = (1, 3, 4)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.asarray(values, np.int64)
+
+
+NUMBERS = {"zero": ints(0), "one": ints(1), "two": ints(2), "three": ints(3), "four": ints(4), "six": ints(6), "minus": ints(-1)}
+WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4), "g": rand(4, 4, seed=3), "gb": rand(4, seed=4)}
+SIZES = "s = Shape(x) n = Slice(s, zero, one) t = Slice(s, two, three)"
+"""Of x [N, 4, T]: the batch and the length."""
+
+
+def model(body: str, out: str = "float[N,4,U] y", **more: np.ndarray) -> onnx.ModelProto:
+    """`body` on `a`, a delayed stream [N, 4, T], with the sizes n and t."""
+    return parse(f"agraph (float[N,4,T] x) => ({out}) {{ a = Conv<pads=[1,1]>(x, w, b) {SIZES} {body} }}", **WEIGHTS, **{k: v for k, v in NUMBERS.items() if k not in more}, **more)
+
+
+TO_ROWS = "p = Transpose<perm=[0,2,1]>(a) nt = Mul(n, t) k = Concat<axis=0>(nt, four) m = Reshape(p, k)"
+FROM_ROWS = "j = Concat<axis=0>(n, t, four) q = Reshape(h, j) y = Transpose<perm=[0,2,1]>(q)"
+
+FORMS = {
+    "computed": (TO_ROWS + " h = Gemm<transB=1>(m, g, gb) " + FROM_ROWS, {}),
+    "worked out": ("p = Transpose<perm=[0,2,1]>(a) m = Reshape(p, k) h = Gemm(m, g, gb) j = Concat<axis=0>(n, minus, four)"
+                   " q = Reshape(h, j) y = Transpose<perm=[0,2,1]>(q)", {"k": ints(-1, 4)}),
+    "batch worked out": ("p = Transpose<perm=[0,2,1]>(a) m = Reshape(p, k) h = Gemm(m, g, gb) j = Concat<axis=0>(minus, t, four)"
+                         " q = Reshape(h, j) y = Transpose<perm=[0,2,1]>(q)", {"k": ints(-1, 4)}),
+    "flattened": ("p = Transpose<perm=[0,2,1]>(a) m = Flatten<axis=2>(p) h = Gemm(m, g, gb) " + FROM_ROWS, {}),
+    "time first": ("p = Transpose<perm=[2,0,1]>(a) m = Reshape(p, k) h = Gemm(m, g, gb) j = Concat<axis=0>(t, n, four) q = Reshape(h, j)"
+                   " y = Transpose<perm=[1,2,0]>(q)", {"k": ints(-1, 4)}),
+    "time last": ("nc = Mul(n, four) k = Concat<axis=0>(nc, t) m = Reshape(a, k) h = Tanh(m) j = Concat<axis=0>(n, four, t) y = Reshape(h, j)", {}),
+    "channels and time": ("ct = Mul(t, four) k = Concat<axis=0>(n, ct) m = Reshape(a, k) h = Tanh(m) j = Concat<axis=0>(n, four, t) y = Reshape(h, j)", {}),
+    "all in one": ("m = Reshape(a, minus) h = Tanh(m) j = Concat<axis=0>(n, four, t) y = Reshape(h, j)", {}),
+    "all in one, time first": ("p = Transpose<perm=[2,0,1]>(a) m = Reshape(p, minus) h = Tanh(m) j = Concat<axis=0>(t, n, four) q = Reshape(h, j)"
+                               " y = Transpose<perm=[1,2,0]>(q)", {}),
+    "normalised": (TO_ROWS + " h = LayerNormalization<axis=-1>(m, gb, b) " + FROM_ROWS, {}),
+    "convolved per frame": (TO_ROWS + " k3 = Concat<axis=0>(nt, one, four) i = Reshape(m, k3) c = Conv<pads=[1,1]>(i, v) h = Relu(c) " + FROM_ROWS,
+                            {"v": rand(1, 1, 3, seed=5)}),
+    "pooled and joined": (TO_ROWS + " e = Softmax<axis=-1>(m) l = Slice(m, zero, two, one) r = Slice(e, two, four, one) h = Concat<axis=1>(r, l) " + FROM_ROWS, {}),
+    "aligned within": (TO_ROWS + " z = Transpose<perm=[0,2,1]>(x) mx = Reshape(z, k) h = Sub(m, mx) " + FROM_ROWS, {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_merged_and_split_again(form: str) -> None:
+    body, more = FORMS[form]
+    check(model(body, **more), axes={"x": 2}, delays={"y": 1}, pulses=PULSES)
+    check_rows(model(body, **more), axes={"x": 2}, pulses=(1, 3))
+
+
+@pytest.mark.parametrize("shape", ("float[N,T,4]", "float[3,T,4]"))
+def test_time_is_split_off_before_it_leaves(shape: str) -> None:
+    refused(parse(f"agraph ({shape} x) => (float[U,4] y) {{ y = Reshape(x, k) }}", k=ints(-1, 4)), "merged with time", axes={"x": 1}, op_type="output")
+
+
+def test_rows_of_different_order_do_not_meet() -> None:
+    body = TO_ROWS + " z = Transpose<perm=[2,0,1]>(a) mz = Reshape(z, k) h = Add(m, mz) " + FROM_ROWS
+    refused(model(body), "of another order", axes={"x": 2}, op_type="Add")
+
+
+@pytest.mark.parametrize("body", (
+    "c = Unsqueeze(m, zero) e = Transpose<perm=[0,2,1]>(c) f = Conv<pads=[1,1]>(e, w, b) i = Transpose<perm=[0,2,1]>(f) h = Squeeze(i, zero)",
+    "h = CumSum(m, zero)", "h = Softmax<axis=0>(m)", "l = Slice(m, one, far, zero) h = Pad(l, pads)", "h = Slice(m, zero, t, zero)",
+    "c = ReduceMean<axes=[0]>(m) h = Sub(m, c)"))
+def test_what_sees_other_frames_is_refused(body: str) -> None:
+    refused(model(TO_ROWS + body + FROM_ROWS, far=ints(2**31 - 1), pads=ints(1, 0, 0, 0)), "merged with time", axes={"x": 2})
+
+
+def test_the_order_of_rows_is_kept() -> None:
+    """[T, N] read as [N, T] mixes rows."""
+    refused(model("p = Transpose<perm=[2,0,1]>(a) k = Concat<axis=0>(n, t, four) q = Reshape(p, k) y = Transpose<perm=[0,2,1]>(q)"),
+            "frames of one row for those of another", axes={"x": 2}, op_type="Reshape")
