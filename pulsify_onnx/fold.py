@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 
 from pulsify_onnx.facts import Array
 from pulsify_onnx.plan import Attribute
@@ -29,30 +32,34 @@ def evaluate(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[s
 
 
 def _evaluated(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int, domain: str, outputs: int) -> list[Array] | None:
-    import onnxruntime as ort
-
     if op_type in ("Div", "Mod") and inputs[1] is not None and inputs[1].dtype.kind in "iu" and not inputs[1].all():
         return None  # onnxruntime ends the process
-    values = [None if x is None else ir.Value(name=f"i{k}", shape=ir.Shape(x.shape), type=ir.TensorType(ir.DataType.from_numpy(x.dtype)))
-              for k, x in enumerate(inputs)]
-    node = ir.Node(domain, op_type, values, [a if isinstance(a, ir.Attr) else _attribute(k, a) for k, a in attributes.items()],
-                   num_outputs=outputs)
-    for k, out in enumerate(node.outputs):
-        out.name = f"o{k}"
-    imports = {"": opset} | ({domain: 1} if domain else {})
-    graph = ir.Graph([v for v in values if v is not None], node.outputs, nodes=[node], opset_imports=imports, name="fold")
-    proto = ir.to_proto(ir.Model(graph, ir_version=10 if opset < 24 else 11))
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
+    node = onnx.NodeProto(op_type=op_type, domain=domain, input=["" if x is None else f"i{k}" for k, x in enumerate(inputs)],
+                          output=[f"o{k}" for k in range(outputs)])
+    node.attribute.extend(ir.serde.serialize_attribute(a if isinstance(a, ir.Attr) else _attribute(k, a)) for k, a in attributes.items())
+    kinds = tuple((f"i{k}", int(ir.DataType.from_numpy(x.dtype)), x.ndim) for k, x in enumerate(inputs) if x is not None)
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = _session(node.SerializeToString(deterministic=True), kinds, opset)
         found = session.run(None, {f"i{k}": x for k, x in enumerate(inputs) if x is not None})
     except Exception:  # what can't be folded is kept as a node, where its error would be seen
         return None
     if not all(isinstance(x, (np.ndarray, np.generic)) for x in found):
         return None  # sequences and maps are no arrays
     return [np.asarray(x) for x in found]
+
+
+@lru_cache(maxsize=256)
+def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: int) -> ort.InferenceSession:
+    """The node as a model of its own, for inputs (name, dtype, rank) of any size; the same ones are folded again and again."""
+    node = onnx.NodeProto.FromString(serialized)
+    inputs = [onnx.helper.make_tensor_value_info(name, dtype, [None] * rank) for name, dtype, rank in kinds]
+    graph = onnx.helper.make_graph([node], "fold", inputs, [onnx.ValueInfoProto(name=name) for name in node.output])
+    imports = [onnx.helper.make_opsetid("", opset)] + ([onnx.helper.make_opsetid(node.domain, 1)] if node.domain else [])
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10 if opset < 24 else 11)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:

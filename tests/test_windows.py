@@ -6,60 +6,19 @@ import math
 from fractions import Fraction
 
 import numpy as np
-import onnx
 import pytest
-from networks import LAYERS, conv, conv_transpose, cut, interleave, join, network, pad, resize
+from lookahead import SMOOTH, late
+from networks import network
 from oracle import check, parse, rand, session
 
 from pulsify_onnx.api import pulsify
-
-DRAWN = (conv, conv_transpose, cut, join, pad, resize, interleave)
-SMOOTH = tuple((layer, weight) for layer, weight in LAYERS if layer in DRAWN)
-
-
-def last_needed(model: onnx.ModelProto, frames: int, name: str, axis: int = 2, seed: int = 0) -> np.ndarray:
-    """Index of the last input frame that each output frame depends on (-1: none), by perturbing the batch model."""
-    run = session(model.SerializeToString())
-    rng = np.random.default_rng(seed)
-    shapes = {v.name: [d.dim_value or frames for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
-    feeds = {key: rng.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
-    want = run.run([name], feeds)[0]
-    last = np.full(want.shape[axis], -1)
-    for j in range(frames):
-        for size in (3.0, -3.0):
-            moved = {key: x.copy() for key, x in feeds.items()}
-            for x in moved.values():
-                if x.shape[2] == frames:
-                    x[:, :, j] += size * (1 + rng.random(x[:, :, j].shape).astype(np.float32))
-            changed = np.abs(run.run([name], moved)[0] - want) > 1e-6
-            last[changed.any(tuple(k for k in range(want.ndim) if k != axis))] = j
-    return last
-
-
-def least_delay(last: np.ndarray, rate: Fraction, pulse: int) -> int:
-    """The smallest delay at which every frame comes out no sooner than its last input frame has come in."""
-    frames = rate * pulse
-    assert frames.denominator == 1
-    delay = 0
-    while any(j >= ((delay + i) // int(frames) + 1) * pulse for i, j in enumerate(last)):
-        delay += 1
-    return delay
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_delay_is_what_the_network_needs(seed: int) -> None:
     """Never larger than measured, on random networks of strides up and down."""
     net = network(10_000 + seed, size=6, layers=SMOOTH)
-    pulsed = pulsify(net.model, pulse=None)
-    spec = pulsed.spec
-    frames = 12 * net.unit * math.ceil(48 / (12 * net.unit))
-    two_borders = any("#solid" in wire for wire in pulsed.plan.wires)  # borders of two values, one inside the other, cost the inner one
-    for out in spec["outputs"]:
-        last = last_needed(net.model, frames, out["name"])
-        last = last[: len(last) * 3 // 4]  # what the end cuts off needs less
-        least = least_delay(last, Fraction(*out["rate"]), spec["pulse_multiple"])
-        assert out["delay"] >= least
-        assert two_borders or out["delay"] == least, f"{out['name']}: delay {out['delay']}, the network needs {least}"
+    assert late(net.model, net.unit) == []
 
 
 def flush_needed(pulse: int, rate: Fraction, delay: int, extent: list[int]) -> int:
