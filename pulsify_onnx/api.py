@@ -26,6 +26,7 @@ from pulsify_onnx.pairing import possible_states
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.runtime import Array
 from pulsify_onnx.seed import choose
+from pulsify_onnx.sliding import SlidingBatch, halve, joined, pulsed
 from pulsify_onnx.source import Source, load
 from pulsify_onnx.trace import Difference, first_difference
 from pulsify_onnx.verification import Verification
@@ -87,11 +88,21 @@ def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Ma
                 ) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
     """A model that was exported for one length as one for any, and its axes; others as they are, with how they were read."""
     options = Options(states=_pairs(source, states or {}))
-    found, read = settle(source, axes or {}, options), None
+    try:
+        found, read = settle(source, axes or {}, options), None
+    except CannotStream as problem:
+        raise CannotStream(tuple(map(_hinted, problem.blockers))) from None
     if found is None:
         read = choose(source, axes or {}, options)
         found = implied(source, *read) if read[1].blockers else None
     return (source, axes or {}, None, read) if found is None else (found.source, found.axes, found, None)
+
+
+def _hinted(blocker: Blocker) -> Blocker:
+    """What else may be done about a node of a model of one length that can't stream."""
+    if blocker.op_type in ("input", "output"):
+        return blocker
+    return replace(blocker, hint=f"{blocker.hint}; or --head window: a result a pulse, over the last frames, as many as the export has")
 
 
 @contextmanager
@@ -109,24 +120,36 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
             left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
-            batch: int | str | None = None) -> PulsedModel:
+            batch: int | str | None = None, head: str | None = None) -> PulsedModel:
     """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
 
     `left_context`: attention over the whole past sees that many frames of it, which is another network; the sidecar says so.
     `states` and `allow_advance` are as for `analyze`. `batch`: so many rows, or any number ("dynamic"), each a stream of its own, for a
-    model that was exported with a batch of 1. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
+    model that was exported with a batch of 1. `head`: "window" (or "window=FRAMES", for a model of any length) runs what needs a whole
+    clip on the last window of frames, once a pulse. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse
+    that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
-    source, axes, relaxed, read = _any_length(source, axes, states)
+    if head is not None:
+        _alone(head, {"--end-of-stream": end_of_stream, "--left-context": left_context, "--state": states, "--allow-advance": allow_advance, "--batch": batch})
+        halves = halve(source, axes or {}, _window(head))
+        source, axes, relaxed, read = halves.body.source, halves.body.axes, halves.body if halves.body.changes else None, None
+    else:
+        halves = None
+        source, axes, relaxed, read = _any_length(source, axes, states)
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
     read = read if approximation is None else None
     plan = require(_planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
+    told: dict[str, Any] = {}
+    if halves is not None:
+        plan, source, told["head"] = joined(halves, plan, pulse)
+        require(plan)
     plan.check()
-    made = rowed(source, plan, pulse, batch)
-    document = made.document(pulse)
+    made = rowed(source, plan, pulse, batch) if halves is None else pulsed(halves, source, plan, pulse)
+    document = made.document(pulse) | told
     if batch is not None:
         document["source_batch"] = 1
     if relaxed is not None:
@@ -136,6 +159,21 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     made.lowered.model.metadata_props.update(sidecar.flat(document))
     made.lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
     return PulsedModel(made.lowered.model, document, made.plan, made.source)
+
+
+def _window(head: str) -> int | None:
+    """The frames that `head` asks for: "window", or "window=FRAMES"."""
+    kind, equals, frames = head.partition("=")
+    if kind != "window" or equals and (not frames.isdecimal() or not int(frames)):
+        raise UsageError(f"--head {head}: write it as window, or as window=FRAMES with one frame at least")
+    return int(frames) if equals else None
+
+
+def _alone(head: str, others: Mapping[str, object]) -> None:
+    """Raise `UsageError` for options that a sliding window has no use for."""
+    if given := [name for name, value in others.items() if value]:
+        why = ": a window slides on, it has no last frame to be exact to" if "--end-of-stream" in given else ""
+        raise UsageError(f"--head {head} does not go together with {', '.join(given)}{why}")
 
 
 def _pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -169,13 +207,17 @@ def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
 
 def _compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> str | Path | onnx.ModelProto:
     """The batch model that a stream of `spec` must equal: the source, for any length and with the cut that the sidecar tells of."""
-    if spec.get("fixed_length") is None and spec.get("approximation") is None:
+    if "head" in spec or spec.get("fixed_length") is None and spec.get("approximation") is None:
         return model
     return runnable(_reread(model, spec).model)
 
 
+def _axes(spec: Mapping[str, Any]) -> dict[str, int]:
+    return {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+
+
 def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
-    axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+    axes = _axes(spec)
     source = load(model)
     if spec.get("fixed_length") is not None:
         source = relax(source, axes, spec["fixed_length"]["frames"]).source
@@ -185,7 +227,9 @@ def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
            rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None) -> Verification:
     """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`."""
-    return verify_stream(_compared(model, _spec_of(pulsed)), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded)
+    spec = _spec_of(pulsed)
+    batch = SlidingBatch(model, halve(load(model), _axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
+    return verify_stream(_compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch)
 
 
 def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *, rtol: float | None = None,
@@ -194,10 +238,11 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     if found.case is None:
         return None
     spec = _spec_of(pulsed)
-    axes = {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+    if "head" in spec:
+        return None
     states = {s["input"]: s["output"] for s in spec["states"] if s["role"] == "source"}
     source = _reread(model, spec)
-    plan = require(analyze(source, axes=axes, pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
+    plan = require(analyze(source, axes=_axes(spec), pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
     made = rowed(source, plan, spec["pulse"], "dynamic" if "source_batch" in spec else None)
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
     return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
@@ -213,12 +258,17 @@ class Report:
 
 def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
             left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
-            batch: int | str | None = None) -> Report:
+            batch: int | str | None = None, head: str | None = None) -> Report:
     """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
     source = model if isinstance(model, Source) else load(model)
     known = source.model.metadata_props.get("pulsify.spec")
     if known is not None:
         return Report(json.loads(known))
+    if head is not None:
+        def sliding(pulse: int | None) -> PulsedModel:
+            return pulsify(source, pulse=pulse, axes=axes, end_of_stream=end_of_stream, left_context=left_context, states=states,
+                           allow_advance=allow_advance, batch=batch, head=head)
+        return Report({**sliding(pulse or sliding(None).spec["pulse_multiple"]).report(), "blockers": []})
     cut, _ = _cut(source, axes, left_context)
     plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance)
     possible = {} if states else {"possible_states": [list(pair) for pair in possible_states(cut, plan)]}

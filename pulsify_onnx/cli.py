@@ -51,6 +51,9 @@ ADVANCE = click.option("--allow-advance", is_flag=True,
                        help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be negative.")
 BATCH = click.option("--batch", callback=_batch, metavar="N|dynamic",
                      help="Give a model exported with a batch of 1 a batch of N (or any number of) streams, each starting and ending on its own.")
+HEAD = click.option("--head", metavar="window[=FRAMES]",
+                    help="A sliding classifier: what needs a whole clip (a Flatten into Dense, a global pool) runs on the last window of frames, as many as "
+                         "the model was exported for, and gives one result a pulse. FRAMES: for a model of any length.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -76,17 +79,18 @@ def cli() -> None:
 @STATE
 @ADVANCE
 @BATCH
+@HEAD
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Compare stream and batch on random data first; a wrong result is not written.")
 @JSON
 def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, batch: int | str | None, check: bool, as_json: bool) -> None:
+            allow_advance: bool, batch: int | str | None, head: str | None, check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api, files, report
 
     files.check_target(out, model)
     pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                         allow_advance=allow_advance, batch=batch)
+                         allow_advance=allow_advance, batch=batch, head=head)
     if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
         click.echo("note: this model already streams: all its state is its own", err=True)
     table = "" if as_json else report.table(pulsed.report())
@@ -116,15 +120,16 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 @STATE
 @ADVANCE
 @BATCH
+@HEAD
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
 @JSON
 def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, batch: int | str | None, frame_rate: float | None, as_json: bool) -> None:
+            allow_advance: bool, batch: int | str | None, head: str | None, frame_rate: float | None, as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api, report
 
     found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                        allow_advance=allow_advance, batch=batch)
+                        allow_advance=allow_advance, batch=batch, head=head)
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
     document = report.with_times(found.document, frame_rate) if frame_rate else found.document

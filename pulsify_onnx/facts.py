@@ -7,6 +7,7 @@
     Skew      queries meet offsets (key minus query), on the way to a Pair
     Prefix    the stream axis was reduced away: after each pulse, the value over all frames so far
     Pending   a value per frame that needs the whole stream, not computed until a reduction closes it
+    Clip      a value over the last window of frames
     Blocked   behind a node that cannot stream
 
 All are frozen, comparable data.
@@ -302,6 +303,15 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """After each pulse, the value over the last window of a fixed number of frames; ``shape`` is as for a clip of that length."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+
+
+@dataclass(frozen=True)
 class Blocked:
     """Behind a node that cannot stream; only that node is reported."""
 
@@ -309,4 +319,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, Sizes, Stream, Pair, Skew, Prefix, Pending, Blocked]
+Fact = Union[Static, Sizes, Stream, Pair, Skew, Prefix, Pending, Clip, Blocked]

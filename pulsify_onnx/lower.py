@@ -12,7 +12,7 @@ from pulsify_onnx.bodies import outer_names
 from pulsify_onnx.draft import NOW, SOURCE, Both, Draft, Here, Lowered, LoweredState, Where
 from pulsify_onnx.emit import TO_END
 from pulsify_onnx.errors import Blocker, CannotStream
-from pulsify_onnx.facts import Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
+from pulsify_onnx.facts import Clip, Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
 from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, Step, Window, leaves
 from pulsify_onnx.source import Source
 
@@ -178,7 +178,7 @@ class _Lowering(Draft):
             shape = [self._label(d) for d in fact.shape]
             shape[fact.axis] = self._frames_label(fact.rate)
         else:
-            assert isinstance(fact, (Static, Prefix))
+            assert isinstance(fact, (Static, Prefix, Clip))
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
         self.node = name

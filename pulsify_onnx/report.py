@@ -62,10 +62,11 @@ def table(found: Mapping[str, Any]) -> str:
     lines += ["", *_columns(["input", "kind", "axis", "rate", "dtype", "shape"], [
         [i["name"], i["kind"], str(i.get("axis", "")), _rate(i), i["dtype"], _shape(i)] for i in found["inputs"]])]
     lines += ["", *_columns(["output", "kind", "axis", "rate", "delay", "lookahead", "receptive field", "shape"], [
-        [o["name"], o["kind"], str(o.get("axis", "")), _rate(o), _delay(o), _count(o.get("lookahead")), _field(o), _shape(o)]
+        [o["name"], o["kind"], str(o.get("axis", "")), _rate(o), _delay(o, found), _count(o.get("lookahead")), _field(o, found), _shape(o)]
         for o in found["outputs"]])]
     for o in found["outputs"]:
         lines += _path(o, found.get("frame_rate"))
+    lines += _windows(found.get("head"))
     if found["states"]:
         lines += ["", *_columns(["state", "bytes", "role", "node", "shape"], [
             [s["input"], str(s["bytes"]), s["role"], s["node"], _shape(s)] for s in found["states"]])]
@@ -90,6 +91,21 @@ def _path(output: Mapping[str, Any], frame_rate: float | None) -> Iterator[str]:
     yield from _columns(["  adds", "sum", *(["time"] if frame_rate else []), "operator", "node"], rows)
 
 
+def _windows(head: Mapping[str, Any] | None) -> Iterator[str]:
+    """What a value over a window is, and whether it is that of the model on these frames alone."""
+    if head is None:
+        return
+    first = f"{head['frames'] + head['delay']} frames" if head["full_after"] is None else f"{head['full_after']} pulses"
+    what = f"{head['frames']} frames that end {head['delay']} before the pulse does" if head["delay"] else f"the last {head['frames']} frames"
+    what = f"one result a pulse, over {what}, valid after {first}"
+    if head["exact"]:
+        yield from ("", f"{what}: what the model gives for these frames")
+        return
+    edges = ", ".join(f"the first {w['edges'][0]} and last {w['edges'][1]} of {w['frames']} frames of {w['wire']}" for w in head["windows"] if any(w["edges"]))
+    yield from ("", *textwrap.wrap(f"{what}: near to what the model gives for these frames alone, which {', '.join(head['padding'])} would pad "
+                                   f"where the stream has real neighbours; that changes {edges}", WIDTH))
+
+
 def _signed(x: Fraction) -> str:
     return f"{float(x):+g}"
 
@@ -102,13 +118,17 @@ def _rate(wire: Mapping[str, Any]) -> str:
     return "" if "rate" not in wire else str(Fraction(*wire["rate"]))
 
 
-def _delay(output: Mapping[str, Any]) -> str:
+def _delay(output: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    if output["kind"] == "window":
+        return f"{found['head']['delay']} frames"
     if "delay" not in output:
         return ""
     return f"{output['delay']} frames" + (f" = {output['delay_ms']:g} ms" if "delay_ms" in output else "")
 
 
-def _field(output: Mapping[str, Any]) -> str:
+def _field(output: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    if output["kind"] == "window":
+        return f"window of {found['head']['frames']}"
     if output["kind"] == "stream":
         return "unbounded" if output["receptive_field"] is None else str(output["receptive_field"])
     if output["kind"] == "prefix":

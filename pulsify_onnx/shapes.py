@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import onnx
@@ -11,7 +12,7 @@ from onnx import helper
 from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
 from pulsify_onnx.errors import Refusal
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.facts import Clip, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
 
 
@@ -28,7 +29,7 @@ def shape_of(fact: Fact) -> Shape:
         return tuple(Length.of(d) for d in fact.shape)
     if isinstance(fact, Stream):
         return fact.whole
-    if isinstance(fact, (Static, Pair, Skew, Prefix, Pending)):
+    if isinstance(fact, (Static, Pair, Skew, Prefix, Pending, Clip)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 
@@ -84,8 +85,19 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
         shape = None
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
+            shape = _counted(shape, facts[0]) if kind == "Reshape" else shape
         out.append((ir.DataType(tensor.elem_type), shape))
     return out
+
+
+def _counted(shape: tuple[Length | None, ...], source: Fact | None) -> tuple[Length | None, ...]:
+    """The only dimension of a reshaped tensor that is not known, by the number of its elements."""
+    rest = math.prod(d.constant or 0 for d in shape if d is not None)
+    if source is None or shape.count(None) != 1 or not rest:
+        return shape
+    whole = math.prod(shape_of(source), start=Length.of(1))
+    own = whole.floordiv(rest)
+    return tuple(own if d is None and own * rest == whole else d for d in shape)
 
 
 def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.draft import SOURCE, VALID_FRAMES, Lowered, LoweredState
 from pulsify_onnx.extent import LARGE, TIME, Length
-from pulsify_onnx.facts import Const, Onset, Prefix, Reach, Static, Stream
+from pulsify_onnx.facts import Clip, Const, Onset, Prefix, Reach, Static, Stream
 from pulsify_onnx.plan import Plan
 from pulsify_onnx.source import Source
 from pulsify_onnx.version import __version__
@@ -89,8 +89,9 @@ def outputs(plan: Plan, pulse: int | None) -> list[Json]:
         elif isinstance(fact, Prefix):
             out.append({"name": name, "kind": "prefix", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape),
                         "exact_every_pulse": fact.exact})
-        elif isinstance(fact, Static):
-            out.append({"name": name, "kind": "static", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
+        elif isinstance(fact, (Static, Clip)):
+            kind = "static" if isinstance(fact, Static) else "window"
+            out.append({"name": name, "kind": kind, "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
     return out
 
 

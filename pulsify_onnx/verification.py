@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pulsify_onnx.clips import clips_apart
 from pulsify_onnx.errors import InvalidModel, UsageError
 from pulsify_onnx.precision import QUANTISED, TOLERANCES, float_types, nodes
 from pulsify_onnx.recordings import fitting
@@ -83,20 +84,20 @@ class _Tally:
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None) -> Verification:
+           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, batch: Any = None) -> Verification:
     """Stream random data through `pulsed` and compare every frame with the batch `model`.
 
     `frames`: base frames to try first (default: enough for delay and receptive field). `recorded`: inputs to stream instead of
-    random ones. Raises `UsageError` where the files do not belong together.
+    random ones. `batch`: what runs in the place of `model`. Raises `UsageError` where the files do not belong together.
     """
-    return Check(model, pulsed, seed, rtol, atol, recorded).run(frames)
+    return Check(model, pulsed, seed, rtol, atol, recorded, batch=batch).run(frames)
 
 
 class Check:
     """A comparison of two models that are loaded. `traced` ones have more outputs and are run as they are written."""
 
     def __init__(self, model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, seed: int = 0, rtol: float | None = None,
-                 atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False):
+                 atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False, batch: Any = None):
         proto = _proto(model)
         self.types = float_types(proto.graph)
         self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
@@ -104,7 +105,7 @@ class Check:
         self.runner = PulseRunner(pulsed, plain=self.quantised or traced)
         self.spec = self.runner.spec
         # as it is written: onnxruntime's optimizer fuses a Pad of zeros into a MaxPool, which pads with -inf
-        self.batch = session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
+        self.batch = batch or session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
         if self.spec.get("source_batch") and not traced:
             self.batch = RowByRow(self.batch, self.spec)
         self.seed, self.rtol, self.atol = seed, rtol, atol
@@ -121,6 +122,7 @@ class Check:
         self.field = max([64, *(o["receptive_field"] or 64 for o in outs)])
         # without an end the stream goes on: the batch model must not end where the fed frames do
         self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
+        self.full = sum(self.spec["head"][k] for k in ("frames", "delay")) if "head" in self.spec else 0
         self.tally = _Tally()
         self.error = ""
         self.recorded = fitting(recorded or {}, self.spec)
@@ -174,7 +176,7 @@ class Check:
         recorded = self._recorded_frames()
         if recorded is not None:
             return [recorded]
-        long = frames or self.delay + self.pulse * 3 + min(self.field, 300 * self.pulse)
+        long = frames or max(self.delay, self.full) + self.pulse * 3 + min(self.field, 300 * self.pulse)
         long = self.pulse * math.ceil(long / self.pulse) + self.margin
         if not self.ends:
             return [long, long + self.pulse * 4]
@@ -253,8 +255,10 @@ class Check:
                     self._difference(o, take(flow, axis, 0, n), take(expected, axis, 0, n), axis)
             elif self.ends or o["kind"] == "static":
                 self._difference(o, got[name][-1], want[name], None)
-            elif o["exact_every_pulse"]:
+            elif o.get("exact_every_pulse"):
                 self._prefix(o, got[name], fed, arrays)
+        for o, mine, theirs in clips_apart(self.batch, self.spec, got, fed, arrays) if "head" in self.spec else ():
+            self._difference(o, mine, theirs, None)
         for s in self.own.values():
             if self.ends:
                 self._difference({"name": s["output"]}, got[s["output"]][-1], want[s["output"]], None)

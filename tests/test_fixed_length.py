@@ -18,7 +18,7 @@ from pulsify_onnx.fixed_length import settle
 from pulsify_onnx.plan import Options
 from pulsify_onnx.source import load
 
-FIXTURES = sorted((Path(__file__).parent.parent / "fixtures").rglob("*.onnx"))
+FIXTURES = sorted(p for p in (Path(__file__).parent.parent / "fixtures").rglob("*.onnx") if p.parent.name != "clips")
 
 
 def fixed(model: onnx.ModelProto, frames: int, folded: Path | None = None) -> onnx.ModelProto:

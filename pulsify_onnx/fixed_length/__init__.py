@@ -1,5 +1,5 @@
 """Models that were exported for one length, read anew for any."""
 
-from pulsify_onnx.fixed_length.relax import Relaxed, implied, relax, runnable, settle
+from pulsify_onnx.fixed_length.relax import Relaxed, checked, dynamic, implied, readings, relax, runnable, settle
 
-__all__ = ["Relaxed", "implied", "relax", "runnable", "settle"]
+__all__ = ["Relaxed", "checked", "dynamic", "implied", "readings", "relax", "runnable", "settle"]

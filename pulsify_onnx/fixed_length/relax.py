@@ -110,12 +110,12 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options) -> 
     Raises `UsageError`, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
     """
     told = {name: index_of(source, name, axis) for name, axis in given.items()}
-    if all(_dim(source, name, axis) is None for name, axis in told.items()) and (told or _dynamic(source)):
+    if all(_dim(source, name, axis) is None for name, axis in told.items()) and (told or dynamic(source)):
         return None
-    readings = list(_readings(source, told, {name for name, _ in options.states}))
-    if not readings:
+    possibly = list(readings(source, told, {name for name, _ in options.states}))
+    if not possibly:
         return None
-    tried = [_checked(source, relax(source, axes, None, options)) for axes in readings]
+    tried = [checked(source, relax(source, axes, None, options)) for axes in possibly]
     possible = [r for r in tried if not r.plan.blockers]
     maximal = [r for r in possible if not any(set(r.axes.items()) < set(other.axes.items()) for other in possible)]
     lines = [" ".join(f"--axis {name}={axis}" for name, axis in r.axes.items()) for r in maximal]
@@ -135,9 +135,9 @@ def _blocked(found: Relaxed) -> tuple[int, int]:
     return sum(isinstance(f, Blocked) for f in found.plan.facts.values()), len(found.plan.blockers)
 
 
-def _dynamic(source: Source) -> bool:
-    """Whether an input has a dynamic dimension that is no batch by its name."""
-    return any(not isinstance(d, int) and not _batch(k, d.value) for v in source.inputs for k, d in enumerate(v.shape or ()))
+def dynamic(source: Source) -> list[tuple[str, int]]:
+    """Inputs and their dynamic dimensions that are no batch by their name."""
+    return [(v.name or "", k) for v in source.inputs for k, d in enumerate(v.shape or ()) if not isinstance(d, int) and not _batch(k, d.value)]
 
 
 def _batch(axis: int, label: str | None) -> bool:
@@ -152,7 +152,7 @@ def _batch_reading(source: Source) -> list[str]:
     return [] if plan.blockers else [" ".join(f"--axis {name}={axis}" for name, axis in axes.items())]
 
 
-def _readings(source: Source, told: Mapping[str, int], states: set[str]) -> Iterator[dict[str, int]]:
+def readings(source: Source, told: Mapping[str, int], states: set[str]) -> Iterator[dict[str, int]]:
     """Ways to say which fixed dimensions are time: of several inputs, those with the same number belong together."""
     names = [v.name or "" for v in source.inputs]
     choices: list[list[int | None]] = []
@@ -183,7 +183,7 @@ def implied(source: Source, axes: Mapping[str, int], plan: Plan) -> Relaxed | No
         runs = _Runs(source, found)
         if runs.original(frames) is None or any(runs.original(n) is not None for n in (frames + 1, frames + found.plan.pulse_multiple, 2 * frames)):
             continue
-        found = _checked(source, found)
+        found = checked(source, found)
         if not found.plan.blockers:
             return found
     return None
@@ -270,7 +270,7 @@ def _session(model: ir.Model) -> ort.InferenceSession:
     return session(runnable(model).SerializeToString(), severity=4, plain=True)
 
 
-def _checked(source: Source, found: Relaxed) -> Relaxed:
+def checked(source: Source, found: Relaxed) -> Relaxed:
     """`found`, with a blocker where it is not the original at the original length, or not the only reading at others."""
     if found.plan.blockers or not found.changes:
         return found
