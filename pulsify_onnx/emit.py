@@ -74,6 +74,38 @@ class Emitter:
         """The only output of an operator."""
         return self.op(op_type, *inputs, **attributes)[0]
 
+    def unsqueeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """`x` with dimensions of 1 at `axes`."""
+        return self.one("Unsqueeze", x, axes=list(axes)) if self.opset < 13 else self.one("Unsqueeze", x, self.ints(*axes))
+
+    def squeeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """`x` without its dimensions of 1 at `axes`."""
+        return self.one("Squeeze", x, axes=list(axes)) if self.opset < 13 else self.one("Squeeze", x, self.ints(*axes))
+
+    def picked(self, x: ir.Value, index: ir.Value, rank: int) -> ir.Value:
+        """``x[row, index[row]]`` for every row; of `index`, `rank` dimensions are no rows (0 or 1)."""
+        if self.opset >= 12:
+            return self.one("GatherND", x, self.unsqueeze(index, [rank + 1]), batch_dims=1)
+        shape = self.one("Shape", x)
+        zero, one = (self.constant(np.asarray(k, np.int64)) for k in (0, 1))
+        rows, count = (self.one("Gather", shape, k, axis=0) for k in (zero, one))
+        first = self.one("Mul", self.one("Range", zero, rows, one), count)
+        at = self.one("Add", index, self.unsqueeze(first, [1]) if rank else first)
+        flat = self.one("Concat", self.ints(-1), self.slice(shape, 0, 2, TO_END), axis=0)
+        return self.one("Gather", self.one("Reshape", x, flat), at, axis=0)
+
+    def resized_wide(self, op_type: str, inputs: Sequence[ir.Value | None], scales: Sequence[float] | None, **attributes: Any) -> ir.Value:
+        """A Resize or Upsample by `scales` (None: to the sizes of its input 3) of a tensor with one more dimension in front."""
+        assert inputs[0] is not None
+        more = [self.unsqueeze(inputs[0], [0]), *inputs[1:]]
+        if scales is None:
+            more[3] = self.one("Concat", self.ints(1), inputs[3], axis=0)
+        elif len(inputs) > 1:
+            more[min(2, len(inputs) - 1)] = self.constant(np.asarray([1, *scales], np.float32))
+        else:
+            attributes["scales"] = [1.0, *scales]
+        return self.squeeze(self.one(op_type, *more, **attributes), [0])
+
     def slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:
         """``x[start:end]`` along `axis`; negative bounds count from the end."""
         if start == 0 and end == TO_END:

@@ -13,35 +13,11 @@ import onnx_ir as ir
 
 from pulsify_onnx.extent import Length, ratio
 from pulsify_onnx.facts import ALONE, Array
+from pulsify_onnx.kinds import BATCH_FIRST, CHANNELWISE, CONTRIB, ELEMENTWISE, NORMALISED, ONE_AXIS, SOFTMAX
 from pulsify_onnx.plan import Attribute
 
 SHARED, MIXED = -1, -2
 """``rows`` of a tensor that is the same for all rows, and of one whose rows are not known to be apart."""
-
-ELEMENTWISE = frozenset("""
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip Cos Cosh
-    Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual
-    Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt
-    Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor CastLike BiasGelu FastGelu QuickGelu
-    QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearWhere""".split())
-"""Operators that broadcast and mix no elements."""
-
-CONTRIB = frozenset("""
-    BiasGelu FastGelu FusedConv Gelu MatMulIntegerToFloat MatMulNBits QLinearAdd QLinearAveragePool QLinearConv QLinearGlobalAveragePool
-    QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearWhere QuickGelu SimplifiedLayerNormalization SkipLayerNormalization
-    SkipSimplifiedLayerNormalization""".split())
-"""onnxruntime's own operators that are known here."""
-
-CHANNELWISE = frozenset("""
-    AveragePool BatchNormalization Conv ConvInteger ConvTranspose DepthToSpace GlobalAveragePool GlobalLpPool GlobalMaxPool GroupNormalization
-    InstanceNormalization LRN LpPool MaxPool QLinearConv SpaceToDepth STFT FusedConv
-    QLinearAveragePool QLinearGlobalAveragePool""".split())
-"""Operators whose first axis is the batch."""
-
-SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
-NORMALISED = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-ONE_AXIS = {"TopK": -1, "Split": 0, "LpNormalization": -1, "DFT": 1}
-"""Operators that mix elements along the axis of an attribute only, with its default."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +114,14 @@ def _moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[La
     rule = _RULES.get(op_type)
     if op_type == "Gather":
         return [_gathered(known[0], known[1], int(attribute(attributes, "axis", 0)))]
+    if op_type in ("FusedMatMul", "TransposeMatMul"):
+        return [_flipped(known[0], known[1])]
     if op_type in ("MatMul", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul"):
         return [_product(known[0], known[3] if op_type == "QLinearMatMul" else known[1])]
     if op_type in ("GRU", "LSTM", "RNN"):
         return [Layout(4, 2), Layout(3, 1)] if first.rows == 1 else [UNKNOWN]
-    if op_type == "Attention":
-        return [replace(first, rank=None)] if all(x.rows in (0, SHARED) for x in known) and first.rows == 0 else [UNKNOWN]
+    if op_type in BATCH_FIRST:
+        return [first] if all(x.rows in (0, SHARED) for x in known) and first.rows == 0 else [UNKNOWN]
     if op_type.startswith("Skip"):
         same = met(known)
         return [same if 0 <= same.rows < (same.rank or 0) - 1 else UNKNOWN]
@@ -181,6 +159,8 @@ def _shared_rank(op_type: str, inputs: Sequence[ir.Value | None], known: Sequenc
 
 def entries(shape: ir.Value | None) -> int | None:
     """How many dimensions a shape that is computed has."""
+    if shape is not None and shape.const_value is not None:
+        return int(shape.const_value.size)
     size = shape.shape[0] if shape is not None and shape.shape is not None and len(shape.shape) == 1 else None
     return size if isinstance(size, int) else None
 
@@ -199,6 +179,11 @@ def _product(a: Layout, b: Layout) -> Layout:
     return Layout(rank, at if at is not None else bt or 0)
 
 
+def _flipped(a: Layout, b: Layout) -> Layout:
+    """A product of matrices that are transposed first, with rows along neither of their two axes."""
+    return _product(a, b) if all(x.rows == SHARED or x.rank is not None and x.rows < x.rank - 2 for x in (a, b)) else UNKNOWN
+
+
 def _gathered(x: Layout, index: Layout, axis: int) -> Layout:
     if x.rank is None or index.rank is None or (x.rows == SHARED) == (index.rows == SHARED):
         return UNKNOWN
@@ -210,12 +195,57 @@ def _gathered(x: Layout, index: Layout, axis: int) -> Layout:
 
 def _summed(equation: str, known: Sequence[Layout]) -> Layout:
     equation = equation.replace(" ", "")
-    if "->" not in equation or "." in equation:
+    if "->" not in equation or "." in equation and any(x.rank is None for x in known):
         return UNKNOWN
     left, out = equation.split("->")
-    letters = {part[x.rows] for part, x in zip(left.split(","), known) if x.rows != SHARED}
+    terms = left.split(",")
+    covered = [(x.rank or 0) - len(term) + 3 if "." in term else 0 for term, x in zip(terms, known)]
+    rest = "".join(chr(0x100 + k) for k in range(max(covered)))  # what an ellipsis stands for, aligned at its end
+    terms = [term.replace("...", rest[len(rest) - count:]) for term, count in zip(terms, covered)]
+    out = out.replace("...", rest)
+    letters = {term[x.rows] for term, x in zip(terms, known) if x.rows != SHARED}
     letter = letters.pop() if len(letters) == 1 else ""
     return Layout(len(out), out.index(letter)) if letter and letter in out else UNKNOWN
+
+
+def scanned(body: ir.Graph, layouts: Sequence[Layout | None], attributes: Mapping[str, Any], outer: Callable[[ir.Value], Layout], opset: int) -> list[Layout]:
+    """Layouts of the outputs of a Scan of `body`; `outer` gives those of tensors that it reads from outside."""
+    count = int(attribute(attributes, "num_scan_inputs"))
+    carried = len(layouts) - count
+    axes = list(attribute(attributes, "scan_input_axes") or [0] * count)
+    inside: dict[ir.Value, Layout] = {}
+    for k, (value, found) in enumerate(zip(body.inputs, layouts)):
+        inside[value] = UNKNOWN if found is None else found if k < carried else _frame(found, int(axes[k - carried]))
+
+    def at(value: ir.Value) -> Layout:
+        return inside[value] if value in inside else outer(value)
+
+    for node in body:
+        kept = constant(node.inputs[1]) if node.op_type == "Reshape" else None  # the first axis of no other shape is known to be the rows'
+        known = node.op_type != "Reshape" or kept is not None and kept.size and kept[0] == 0
+        if not known or node.domain and node.op_type not in CONTRIB or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            made = [UNKNOWN]
+        else:
+            made = moved(node.op_type, node.inputs, [None if v is None else at(v) for v in node.inputs], node.attributes, opset)
+        inside.update((out, made[min(k, len(made) - 1)]) for k, out in enumerate(node.outputs))
+    given = [at(v) for v in body.outputs]
+    if any(a.rows != inside[v].rows for a, v in zip(given[:carried], body.inputs)):
+        return [UNKNOWN]
+    out_axes = list(attribute(attributes, "scan_output_axes") or [0] * (len(given) - carried))
+    return [*given[:carried], *(_stacked(x, int(axis)) for x, axis in zip(given[carried:], out_axes))]
+
+
+def _frame(x: Layout, axis: int) -> Layout:
+    if x.rank is None:
+        return UNKNOWN
+    axis %= x.rank
+    return UNKNOWN if axis == x.rows else replace(x, rank=x.rank - 1, rows=x.rows - (0 <= axis < x.rows))
+
+
+def _stacked(x: Layout, axis: int) -> Layout:
+    if x.rank is None:
+        return UNKNOWN
+    return replace(x, rank=x.rank + 1, rows=x.rows + (axis % (x.rank + 1) <= x.rows) if x.rows >= 0 else x.rows)
 
 
 _Rule = Callable[[Sequence[Any], Layout, int, Mapping[str, Any], int], Layout]

@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from pulsify_onnx.emit import Emitter
 from pulsify_onnx.extent import Length
-from pulsify_onnx.layouts import CONTRIB, ELEMENTWISE, MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped
+from pulsify_onnx.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE
+from pulsify_onnx.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scanned
 
 Values = Sequence[ir.Value]
 
@@ -106,17 +107,27 @@ class RowEmitter(Emitter):
         layouts = [None if v is None else self.layout(v) for v in inputs]
         if any(x is not None and x.lifted for x in layouts):
             try:
+                if op_type in BATCH_FIRST and outputs == 1:
+                    return (self._rows_first(op_type, inputs, layouts, domain=domain, node_name=node_name, **attributes),)
                 if domain or outputs > 1:
                     raise _Shared
                 return (self._lifted(op_type, inputs, layouts, attributes, node_name),)
             except _Shared:
                 inputs = tuple(None if v is None else self.first(v) for v in inputs)
                 layouts = [None if v is None else self.layout(v) for v in inputs]
+        if op_type in ("Resize", "Upsample") and (wide := self._resized(op_type, inputs, layouts, attributes, node_name)) is not None:
+            return (wide,)
         made = self._write(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
-        found = [UNKNOWN] if domain and op_type not in CONTRIB or rewire and _has_graph(attributes) else moved(op_type, inputs, layouts, attributes, self.opset)
         shape, target = (self._shapes.get(id(v)) for v in (*inputs, None)[:2])
-        if op_type == "Reshape" and layouts[0] is not None and shape is not None and target is not None:
+        scan = made[0].producer() if op_type == "Scan" else None
+        if scan is not None:
+            found = scanned(scan.attributes["body"].as_graph(), layouts, attributes, self.layout, self.opset)
+        elif domain and op_type not in CONTRIB or rewire and _has_graph(attributes):
+            found = [UNKNOWN]
+        elif op_type == "Reshape" and layouts[0] is not None and shape is not None and target is not None:
             found = [regrouped(layouts[0], shape, target)]
+        else:
+            found = moved(op_type, inputs, layouts, attributes, self.opset)
         for k, out in enumerate(made):
             if id(out) not in self._layouts:
                 self.place(out, found[min(k, len(found) - 1)])
@@ -125,14 +136,22 @@ class RowEmitter(Emitter):
             if layouts[0].rows >= 0 and not layouts[0].merged:
                 self._sizes[id(made[0])] = layouts[0].rows
         here = [x.rows for x in layouts if x is not None]
-        if found[0].rows == MIXED and MIXED not in here and max(here, default=SHARED) >= 0:
+        if any(x.rows == MIXED for x in found) and MIXED not in here and max(here, default=SHARED) >= 0:
             self.note()
         return made
 
     def _write(self, op_type: str, *inputs: ir.Value | None, **more: Any) -> Values:
-        self._writing = True
+        was, self._writing = self._writing, True
         try:
             return super().op(op_type, *inputs, **more)
+        finally:
+            self._writing = was
+
+    def _plainly(self, write: Callable[[], ir.Value]) -> ir.Value:
+        """What `write` gives, as it is written."""
+        self._writing = True
+        try:
+            return write()
         finally:
             self._writing = False
 
@@ -166,10 +185,6 @@ class RowEmitter(Emitter):
             return self._expanded(x, first, inputs[1])
         if op_type == "MatMul":
             return self._product(inputs, layouts)
-        if op_type == "Attention" and len(inputs) > 3 and layouts[3] is not None and layouts[3].lifted and all(
-                x is None or x.rows == 0 for k, x in enumerate(layouts) if k != 3):
-            mask = None if inputs[3] is None else self._to(inputs[3], 4, 0)
-            return self.place(self._one("Attention", *inputs[:3], mask, *inputs[4:], node_name=name, **attributes), Layout(first.rank, 0))
         if op_type == "Concat":
             return self._concat(inputs, layouts, int(attribute(attributes, "axis", 0)))
         if not first.lifted or any(y is not None and y.lifted for y in layouts[1:]):
@@ -195,6 +210,29 @@ class RowEmitter(Emitter):
             made = self._one(op_type, self._to(x, first.rank, 0), *inputs[1:], **attributes)
             return self.place(made, Layout(first.rank, 0))
         raise _Shared
+
+    def _rows_first(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], **more: Any) -> ir.Value:
+        """An operator whose inputs have the batch first."""
+        first = layouts[0]
+        if first is None or first.lifted or first.rows != 0 or any(x is not None and not x.lifted and (x.merged or x.rows not in (0, SHARED)) for x in layouts):
+            raise _Shared
+        brought = [v if v is None or x is None or not x.lifted else self._to(v, max(x.rank or 0, BATCH_FIRST[op_type]), 0) for v, x in zip(inputs, layouts)]
+        return self.place(self._one(op_type, *brought, **more), first)
+
+    def _resized(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any],
+                 name: str) -> ir.Value | None:
+        """A linear Resize of three dimensions, the first of which has the rows and keeps its size, with one more: onnxruntime
+        interpolates between rows too, by weights of 0, which spread what is no number. None for others."""
+        x, first, index = inputs[0], layouts[0], 2 if len(inputs) > 2 else 1
+        sizes = inputs[3] if len(inputs) > 3 else None
+        scales = constant(inputs[index]) if index < len(inputs) else np.asarray(attribute(attributes, "scales", ()))
+        if x is None or first is None or first.rows != 0 or first.rank != 3 or attribute(attributes, "mode", "nearest") not in ("linear", b"linear"):
+            return None
+        if sizes is None and (scales is None or scales.size != 3 or scales[0] != 1) or sizes is not None and self._sizes.get(id(sizes)) != 0:
+            return None
+        wanted = None if scales is None else [float(f) for f in scales]
+        made = self._plainly(lambda: self.resized_wide(op_type, inputs, wanted if sizes is None else None, node_name=name, **attributes))
+        return self.place(made, first)
 
     def _broadcast(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
         ranks = [x.rank for x in layouts if x is not None]
@@ -242,14 +280,10 @@ class RowEmitter(Emitter):
         return self._unsqueeze(value, list(range(missing))) if missing else value
 
     def _unsqueeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-        if self.opset < 13:
-            return self._one("Unsqueeze", value, axes=list(axes))
-        return self._one("Unsqueeze", value, self.ints(*axes))
+        return self._plainly(lambda: self.unsqueeze(value, axes))
 
     def _squeeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-        if self.opset < 13:
-            return self._one("Squeeze", value, axes=list(axes))
-        return self._one("Squeeze", value, self.ints(*axes))
+        return self._plainly(lambda: self.squeeze(value, axes))
 
     def _unsqueezed(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         x = self.layout(value)
@@ -340,14 +374,15 @@ class RowEmitter(Emitter):
                 made = self._one("Transpose", made, perm=perm)
             own = self._ones(value, x.rank)
             return self.place(made, Layout(full, SHARED, True, own[:axis] + i.ones + own[axis + 1:]))
-        if x.rows == MIXED or i.rank > 1 or self.opset < 12 or (not x.lifted and x.rows == axis):
+        if x.rows == MIXED or i.rank > 1 or (not x.lifted and x.rows == axis):
             raise _Shared
         rank, rows, at = (x.rank + 1, 0, axis + 1) if x.lifted else (x.rank, x.rows, axis)
         perm = [rows, at, *(k for k in range(rank) if k not in (rows, at))]
         order = perm if i.rank else [p for p in perm if p != at]
         back = [order.index(k) for k in sorted(order)]
         ordered = self._one("Transpose", value, perm=perm) if perm != sorted(perm) else value
-        made = self._one("GatherND", ordered, self._unsqueeze(index, [i.rank + 1]), batch_dims=1)
+        count = i.rank
+        made = self._plainly(lambda: self.picked(ordered, index, count))
         made = self._one("Transpose", made, perm=back) if back != sorted(back) else made
         if x.lifted:
             return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + i.ones + x.ones[axis + 1:]))

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pulsify_onnx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: "precision errors extent dtypes sequences version staging large",
+    0: "precision errors kinds extent dtypes sequences version staging large",
     1: "facts validity runtime guard",                  # what is known of a wire; what needs no analysis at all
     2: "plan bodies recordings files staggered clips",                # the vocabulary
     3: "node fold emit windows verification layouts",                        # delays

@@ -151,7 +151,8 @@ def _picks(node: Node, body: ir.Graph) -> list[_Pick]:
             for k, value in enumerate(body.outputs):
                 if value is out:
                     body.outputs[k] = alias.outputs[0]
-        body.remove(inner)
+        body.remove(inner, safe=True)
+    prune(body)
     return list(picks.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.bodies import Typed, all_nodes, infer_graph
@@ -13,8 +14,8 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Attribute, Expr, Op, Outcome, Past, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, carried, own, static_value, step
+from pulsify_onnx.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
 from pulsify_onnx.rules.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, unpacked
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.windows import complete
@@ -99,7 +100,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     feeds = list(body.frames)
     flags = real(y, node.options, ends)
     if flags is not None and body.carried:
-        feeds.append(_gated(body, typed[: body.carried], flags, tag))
+        feeds.append(_gated(body, typed[: body.carried], flags, y, node.opset, tag))
     starts = []
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
@@ -168,15 +169,23 @@ def _show(shape: Sequence[Length | None]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
-def _gated(body: Body, states: Sequence[Typed], flags: Expr, tag: str) -> Feed:
-    """Make the body keep its states at frames that are not real; gives the further scan input that says which are."""
+def _gated(body: Body, states: Sequence[Typed], flags: Expr, y: Stream, opset: int, tag: str) -> Feed:
+    """Make the body keep its states at frames that are not real; gives the further scan input that says which are, row by row."""
     graph = body.graph
-    flag = ir.Value(name=f"{tag}/real", shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
+    batches = [[k for k, d in enumerate(shape) if d.constant is None] for _, shape in states]
+    labels = {shape[at[0]] if at else None for (_, shape), at in zip(states, batches)}
+    batch = labels.pop() if len(labels) == 1 else None
+    flag = ir.Value(name=f"{tag}/real", shape=ir.Shape([] if batch is None else [None]), type=ir.TensorType(ir.DataType.BOOL))
     graph.inputs.append(flag)
-    for k, (dtype, _) in enumerate(states):
-        old, new = graph.inputs[k], graph.outputs[k]
-        graph.outputs[k] = _chosen(graph, flag, new, old, dtype, f"{tag}/held_{k}")
-    return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
+    for k, (dtype, shape) in enumerate(states):
+        old, new, mine = graph.inputs[k], graph.outputs[k], flag
+        if batch is not None and len(shape) > 1:
+            mine = _beside(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
+        graph.outputs[k] = _chosen(graph, mine, new, old, dtype, f"{tag}/held_{k}")
+    if batch is None:
+        return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
+    flags = call("Expand", call("Reshape", flags, const([-1, 1])), Dims((Frames(y.rate), batch)))
+    return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, (batch,)))
 
 
 def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
@@ -190,8 +199,18 @@ def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype:
     return out
 
 
-def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: int) -> ir.Value:
-    node = ir.Node("", op_type, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], num_outputs=1, name=name)
+def _beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str) -> ir.Value:
+    """`value` with dimensions of 1 at `axes`."""
+    if opset < 13:
+        return _added(graph, "Unsqueeze", [value], name, axes=axes)
+    given = ir.Value(name=f"{name}_axes", const_value=ir.tensor(np.asarray(axes, np.int64)))
+    graph.initializers.add(given)
+    return _added(graph, "Unsqueeze", [value, given], name)
+
+
+def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: int | Sequence[int]) -> ir.Value:
+    made = [ir.AttrInt64(k, v) if isinstance(v, int) else ir.AttrInt64s(k, v) for k, v in attributes.items()]
+    node = ir.Node("", op_type, inputs, made, num_outputs=1, name=name)
     node.outputs[0].name = name
     graph.append(node)
     return node.outputs[0]
