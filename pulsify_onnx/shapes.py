@@ -62,7 +62,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
     proto = onnx.NodeProto(op_type=kind, domain=node.domain,
                            input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
                            output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
-    proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
+    proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
     try:
         schema = onnx.defs.get_schema(kind, node.opset, node.domain)
         single = onnx.defs.OpSchema.FormalParameterOption.Single
@@ -107,7 +107,7 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
     constants = {name: fact.value for name, fact in [*zip(node.inputs, facts), *node.outer.items()]
                  if name and isinstance(fact, Static) and fact.value is not None}
     proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=[n or "" for n in node.inputs], output=node.outputs)
-    proto.attribute.extend(ir.to_proto(a) for a in node.attributes.values())
+    proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
     wanted = [helper.make_tensor_value_info(o, 0, None) for o in node.outputs if o]
     found = iter(infer_nodes([proto], [onnx.numpy_helper.from_array(v.array, n) for n, v in constants.items()],
                              {n: t for n, t in inputs.items() if n not in constants}, wanted, {}, node.opset))
