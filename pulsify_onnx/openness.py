@@ -25,7 +25,7 @@ LENGTHS = (24, 48, 96, 192, 384, 768, 1536, 3072)
 FAR = 1_000_000
 """About where a mask is looked at again, far from the start."""
 
-UNBOUNDED = "attention over the whole past: what it must remember grows with the stream"
+UNBOUNDED = f"attention over the whole past, or over more than {LENGTHS[-1] // 3} frames of it: what it must remember grows with the stream"
 UNBOUNDED_HINT = "train with a left context (a band or chunk mask), or cut it to the last frames with --left-context"
 
 

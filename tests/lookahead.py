@@ -46,10 +46,13 @@ def least_delay(last: np.ndarray, rate: Fraction, pulse: int) -> int:
     return delay
 
 
-def frames_of_nothing(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    """Whether it is a transposed convolution that leaves gaps: frames of its bias alone, which need no input however the delay is counted."""
+def uneven(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    """Whether frames side by side come out of it that need less than one another: one delay serves them all.
+
+    Channels become frames, or a transposed convolution leaves gaps, which are its bias alone.
+    """
     if node.op_type != "ConvTranspose":
-        return False
+        return node.op_type == "Reshape"
     kernel = next(w.dims[2] for w in model.graph.initializer if w.name == node.input[1])
     return bool(kernel < next(a.ints[0] for a in node.attribute if a.name == "strides"))
 
@@ -58,7 +61,7 @@ def late(model: onnx.ModelProto, unit: int) -> list[str]:
     """Outputs of a network of `SMOOTH` layers whose delay is not the least one; it runs for multiples of `unit` frames."""
     pulsed = pulsify(model, pulse=None)
     frames = 12 * unit * math.ceil(48 / (12 * unit))
-    if any(frames_of_nothing(node, model) for node in model.graph.node):
+    if any(uneven(node, model) for node in model.graph.node):
         return []
     two_borders = any("#solid" in wire for wire in pulsed.plan.wires)  # borders of two values, one inside the other, cost the inner one
     found = []
