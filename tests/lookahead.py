@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from networks import LAYERS, conv, conv_transpose, cut, interleave, join, pad, resize
 from oracle import session
 
-from pulsify_onnx.api import pulsify
+from pulsify_onnx.api import PulsedModel, pulsify
 
 DRAWN = (conv, conv_transpose, cut, join, pad, resize, interleave)
 SMOOTH = tuple((layer, weight) for layer, weight in LAYERS if layer in DRAWN)
@@ -46,22 +49,25 @@ def least_delay(last: np.ndarray, rate: Fraction, pulse: int) -> int:
     return delay
 
 
-def uneven(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    """Whether frames side by side come out of it that need less than one another: one delay serves them all.
+def uneven(node: onnx.NodeProto, pulsed: PulsedModel, weights: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Whether some of its frames or channels need less than others: one delay serves them all.
 
-    Channels become frames, or a transposed convolution leaves gaps, which are its bias alone.
+    Channels become frames, some channels are left out, or a transposed convolution leaves gaps, which are its bias alone.
     """
-    if node.op_type != "ConvTranspose":
-        return node.op_type == "Reshape"
-    kernel = next(w.dims[2] for w in model.graph.initializer if w.name == node.input[1])
-    return bool(kernel < next(a.ints[0] for a in node.attribute if a.name == "strides"))
+    if node.op_type == "Gather":
+        channels = pulsed.plan.facts[node.input[0]].shape[1]  # type: ignore[union-attr]
+        return len(np.unique(weights[node.input[1]])) != channels.constant
+    if node.op_type == "ConvTranspose":
+        return bool(weights[node.input[1]].shape[2] < next(a.ints[0] for a in node.attribute if a.name == "strides"))
+    return node.op_type == "Reshape"
 
 
 def late(model: onnx.ModelProto, unit: int) -> list[str]:
     """Outputs of a network of `SMOOTH` layers whose delay is not the least one; it runs for multiples of `unit` frames."""
     pulsed = pulsify(model, pulse=None)
     frames = 12 * unit * math.ceil(48 / (12 * unit))
-    if any(uneven(node, model) for node in model.graph.node):
+    weights = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
+    if any(uneven(node, pulsed, weights) for node in model.graph.node):
         return []
     two_borders = any("#solid" in wire for wire in pulsed.plan.wires)  # borders of two values, one inside the other, cost the inner one
     found = []
