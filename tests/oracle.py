@@ -95,7 +95,7 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
                 chunk = np.concatenate([chunk, np.full(shape, fill, x.dtype)], axis)
             feeds[i["name"]] = np.ascontiguousarray(chunk)
         if spec["valid_frames_input"]:
-            feeds[spec["valid_frames_input"]] = np.full([1], min(max(base - k * pulse, 0), pulse), np.int64)
+            feeds[spec["valid_frames_input"]] = np.full([d if isinstance(d, int) else 1 for d in spec["valid_frames_shape"]], min(max(base - k * pulse, 0), pulse), np.int64)
         outs = dict(zip([o.name for o in sess.get_outputs()], sess.run(None, {**feeds, **states})))
         for s in spec["states"]:
             assert outs[s["output"]].shape == states[s["input"]].shape and 0 not in outs[s["output"]].shape, s
