@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.facts import Array, Const
 from pulsify_onnx.plan import Attribute
+
+if TYPE_CHECKING:
+    from pulsify_onnx.layouts import Layout
 
 TO_END = 2**63 - 1
 
@@ -46,6 +49,10 @@ class Emitter:
     def ints(self, *values: int) -> ir.Value:
         """An int64 vector."""
         return self.constant(np.asarray(values, np.int64))
+
+    def regrouped(self, value: ir.Value, shape: ir.Value, layout: Layout) -> ir.Value:
+        """`value` reshaped to a `shape` in which its rows are where `layout` says."""
+        return self.one("Reshape", value, shape)
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
            rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:

@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.bodies import outer_names
-from pulsify_onnx.draft import NOW, SOURCE, Both, Draft, Here, Lowered, LoweredState, Where
+from pulsify_onnx.draft import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.emit import TO_END
-from pulsify_onnx.errors import Blocker, CannotStream
+from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Clip, Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
-from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, Step, Window, leaves
+from pulsify_onnx.measures import NOW, Both, Here, Where
+from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
 from pulsify_onnx.source import Source
 
 
@@ -157,11 +158,19 @@ class _Lowering(Draft):
     def _step(self, step: Step) -> None:
         self.node = step.node
         for state in step.states:
-            self._declare(state)
+            self._declare(state, self._order(step, state))
         for wire, expr in zip(step.wires, step.exprs):
             self.values[wire] = self._settled(self._named(self._eval(expr, NOW), wire), self.plan.wires[wire])
         for state in step.states:
             self._present(state.name, self._eval(state.next, NOW), state)
+
+    def _order(self, step: Step, state: State) -> tuple[Length, Length] | None:
+        """Axes merged with the batch in a state: as in what the step reads."""
+        merged = [d for d in state.shape if isinstance(d, Length) and str(d) != self._batch()]
+        if self.rows is None or not merged:
+            return None
+        found = (self.rows.order(self._eval(leaf, NOW), merged[0]) for leaf in leaves(step) if isinstance(leaf, Window))
+        return next((order for order in found if order is not None), None)
 
     def _named(self, value: ir.Value, wire: str) -> ir.Value:
         if (value.name or "").startswith("pulsify/") and value.const_value is None and value.producer() is not None:
@@ -299,7 +308,7 @@ class _Lowering(Draft):
         start, end = history - back, extra - back
         value = self.emit.slice(line, x.axis, start, end if end < 0 else TO_END)
         if w.mask is not None and not w.mask.arrival:
-            value = self._masked(value, x, w.mask, back, Frames(x.rate, extra))
+            return self._masked(value, x, w.mask, back, Frames(x.rate, extra))
         return value if self.rows is None else self.rows.measure(value, self._pulsed(x, extra))
 
     def _mirrored(self, w: Window, x: Stream, back: int, extra: int) -> ir.Value:
@@ -355,25 +364,18 @@ class _Lowering(Draft):
         return self.emit.one("Concat", older, newest, axis=x.axis), history
 
     def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int) -> ir.Value:
-        dims: list[int | str] = [self._label(d) for d in x.shape]
-        dims[x.axis] = history
-        symbolic = [k for k, d in enumerate(dims) if isinstance(d, str)]
-        if len(symbolic) > 1 or (symbolic and dims[symbolic[0]] != self._batch()):
-            raise CannotStream((Blocker(wire, "state", f"its history has dimensions of unknown size {dims}",
-                                        "export with fixed sizes for all axes but batch and time"),))
-        perm = sorted(range(x.rank), key=lambda k: k not in symbolic)
-        shape = tuple(dims[p] for p in perm)
-        if self.rows is not None and self.rows.layout(value).lifted and not symbolic:
-            shape = (self._batch(), *shape)
-        past = self._placed(ir.Value(name=wire, shape=ir.Shape(shape), type=ir.TensorType(x.dtype)), shape, x.rank)
-        moved = perm != list(range(x.rank))
-        inverse = [perm.index(k) for k in range(x.rank)]
-        before = self.emit.one("Transpose", past, perm=inverse) if moved else past
-        line = self.emit.one("Concat", before, value, axis=x.axis)
+        shape = (*x.shape[: x.axis], Length.of(history), *x.shape[x.axis + 1:])
+        moving = next((d for d in shape if d.constant is None), None)
+        order = self.rows.order(value, moving) if self.rows is not None and moving is not None else None
+        node, self.node = self.node, self.producer[wire].node if wire in self.producer else wire
+        packing = self._packing(shape, order, wire)
+        dims = packing.state
+        if self.rows is not None and self.rows.layout(value).lifted and moving is None:
+            dims = (self._batch(), *dims)
+        past = self._placed(ir.Value(name=wire, shape=ir.Shape(dims), type=ir.TensorType(x.dtype)), dims, len(packing.split))
+        line = self.emit.one("Concat", packing.unpack(self.emit, past), value, axis=x.axis)
         present = self.emit.slice(line, x.axis, -history, TO_END)
-        node = self.node
-        self.node = self.producer[wire].node if wire in self.producer else wire
-        self._remember(past, self.emit.one("Transpose", present, perm=perm) if moved else present, x.dtype, shape, "history")
+        self._remember(past, packing.pack(self.emit, present), x.dtype, dims, "history")
         self.node = node
         return line
 
@@ -388,4 +390,5 @@ class _Lowering(Draft):
         shape = [1] * x.rank
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
-        return self._chosen(flags, value, self._outside(mask, x, position), x.dtype)
+        made = self._chosen(flags, value, self._outside(mask, x, position), x.dtype)
+        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))

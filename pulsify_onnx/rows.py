@@ -14,96 +14,32 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.emit import Emitter
 from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import ALONE
 from pulsify_onnx.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE
 from pulsify_onnx.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scanned
+from pulsify_onnx.placement import PlacedEmitter
 
 Values = Sequence[ir.Value]
+
+
+RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 class _Shared(Exception):
     """The operator takes no values per row here."""
 
 
-class RowEmitter(Emitter):
-    """An emitter that knows where every tensor has the rows of the batch. ``shared``: nodes that rows share."""
-
-    def __init__(self, opset: int, reserved: set[str], node: Callable[[], str]):
-        super().__init__(opset, reserved)
-        self._layouts: dict[int, Layout] = {}
-        self._node = node
-        self._writing = False
-        self._sizes: dict[int, int] = {}
-        self._shapes: dict[int, tuple[Length, ...]] = {}
-        self.shared: dict[str, None] = {}
-
-    def layout(self, value: ir.Value) -> Layout:
-        """Where `value` has its rows."""
-        if value.const_value is not None:
-            return Layout(len(value.const_value.shape), SHARED)
-        return self._layouts.get(id(value), UNKNOWN)
-
-    def axes(self, value: ir.Value) -> int | None:
-        """How many dimensions the tensor really has."""
-        found = self.layout(value)
-        return found.rank if found.rank is None or not found.lifted else found.rank + 1
-
-    def place(self, value: ir.Value, layout: Layout) -> ir.Value:
-        """Say where `value` has its rows."""
-        if value.const_value is None:
-            self._layouts[id(value)] = layout
-        return value
-
-    def settle(self, value: ir.Value, shape: tuple[Length, ...], rows: int, alone: bool) -> ir.Value:
-        """What is known of a wire's tensor by its shape in a pulse: on which axis it has the batch (or SHARED, MIXED), `alone` or merged with other axes."""
-        found, rank = self.layout(value), len(shape)
-        self._shapes[id(value)] = shape
-        if found.lifted:
-            if found.rank == rank:
-                self.place(value, replace(found, ones=tuple(a or b == Length.of(1) for a, b in zip(found.ones, shape))))
-            return value
-        if found.rows >= 0 and (rows != found.rows or alone == found.merged):
-            self.note()
-        if rows >= 0 and not alone:
-            return self.place(value, found if found.rows == rows and found.merged else UNKNOWN)
-        return self.place(value, Layout(rank, SHARED if found.rows == SHARED and rows == MIXED else rows))
-
-    def measure(self, value: ir.Value, shape: tuple[Length, ...]) -> ir.Value:
-        """Say what the shape of `value` is in a pulse."""
-        self._shapes[id(value)] = shape
-        return value
-
-    def sized(self, shape: ir.Value, sizes: tuple[Length, ...], batch: int | None) -> ir.Value:
-        """Say what the entries of a computed shape are, and which of them is the batch."""
-        if shape.const_value is None:
-            shape.shape, shape.type = ir.Shape([len(sizes)]), ir.TensorType(ir.DataType.INT64)
-            self.place(shape, Layout(1, SHARED, ones=tuple(d == Length.of(1) for d in sizes)))
-        if batch is not None:
-            self._sizes[id(shape)] = batch
-        return self.measure(shape, sizes)
-
-    def per_row(self, value: ir.Value) -> ir.Value:
-        """A vector with an entry per row is a number of each row."""
-        return self.place(value, Layout(0, SHARED, True))
-
-    def note(self) -> None:
-        """The node at hand does something that rows share."""
-        self.shared.setdefault(self._node())
-
-    def first(self, value: ir.Value) -> ir.Value:
-        """A tensor that all rows share: of a lifted one, the first row."""
-        found = self.layout(value)
-        if not found.lifted:
-            return value
-        self.note()
-        return self.place(self._one("Gather", value, self.constant(np.asarray(0, np.int64)), axis=0), Layout(found.rank, SHARED))
+class RowEmitter(PlacedEmitter):
+    """An emitter that writes operators on values per row."""
 
     def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
            rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Values:
         """Outputs of an operator, row by row."""
         if self._writing:
             return super().op(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
+        if op_type in RECURRENT:
+            inputs = self._timed(*inputs)
         layouts = [None if v is None else self.layout(v) for v in inputs]
         if any(x is not None and x.lifted for x in layouts):
             try:
@@ -140,40 +76,18 @@ class RowEmitter(Emitter):
             self.note()
         return made
 
-    def _write(self, op_type: str, *inputs: ir.Value | None, **more: Any) -> Values:
-        was, self._writing = self._writing, True
-        try:
-            return super().op(op_type, *inputs, **more)
-        finally:
-            self._writing = was
-
-    def _plainly(self, write: Callable[[], ir.Value]) -> ir.Value:
-        """What `write` gives, as it is written."""
-        self._writing = True
-        try:
-            return write()
-        finally:
-            self._writing = False
-
-    def _one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        return self._write(op_type, *inputs, **attributes)[0]
-
-    def prune(self, results: set[ir.Value]) -> None:
-        """Drop what was written for nothing, where an operator turned out to take no values per row."""
-        kept = []
-        for node in reversed(self.nodes):
-            if any(v in results or v.uses() for v in node.outputs):
-                kept.append(node)
-            else:
-                for k in range(len(node.inputs)):
-                    node.replace_input_with(k, None)
-        self.nodes = kept[::-1]
+    def _timed(self, *inputs: ir.Value | None) -> tuple[ir.Value | None, ...]:
+        """Inputs of a recurrence: lengths per row are repeated for the axes that are merged with the rows."""
+        lengths = inputs[4] if len(inputs) > 4 else None
+        x = self.layout(inputs[0]) if inputs[0] is not None else UNKNOWN
+        if lengths is None or not self.layout(lengths).lifted or not x.merged or None in (x.within[0].constant, x.within[1].constant):
+            return inputs
+        each = self._one("Gather", lengths, self.constant(np.asarray(0, np.int64)), axis=1)
+        return (*inputs[:4], self.place(self._repeated(each, 1, 0, x.within), Layout(1, 0, within=x.within)), *inputs[5:])
 
     # operators on lifted tensors
 
     def _lifted(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
-        if any(x is not None and x.merged for x in layouts):
-            raise _Shared
         if op_type in ELEMENTWISE:
             return self._broadcast(op_type, inputs, layouts, attributes, name)
         x, first = inputs[0], layouts[0]
@@ -181,6 +95,8 @@ class RowEmitter(Emitter):
             raise _Shared
         if op_type == "Gather":
             return self._gathered(x, inputs[1], int(attribute(attributes, "axis", 0)))
+        if any(x is not None and x.merged for x in layouts):
+            raise _Shared
         if op_type == "Expand":
             return self._expanded(x, first, inputs[1])
         if op_type == "MatMul":
@@ -240,15 +156,15 @@ class RowEmitter(Emitter):
         if None in ranks or any(x.rows == MIXED for x in plain):
             raise _Shared
         rank = max(r or 0 for r in ranks)
-        axes = {x.rows + rank - (x.rank or 0) for x in plain}
+        axes = {(x.rows + rank - (x.rank or 0), x.within) for x in plain}
         if len(axes) > 1:
             raise _Shared
-        axis = axes.pop() if axes else None
-        aligned = [v if v is None or x is None or not x.lifted else self._padded(v, rank) if axis is None else self._to(v, rank, axis)
-                   for v, x in zip(inputs, layouts)]
+        axis, within = axes.pop() if axes else (None, ALONE)
+        aligned = [v if v is None or x is None or not x.lifted else self._padded(v, rank) if axis is None else
+                   self._repeated(self._to(v, rank, axis), rank, axis, within) for v, x in zip(inputs, layouts)]
         made = self._one(op_type, *aligned, node_name=name, **attributes)
         if axis is not None:
-            return self.place(made, Layout(rank, axis))
+            return self.place(made, Layout(rank, axis, within=within))
         ones = [self._ones(v, rank) for v in inputs if v is not None]
         return self.place(made, Layout(rank, SHARED, True, tuple(all(o[k] for o in ones) for k in range(rank))))
 
@@ -278,6 +194,19 @@ class RowEmitter(Emitter):
         if at:
             value = self._one("Transpose", value, perm=[*range(1, at + 1), 0, *range(at + 1, len(x.ones))])
         return self._unsqueeze(value, list(range(missing))) if missing else value
+
+    def _repeated(self, value: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
+        """A tensor with its rows on `axis`, every row as often as the axes merged with the rows of another one ask for."""
+        if within == ALONE:
+            return value
+        slower, faster = (d.constant for d in within)
+        if slower is None or faster is None:
+            raise _Shared
+        perm = [*(k for k in range(rank) if k != axis), axis]
+        value = self._one("Transpose", value, perm=perm) if axis < rank - 1 else value
+        value = self._one("Tile", self._unsqueeze(value, [rank - 1, rank + 1]), self.ints(*[1] * (rank - 1), slower, 1, faster))
+        value = self._one("Reshape", value, self.ints(*[0] * (rank - 1), -1))
+        return self._one("Transpose", value, perm=[perm.index(k) for k in range(rank)]) if axis < rank - 1 else value
 
     def _unsqueeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         return self._plainly(lambda: self.unsqueeze(value, axes))
@@ -381,12 +310,12 @@ class RowEmitter(Emitter):
         order = perm if i.rank else [p for p in perm if p != at]
         back = [order.index(k) for k in sorted(order)]
         ordered = self._one("Transpose", value, perm=perm) if perm != sorted(perm) else value
-        count = i.rank
+        index, count = self._repeated(index, i.rank + 1, 0, x.within), i.rank
         made = self._plainly(lambda: self.picked(ordered, index, count))
         made = self._one("Transpose", made, perm=back) if back != sorted(back) else made
         if x.lifted:
             return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + i.ones + x.ones[axis + 1:]))
-        return self.place(made, Layout(full, rows if i.rank or rows < axis else rows - 1))
+        return self.place(made, Layout(full, rows if i.rank or rows < axis else rows - 1, within=x.within))
 
 
 def _has_graph(attributes: Mapping[str, Any]) -> bool:

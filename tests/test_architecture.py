@@ -18,15 +18,16 @@ FLOORS = {
     1: "facts validity runtime guard",                  # what is known of a wire; what needs no analysis at all
     2: "plan bodies recordings files staggered clips",                # the vocabulary
     3: "node fold emit windows verification layouts",                        # delays
-    4: "shapes borders pairs views openness sampling source rows",    # node -> typed attributes
-    5: "rules sizes draft critical owned",                    # one pure function per operator family
-    6: "analysis lower spec support",                    # facts -> plan -> graph
-    7: "widening seed report approximation pairing trace",
-    8: "batching fixed_length",
-    9: "sliding",
-    10: "api",
-    11: "cli",
-    12: "__init__ __main__",
+    4: "shapes borders pairs views openness sampling source placement packing measures",    # node -> typed attributes
+    5: "rules sizes rows critical owned",                    # one pure function per operator family
+    6: "analysis draft support",                    # facts -> plan
+    7: "lower spec",                    # plan -> graph
+    8: "widening seed report approximation pairing trace",
+    9: "batching fixed_length",
+    10: "sliding",
+    11: "api",
+    12: "cli",
+    13: "__init__ __main__",
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 MOST_LINES = 400

@@ -40,8 +40,7 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
     """`x` in row-major order as `target`; the stream may take up or give off faster-running factors, or slower ones."""
     at = next((k for k, d in enumerate(target) if d.moves), None)
     if at is None:
-        refuse(LENGTH_TOLD if math.prod((d.constant or 0 for d in target), start=1) else "it reshapes the stream away",
-               hint="export with a dynamic length, so that the shape is computed from the input's")
+        refuse(LENGTH_TOLD, hint="export with a dynamic length, so that the shape is computed from the input's (from torch: with dynamo=True)")
     if any(d.moves for d in target[at + 1:]):
         refuse("two dimensions of the target shape follow the length of the stream", hint="reshape to frames of a fixed size")
     slow, fast, together = _around(x, target, at)

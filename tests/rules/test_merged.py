@@ -80,3 +80,46 @@ def test_the_order_of_rows_is_kept() -> None:
     """[T, N] read as [N, T] mixes rows."""
     refused(model("p = Transpose<perm=[2,0,1]>(a) k = Concat<axis=0>(n, t, four) q = Reshape(p, k) y = Transpose<perm=[0,2,1]>(q)"),
             "frames of one row for those of another", axes={"x": 2}, op_type="Reshape")
+
+
+HIDDEN = {"wi": rand(1, 15, 1, seed=6), "wr": rand(1, 15, 5, seed=7), "wb": rand(1, 30, seed=8), "h0": rand(1, 1, 5, seed=9), "wo": rand(5, 1, seed=10)}
+GRU = "i = Unsqueeze(m, two) f = Transpose<perm=[1,0,2]>(i)"
+OUT = "o0 = Squeeze(o, one) o1 = MatMul(o0, wo) o2 = Squeeze(o1, two) h = Transpose<perm=[1,0]>(o2)"
+ATTENTION = """r = Shape(m) l = Gather(r, step) p = Range(first, l, step) pq = Unsqueeze(p, one) pk = Unsqueeze(p, zero) d = Sub(pq, pk)
+    late = Less(d, first) far_ = Greater(d, last) closed = Or(late, far_) bias = Where(closed, low, none)
+    v = Unsqueeze(m, two) e = Mul(v, scale) kt = Transpose<perm=[0,2,1]>(v) sc = MatMul(e, kt) sb = Add(sc, bias) pr = Softmax<axis=-1>(sb)
+    av = MatMul(pr, v) h = Squeeze(av, two)"""
+
+CARRIED = {
+    "recurrence": (f"{GRU} o = GRU<hidden_size=5>(f, wi, wr, wb) {OUT}", HIDDEN),
+    "recurrence that starts elsewhere": (f"{GRU} z = Shape(m) z1 = Slice(z, zero, one) z2 = Concat<axis=0>(one, z1, five) hi = Expand(h0, z2)"
+                                         f" o = GRU<hidden_size=5>(f, wi, wr, wb, , hi) {OUT}", {**HIDDEN, "five": ints(5)}),
+    "convolution": ("i = Unsqueeze(m, one) c = Conv<pads=[1,1]>(i, v, vb) h = Squeeze(c, one)", {"v": rand(1, 1, 3, seed=5), "vb": rand(1)}),
+    "strided and back": ("i = Unsqueeze(m, one) c = Conv<pads=[2,1], strides=[2]>(i, v, vb) e = ConvTranspose<strides=[2], pads=[1,1]>(c, v4) h = Squeeze(e, one)",
+                         {"v": rand(1, 1, 4, seed=5), "vb": rand(1), "v4": rand(1, 1, 4, seed=6)}),
+    "maximum": ("i = Unsqueeze(m, one) c = MaxPool<kernel_shape=[3], pads=[1,1]>(i) h = Squeeze(c, one)", {}),
+    "sum": ("h = CumSum(m, one)", {}),
+    "positions": ("r = Shape(m) l = Gather(r, step) p = Range(first, l, step) q = Cast<to=1>(p) e = Sin(q) h = Add(m, e)", {"first": np.int64(0), "step": np.int64(1)}),
+    "reflected": ("i = Unsqueeze(m, one) e = Pad<mode=\"reflect\">(i, around) c = Conv(e, v, vb) h = Squeeze(c, one)",
+                  {"around": ints(0, 0, 1, 0, 0, 1), "v": rand(1, 1, 3, seed=5), "vb": rand(1)}),
+    "attention": (ATTENTION, {"first": np.int64(0), "step": np.int64(1), "last": np.int64(3), "low": np.float32(-np.inf), "none": np.float32(0), "scale": np.float32(0.3)}),
+}
+ORDERS = {
+    "slower": ("nc = Mul(n, four) k = Concat<axis=0>(nc, t) m = Reshape(a, k)", "j = Concat<axis=0>(n, four, t) y = Reshape(h, j)"),
+    "faster": ("c_ = Transpose<perm=[1,0,2]>(a) nc = Mul(n, four) k = Concat<axis=0>(nc, t) m = Reshape(c_, k)",
+               "j = Concat<axis=0>(four, n, t) q_ = Reshape(h, j) y = Transpose<perm=[1,0,2]>(q_)"),
+    "between": ("h2 = Concat<axis=0>(n, two, two, t) r_ = Reshape(a, h2) c_ = Transpose<perm=[1,0,2,3]>(r_) nc = Mul(n, four) k = Concat<axis=0>(nc, t) m = Reshape(c_, k)",
+                "j = Concat<axis=0>(two, n, two, t) q_ = Reshape(h, j) u_ = Transpose<perm=[1,0,2,3]>(q_) j2 = Concat<axis=0>(n, four, t) y = Reshape(u_, j2)"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("carried", CARRIED)
+def test_states_of_channels_merged_with_the_batch(carried: str, order: str) -> None:
+    """[N, 4, T] as [4 N, T]: the batch is the first axis of every state, and rows are streams of their own."""
+    (body, more), (before, after) = CARRIED[carried], ORDERS[order]
+    text = model(f"{before} {body} {after}", **more)
+    pulsed = check_rows(text, axes={"x": 2}, pulses=(1, 2) if carried.startswith("strided") else (1, 3), unit=2 if carried.startswith("strided") else 1, shortest=4)
+    assert all(s["shape"][0] == "N" for s in pulsed.spec["states"])
+    if order == "slower":
+        check(text, axes={"x": 2}, pulses=(1, 4), unit=2 if carried.startswith("strided") else 1)
