@@ -110,8 +110,11 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     padded = pad(x, -low, high, Mirror(edge=True), node.options, steps)
     window, y = windowed(padded, high - low + 1, 1, node.options)
     early = min(factor * (high - last) + r for r, (_, last) in enumerate(taps))
-    early = min(early, factor * y.delay)
-    whole = _applied(node, x, how, window, window.frames)
+    together = x.rate * node.options.step
+    first = x.delay // int(together) * int(together) if together.denominator == 1 else x.delay  # with which the first one comes, which is its own edge
+    early = min(early, factor * (y.delay - min(first, y.delay)) if low < 0 else factor * y.delay)
+    more = max(0, -(-early // factor) - high)  # frames after the window that the operator places its last ones by, and does not read
+    whole = _applied(node, x, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     start, rate = early - factor * low, x.rate * factor
     expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
     y = replace(y, wire=node.outputs[0], rate=rate, delay=factor * y.delay - early, shape=_shape(x, how, x.extent * factor))
@@ -129,12 +132,14 @@ def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[S
         return _picked(node, x, how, high, extent, steps)
     window, y = windowed(padded, before + high + 1, by, node.options)
     more = max(0, by - high - 1)  # so that the operator gives its last frame, which does not read them
-    wide: Expr = window
-    if more:
-        wide = call("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge")
-    whole = _applied(node, x, how, wide, Frames(x.rate, window.frames.extra + more))
+    whole = _applied(node, x, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     y = replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))
     return step(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
+
+
+def _lengthened(x: Stream, window: Window, more: int) -> Expr:
+    """A window with `more` copies of its last frame."""
+    return call("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge") if more else window
 
 
 def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, steps: list[Step]) -> Outcome:

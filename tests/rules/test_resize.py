@@ -30,6 +30,17 @@ def test_nearest_up(factor, coordinates, nearest, delay):
           delays={"y": factor * delay, "z": factor * delay + 1})
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nearest_up_looks_back(factor, stride):
+    """The first frame is sampled before the first one, which is the first one itself."""
+    model = parse("""<ir_version: 8, opset_import: ["": 19]> agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        a = Conv<pads=[2,2], strides=[STRIDE]>(x, w5, b)
+        y = Resize<mode="nearest", coordinate_transformation_mode="half_pixel", nearest_mode="floor">(a, none, scales) }""".replace("STRIDE", f"{stride}"),
+                  w5=rand(3, 3, 5), b=rand(3), none=NONE, scales=scales(factor))
+    check(model, delays={"y": 2 * factor if stride == 1 else factor})
+
+
 @pytest.mark.parametrize("nearest, factor, delay", [("ceil", 2, 3), ("round_prefer_ceil", 2, 3), ("round_prefer_floor", 4, 5), ("round_prefer_ceil", 4, 6)])
 def test_nearest_up_asymmetric_looks_ahead(nearest, factor, delay):
     check(resized(f'mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="{nearest}"', factor), delays={"y": delay})
