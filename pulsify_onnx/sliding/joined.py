@@ -104,50 +104,52 @@ def _whole(halves: Halves) -> Source:
 
 def _told(halves: Halves, streams: Mapping[str, Stream], back: int, pulse: int | None, source: Source, body: Plan) -> dict[str, Any]:
     """The ``head`` of the sidecar."""
-    finest = math.lcm(*(f.rate.numerator for name in body.inputs if isinstance(f := body.facts[name], Stream)))
-    edges = {wire: _edges(x, halves.frames, finest) for wire, x in streams.items()}
-    exact = not any(any(e) for e in edges.values())
-    padding = [] if exact else _padding(source, body, halves.frames)
+    edges, padding = _edges(source, body, halves.frames)
     return {
         "kind": "window",
         "frames": halves.frames,
         "delay": back - halves.frames,
         "full_after": None if pulse is None else math.ceil(Fraction(back, pulse)),
-        "exact": exact,
+        "exact": not padding,
         "padding": padding,
         "windows": [{"wire": wire, "axis": x.axis, "frames": x.extent.at(halves.frames), "rate": [x.rate.numerator, x.rate.denominator],
-                     "edges": list(edges[wire])} for wire, x in streams.items()],
+                     "edges": list(edges.get(wire, (0, 0)))} for wire, x in streams.items()],
         "nodes": [node.name for node in halves.head.model.graph],
     }
 
 
-def _edges(x: Stream, frames: int, finest: int) -> tuple[int, int]:
-    """How many frames at the start and at the end of a window depend on more than the window: padding in a clip, neighbours in the stream.
+def _edges(source: Source, plan: Plan, frames: int) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """How many frames at the start and at the end of a clip padding may change, by wire; and the nodes of the body that pad.
 
-    What they reach is rounded to frames of the inputs, which are `finest` to a base frame where that is most.
+    Padding is what a node reads beyond the frames of its input: in the stream there are real ones.
     """
-    past, times = x.reach.past, [Fraction(i) / x.rate for i in range(x.extent.at(frames))]
-    assert past is not None
-    first = sum(math.ceil((t + past) * finest) < 0 for t in times)
-    last = sum(math.floor((t + x.reach.future) * finest) > frames * finest - 1 for t in times)
-    return first, last
-
-
-def _padding(source: Source, plan: Plan, frames: int) -> list[str]:
-    """The nodes of the body that read more than the frames of their input."""
-    found = []
+    edges: dict[str, tuple[int, int]] = {}
+    padding = []
     for node in source.model.graph:
-        outs = [f for o in node.outputs if isinstance(f := plan.facts.get(o.name or ""), Stream)]
-        ins = [f for v in node.inputs if v is not None and isinstance(f := plan.facts.get(v.name or ""), Stream)]
-        if outs and ins and any(_beyond(x, y, frames) for x in ins for y in outs):
-            found.append(node.name or "")
-    return found
+        ins = {v.name: f for v in node.inputs if v is not None and v.name and isinstance(f := plan.facts.get(v.name), Stream)}
+        for name, y in ((out.name, plan.facts.get(out.name or "")) for out in node.outputs):
+            if not name or not isinstance(y, Stream) or not ins:
+                continue
+            if any(_spread(list(ins.values()), [(0, 0)] * len(ins), y, frames)) and node.name not in padding:
+                padding.append(node.name or "")
+            edges[name] = _spread(list(ins.values()), [edges.get(n, (0, 0)) for n in ins], y, frames)
+    return edges, padding
 
 
-def _beyond(x: Stream, y: Stream, frames: int) -> bool:
-    assert x.reach.past is not None and y.reach.past is not None
-    last = Fraction(y.extent.at(frames) - 1) / y.rate + y.reach.future - x.reach.future
-    return y.reach.past < x.reach.past or last > Fraction(x.extent.at(frames) - 1) / x.rate
+def _spread(ins: list[Stream], changed: list[tuple[int, int]], y: Stream, frames: int) -> tuple[int, int]:
+    """Frames of `y` at the start and at the end that read beyond the inputs or frames of theirs that are `changed`."""
+    coarser = max(Fraction(0), *(1 / x.rate - 1 / y.rate for x in ins))  # several frames of `y` are at one place of such an input
+    before, after = _past(y) - min(map(_past, ins)), y.reach.future - max(x.reach.future for x in ins)
+    start = max(Fraction(first) / x.rate for x, (first, _) in zip(ins, changed))
+    end = min(Fraction(x.extent.at(frames) - 1 - last) / x.rate for x, (_, last) in zip(ins, changed))
+    times = [Fraction(i) / y.rate for i in range(y.extent.at(frames))]
+    slack = coarser if before < 0 or start else Fraction(0)
+    return sum(t + before - slack < start for t in times), sum(t + after > end + coarser for t in times)
+
+
+def _past(x: Stream) -> Fraction:
+    assert x.reach.past is not None  # else its node would be in the head
+    return x.reach.past
 
 
 __all__ = ["joined", "pulsed"]
