@@ -28,9 +28,10 @@ conformance: $(VENV)/.installed-dev
 conformance-sample: $(VENV)/.installed-dev
 	$(BIN)/python tools/conformance.py --share $(SHARE) --seed "$$(git rev-parse HEAD)"
 
-# random networks, others every time
+# random networks and exports of them for one length, others every time
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
+	$(BIN)/python tools/fixed.py --seconds $(SECONDS)
 
 # thousands of broken models: one line and an exit code for each
 badfiles: $(VENV)/.installed-dev

@@ -65,7 +65,7 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     the model's own. `allow_advance`: outputs may have a delay below 0. Raises `UsageError` and `AmbiguousAxis`; what cannot stream
     is in ``plan.blockers``.
     """
-    source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states)
+    source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states, end_of_stream)
     return _planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read)
 
 
@@ -85,9 +85,9 @@ def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, o
 
 
 def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
-                ) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
+                end: bool) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
     """A model that was exported for one length as one for any, and its axes; others as they are, with how they were read."""
-    options = Options(states=_pairs(source, states or {}))
+    options = Options(end, states=_pairs(source, states or {}))
     try:
         found, read = settle(source, axes or {}, options), None
     except CannotStream as problem:
@@ -95,6 +95,8 @@ def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Ma
     if found is None:
         read = choose(source, axes or {}, options)
         found = implied(source, *read) if read[1].blockers else None
+    if found is not None:
+        found.require_ends(end)
     return (source, axes or {}, None, read) if found is None else (found.source, found.axes, found, None)
 
 
@@ -136,7 +138,7 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
         source, axes, relaxed, read = halves.body.source, halves.body.axes, halves.body if halves.body.changes else None, None
     else:
         halves = None
-        source, axes, relaxed, read = _any_length(source, axes, states)
+        source, axes, relaxed, read = _any_length(source, axes, states, end_of_stream)
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
     read = read if approximation is None else None

@@ -7,46 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from oracle import check, parse, rand, refused
 from test_cli import run
+from twins import attempt, folded, optimised, static, twin_network
 
 from pulsify_onnx.api import PulsedModel, inspect, pulsify, verify
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream
 from pulsify_onnx.fixed_length import settle
 from pulsify_onnx.plan import Options
 from pulsify_onnx.source import load
+from pulsify_onnx.verification import verify as verify_stream
 
 FIXTURES = sorted(p for p in (Path(__file__).parent.parent / "fixtures").rglob("*.onnx") if p.parent.name != "clips")
 
 
-def fixed(model: onnx.ModelProto, frames: int, folded: Path | None = None) -> onnx.ModelProto:
-    """`model` for that number of frames only, with shape arithmetic folded by onnxruntime into a file of `folded`."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    for value in made.graph.input:
-        for d in value.type.tensor_type.shape.dim:
-            if not d.HasField("dim_value"):
-                d.dim_value = frames
-    for value in made.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del made.graph.value_info[:]
-    if folded is None:
-        return made
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folded / "folded.onnx")
-    ort.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return onnx.load(folded / "folded.onnx")
+def fixed(model: onnx.ModelProto, frames: int, fold: bool = False) -> onnx.ModelProto:
+    """`model` for that number of frames only, with shape arithmetic folded by onnxruntime where asked."""
+    made = static(model, frames)
+    return optimised(made) if fold else made
 
 
-def twins(model: onnx.ModelProto, frames: int, folded: Path | None, axes: dict[str, int] | None = None) -> PulsedModel:
+def twins(model: onnx.ModelProto, frames: int, fold: bool, axes: dict[str, int] | None = None) -> PulsedModel:
     """The stream of the fixed export is that of the dynamic model; both as the sidecar says and frame by frame."""
     wanted = pulsify(model, pulse=None, end_of_stream=True)
     axes = axes or {i["name"]: i["axis"] for i in wanted.spec["inputs"] if i["kind"] == "stream"}
-    got = pulsify(fixed(model, frames, folded), pulse=None, axes=axes, end_of_stream=True)
+    got = pulsify(fixed(model, frames, fold), pulse=None, axes=axes, end_of_stream=True)
     told = ("name", "kind", "axis", "rate", "delay", "frames", "receptive_field")
     for a, b in zip(got.spec["outputs"], wanted.spec["outputs"], strict=True):
         assert {k: a.get(k) for k in told} == {k: b.get(k) for k in told}
@@ -56,8 +42,8 @@ def twins(model: onnx.ModelProto, frames: int, folded: Path | None, axes: dict[s
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda p: p.stem)
 @pytest.mark.parametrize("fold", [False, True], ids=["plain", "folded"])
-def test_fixtures(path: Path, fold: bool, tmp_path: Path):
-    twins(onnx.load(path), 64, tmp_path if fold else None)
+def test_fixtures(path: Path, fold: bool):
+    twins(onnx.load(path), 64, fold)
 
 
 def text(body: str, inputs: str = "float[1, 4, T] x", outputs: str = "float[1, 4, M] y", **weights: np.ndarray) -> onnx.ModelProto:
@@ -218,3 +204,128 @@ def test_command_line(tmp_path: Path, capfd):
     assert json.loads((tmp_path / "p.pulse.json").read_text())["fixed_length"]["frames"] == 12
     assert run(capfd, "inspect", tmp_path / "m.onnx", "--axis", "x=1")[0] == 3
     assert inspect(tmp_path / "m.onnx").document["fixed_length"]["frames"] == 12
+
+
+def stream_as(model: onnx.ModelProto, frames: int, end: bool = False) -> PulsedModel:
+    """The stream of the folded export of `frames` frames, which is that of `model` at other lengths."""
+    made = pulsify(folded(static(model, frames)), pulse=None, axes={"x": 2}, end_of_stream=end)
+    assert verify_stream(model, made).ok
+    return made
+
+
+PADS = "i = Shape<start=2, end=3>(x) m = Neg(i) e = Mod(m, s) p = Concat<axis=0>(z, before, z, after) h = Pad(x, p)"
+STRIDED = {"z": ints(0, 0), "zero": ints(0), "b": rand(4, seed=1)}
+
+
+@pytest.mark.parametrize(("frames", "kernel", "stride"), [(40, 4, 2), (41, 4, 2), (40, 10, 5), (43, 10, 5), (40, 2, 2)])
+def test_pads_that_fill_the_last_window(frames: int, kernel: int, stride: int):
+    """What is put at the end may follow the length: streams that never end are the same, streams that end are refused."""
+    body = PADS.replace("before", "c").replace("after", "e") + f" y = Conv<strides=[{stride}]>(h, k, b)"
+    model = text(body, **STRIDED, s=ints(stride), c=ints(kernel - stride), k=rand(4, 4, kernel))
+    made = stream_as(model, frames)
+    assert made.spec["outputs"][0]["delay"] == 0
+    refused(folded(static(model, frames)), "or what fills the last of", axes={"x": 2}, op_type="Pad", end=True)
+
+
+@pytest.mark.parametrize("frames", [40, 41])
+def test_pads_of_both_sides_that_fill_the_last_window(frames: int):
+    """Half of what is put there stands at the start, where it would be another number for other lengths."""
+    both = "t = Add(e, one) l = Div(t, two) r = Sub(t, l) "
+    body = PADS.replace("before", "l").replace("after", "r").replace("p = ", both + "p = ") + " y = Conv<strides=[2]>(h, k, b)"
+    model = text(body, **STRIDED, s=ints(2), one=ints(1), two=ints(2), k=rand(4, 4, 3))
+    refused(folded(static(model, frames)), "another number at the start", axes={"x": 2}, op_type="Conv")
+    refused(fixed(text("y = Conv<strides=[2], pads=[0, 1]>(x, k)", k=rand(4, 4, 3)), 40), "its constant 'pads'", axes={"x": 2}, op_type="Conv")
+
+
+@pytest.mark.parametrize(("before", "after", "kernel", "stride"), [
+    (2, 0, 3, 1), (2, 0, 3, 2), (1, 1, 3, 1), (8, 8, 16, 4), (3, 0, 4, 3), (1, 1, 4, 3)])
+def test_pads_that_are_numbers(before: int, after: int, kernel: int, stride: int):
+    """Padding of a convolution, and of windows around their middle."""
+    body = f"h = Pad(x, p) y = Conv<strides=[{stride}]>(h, k, b)"
+    stream_as(text(body, b=rand(4), p=ints(0, 0, before, 0, 0, after), k=rand(4, 4, kernel)), 40, end=True)
+    stream_as(text(f"y = Conv<strides=[{stride}], pads=[2, 2]>(x, k, b)", b=rand(4), k=rand(4, 4, kernel)), 40, end=True)
+
+
+def test_pads_to_a_multiple():
+    """Frames after the end that make it whole chunks; the crop to the input's length gives them away where there are none."""
+    chunks = "g = Transpose<perm=[0, 2, 1]>(h) r = Reshape(g, wide) t = MatMul(r, w) f = Reshape(t, narrow) q = Transpose<perm=[0, 2, 1]>(f)"
+    body = PADS.replace("before", "zero").replace("after", "e") + " " + chunks + " y = Slice(q, zero, i, two)"
+    model = text(body, **STRIDED, s=ints(4), two=ints(2), wide=ints(1, -1, 16), narrow=ints(1, -1, 4), w=rand(16, 16))
+    for frames in (40, 42):
+        export = folded(static(model, frames))
+        stream_as(model, frames)
+        refused(export, "streams of another length would end in another way" if frames == 42 else "cuts nothing off 40 frames",
+                axes={"x": 2}, end=True)
+
+
+def test_a_decoder_is_cropped_to_whole_frames():
+    body = "d = ConvTranspose<strides=[5]>(x, k) n = Shape<start=2, end=3>(d) e = Sub(n, five) y = Slice(d, zero, e, two)"
+    made = stream_as(text(body, k=rand(4, 4, 10), five=ints(5), zero=ints(0), two=ints(2)), 24, end=True)
+    assert made.spec["outputs"][0]["rate"] == [5, 1]
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ("i = Shape<start=2, end=3>(x) h = Div(i, two) y = Slice(x, zero, h, two)", "cuts at 20 of 40 frames, which may be a number or a share"),
+    ("i = Shape<start=2, end=3>(x) h = Div(i, two) y = Slice(x, h, i, two)", "cuts at 20 of 40 frames, which may be a number or a share"),
+    ("i = Shape<start=2, end=3>(x) h = Sub(i, four) p = Concat<axis=0>(h, four) z, y = Split<axis=2>(x, p)", "nothing says which of them grows"),
+    ("y = Resize<nearest_mode=\"floor\", coordinate_transformation_mode=\"asymmetric\">(x, , , sizes)", "20 of 40 frames, a share of them, or as 20"),
+    ("i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) y = Div(x, f)", "is 40, which may be a number or follow from the 40 frames"),
+])
+def test_numbers_that_follow_the_length_in_part(body: str, reason: str):
+    model = text(body, two=ints(2), zero=ints(0), four=ints(4), sizes=ints(1, 4, 20))
+    refused(folded(static(model, 40)), reason, axes={"x": 2})
+
+
+def test_sizes_that_a_join_settles():
+    """Stretched to the length of the stream that it meets."""
+    body = ("d = MaxPool<kernel_shape=[2], strides=[2]>(x) "
+            "u = Resize<nearest_mode=\"floor\", coordinate_transformation_mode=\"asymmetric\">(d, , , sizes) y = Add(u, x)")
+    export = fixed(text(body, sizes=ints(1, 4, 40)), 40)
+    made = pulsify(export, pulse=None, axes={"x": 2})
+    assert made.spec["pulse_multiple"] == 2 and verify(export, made).ok
+
+
+DISTANCE = "c = Shape<start=2, end=3>(x) n = Squeeze(c) i = Range(o, n, l) r = Unsqueeze(i, one) k = Unsqueeze(i, zero) d = Sub(k, r) "
+BAND = "lo = Less(minus, d) hi = Less(d, l) open = And(lo, hi) "
+HEADS = ("t = Transpose<perm=[0, 2, 1]>(x) h = Reshape(t, apart) q = Transpose<perm=[0, 2, 1, 3]>(h) v = Transpose<perm=[0, 2, 3, 1]>(h) s = MatMul(q, v) ")
+SUM = " p = Softmax(m) w = MatMul(p, q) f = Transpose<perm=[0, 2, 1, 3]>(w) y = Reshape(f, together)"
+SAID = {"o": np.int64(0), "l": np.int64(1), "one": ints(1), "zero": ints(0), "minus": np.int64(-5), "low": np.float32(-np.inf), "apart": ints(1, -1, 2, 2),
+        "together": ints(1, -1, 4), "slope": rand(2, 1, 1), "near": rand(2, 9), "four": np.int64(4), "down": np.int64(-4)}
+BIASES = {
+    "by distance": "b = Abs(d) g = Cast<to=1>(b) bias = Mul(g, slope) ",
+    "clipped": "b = Clip(d, down, four) g = Add(b, four) bias = Gather<axis=1>(near, g) ",
+}
+
+
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("one", [False, True], ids=["two tables", "one table"])
+def test_biases_by_distance(bias: str, one: bool):
+    ends = "a = Where(open, bias, low) " + HEADS + "m = Add(s, a)" if one else HEADS + "a = Add(s, bias) m = Where(open, a, low)"
+    model = text(DISTANCE + BAND + BIASES[bias] + ends + SUM, outputs="float[1, M, 4] y", **SAID)
+    assert stream_as(model, 40, end=True).spec["outputs"][0]["delay"] == 0
+    wave = text(DISTANCE + BAND + BIASES["by distance"].replace("b = Abs(d) g = Cast<to=1>(b)", "b = Cast<to=1>(d) g = Sin(b)") + HEADS
+                + "a = Add(s, bias) m = Where(open, a, low)" + SUM, outputs="float[1, M, 4] y", **SAID)
+    refused(folded(static(wave, 40)), "its constant 'bias' is a table of 40 × 40 frames", axes={"x": 2}, op_type="Add")
+
+
+def test_masks_of_attention_in_one_node():
+    body = DISTANCE + BAND + "t = Transpose<perm=[0, 2, 1]>(x) y = Attention<q_num_heads=2, kv_num_heads=2>(t, t, t, open)"
+    model = parse('<ir_version: 10, opset_import: ["": 23]> agraph (float[1, 4, T] x) => (float[1, M, 4] y) {' + body + "}", **SAID)
+    assert stream_as(model, 40, end=True).spec["outputs"][0]["delay"] == 0
+
+
+def test_the_batch_is_no_length():
+    """[N, 40, 4] is a batch of N; [N, 40] may be N frames."""
+    body = "h = Relu(x) y = MatMul(h, w)"
+    found = settle(load(text(body, "float[N, 40, 4] x", "float[N, 40, 2] y", w=rand(4, 2))), {}, Options())
+    assert found is not None and found.axes == {"x": 1}
+    with pytest.raises(AmbiguousAxis) as caught:
+        pulsify(text("y = Relu(x)", "float[N, 40] x", "float[N, 40] y"), pulse=None)
+    assert caught.value.options == ("--axis x=1", "--axis x=0")
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_twins(seed: int):
+    """Random networks, exported for one length as any tool might leave them."""
+    what, told = attempt(twin_network(seed, 1 + seed % 8), seed)
+    assert what in ("same", "refused", "none"), told

@@ -1,4 +1,4 @@
-"""Tables of frames × frames that are a band or chunks: two values, told apart by how far a column lies from its row."""
+"""Tables of frames × frames whose values follow from how far a column lies from its row: bands, chunks, biases by distance."""
 
 from __future__ import annotations
 
@@ -48,3 +48,51 @@ def _fitted(table: Array, chunk: int) -> BandMask | None:
     if len(edges) == 2 and by_distance[0] == outside:
         return BandMask(chunk, edges[0] - last, edges[1] - last, by_distance[edges[1]], outside)
     return None
+
+
+@dataclass(frozen=True)
+class ByDistance:
+    """Values by ``column - row``: `near` ([..., distances]) from `low` on; beyond it they go on by `steps` ([..., 2]) per frame, down and up."""
+
+    low: int
+    near: Array
+    steps: Array
+
+    @property
+    def high(self) -> int:
+        """The last distance of `near`."""
+        return self.low + int(self.near.shape[-1]) - 1
+
+
+def distances_of(table: Array) -> ByDistance | None:
+    """The values by distance that a table [..., n, n] shows; None where it has others, or where they change till its corners.
+
+    Beyond a quarter of the table they must be equal, or grow by the same amount from each distance to the next.
+    """
+    n = table.shape[-1]
+    index = np.arange(n)
+    line = np.concatenate([table[..., :0:-1, 0], table[..., 0, :]], -1)  # distances 1 - n ... n - 1
+    if n < 2 * LEAST or not (table == line[..., index[None, :] - index[:, None] + n - 1]).all():
+        return None
+    sides = [_going_on(line[..., n - 1::-1]), _going_on(line[..., n - 1:])]
+    if any(side is None or 4 * side[0] > n for side in sides):
+        return None
+    (down, before), (up, after) = (side for side in sides if side is not None)
+    return ByDistance(-down, line[..., n - 1 - down: n + up], np.stack([before, after], -1))
+
+
+def _going_on(line: Array) -> tuple[int, Array] | None:
+    """From where on the entries are equal, or a steady line, and how much they grow there."""
+    n = line.shape[-1]
+    last = line[..., -1:]
+    same = (line == last).reshape(-1, n).all(0)
+    start = 0 if same.all() else n - int(np.argmin(same[::-1]))
+    if 4 * start <= n or line.dtype.kind not in "f":
+        return start, np.zeros(line.shape[:-1], line.dtype)
+    if not np.isfinite(line[..., n // 4:]).all():
+        return None
+    step = (last - line[..., n // 2: n // 2 + 1]) / (n - 1 - n // 2)
+    drawn = last - step * np.arange(n - 1, -1, -1).astype(line.dtype)
+    fits = np.isclose(line, drawn, rtol=1e-5, atol=1e-5 * float(np.abs(line[..., n // 4:]).max())).reshape(-1, n).all(0)
+    start = 0 if fits.all() else n - int(np.argmin(fits[::-1]))
+    return start, step[..., 0]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
-from pulsify_onnx.facts import Array, Blocked, Static, Stream
+from pulsify_onnx.facts import Array, Blocked, Prefix, Static, Stream
+from pulsify_onnx.fixed_length.ends import multiples
 from pulsify_onnx.fixed_length.rewriting import Change, Doubt
 from pulsify_onnx.fixed_length.walk import Baked
 from pulsify_onnx.plan import Options, Plan
@@ -35,7 +36,10 @@ LABEL = "length"
 
 @dataclass(frozen=True)
 class Relaxed:
-    """A model of `frames` base frames as one of any length: stream axes, its plan, and the constants that were read anew."""
+    """A model of `frames` base frames as one of any length: stream axes, its plan, and the constants that were read anew.
+
+    `ends`: what pads the end by a number that may follow the length, and blocks streams that end.
+    """
 
     source: Source
     axes: dict[str, int]
@@ -43,6 +47,13 @@ class Relaxed:
     frames: int
     changes: tuple[Change, ...]
     doubts: tuple[Doubt, ...]
+    ends: tuple[Blocker, ...] = ()
+
+    def require_ends(self, end: bool) -> None:
+        """Raises `CannotStream` where a stream that has an `end`, or a value over all of it, would need what the export does not tell."""
+        whole = (self.plan.facts[name] for name in self.plan.outputs)
+        if self.ends and (end or any(isinstance(f, Prefix) and f.exact for f in whole)):
+            raise CannotStream(self.ends)
 
     def as_json(self) -> dict[str, Any]:
         """The ``fixed_length`` of the sidecar."""
@@ -75,7 +86,8 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
                 rates[name] *= meeting.a.rate / meeting.b.rate
             continue
         _say_shapes(walker.source, plan)
-        return Relaxed(walker.source, dict(axes), plan, int(base), tuple(walker.changes), tuple(walker.doubts))
+        ends = {b.node: b for b in (*multiples(walker), *walker.ends)}
+        return Relaxed(walker.source, dict(axes), plan, int(base), tuple(walker.changes), tuple(walker.doubts), tuple(ends.values()))
 
 
 def _dim(source: Source, name: str, axis: int) -> int | None:
@@ -119,8 +131,8 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options) -> 
     possible = [r for r in tried if not r.plan.blockers]
     maximal = [r for r in possible if not any(set(r.axes.items()) < set(other.axes.items()) for other in possible)]
     lines = [" ".join(f"--axis {name}={axis}" for name, axis in r.axes.items()) for r in maximal]
-    if possible and not told:
-        lines += _batch_reading(source)
+    if possible and not told and any(0 < len(v.shape or ()) < 3 for v in source.inputs):
+        lines += _batch_reading(source)  # [N, 64] may be N frames; in [N, 900, 64] there are other axes for them
     if len(lines) > 1:
         raise AmbiguousAxis("the model has a fixed length, and it can be read in more than one way which axis it is; choose one of\n  "
                             + "\n  ".join(lines), tuple(lines))
@@ -257,12 +269,13 @@ class _Runs:
 
 
 def runnable(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf, with a name for every output of a loop: onnxruntime wants them all."""
+    """The model as protobuf, with a name for every output of a loop or a split: onnxruntime wants them all."""
     proto = ir.to_proto(model)
-    for node in proto.graph.node:
-        for k, name in enumerate(node.output):
-            if not name and node.op_type in ("Scan", "Loop", "If"):
-                node.output[k] = f"{node.name}/unread_{k}"
+    for written, node in zip(proto.graph.node, model.graph):
+        if node.op_type in ("Scan", "Loop", "If", "Split"):
+            written.output.extend([""] * (len(node.outputs) - len(written.output)))
+            for k, name in enumerate(written.output):
+                written.output[k] = name or f"{node.name}/unread_{k}"
     return proto
 
 
@@ -288,22 +301,16 @@ def _problem(source: Source, found: Relaxed) -> Blocker | None:
         return Blocker(name, "input", f"the model does not run at its own length of {found.frames} frames ({runs.error})", "check that the model runs")
     if not all(_same(a, b) for a, b in zip(want, got)):
         return Blocker(name, "input", f"with a dynamic length the model gives something else at {found.frames} frames", "export the model with a dynamic length")
-    lengths = [n for n in _others(found) if _fits(found, runs.run(anew, n, rows), n)][:2]
+    lengths = list(islice((n for n in _others(found) if _fits(found, runs.run(anew, n, rows), n)), 2))
     if len(lengths) < 2:
         return Blocker(name, "input", f"with the numbers that follow the length read anew, it still runs at {found.frames} frames only ({runs.error})",
                        "export the model with a dynamic length")
     for doubt in found.doubts:
-        for other in doubt.others:
-            second = _session(_with(found.source.model, doubt.written, other))
-            if any(runs.run(second, n, rows) is not None for n in (2 * found.frames, *lengths)):
-                return Blocker(doubt.node, doubt.op_type, f"its constant {doubt.constant!r} can be read in two ways for other lengths than {found.frames}: "
-                               f"as {_value(found, doubt)} or as {other.tolist()}", "export the model with a dynamic length")
+        second = _session(doubt.model(found.source.model))
+        if any(runs.run(second, n, rows) is not None for n in (2 * found.frames, *lengths)):
+            return Blocker(doubt.node, doubt.op_type, f"its constant {doubt.constant!r} can be read in two ways for other lengths than {found.frames}: "
+                           f"as {doubt.told}", "export the model with a dynamic length")
     return None
-
-
-def _value(found: Relaxed, doubt: Doubt) -> list[int]:
-    array = found.source.constant(doubt.written)
-    return [] if array is None else array.tolist()
 
 
 def _others(found: Relaxed) -> Iterator[int]:
@@ -319,12 +326,6 @@ def _fits(found: Relaxed, outputs: list[Array] | None, frames: int) -> bool:
         return False
     facts = [found.plan.facts[name] for name in found.plan.outputs]
     return all(not isinstance(f, Stream) or x.shape[f.axis] == f.extent.at(frames) for f, x in zip(facts, outputs))
-
-
-def _with(model: ir.Model, name: str, array: Array) -> ir.Model:
-    copy = model.clone()
-    copy.graph.initializers[name].const_value = ir.tensor(array)
-    return copy
 
 
 def _same(a: Array, b: Array) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pulsify_onnx.fixed_length.walk import Baked
 
 EXPORT = "export the model with a dynamic length"
+ENDING = "convert without an end of stream, or export the model with a dynamic length"
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,28 @@ class Change:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Other values of the initializer `written`, which stands for `constant` of `node`."""
+    """A constant of `node` with another reading: a model that is tried, and what the two readings are in words."""
 
     node: str
     op_type: str
     constant: str
-    written: str
-    others: tuple[Array, ...] = field(compare=False)
+    told: str
+    written: str = ""
+    other: Array | None = field(default=None, compare=False)
+    inputs: tuple[str | None, ...] = ()
+
+    def model(self, model: ir.Model) -> ir.Model:
+        """A copy of the model in the other reading: with `other` as the initializer `written`, or with the node's `inputs` as they were."""
+        copy = model.clone()
+        if self.other is not None:
+            copy.graph.initializers[self.written].const_value = ir.tensor(self.other)
+            return copy
+        node = next(n for n in copy.graph if n.name == self.node)
+        known = {v.name: v for v in node.inputs if v is not None} | dict(copy.graph.initializers)
+        node.resize_inputs(len(self.inputs))
+        for k, name in enumerate(self.inputs):
+            node.replace_input_with(k, None if name is None else known[name])
+        return copy
 
 
 class Rewriting:
@@ -94,8 +110,9 @@ class Rewriting:
         was = self.array(index)
         shown = "a value for each frame" if was is None or was.size > 8 else str(was.tolist())
         self.walker.changes.append(Change(self.node.name, name, shown, now))
-        if others:
-            self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, name, value.name or "", tuple(others)))
+        for other in others:
+            told = f"{now} or as {other.tolist()}"
+            self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, name, told, value.name or "", other))
         self.raw.replace_input_with(index, value)
 
     def integers(self, index: int, values: Sequence[int], others: Sequence[Sequence[int]] = ()) -> None:

@@ -8,16 +8,18 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.errors import Refusal, refuse
+from pulsify_onnx.errors import Blocker, Refusal, refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Pair, Shape, Stream
 from pulsify_onnx.fixed_length.regroup import regrouped
-from pulsify_onnx.fixed_length.rewriting import EXPORT, Change, Rewriting
+from pulsify_onnx.fixed_length.rewriting import ENDING, EXPORT, Change, Doubt, Rewriting
 from pulsify_onnx.rules.reshape import resolve
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR
 
 END = 2**63 - 1
+LEAST = 4
+"""In fewer frames than twice this, every number would be some share of them."""
 
 
 class Shapes(Rewriting):
@@ -96,19 +98,26 @@ class Shapes(Rewriting):
             return
         n = self.walker.at(fact.extent)
         start, end, lengths = starts[k], ends[k], self._lengths()
+        natural = end > 0 and end - max(start, 0) == fact.rate * self.walker.frames
+        for at, bound in ((1, start), (2, end)):
+            if not natural and bound not in lengths and _share(abs(bound), n):
+                self.refuse(at, f"cuts at {bound} of {n} frames, which may be a number or a share of them")
         if n - start < start <= n:
             self.integers(1, _swapped(starts, k, start - n), [starts] if start < n else [])
         elif -n <= start < 0 and (-start in lengths or n + start < -start):
-            self.integers(1, _swapped(starts, k, n + start), [starts] if -start not in lengths else [])
+            self.integers(1, _swapped(starts, k, n + start), [starts] if -start not in lengths and start > -n else [])
         if end in lengths and lengths[end][2] != fact.extent:
             name, axis, _ = lengths[end]
+            if end == n:
+                self.walker.ends.append(Blocker(self.node.name, "Slice", f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
+                                                "of another number: padding that was computed for it", ENDING))
             value = next(v for v in self.walker.source.inputs if v.name == name)
             parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]
             self.put(2, self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0], f"the length of {name}")
         elif n <= end <= FAR:
             self.integers(2, _swapped(ends, k, END))
         elif 0 < end < n and n - end < end and end - start > 1:
-            self.integers(2, _swapped(ends, k, end - n), [ends])
+            self.integers(2, _swapped(ends, k, end - n), [] if natural else [ends])
         elif -n < end < 0 and n + end < -end:
             self.refuse(2, f"ends {-end} frames before the end of {n}, which may be {n + end} frames after the start")
 
@@ -143,7 +152,10 @@ class Shapes(Rewriting):
         if sizes[at] % n and n % sizes[at]:
             self.refuse(index, f"makes {sizes[at]} frames of {n}, which is no whole factor", hint="resize by a scale")
         scales = np.asarray([size / own[a] for size, a in zip(sizes, axes)], np.float32)
+        was = tuple(None if v is None else v.name for v in self.raw.inputs)
         self.put(index, self.value(scales), f"scales {scales.tolist()}")
+        told = f"{sizes[at]} of {n} frames, a share of them, or as {sizes[at]} whatever their number"
+        self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, self.constant(index), told, inputs=was))
         self.raw.replace_input_with(2, self.raw.inputs[index])
         self.raw.replace_input_with(index, None)
         self.raw.resize_inputs(3)
@@ -157,9 +169,18 @@ class Shapes(Rewriting):
         if len(sizes) > 1 and len(set(sizes)) == 1:
             self.refuse(1, f"cuts the stream into {len(sizes)} equal parts {sizes}, so that each depends on its length",
                         hint="cut a fixed number of frames")
+        if 2 * sizes[-1] <= sum(sizes):
+            self.refuse(1, f"cuts {sum(sizes)} frames into parts of {sizes}, and nothing says which of them grows with the stream")
         last = self.length(self.raw.inputs[0], fact.axis, Fraction(1), -sum(sizes[:-1]))
         whole = self.op("Concat", self.value(np.asarray(sizes[:-1], np.int64)), last, axis=0) if len(sizes) > 1 else last
         self.put(1, whole, f"{sizes[:-1]} and the rest")
+
+
+def _share(bound: int, frames: int) -> bool:
+    """Whether a bound may have been computed as a half, a third or a quarter of the frames."""
+    if 2 * LEAST <= frames and bound in (frames // 2, -(-frames // 2)):
+        return True
+    return bound >= 2 * LEAST and any(bound * q == frames * p for q in (3, 4) for p in range(1, q))
 
 
 def _swapped(values: list[int], at: int, value: int) -> list[int]:

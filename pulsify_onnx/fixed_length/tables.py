@@ -9,10 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.facts import Array, Pair, Sizes, Static, Stream
-from pulsify_onnx.fixed_length.masks import band_of
+from pulsify_onnx.fixed_length.masks import ByDistance, band_of, distances_of
 from pulsify_onnx.fixed_length.regroup import steady
 from pulsify_onnx.fixed_length.rewriting import EXPORT, Change, Rewriting
 from pulsify_onnx.shapes import shape_of
+
+MASKS = {"Attention": 3, "MultiHeadAttention": 5}
+"""Which input of an attention is its mask."""
 
 
 class Tables(Rewriting):
@@ -30,6 +33,28 @@ class Tables(Rewriting):
             if isinstance(fact, (Static, Sizes)):
                 mine = [len(fact.shape) + a for a in sorted(axes) if len(fact.shape) + a >= 0]
                 self.table(k, [a for a in mine if shape_of(fact)[a].constant not in (None, 1)], alone=True)
+                if isinstance(fact, Static) and self.node.op_type in ("Mul", "Div"):
+                    self.factor(k)
+
+    def factor(self, index: int) -> None:
+        """Refuse a factor of all frames that is their number."""
+        array = self.array(index)
+        if array is None or array.dtype.kind not in "iuf" or array.size != 1:
+            return
+        value = abs(float(array.reshape(-1)[0]))
+        own = {self.walker.at(f.extent) for f in self.node.facts if isinstance(f, Stream)}
+        n = next((n for n in sorted({self.walker.frames, *own}) if n >= 16 and any(abs(value - v) <= 1e-6 * v for v in (n, 1 / n))), None)
+        if n is not None:
+            self.refuse(index, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
+
+    def masked(self) -> None:
+        """The mask of an attention in one node: queries × keys."""
+        index, query = MASKS[self.node.op_type], self.node.fact(0)
+        mask = self.node.fact(index)
+        if isinstance(mask, Static) and isinstance(query, Stream) and len(mask.shape) > 1:
+            last = [len(mask.shape) - 2, len(mask.shape) - 1]
+            if all(mask.shape[a].constant == self.walker.at(query.extent) for a in last):
+                self.table(index, last, alone=True)
 
     def concat(self) -> None:
         """Constants beside a stream, along another axis."""
@@ -152,14 +177,13 @@ class Tables(Rewriting):
         n = array.shape[rows]
         found = band_of(array.reshape(n, -1)) if array.size == n * n else None
         if found is None:
-            self.refuse(index, f"is a table of {n} × {array.shape[columns]} frames, which fits one length only",
-                        hint=f"compute the mask from positions; {EXPORT}")
-        sides = []
-        for at in (rows, columns):
-            stream, axis = self._beside(at - array.ndim)
-            line = self.ramp(self.length(stream, axis, Fraction(1)), np.zeros([1], np.int64), 1, at, np.zeros([1] * array.ndim, np.int64))
-            sides.append(self.op("Div", line, self.value(np.asarray(found.chunk, np.int64))) if found.chunk > 1 else line)
-        distance = self.op("Sub", sides[1], sides[0])
+            spread = distances_of(array) if (rows, columns) == (array.ndim - 2, array.ndim - 1) and array.shape[columns] == n else None
+            if spread is None:
+                self.refuse(index, f"is a table of {n} × {array.shape[columns]} frames, which fits one length only",
+                            hint=f"compute the mask from positions; {EXPORT}")
+            self.distances(index, array, spread)
+            return
+        distance = self.apart(rows, columns, array.ndim, found.chunk)
         tests = []
         if found.upto is not None:
             tests.append(self.op("Less", distance, self.value(np.asarray(found.upto + 1, np.int64))))
@@ -172,6 +196,29 @@ class Tables(Rewriting):
             made = test if found.inside else self.op("Not", test)
         what = "positions" if found.chunk == 1 else f"chunks of {found.chunk}"
         self.put(index, made, f"a mask of {what}, {found.after} < key - query <= {found.upto}")
+
+    def apart(self, rows: int, columns: int, rank: int, chunk: int = 1) -> ir.Value:
+        """int64: column minus row, in chunks, at these axes of a tensor of `rank`."""
+        sides = []
+        for at in (rows, columns):
+            stream, axis = self._beside(at - rank)
+            line = self.ramp(self.length(stream, axis, Fraction(1)), np.zeros([1], np.int64), 1, at, np.zeros([1] * rank, np.int64))
+            sides.append(self.op("Div", line, self.value(np.asarray(chunk, np.int64))) if chunk > 1 else line)
+        return self.op("Sub", sides[1], sides[0])
+
+    def distances(self, index: int, array: Array, found: ByDistance) -> None:
+        """A bias by distance, looked up where it is near and drawn on beyond."""
+        distance, shape = self.apart(0, 1, 2), (*found.near.shape[:-1], 1, 1)
+        low, high = (self.value(np.asarray(v, np.int64)) for v in (found.low, found.high))
+        near = self.op("Sub", self.op("Min", self.op("Max", distance, low), high), low)
+        made = self.op("Gather", self.value(found.near), near, axis=array.ndim - 2)
+        beyond = (("Sub", low, distance), ("Sub", distance, high))
+        for k, (op_type, a, b) in enumerate(beyond):
+            if found.steps[..., k].any():
+                far = self.op("Max", self.op(op_type, a, b), self.value(np.asarray(0, np.int64)))
+                far = self.op("Cast", far, to=int(ir.DataType.from_numpy(array.dtype)))
+                made = self.op("Add", made, self.op("Mul", far, self.value(found.steps[..., k].reshape(shape))))
+        self.put(index, made, f"values by key - query, from {found.low} to {found.high} and so on")
 
     def counted(self) -> None:
         """A number beside a value over the whole stream: it may be the count of frames."""

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from pulsify_onnx.analysis import Walker
-from pulsify_onnx.errors import Refusal, refuse
+from pulsify_onnx.errors import Blocker, Refusal, refuse
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Blocked, Pair, Prefix, Stream
+from pulsify_onnx.fixed_length.ends import filling
 from pulsify_onnx.fixed_length.regroup import OTHER
 from pulsify_onnx.fixed_length.rewriting import EXPORT, Change, Doubt
 from pulsify_onnx.fixed_length.shapes import Shapes
 from pulsify_onnx.fixed_length.tables import Tables
 from pulsify_onnx.node import Node
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.registry import CONTRIB
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Baked(Walker):
     frames: int = 0
     changes: list[Change] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
+    ends: list[Blocker] = field(default_factory=list)
 
     def _visit(self, raw: ir.Node) -> None:
         node = self._node(raw)
@@ -42,10 +45,17 @@ class Baked(Walker):
                     pass  # a node that is not as its schema says: its rule will tell
                 super()._visit(raw)
                 self._one_left(self._node(raw))
+                ending = filling(self, raw, self._node(raw))
+                if ending is not None:
+                    self.ends.append(ending)
             except Refusal as refusal:
                 self._refused(node, refusal)
         else:
             super()._visit(raw)
+
+    def told(self, raw: ir.Node) -> Node:
+        """A node with what is known of its inputs."""
+        return self._node(raw)
 
     def at(self, length: Length) -> int:
         """A length as the export had it."""
@@ -74,6 +84,8 @@ class Baked(Walker):
         self._initializer(name, value)
 
     def _read_anew(self, raw: ir.Node, node: Node) -> None:
+        if (node.domain, node.op_type) in (("", "Attention"), (CONTRIB, "MultiHeadAttention")):
+            Tables(self, raw, node).masked()
         if node.domain != "":
             return
         if not any(isinstance(f, (Stream, Pair)) for f in node.facts):

@@ -1,0 +1,165 @@
+"""Pads that may have been computed from the length of the export: those that fill the last window of a stride, or the last chunk.
+
+A number of frames that is always the same, and one that fills up what the length leaves open, are alike at the length of the
+export. Where they differ at the end of the stream only, a stream that never ends is the same in both readings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from pulsify_onnx.errors import Blocker, refuse
+from pulsify_onnx.facts import Static, Stream
+from pulsify_onnx.fixed_length.rewriting import ENDING, EXPORT
+from pulsify_onnx.node import Node
+from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.views import pads_of
+
+if TYPE_CHECKING:
+    from pulsify_onnx.fixed_length.walk import Baked
+
+THROUGH = ELEMENTWISE | {"Transpose", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear", "DequantizeLinear"}
+"""Operators that may stand between a pad and the window that it fills."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Frames put `before` and `after` a stream of `frames` by a node, for which the input or attribute `constant` is to blame.
+
+    `zeros`: what is put there is constant.
+    """
+
+    node: str
+    op_type: str
+    constant: str
+    before: int
+    after: int
+    frames: int
+    zeros: bool = True
+
+
+def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
+    """The padding that may be there to fill up the last window of the strided `node`, where the two readings differ at the end only.
+
+    Refuses `node` where they differ at the start.
+    """
+    x, y = node.fact(0), walker.facts.get(node.outputs[0])
+    if not isinstance(x, Stream) or not isinstance(y, Stream) or y.rate >= x.rate or (x.rate / y.rate).denominator != 1:
+        return None
+    found = _padding(walker, raw, node, x)
+    if found is None or not _filled(walker, x, y):
+        return None
+    stride, count = int(x.rate / y.rate), walker.at(y.extent)
+    before, after, extra = found.before, found.after, -found.frames % stride
+    told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
+            f"or what fills the last of {count} windows, {stride} frames apart")
+    if count == -(-found.frames // stride):
+        halves = after - before in (0, 1)
+        starts = {(before + after - extra + e) // 2 for e in range(stride)}
+        if halves and after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
+            refuse(f"{told}: another number at the start for another length", f"{EXPORT}, and with pads that do not follow it")
+        doubtful = halves or after == extra or after - extra in (before, before - 1)
+    else:
+        doubtful = after > before
+    return _ending(found, told) if doubtful else None
+
+
+def multiples(walker: Baked) -> list[Blocker]:
+    """Paddings that may be there to bring the length to a multiple of what the streams behind them are strided by."""
+    found = []
+    for node in walker.source.model.graph:
+        padding = _put(walker, node)
+        if padding is None or padding.before > padding.after or padding.before == padding.after != 0:
+            continue
+        x = walker.facts[node.outputs[0].name or ""]
+        behind = [walker.facts.get(name) for name in _behind(node)]
+        factors = [x.rate / f.rate for f in behind if isinstance(f, Stream) and isinstance(x, Stream)]
+        most = max((int(f) for f in factors if f.denominator == 1), default=1)
+        whole = padding.frames + padding.before + padding.after
+        if most > 1 and padding.after - padding.before < most and whole % most == 0:
+            found.append(_ending(padding, f"its constant {padding.constant!r} pads {padding.frames} frames with {padding.before} before and "
+                                          f"{padding.after} after, which may be numbers or what makes {whole} frames, a multiple of {most}"))
+    return found
+
+
+def _ending(padding: Padding, told: str) -> Blocker:
+    return Blocker(padding.node, padding.op_type, f"{told}: streams of another length would end in another way", ENDING)
+
+
+def _filled(walker: Baked, x: Stream, y: Stream) -> bool:
+    """Whether the export would have a window less with a frame less."""
+    shorter = next((t for t in range(walker.frames - 1, 0, -1) if x.extent.at(t) < walker.at(x.extent)), None)
+    return shorter is None or y.extent.at(shorter) < walker.at(y.extent)
+
+
+def _padding(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> Padding | None:
+    """What was put around the stream before a window of `raw`, by itself or by nodes before it."""
+    parts = []
+    value = raw.inputs[0]
+    while value is not None and (made := value.producer()) is not None:
+        part = _put(walker, made)
+        if part is not None:
+            parts.append(part)
+        elif made.op_type not in THROUGH or made.domain:
+            break
+        value = next((v for v in made.inputs if v is not None and isinstance(walker.facts.get(v.name or ""), Stream)), None)
+    own = [0, 0]
+    pads = node.ints("pads") if node.op_type != "Pad" else None
+    k = x.axis - x.rank + len(pads or ()) // 2
+    if pads and 0 <= k < len(pads) // 2:
+        own = [pads[k], pads[k + len(pads) // 2]]
+    if not parts and own[0] == own[1]:
+        return None
+    frames = parts[-1].frames if parts else walker.at(x.extent)
+    before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
+    if not parts or own[0] != own[1] and not any(p.after for p in parts):
+        return Padding(node.name, node.op_type, "pads", before, after, frames)
+    blamed = next((p for p in parts if p.after), parts[0])
+    return Padding(blamed.node, blamed.op_type, blamed.constant, before, after, frames, blamed.zeros)
+
+
+def _put(walker: Baked, made: ir.Node) -> Padding | None:
+    """The frames that a Pad, or a Concat with constants, puts around a stream."""
+    facts = [None if v is None else walker.facts.get(v.name or "") for v in made.inputs]
+    if made.domain or made.op_type not in ("Pad", "Concat") or not isinstance(walker.facts.get(made.outputs[0].name or ""), Stream):
+        return None
+    node = walker.told(made)
+    if made.op_type == "Pad":
+        x = facts[0]
+        if not isinstance(x, Stream):
+            return None
+        pads, _, mode = pads_of(node, x.rank)
+        before, after = pads[x.axis]
+        if before.constant is None or after.constant is None or min(before.constant, after.constant) < 0:
+            return None
+        if not before.terms and not after.terms and any(p.terms for pair in pads for p in pair):
+            return None
+        constant = node.inputs[1] if node.since >= 11 else "pads"
+        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, walker.at(x.extent), mode == "constant")
+    at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
+    x = facts[at[0]] if len(at) == 1 else None
+    if not isinstance(x, Stream) or len(facts) < 2 or node.axis(x.rank) != x.axis:
+        return None
+    sizes = [f.shape[x.axis].constant if isinstance(f, Static) else None for f in facts]
+    if any(s is None for k, s in enumerate(sizes) if k != at[0]):
+        return None
+    before_, after_ = (sum(s or 0 for s in part) for part in (sizes[: at[0]], sizes[at[0] + 1:]))
+    constant = node.inputs[-1] if at[0] + 1 < len(facts) else node.inputs[0]
+    return Padding(node.name, "Concat", constant or "", before_, after_, walker.at(x.extent))
+
+
+def _behind(node: ir.Node) -> list[str]:
+    """Names of all values that depend on `node`."""
+    seen: dict[str, None] = {}
+    waiting = list(node.outputs)
+    while waiting:
+        value = waiting.pop()
+        for user, _ in value.uses():
+            for out in user.outputs:
+                if out.name and out.name not in seen:
+                    seen[out.name] = None
+                    waiting.append(out)
+    return list(seen)
