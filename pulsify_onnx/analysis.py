@@ -19,7 +19,7 @@ from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpect
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node, since_version
-from pulsify_onnx.plan import Frames, Op, Options, Outcome, Plan, Step, Window, leaves
+from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.branch import choosable
@@ -28,6 +28,7 @@ from pulsify_onnx.rules.outputs import unfit_output
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.registry import never
 from pulsify_onnx.rules.relative import applied
+from pulsify_onnx.rules.resumed import carried_on
 from pulsify_onnx.rules.rowwise import all_rows, merged
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.source import Source
@@ -213,11 +214,14 @@ class Walker:
             return self._static(node)
         owned.check_use(node)
         if any(map(merged, (*node.facts, *node.outer.values()))):
-            return all_rows(node, lambda row: self._bordered(row, applied(row, lookup(row))), self.wires)
+            return all_rows(node, self._ruled, self.wires)
         if Pending in kinds or (Stream in kinds and Prefix in kinds) or _spreads(node):
             return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
             return self._running(node)
+        return carried_on(node, self._ruled) or self._ruled(node)
+
+    def _ruled(self, node: Node) -> Outcome:
         return self._bordered(node, applied(node, lookup(node)))
 
     def _captured(self, node: ir.Node) -> dict[str, Fact]:
@@ -289,7 +293,7 @@ class Walker:
                     if border is None:
                         return self._on_solid(node)
                     fact = replace(fact, border=border)
-                if isinstance(fact, Stream) and fact.positional and not _movable(step, fact):
+                if isinstance(fact, Stream) and fact.positional and not borders.movable(step, fact):
                     fact = replace(fact, positional=False)
                 facts[wire] = fact
                 named.append(fact)
@@ -379,12 +383,6 @@ def _spreads(node: Node) -> bool:
 
 def _same_view(a: Stream, b: Fact) -> bool:
     return isinstance(b, Stream) and (a.delay, a.lead, a.trail, a.shape) == (b.delay, b.lead, b.trail, b.shape)
-
-
-def _movable(step: Step, fact: Stream) -> bool:
-    """Whether a positional result can be computed at any delay: it reads whole pulses of its own rate and no state."""
-    return not step.states and all(not isinstance(leaf, Window) or leaf.mask is None and leaf.frames == Frames(fact.rate, role=leaf.frames.role)
-                                   for leaf in leaves(step))
 
 
 def _no_chance(node: Node) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from pulsify_onnx import fold
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Border, Const, Fact, Mirror, Onset, Stream
-from pulsify_onnx.plan import Dims, Expr, Frames, Merged, Op, Ref, Window
+from pulsify_onnx.plan import Dims, Expr, Frames, Merged, Op, Ref, Step, Window, leaves
 
 
 class _NotConstant(Exception):
@@ -100,3 +100,9 @@ def _by_frame(expr: Expr | None, y: Stream) -> bool:
     if isinstance(expr, Window):
         return expr.frames == Frames(y.rate) and expr.border == y.border
     return expr is None or isinstance(expr, (Const, Ref, Dims))
+
+
+def movable(step: Step, fact: Stream) -> bool:
+    """Whether a positional result can be computed at any delay: it reads whole pulses of its own rate and no state."""
+    return not step.states and all(not isinstance(leaf, Window) or leaf.mask is None and leaf.frames == Frames(fact.rate, role=leaf.frames.role)
+                                   for leaf in leaves(step))

@@ -18,7 +18,7 @@ from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Blocked, Const, Fact, Prefix, Shape, Static
 from pulsify_onnx.node import Node, World
-from pulsify_onnx.plan import Carry, Expr, Op, Ref, Step
+from pulsify_onnx.plan import Carry, Expr, Op, Ref, Step, Window, leaves
 
 BEGINNINGS = {"RNN": (5, 6), "GRU": (5, 6), "LSTM": (5, 6), "Concat": (0,)}
 """Inputs with which an operator begins a stream. Of Scan and Loop: what they carry."""
@@ -72,8 +72,10 @@ def _without_an_output(facts: Mapping[str, Fact], steps: Iterable[Step], caught:
         fact = facts.get(name)
         if isinstance(fact, Static) and fact.own:
             yield Blocker(name, "output", "it is computed from a state of the source and nothing else, so it changes with every pulse", "remove this output")
+    resumed = {step.wires[0] for step in steps if step.history}
     for step in steps:
-        if step.history and step.wires[0] not in caught:
+        derived = any(isinstance(leaf, Window) and leaf.wire in resumed for leaf in leaves(step))
+        if step.history and step.wires[0] not in caught and not derived:
             yield Blocker(step.node, step.op_type, "it begins with a cache of the source whose next value, its last frames, is no output",
                           "export the last frames of this Concat as an output")
 

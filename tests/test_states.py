@@ -259,3 +259,21 @@ def test_a_batch_of_any_size_that_the_stream_fixes():
         y, h1 = GRU<hidden_size=4>(x, w, r, b, , h0) }""", w=rand(1, 12, 3), r=rand(1, 12, 4), b=rand(1, 24))
     pulsed = pulsify(model, pulse=2, states={"h0": "h1"})
     assert [s["shape"] for s in pulsed.spec["states"]] == [[1, 1, 4]] and verify(model, pulsed).ok
+
+
+@pytest.mark.parametrize("between", ["", "r = Sigmoid(a)", "n = Mul(a, g) q = Add(n, b3) r = Relu(q)", "r = BatchNormalization(a, g1, b, b, g1)",
+                                            "t = Transpose<perm=[0,2,1]>(a) q = MatMul(t, k) r = Transpose<perm=[0,2,1]>(q)", "r = Conv(a, k1, b)"])
+def test_what_treats_all_frames_alike_behind_a_cache_is_not_late(between):
+    """Three frames of cache, then operators on all of them, then a convolution that needs them: no delay, whatever the cache holds."""
+    model = parse(f"""agraph (float[1,3,T] x, float[1,3,3] c0) => (float[1,3,U] y, float[1,3,3] c1) {{
+        a = Concat<axis=2>(c0, x)
+        c1 = Slice(a, m, e, axis)
+        {between or "r = Identity(a)"}
+        y = Conv(r, w, b) }}""", w=rand(3, 3, 4), b=rand(3), g=rand(3, 1), b3=rand(1, 3, 1), g1=abs(rand(3)) + 1, k=rand(3, 3), k1=rand(3, 3, 1), m=_ints(-3),
+        e=_ints(2**62), axis=_ints(2))
+    for pulse in (1, 3, None):
+        pulsed = pulsify(model, pulse=pulse, states={"c0": "c1"})
+        assert [o["delay"] for o in pulsed.spec["outputs"]] == [0]
+        assert [s["role"] for s in pulsed.spec["states"]] == ["source"]
+        found = verify(model, pulsed)
+        assert found.ok, found.message

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Prefix, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Carry, Frames, Outcome, Step, Window
+from pulsify_onnx.plan import Carry, Dims, Expr, Frames, Op, Outcome, Ref, Step, Window
 from pulsify_onnx.rules.combine import call, const, step
+from pulsify_onnx.rules.rowwise import alike, by_frame
 from pulsify_onnx.views import FAR
 from pulsify_onnx.windows import NONE, solid
 
@@ -48,3 +50,54 @@ def newest(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcom
     shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
     fact = Prefix(node.outputs[0], x.dtype, shape, True, ((x.extent, x.rate, x.delay),))
     return step(node, [last], [fact], carries=[Carry(made.history, node.outputs[0], x.wire)])
+
+
+def carried_on(node: Node, run: Callable[[Node], Outcome]) -> Outcome | None:
+    """What a node makes of a stream that begins with a cache, where it treats all frames alike: of its frames and of the cache. None for others.
+
+    So the result begins with a cache, too, and is not late by as many frames.
+    """
+    streams = node.streams
+    caches = {x.wire: _cache(x, node) for x in streams}
+    counts = {-x.delay for x in streams}
+    if not streams or not all(caches.values()) or len(counts) > 1 or len(node.outputs) > 1 or node.outer or not all(
+            f is None or isinstance(f, (Static, Stream)) for f in node.facts):
+        return None
+    count = counts.pop()
+    facts = tuple(_shifted(f, count) if isinstance(f, Stream) else f for f in node.facts)
+    rows = {f.wire: f for f in facts if isinstance(f, Stream)}
+    model = next(iter(rows.values()))
+    outcome = run(replace(node, facts=facts))
+    if len(outcome.steps) != 1 or outcome.pulse_multiple > 1 or not alike(outcome.facts[0], model, rows, outcome.steps) or not by_frame(outcome.steps[0], rows):
+        return None
+    (made,), (y,) = outcome.steps, outcome.facts
+    if not isinstance(y, Stream) or made.wires != node.outputs or y.delay:
+        return None
+    begins = f"{y.wire}#cache"
+    shape = (*y.shape[: y.axis], Length.of(count), *y.shape[y.axis + 1:])
+    cache = Step(node.name, node.op_type, (begins,), (_of_cache(made.exprs[0], caches, count),), (Static(begins, y.dtype, shape, own=True),))
+    y = _shifted(y, -count)
+    return Outcome((y,), (cache, replace(made, facts=(y,), history=begins)))
+
+
+def _cache(x: Stream, node: Node) -> str:
+    """The frames that came before this pulse, where the caller has them all; else empty."""
+    made = node.world.step_of(x.wire)
+    return made.history if made is not None and node.world.fact_of(x.wire) == x else ""
+
+
+def _shifted(x: Stream, by: int) -> Stream:
+    """A stream without its first frames, which are no part of its pulses, or (negative) with them."""
+    return replace(x, delay=x.delay + by, shape=(*x.shape[: x.axis], x.extent - by, *x.shape[x.axis + 1:]))
+
+
+def _of_cache(expr: Expr | None, caches: Mapping[str, str], count: int) -> Expr:
+    """An expression on the frames of a pulse as one on those of the caches."""
+    if isinstance(expr, Op):
+        return replace(expr, inputs=tuple(None if e is None else _of_cache(e, caches, count) for e in expr.inputs))
+    if isinstance(expr, Window):
+        return Ref(caches[expr.wire])
+    if isinstance(expr, Dims):
+        return Dims(tuple(count if isinstance(d, Frames) else d for d in expr.dims))
+    assert expr is not None
+    return expr

@@ -51,11 +51,11 @@ def _row_by_row(node: Node, run: Callable[[Node], Outcome]) -> Outcome:
     facts = [_row(fact, model, node.world) for fact in node.facts]
     outcome = run(replace(node, facts=tuple(facts)))
     rows = {f.wire: f for f in facts if isinstance(f, Stream)}
-    if outcome.pulse_multiple > 1 or not all(_alike(f, model, rows, outcome.steps) for f in outcome.facts if f.wire):
+    if outcome.pulse_multiple > 1 or not all(alike(f, model, rows, outcome.steps) for f in outcome.facts if f.wire):
         refuse(REASON, HINT)
     steps: list[Step] = []
     for made in outcome.steps:
-        if not all(_alike(f, model, rows, outcome.steps) for f in made.facts) or not _by_frame(made, rows):
+        if not all(alike(f, model, rows, outcome.steps) for f in made.facts) or not by_frame(made, rows):
             refuse(REASON, HINT)
         rows.update({f.wire: f for f in made.facts if isinstance(f, Stream)})
         exprs = tuple(_laid_out(e, model) for e in made.exprs)
@@ -98,7 +98,7 @@ def _constant(x: Stream, world: World) -> bool:
     return True
 
 
-def _alike(fact: Fact, model: Stream, rows: dict[str, Stream], steps: Iterable[Step]) -> bool:
+def alike(fact: Fact, model: Stream, rows: dict[str, Stream], steps: Iterable[Step]) -> bool:
     """Whether a result has the frames of its inputs, one for one."""
     if not isinstance(fact, Stream) or fact.rate != model.rate or fact.extent != model.extent:
         return False
@@ -108,7 +108,7 @@ def _alike(fact: Fact, model: Stream, rows: dict[str, Stream], steps: Iterable[S
     return (own.delay, own.lead, own.trail, own.border) == (fact.delay, fact.lead, fact.trail, fact.border)
 
 
-def _by_frame(made: Step, rows: dict[str, Stream]) -> bool:
+def by_frame(made: Step, rows: dict[str, Stream]) -> bool:
     """Whether every frame that a step computes follows from the same frame of what it reads."""
     if made.states or made.carries or made.history:
         return False
