@@ -91,14 +91,15 @@ def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
                    trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
 
 
-def windowed(x: Stream, span: int, stride: int, options: Options) -> tuple[Window, Stream]:
+def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False) -> tuple[Window, Stream]:
     """A reader of `span` frames every `stride`: its window, and the stream of its outputs.
 
     The output has the least delay that the network allows; wire, shape and dtype are `x`'s with the new extent.
+    `through`: a reader of single frames treats mirrored ones as those they mirror, so they stay a border of its outputs.
     """
     extent = (x.extent - span).floordiv(stride) + 1
     rate = x.rate / stride
-    if isinstance(x.border, Mirror) and span == stride == 1:
+    if through and isinstance(x.border, Mirror) and span == stride == 1:
         (window,), y = align([x], options)
         return window, y
     lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0

@@ -98,7 +98,7 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     steps: list[Step] = []
     before, after = border_pads(x, view)
     padded = pad(x, before, after, border or zero(x), node.options, steps)
-    window, y = windowed(padded, view.spans[x.axis - 2], view.strides[x.axis - 2], node.options)
+    window, y = windowed(padded, view.spans[x.axis - 2], view.strides[x.axis - 2], node.options, through=True)
     ((dtype, shape),) = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)

@@ -8,25 +8,22 @@ from dataclasses import replace
 import numpy as np
 
 from pulsify_onnx.extent import Length, LengthLike, most
-from pulsify_onnx.facts import Mirror, Prefix, Sizes, Static, Stream
+from pulsify_onnx.facts import Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Expr, Outcome, Start, State, Step
+from pulsify_onnx.plan import Count, Expr, Outcome, Start, State
 from pulsify_onnx.rules.combine import call, const, step
 from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, wide
-from pulsify_onnx.windows import crop, solid, windowed
+from pulsify_onnx.windows import crop, windowed
 
 
-def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str, steps: list[Step]) -> tuple[Expr, Prefix, tuple[State, ...]]:
+def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -> tuple[Expr, Prefix, tuple[State, ...]]:
     """The last `count` frames of `x` without its last `end`: expression, fact (of the node's output) and states.
 
-    They are the last window of so many frames (`steps` go before it). Where the stream may end, windows after the end
-    arrive too, so the last real one is kept in a state.
+    They are the last window of so many frames. Where the stream may end, windows after the end arrive too, so the
+    last real one is kept in a state.
     """
     options = node.options
-    rest = crop(x, end=end)
-    if isinstance(rest.border, Mirror):  # a window of one frame would hand mirrored frames on
-        rest = solid(rest, options, steps)
-    window, y = windowed(rest, count, 1, options)
+    window, y = windowed(crop(x, end=end), count, 1, options)
     delay = max(y.delay, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)))
     window, y = replace(window, back=window.back + delay - y.delay), replace(y, delay=delay)
     source = Feed((y,), (window,), options)
@@ -49,13 +46,12 @@ def last_slice(node: Node, x: Stream, start: Length, end: Length, by: int) -> Ou
     first, last = (x.extent - start).constant, (x.extent - end).constant
     if first is None or last is None or not first > last:
         return None
-    steps: list[Step] = []
-    value, fact, states = last_frames(node, x, first - last, last, f"{node.outputs[0]}.last", steps)
+    value, fact, states = last_frames(node, x, first - last, last, f"{node.outputs[0]}.last")
     if by != 1:
         value = call("Slice", value, const([0]), const([first - last]), const([x.axis]), const([by]))
         shape = (*fact.shape[: x.axis], Length.of(-((last - first) // by)), *fact.shape[x.axis + 1:])
         fact = replace(fact, shape=shape)
-    return step(node, [value], [fact], states, steps)
+    return step(node, [value], [fact], states)
 
 
 def last_entries(node: Node, x: Stream, indices: Static | Sizes) -> Outcome | None:
@@ -69,8 +65,7 @@ def last_entries(node: Node, x: Stream, indices: Static | Sizes) -> Outcome | No
     if len(ends) != len(back):
         return None
     far = max(ends)
-    steps: list[Step] = []
-    value, fact, states = last_frames(node, x, far - min(ends) + 1, min(ends) - 1, f"{node.outputs[0]}.last", steps)
+    value, fact, states = last_frames(node, x, far - min(ends) + 1, min(ends) - 1, f"{node.outputs[0]}.last")
     picked = np.asarray([far - b for b in ends], np.int64).reshape([Length.of(d).constant or 0 for d in indices.shape])
     shape = (*x.shape[: x.axis], *(Length.of(d) for d in picked.shape), *x.shape[x.axis + 1:])
-    return step(node, [call("Gather", value, const(picked), axis=x.axis)], [replace(fact, shape=shape)], states, steps)
+    return step(node, [call("Gather", value, const(picked), axis=x.axis)], [replace(fact, shape=shape)], states)

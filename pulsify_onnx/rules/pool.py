@@ -33,12 +33,17 @@ def _windowed(node: Node, x: Stream, view: Spatial, border: Const, steps: list[S
     k = x.axis - 2
     span, stride = view.spans[k], view.strides[k]
     before, after = border_pads(x, view)
-    more = stride - 1 if node.attr("ceil_mode", 0) else 0
-    window, y = windowed(pad(x, before, after + more, border, node.options, steps), span, stride, node.options)
+    more = _partial(node, stride)
+    window, y = windowed(pad(x, before, after + more, border, node.options, steps), span, stride, node.options, through=True)
     if more:  # a window may start in the input or its left padding only
         extent = smaller(y.extent, -((-(x.extent + before)).floordiv(stride)))
         y = replace(y, shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
     return window, y
+
+
+def _partial(node: Node, stride: int) -> int:
+    """How many frames of the last window may lie behind all padding."""
+    return stride - 1 if node.attr("ceil_mode", 0) else 0
 
 
 def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, list[Step]]:
@@ -90,7 +95,7 @@ def average_pool(node: Node) -> Outcome:
     counted = bool(node.attr("count_include_pad", 0))
     low, high = (-before, x.extent + after) if counted else (0, x.extent)
     open_start = before > 0 and not counted
-    open_end = node.options.end_of_stream and (bool(node.attr("ceil_mode", 0)) or (not counted and bool(after.terms)))
+    open_end = node.options.end_of_stream and (_partial(node, view.strides[k]) > 0 or (not counted and bool(after.terms)))
     if open_start or open_end:
         inside = _inside(node, x, y, view, k, low, high, open_start, open_end)
         expr = call("Div", expr, inside)

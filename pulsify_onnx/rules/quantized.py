@@ -250,7 +250,7 @@ def qlinear_average_pool(node: Node) -> Outcome:
     k = x.axis - 2
     if view.auto_pad in ("SAME_UPPER", "SAME_LOWER") or view.pads[k] or view.pads[k + len(view.strides)] or node.attr("ceil_mode", 0):
         refuse("its divisor changes where it pads the stream", hint="pad before the pool, or quantise around a float AveragePool")
-    window, y = windowed(x, view.spans[k], view.strides[k], node.options)
+    window, y = windowed(x, view.spans[k], view.strides[k], node.options, through=True)
     ((dtype, shape),) = infer(node)
     assert shape is not None
     inputs: list[Expr | None] = [window, *(static(node, i) for i in range(1, len(node.facts)))]
@@ -287,7 +287,7 @@ def nhwc_max_pool(node: Node) -> Outcome:
     lowest = Const(np.full([1] * x.rank, np.iinfo(x.dtype.numpy()).min, x.dtype.numpy()))
     steps: list[Step] = []
     padded = pad(x, view.pads[k], view.pads[k + n], lowest, node.options, steps)
-    window, y = windowed(padded, view.spans[k], view.strides[k], node.options)
+    window, y = windowed(padded, view.spans[k], view.strides[k], node.options, through=True)
     ((dtype, shape),) = infer(node)
     assert shape is not None
     pads = list(view.pads)

@@ -41,6 +41,14 @@ def test_auto_pad(auto: str) -> None:
     check(transposed(f'strides=[2], auto_pad="{auto}"', 5, SAME), pulses=PULSES, length=20)
 
 
+@pytest.mark.parametrize("mode", ("edge", "reflect"))
+@pytest.mark.parametrize("kernel", (1, 3))
+def test_behind_mirrored_ends(kernel: int, mode: str) -> None:
+    check(parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        p = Pad<mode="{mode}">(x, pads)
+        y = ConvTranspose<strides=[2]>(p, v, d) }}""", v=rand(2, 2, kernel), d=rand(2), pads=np.array([0, 0, 2, 0, 0, 1])), pulses=PULSES, length=20)
+
+
 def test_dilation_and_groups() -> None:
     check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
         y = ConvTranspose<strides=[2], dilations=[2], group=2>(x, v, d) }""", v=rand(4, 2, 3), d=rand(4)), delays={"y": 0}, pulses=PULSES, length=20)

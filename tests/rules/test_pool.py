@@ -95,6 +95,16 @@ def test_a_pool_behind_a_border() -> None:
         z = AveragePool<kernel_shape=[3], pads=[1,1]>(p) }""", pads=np.array([0, 0, 2, 0, 0, 2]), fill=np.float32(-3)), pulses=PULSES)
 
 
+@pytest.mark.parametrize("include", (0, 1))
+@pytest.mark.parametrize("stride", (1, 2))
+def test_a_pool_behind_a_crop_at_the_end(stride: int, include: int) -> None:
+    """Frames that are cut off in the end are counted until then."""
+    check(parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        c = Slice(x, one, end, two)
+        y = AveragePool<kernel_shape=[2], strides=[{stride}], pads=[1,0], ceil_mode=1, count_include_pad={include}>(c) }}""",
+                one=np.array([1]), end=np.array([-4]), two=np.array([2])), pulses=PULSES)
+
+
 def test_indices_are_refused() -> None:
     refused(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, int64[1,2,U] i) {
         y, i = MaxPool<kernel_shape=[2]>(x) }"""), "positions in the whole recording", op_type="MaxPool")
