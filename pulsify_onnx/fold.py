@@ -59,6 +59,7 @@ def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # a kept session must not keep what it computed in
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
