@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import onnx_ir as ir
 
+from pulsify_onnx import caches
 from pulsify_onnx.analysis import analyze
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.facts import Blocked
@@ -31,7 +33,12 @@ def choose_axes(source: Source, given: Mapping[str, int | str], options: Options
 def choose(source: Source, given: Mapping[str, int | str], options: Options) -> tuple[dict[str, int], Plan]:
     """As `choose_axes`, with the plan of that reading."""
     fixed = {name: _resolve(source, name, axis) for name, axis in given.items()}
-    readings = list(_readings(source, fixed, dict(options.states)))
+    grown = caches.growing(source)
+    readings = list(_readings(source, fixed, {*dict(options.states), *(cache.input for cache in grown)}))
+    if grown:
+        if not readings:
+            raise CannotStream(caches.refused(source, grown))
+        return readings[0], replace(analyze(source, readings[0], options), blockers=caches.refused(source, grown))
     if not readings:
         raise UsageError("no input has a dynamic dimension, so there is no stream axis to see; "
                          "name it with " + " or ".join(_choices(source)[:6]))
