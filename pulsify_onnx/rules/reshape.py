@@ -81,9 +81,9 @@ def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Lengt
 
 @rule("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25))
 def reshape(node: Node) -> Outcome:
-    """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] to [n*T] for operators on rows, and back.
+    """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] or [T, B] to one axis for operators that treat all frames alike.
 
-    Refuses: a number of frames written into the shape.
+    Refuses: a number of frames written into the shape, and one that mixes frames of different rows.
     """
     target = node.sizes(1, "the target shape")
     assert target is not None
@@ -97,9 +97,9 @@ def reshape(node: Node) -> Outcome:
 
 @rule("Flatten", versions=(1, 9, 11, 13, 21, 23, 24, 25))
 def flatten(node: Node) -> Outcome:
-    """Any axis that stays outermost on its side.
+    """Any axis; with slower axes before time, for operators that treat all frames alike.
 
-    Refuses: flattening the stream under a slower axis or into the features.
+    Refuses: flattening the stream into the features.
     """
     x = the_stream(node)
     axis = node.axis(x.rank, default=1)
