@@ -45,8 +45,8 @@ class PulsedModel:
     source: Source
 
     def proto(self) -> onnx.ModelProto:
-        """The model as protobuf, metadata included."""
-        return ir.to_proto(self.model)
+        """The model as protobuf, metadata and weights included."""
+        return ir.to_proto(files.inside(self.model))
 
     def save(self, path: str | Path) -> None:
         """Write the model to `path` and its sidecar beside it, both or none."""

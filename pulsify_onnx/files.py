@@ -128,6 +128,17 @@ def write(model: ir.Model, path: Path, data: str) -> None:
             model.graph.initializers[name].const_value = tensor
 
 
+def inside(model: ir.Model) -> ir.Model:
+    """`model` with its weights in memory (a copy, where they are in files): onnxruntime finds no files beside a model that is none."""
+    if not any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
+        return model
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        if isinstance(tensor := value.const_value, ir.ExternalTensor):
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+    return copy
+
+
 def _moved(tensor: ir.TensorProtocol, file: BinaryIO, folder: Path) -> ir.ExternalTensor:
     """`tensor` with its bytes at the end of `file`; what is on disk is copied without being in memory as a whole."""
     file.write(bytes(-file.tell() % ALIGNMENT))

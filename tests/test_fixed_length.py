@@ -195,6 +195,15 @@ def test_dynamic_input_and_a_number_all_the_same():
     assert verify(model, made).ok
 
 
+def test_weights_in_a_file_of_their_own(tmp_path: Path):
+    body = "c = Conv<pads=[1, 1]>(x, k) y = Reshape(c, s)"
+    onnx.save(fixed(text(body, k=rand(4, 4, 3), s=ints(1, 4, 12)), 12), tmp_path / "m.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    made = pulsify(tmp_path / "m.onnx", pulse=4, axes={"x": 2})
+    assert verify(tmp_path / "m.onnx", made).ok
+    made.save(tmp_path / "p.onnx")
+    assert verify(tmp_path / "m.onnx", tmp_path / "p.onnx").ok
+
+
 def test_command_line(tmp_path: Path, capfd):
     body = "c = Conv<pads=[1, 1]>(x, k) y = Reshape(c, s)"
     onnx.save(fixed(text(body, k=rand(4, 4, 3), s=ints(1, 4, 12)), 12), tmp_path / "m.onnx")

@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from pulsify_onnx import files
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.facts import Array, Blocked, Prefix, Static, Stream
 from pulsify_onnx.fixed_length.ends import multiples
@@ -270,7 +271,7 @@ class _Runs:
 
 def runnable(model: ir.Model) -> onnx.ModelProto:
     """The model as protobuf, with a name for every output of a loop or a split: onnxruntime wants them all."""
-    proto = ir.to_proto(model)
+    proto = ir.to_proto(files.inside(model))
     for written, node in zip(proto.graph.node, model.graph):
         if node.op_type in ("Scan", "Loop", "If", "Split"):
             written.output.extend([""] * (len(node.outputs) - len(written.output)))
