@@ -17,6 +17,7 @@ from test_cli import run
 from pulsify_onnx import StreamSession
 from pulsify_onnx.api import PulsedModel, inspect, pulsify, verify
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream, PulseDoesNotFit, UsageError
+from pulsify_onnx.runtime import PulseRunner
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "clips"
 CLIP = 20
@@ -177,11 +178,13 @@ def test_other_inputs_and_outputs():
     assert made.spec["outputs"][1]["delay"] == 2
 
 
-@pytest.mark.parametrize("flat", ["f = Flatten(c)", "f = Reshape(c, rest)", "n = Shape<start=0, end=1>(x) q = Concat<axis=0>(n, size) f = Reshape(c, q)"])
+@pytest.mark.parametrize("flat", ["f = Flatten(c)", "f = Reshape(c, rest)", "n = Shape<start=0, end=1>(x) q = Concat<axis=0>(n, size) f = Reshape(c, q)",
+                                  "n = Shape<start=0, end=1>(x) q = Concat<axis=0>(n, m1) f = Reshape(c, q)",
+                                  "s = Softmax(c) n = Shape<start=0, end=1>(s) q = Concat<axis=0>(n, m1) f = Reshape(s, q)"])
 def test_rows(flat: str):
     """Rows of a batch slide on their own: one begins anew while the other goes on."""
     model = text(CONVS.replace("{s}", "1") + flat + " y = Gemm(f, w)", inputs=f"float[N, 4, {CLIP}] x", outputs="float[N, 3] y", **K, w=rand(80, 3),
-                 rest=ints(-1, 80), size=ints(80))
+                 rest=ints(-1, 80), size=ints(80), m1=ints(-1))
     made = slides(model, delay=0, rows=2, pulses=(1, 3, None))
     assert made.spec.get("independent_rows", True) and made.spec["outputs"][0]["shape"] == ["N", 3]
 
@@ -328,3 +331,21 @@ def test_a_number_with_two_readings_is_left_to_the_head():
                  k1=rand(6, 4, 3), b1=rand(6), s=ints(1, 6, 6), w=rand(36, 3))
     made = pulsify(model, pulse=2, axes={"x": 2}, head="window")
     assert verify(model, made).ok
+
+
+def test_a_row_begins_anew():
+    """The window of a row that starts again fills up as that of a new stream does, while the other slides on."""
+    for body, frames in ((CONVS.replace("{s}", "1"), 16), (PADDED, 10)):
+        model = text(body + "f = Flatten(c) y = Gemm(f, w)", inputs=f"float[N, 4, {CLIP}] x", outputs="float[N, 3] y", **K, w=rand(5 * frames, 3))
+        made = pulsify(model, pulse=2, axes={"x": 2}, head="window")
+        assert made.spec.get("independent_rows", True)
+        arrays = drawn(made, 120, rows=2)
+        alone = [streamed(made, {"x": arrays["x"][row: row + 1, :, start:]}, [2] * 30) for row, start in ((0, 0), (1, 10))]
+        runner = PulseRunner(made)
+        for k in range(30):
+            if k == 5:
+                runner.restart(1)
+            got = runner.step({"x": arrays["x"][:, :, 2 * k: 2 * k + 2]})["y"]
+            assert np.allclose(got[0], alone[0][k]["y"][0], atol=1e-5)
+            if k >= 5:
+                assert np.allclose(got[1], alone[1][k - 5]["y"][0], atol=1e-5)

@@ -7,7 +7,8 @@ the streams that the head reads as its outputs, and read anew for any length; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +18,8 @@ from onnx_ir.passes import common
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream, UsageError
 from pulsify_onnx.extent import TIME, Length
-from pulsify_onnx.facts import Array, Fact, Sizes, Static, Stream
-from pulsify_onnx.fixed_length import Relaxed, checked, dynamic, readings, relax
+from pulsify_onnx.facts import Array, Fact, Shape, Sizes, Static, Stream
+from pulsify_onnx.fixed_length import OTHER, Relaxed, checked, dynamic, readings, relax
 from pulsify_onnx.plan import Count, Grid, Offset, Past, Plan, Position, Ref, Start, Window, leaves
 from pulsify_onnx.seed import index_of
 from pulsify_onnx.source import Source
@@ -152,8 +153,8 @@ class _Cut:
         fact = self.facts.get(name)
         if node.op_type != "Reshape" or node.domain or not isinstance(fact, Sizes) or node.inputs[1] is None or node.inputs[1].name != name:
             return None
-        free = [not v.symbols() <= {TIME} for v in fact.values]
-        return None if sum(free) != 1 else np.asarray([-1 if open_ else v.at(self.frames) for open_, v in zip(free, fact.values)], np.int64)
+        data = self.facts.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
+        return target_of(data.shape if isinstance(data, (Static, Stream)) else None, fact.values, self.frames)
 
     def halves(self) -> Halves:
         """Both parts; where the body turns out not to be a model of any length, its node goes to the head too."""
@@ -204,18 +205,18 @@ class _Cut:
         graph = model.graph
         values = {v.name: v for v in graph.inputs} | {v.name: v for node in graph for v in node.outputs if v.name}
         graph.outputs[:] = [v for v in graph.outputs if self._late(v.name or "")]
-        inputs = []
+        inputs, own = [], {n.name: n for n in graph}
         for wire in windows:
             fact = self.facts[wire]
             assert isinstance(fact, Stream)
             shape = ir.Shape([self._dim(d) for d in fact.shape])
             inputs.append(ir.Value(name=window_of(wire), shape=shape, type=ir.TensorType(fact.dtype)))
             ir.convenience.replace_all_uses_with(values[wire], inputs[-1])
-        for node in [n for n in graph if n.name in self.head]:
+        for node in [n for n in self.graph if n.name in self.head]:
             for name in dict.fromkeys(_reads(node)):
                 target = self._target(node, name)
                 if target is not None:
-                    node.replace_input_with(1, _constant(graph, f"{name}#shape", target))
+                    own[node.name].replace_input_with(1, _constant(graph, f"{node.name}#target", target))
                 elif name in self.made and self.made[name].name not in self.head and (known := self.number(self.facts[name])) is not None:
                     ir.convenience.replace_all_uses_with(values[name], _constant(graph, f"{name}#known", known))
         graph.inputs[:] = [*inputs, *(v for v in graph.inputs if v.name not in self.axes)]
@@ -238,6 +239,27 @@ class _Cut:
         if isinstance(fact, Stream):
             return fact.reach.past is not None and fact.wire not in self.moving
         return isinstance(fact, (Static, Sizes))
+
+
+def target_of(shape: Shape | None, wanted: Sequence[Length], frames: int) -> Array | None:
+    """A target shape in numbers, with -1 for the only dimension that follows the batch; None where that is not so.
+
+    `shape`: that of what is reshaped, where it is known; lengths are those of `frames` base frames.
+    """
+    def number(d: Length) -> int:
+        return d.evaluate(dict.fromkeys(d.symbols(), OTHER) | {TIME: frames})
+
+    sizes = [number(d) for d in wanted]
+    if shape is None and min(sizes) < 1:
+        return None
+    if shape is not None:
+        sizes = [number(shape[k]) if n == 0 and k < len(shape) else n for k, n in enumerate(sizes)]
+        whole, rest = math.prod(map(number, shape)), math.prod(n for n in sizes if n != -1)
+        if not rest or whole % rest:
+            return None
+        sizes = [whole // rest if n == -1 else n for n in sizes]
+    free = [n % OTHER == 0 for n in sizes]
+    return np.asarray([-1 if follows else n for follows, n in zip(free, sizes)], np.int64) if sum(free) < 2 else None
 
 
 def _moving(plan: Plan) -> set[str]:
@@ -281,4 +303,4 @@ def _reads(node: ir.Node) -> Iterator[str]:
         yield from sorted(outer_names(inner))
 
 
-__all__ = ["Halves", "halve", "window_of"]
+__all__ = ["Halves", "halve", "target_of", "window_of"]

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.analysis import analyze
+from pulsify_onnx.analysis import Walker
 from pulsify_onnx.batching import Rowed, static_batch
 from pulsify_onnx.bodies import outer_names, subgraphs
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Clip, Const, Fact, Static, Stream
+from pulsify_onnx.facts import Clip, Const, Fact, Sizes, Static, Stream
 from pulsify_onnx.lower import lower
-from pulsify_onnx.plan import Expr, Frames, Op, Options, Plan, Step, Window
-from pulsify_onnx.sliding.halves import Halves, window_of
+from pulsify_onnx.node import Node
+from pulsify_onnx.plan import Expr, Frames, Op, Options, Outcome, Plan, Ref, Step, Window, leaves
+from pulsify_onnx.sliding.halves import Halves, target_of, window_of
 from pulsify_onnx.source import Source
 
 TO_END = 2**63 - 1
@@ -29,10 +30,11 @@ def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source,
 
     `body` is the plan of ``halves.body``. After `n` base frames, the head sees those from ``n - delay - frames`` on.
     """
-    streams = {wire: _stream(body.facts[wire]) for wire in halves.windows}
+    head = _late(_Clips(halves.head, {}, {}, Options(), set()).plan(), halves)
+    read = _read(head, halves)
+    streams = {wire: _stream(body.facts[wire]) for wire in halves.windows if window_of(wire) in read}
     back = _back(halves.frames, streams, body.pulse_multiple)
     source = _whole(halves)
-    head = _late(analyze(halves.head, {}, Options()), halves)
     steps = [*body.steps, *(_window(wire, x, halves.frames, back, pulse, body.pulse_multiple) for wire, x in streams.items())]
     wires = {**body.wires, **{step.wires[0]: step.facts[0] for step in steps[len(body.steps):]}}
     for step in head.steps:
@@ -42,6 +44,20 @@ def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source,
     plan = replace(body, outputs=halves.outputs, facts={**head.facts, **body.facts}, wires={**head.wires, **wires}, steps=tuple(steps),
                    blockers=(*body.blockers, *head.blockers))
     return plan, source, _told(halves, streams, back, pulse, source, body)
+
+
+class _Clips(Walker):
+    """Walks a head, in which nothing streams. A shape with the batch in it becomes one with a -1 there."""
+
+    def _apply(self, node: Node) -> Outcome:
+        data, target = (node.fact(k) for k in (0, 1))
+        if node.op_type == "Reshape" and not node.domain and isinstance(data, Static) and isinstance(target, Sizes):
+            known = target_of(data.shape, target.values, 0)
+            if known is not None:
+                name = f"{node.name}#shape"
+                self.facts[name] = Static(name, ir.DataType.INT64, (Length.of(known.size),), Const(known))
+                node = replace(node, facts=(data, self.facts[name]))
+        return super()._apply(node)
 
 
 def pulsed(halves: Halves, source: Source, plan: Plan, pulse: int | None) -> Rowed:
@@ -78,6 +94,12 @@ def _window(wire: str, x: Stream, frames: int, back: int, pulse: int | None, mul
         expr = Window(x.wire, far - whole, Frames(x.rate, count - whole))
     shape = tuple(Length.of(count) if k == x.axis else d for k, d in enumerate(x.shape))
     return Step(wire, "Window", (window_of(wire),), (expr,), (Clip(window_of(wire), x.dtype, shape),))
+
+
+def _read(head: Plan, halves: Halves) -> set[str]:
+    """What the head reads as values; of other windows it takes the shape only, which is known."""
+    captured = (name for node in halves.head.model.graph for graph in subgraphs(node.attributes.values()) for name in outer_names(graph))
+    return {*captured, *(head.facts[name].wire for name in head.outputs), *(leaf.wire for step in head.steps for leaf in leaves(step) if isinstance(leaf, Ref))}
 
 
 def _late(head: Plan, halves: Halves) -> Plan:

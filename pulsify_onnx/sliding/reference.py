@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
+from pulsify_onnx.facts import Stream
 from pulsify_onnx.fixed_length import runnable
 from pulsify_onnx.runtime import Array, Spec, session, take
 from pulsify_onnx.sliding.halves import Halves, window_of
@@ -26,6 +27,7 @@ class SlidingBatch:
         self.model = session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
         self._body = _session(runnable(halves.body.source.model))
         self._head = _session(runnable(halves.head.model))
+        self._windows = {wire: x for wire in halves.windows if isinstance(x := halves.body.plan.facts[wire], Stream)}
         self._late = [o["name"] for o in spec["outputs"] if o["kind"] == "window"]
 
     def get_outputs(self) -> list[Any]:
@@ -60,8 +62,8 @@ class SlidingBatch:
 
     def _scored(self, feeds: Mapping[str, Array], streams: Mapping[str, Array], start: int) -> dict[str, Array]:
         assert self._head is not None
-        windows = {window_of(w["wire"]): take(streams[w["wire"]], w["axis"], first := start * w["rate"][0] // w["rate"][1], first + w["frames"])
-                   for w in self.head["windows"]}
+        windows = {window_of(wire): take(streams[wire], x.axis, first := int(start * x.rate), first + x.extent.at(self.head["frames"]))
+                   for wire, x in self._windows.items()}
         return dict(zip((o.name for o in self._head.get_outputs()), _run(self._head, {**feeds, **windows})))
 
     def _cut(self, feeds: Mapping[str, Array], start: int) -> dict[str, Array]:
