@@ -243,7 +243,11 @@ def test_pads_of_both_sides_that_fill_the_last_window(frames: int):
     body = PADS.replace("before", "l").replace("after", "r").replace("p = ", both + "p = ") + " y = Conv<strides=[2]>(h, k, b)"
     model = text(body, **STRIDED, s=ints(2), one=ints(1), two=ints(2), k=rand(4, 4, 3))
     refused(folded(static(model, frames)), "another number at the start", axes={"x": 2}, op_type="Conv")
-    refused(fixed(text("y = Conv<strides=[2], pads=[0, 1]>(x, k)", k=rand(4, 4, 3)), 40), "its constant 'pads'", axes={"x": 2}, op_type="Conv")
+    for length, pads, kernel in ((41, "[1, 0]", 2), (40, "[0, 1]", 3), (41, "[1, 1]", 3)):
+        export = fixed(text(f"y = Conv<strides=[2], pads={pads}>(x, k)", k=rand(4, 4, kernel)), length)
+        refused(export, "its constant 'pads'", axes={"x": 2}, op_type="Conv")
+    export.producer_name = "pytorch"
+    assert verify(export, pulsify(export, pulse=None, axes={"x": 2}, end_of_stream=True)).ok
 
 
 @pytest.mark.parametrize(("before", "after", "kernel", "stride"), [
@@ -253,6 +257,12 @@ def test_pads_that_are_numbers(before: int, after: int, kernel: int, stride: int
     body = f"h = Pad(x, p) y = Conv<strides=[{stride}]>(h, k, b)"
     stream_as(text(body, b=rand(4), p=ints(0, 0, before, 0, 0, after), k=rand(4, 4, kernel)), 40, end=True)
     stream_as(text(f"y = Conv<strides=[{stride}], pads=[2, 2]>(x, k, b)", b=rand(4), k=rand(4, 4, kernel)), 40, end=True)
+
+
+def test_pads_to_one_length():
+    export = fixed(text("h = Pad(x, p) y = Relu(h)", p=ints(0, 0, 0, 0, 0, 24)), 40)
+    pulsify(export, pulse=None, axes={"x": 2})
+    refused(export, "which may be numbers or what makes 64 frames of any stream", axes={"x": 2}, op_type="Pad", end=True)
 
 
 def test_pads_to_a_multiple():
@@ -279,9 +289,11 @@ def test_a_decoder_is_cropped_to_whole_frames():
     ("i = Shape<start=2, end=3>(x) h = Sub(i, four) p = Concat<axis=0>(h, four) z, y = Split<axis=2>(x, p)", "nothing says which of them grows"),
     ("y = Resize<nearest_mode=\"floor\", coordinate_transformation_mode=\"asymmetric\">(x, , , sizes)", "20 of 40 frames, a share of them, or as 20"),
     ("i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) y = Div(x, f)", "is 40, which may be a number or follow from the 40 frames"),
+    ("i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) g = Sqrt(f) y = Mul(x, g)", "is 6.32456, which may be a number or follow from the 40 frames"),
+    ("i = Shape<start=2, end=3>(x) u = ConvTranspose<strides=[2]>(x, k2) y = Slice(u, i, far, two)", "cuts at 40 of 80 frames"),
 ])
 def test_numbers_that_follow_the_length_in_part(body: str, reason: str):
-    model = text(body, two=ints(2), zero=ints(0), four=ints(4), sizes=ints(1, 4, 20))
+    model = text(body, two=ints(2), zero=ints(0), four=ints(4), sizes=ints(1, 4, 20), far=ints(2**62), k2=rand(4, 4, 2))
     refused(folded(static(model, 40)), reason, axes={"x": 2})
 
 

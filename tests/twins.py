@@ -131,7 +131,7 @@ def filled(b: Builder) -> None:
     number = lambda v: b.constant(np.asarray([v], np.int64))  # noqa: E731
     frames = b.node("Gather", b.node("Shape", x.name), b.ints(2), axis=0)
     extra = b.node("Mod", b.node("Neg", frames), number(stride))
-    style = b.pick("causal", "both", "same")
+    style = b.pick("causal", "both", *(["same"] if more else []))
     if style == "causal":
         before, after = number(more), extra
     elif style == "both":
@@ -149,7 +149,8 @@ def filled(b: Builder) -> None:
 def strided_same(b: Builder) -> None:
     """A strided convolution or pool with auto_pad."""
     x = b.any((3,))
-    stride, kernel = b.pick(2, 3), b.pick(1, 2, 3, 4, 5)
+    stride = b.pick(2, 3)
+    kernel = stride + b.pick(1, 2, 3)
     auto, out = b.pick("SAME_UPPER", "SAME_LOWER"), b.pick(1, 2, 3)
     if b.chance(0.6):
         y = b.node("Conv", x.name, b.weight(out, x.channels, kernel), strides=[stride], auto_pad=auto)
@@ -193,6 +194,8 @@ def attempt(net: Network, seed: int) -> tuple[str, str]:
     low = math.ceil(shortest / net.unit)
     frames = net.unit * int(rng.integers(low, low + (25 if rng.random() < 0.4 else 200)))
     kind, end, pulse = str(rng.choice(list(KINDS))), bool(rng.random() < 0.6), int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12]))
+    if kind in ("padded", "optimised") and any(n.op_type == "Mod" or any(a.name == "auto_pad" for a in n.attribute) for n in net.model.graph.node):
+        end = False  # of what fills the last window nothing is left but even pads of a convolution, which count as numbers at the end
     told = f"{kind}, {frames} frames, pulse {pulse}{', end of stream' if end else ''}"
     axes = {v.name: k for v in net.model.graph.input for k, d in enumerate(v.type.tensor_type.shape.dim) if not d.HasField("dim_value")}
     try:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 THROUGH = ELEMENTWISE | {"Transpose", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear", "DequantizeLinear"}
 """Operators that may stand between a pad and the window that it fills."""
 
+MANY = 16
+"""So many frames more after the end than before the start are no lookahead of a convolution."""
+
+PARAMETERS = {"pytorch"}
+"""Producers in which the padding of a convolution is a parameter, the same on both sides, and never follows the length."""
+
 
 @dataclass(frozen=True)
 class Padding:
@@ -57,11 +63,12 @@ def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
     told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
             f"or what fills the last of {count} windows, {stride} frames apart")
     if count == -(-found.frames // stride):
-        halves = after - before in (0, 1)
-        starts = {(before + after - extra + e) // 2 for e in range(stride)}
-        if halves and after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
+        own = found.op_type not in ("Pad", "Concat")
+        halves = after - before in (0, 1, -1 if own else 0)
+        starts = {(before + after - extra + e + (before > after)) // 2 for e in range(stride)}
+        if halves and before + after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
             refuse(f"{told}: another number at the start for another length", f"{EXPORT}, and with pads that do not follow it")
-        doubtful = halves or after == extra or after - extra in (before, before - 1)
+        doubtful = (before != after or not own) and (halves or after == extra or after - extra in (before, before - 1))
     else:
         doubtful = after > before
     return _ending(found, told) if doubtful else None
@@ -79,9 +86,12 @@ def multiples(walker: Baked) -> list[Blocker]:
         factors = [x.rate / f.rate for f in behind if isinstance(f, Stream) and isinstance(x, Stream)]
         most = max((int(f) for f in factors if f.denominator == 1), default=1)
         whole = padding.frames + padding.before + padding.after
-        if most > 1 and padding.after - padding.before < most and whole % most == 0:
-            found.append(_ending(padding, f"its constant {padding.constant!r} pads {padding.frames} frames with {padding.before} before and "
-                                          f"{padding.after} after, which may be numbers or what makes {whole} frames, a multiple of {most}"))
+        more = padding.after - padding.before
+        told = f"its constant {padding.constant!r} pads {padding.frames} frames with {padding.before} before and {padding.after} after, which may be"
+        if most > 1 and more < most and whole % most == 0:
+            found.append(_ending(padding, f"{told} numbers or what makes {whole} frames, a multiple of {most}"))
+        elif more >= MANY:
+            found.append(_ending(padding, f"{told} numbers or what makes {whole} frames of any stream"))
     return found
 
 
@@ -111,7 +121,7 @@ def _padding(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> Padding | No
     k = x.axis - x.rank + len(pads or ()) // 2
     if pads and 0 <= k < len(pads) // 2:
         own = [pads[k], pads[k + len(pads) // 2]]
-    if not parts and own[0] == own[1]:
+    if not parts and own[0] == own[1] and (not own[0] or walker.source.model.producer_name in PARAMETERS):
         return None
     frames = parts[-1].frames if parts else walker.at(x.extent)
     before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)

@@ -100,7 +100,7 @@ class Shapes(Rewriting):
         start, end, lengths = starts[k], ends[k], self._lengths()
         natural = end > 0 and end - max(start, 0) == fact.rate * self.walker.frames
         for at, bound in ((1, start), (2, end)):
-            if not natural and bound not in lengths and _share(abs(bound), n):
+            if not natural and (_share(abs(bound), n) and bound not in lengths or at == 1 and 0 < bound < n and bound in lengths):
                 self.refuse(at, f"cuts at {bound} of {n} frames, which may be a number or a share of them")
         if n - start < start <= n:
             self.integers(1, _swapped(starts, k, start - n), [starts] if start < n else [])

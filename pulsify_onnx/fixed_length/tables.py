@@ -37,13 +37,13 @@ class Tables(Rewriting):
                     self.factor(k)
 
     def factor(self, index: int) -> None:
-        """Refuse a factor of all frames that is their number."""
+        """Refuse a factor of all frames that follows from their number."""
         array = self.array(index)
         if array is None or array.dtype.kind not in "iuf" or array.size != 1:
             return
         value = abs(float(array.reshape(-1)[0]))
         own = {self.walker.at(f.extent) for f in self.node.facts if isinstance(f, Stream)}
-        n = next((n for n in sorted({self.walker.frames, *own}) if n >= 16 and any(abs(value - v) <= 1e-6 * v for v in (n, 1 / n))), None)
+        n = next((n for n in sorted({self.walker.frames, *own}) if n >= 16 and _follows(value, n)), None)
         if n is not None:
             self.refuse(index, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
 
@@ -257,6 +257,12 @@ class Tables(Rewriting):
             return self._same_frames(made.inputs[0], axis)
         own = axis - len(after.shape) + len(before.shape)
         return own < 0 or before.shape[own].constant == 1
+
+
+def _follows(value: float, frames: int) -> bool:
+    """Whether a factor is the number of frames, or what is often computed from it; whole square roots are also those of other sizes."""
+    found = [float(frames), float(frames - 1), math.log(frames), *([] if math.isqrt(frames) ** 2 == frames else [math.sqrt(frames)])]
+    return any(abs(value - v) <= 1e-6 * v for f in found for v in (f, 1 / f))
 
 
 def _tells(value: float, frames: int) -> bool:
