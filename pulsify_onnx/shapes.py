@@ -34,6 +34,9 @@ def shape_of(fact: Fact) -> Shape:
     raise TypeError(f"a blocked wire has no shape: {fact}")
 
 
+_AS_FIRST = {"GroupNormalization", "MeanVarianceNormalization"}
+"""Functions that onnx infers no shape for: it is that of their first input."""
+
 _SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
 """Functions in old opsets, which onnx infers no shape for, and operators of the same types."""
 
@@ -86,6 +89,8 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
             shape = _counted(shape, facts[0]) if kind == "Reshape" else shape
+        elif kind in _AS_FIRST and facts[0] is not None:
+            shape = shape_of(facts[0])
         out.append((ir.DataType(tensor.elem_type), shape))
     return out
 

@@ -109,6 +109,7 @@ HEADS = {
     "pool over all frames": ("g = AveragePool<kernel_shape=[16]>(c) f = Flatten<axis=1>(g) y = Gemm(f, w)", {"w": rand(5, 3)}),
     "softmax over time": ("s = Softmax<axis=2>(c) m = Mul(s, c) g = ReduceSum<keepdims=0>(m, i2) y = Gemm(g, w)", {"w": rand(5, 3), "i2": ints(2)}),
     "squeeze and excite": ("g = GlobalAveragePool(c) q = Sigmoid(g) m = Mul(c, q) f = Flatten(m) y = Gemm(f, w)", {"w": rand(80, 3)}),
+    "group norm": ("n = GroupNormalization<num_groups=1>(c, b2, b2) f = Flatten(n) y = Gemm(f, w)", {"w": rand(80, 3)}),
     "norm over time": ("n = InstanceNormalization(c, b2, b2) f = Flatten(n) y = Gemm(f, w)", {"w": rand(80, 3)}),
     "attention": ("t = Transpose<perm=[0, 2, 1]>(c) s = MatMul(t, c) p = Softmax(s) v = MatMul(p, t) g = ReduceMean<axes=[1], keepdims=0>(v) y = Gemm(g, w)",
                   {"w": rand(5, 3)}),
@@ -134,10 +135,21 @@ HEADS = {
 @pytest.mark.parametrize("name", HEADS)
 def test_heads(name: str):
     body, weights = HEADS[name]
-    made = slides(text(CONVS.replace("{s}", "1") + body, **K, **weights), delay=0, pulses=(1, 7, None))
+    made = slides(text(CONVS.replace("{s}", "1") + body, opset=21 if name == "group norm" else 17, **K, **weights), delay=0, pulses=(1, 7, None))
     (window,) = made.spec["head"]["windows"]
     assert (window["frames"], window["rate"], window["edges"]) == (16, [1, 1], [0, 0])
     assert made.spec["state_bytes"] == 2 * 4 * 4 + 2 * 6 * 4 + 15 * 5 * 4
+
+
+@pytest.mark.parametrize("frames", [24, 12])
+def test_inputs_at_two_rates(frames: int):
+    """The second input has two frames for each of the first; without a length of their own, as many as the window asks for."""
+    body = "a = Conv<strides=[2]>(z, k2, b2) s = Add(x, a) c = Conv(s, k1, b1) f = ReduceMax<axes=[2], keepdims=0>(c) y = Gemm(f, w)"
+    weights = {"k2": rand(4, 2, 2), "b2": rand(4), "k1": K["k1"], "b1": K["b1"], "w": rand(6, 3)}
+    fixed = text(body, inputs=f"float[1, 4, {frames}] x, float[1, 2, {2 * frames}] z", **weights)
+    slides(fixed, delay=0, axes={"x": 2, "z": 2}, frames=frames, pulses=(1, 7, None))
+    free = text(body, inputs="float[1, 4, T] x, float[1, 2, S] z", **weights)
+    slides(free, delay=0, axes={"x": 2, "z": 2}, frames=frames, head=f"window={frames}", pulses=(1, 7, None))
 
 
 def test_streams_of_other_delays_and_rates():

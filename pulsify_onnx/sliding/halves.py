@@ -15,12 +15,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from pulsify_onnx.analysis import analyze
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream, UsageError
 from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import Array, Fact, Shape, Sizes, Static, Stream
 from pulsify_onnx.fixed_length import OTHER, Relaxed, checked, dynamic, readings, relax
-from pulsify_onnx.plan import Count, Grid, Offset, Past, Plan, Position, Ref, Start, Window, leaves
+from pulsify_onnx.plan import Count, Grid, Offset, Options, Past, Plan, Position, Ref, Start, Window, leaves
 from pulsify_onnx.seed import index_of
 from pulsify_onnx.source import Source
 
@@ -79,11 +80,14 @@ def _clip(source: Source, told: dict[str, int], frames: int | None) -> Source:
         raise UsageError("--head window: the model takes any length, so it does not say how many frames a window has; write --head window=FRAMES")
     if not told:
         raise UsageError(f"--head window={frames}: name the axis that has these frames, with --axis INPUT=AXIS")
-    model = source.model.clone()
+    model, plan = source.model.clone(), analyze(source, told, Options())
     for value in model.graph.inputs:
-        axis = told.get(value.name or "")
-        if axis is not None and (value.name, axis) in free and value.shape is not None:
-            value.shape = ir.Shape([frames if k == axis else d for k, d in enumerate(value.shape)])
+        axis, fact = told.get(value.name or ""), plan.facts.get(value.name or "")
+        if axis is not None and (value.name, axis) in free and value.shape is not None and isinstance(fact, Stream):
+            count = frames * fact.rate
+            if count.denominator != 1:
+                raise UsageError(f"--head window={frames}: input {value.name} has {fact.rate} frames for one base frame, which gives no whole number of them")
+            value.shape = ir.Shape([int(count) if k == axis else d for k, d in enumerate(value.shape)])
     return replace(source, model=model)
 
 
