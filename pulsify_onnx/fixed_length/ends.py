@@ -55,10 +55,14 @@ def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
     x, y = node.fact(0), walker.facts.get(node.outputs[0])
     if not isinstance(x, Stream) or not isinstance(y, Stream) or y.rate >= x.rate or (x.rate / y.rate).denominator != 1:
         return None
-    found = _padding(walker, raw, node, x)
-    if found is None or not _filled(walker, x, y):
+    if not _filled(walker, x, y):
         return None
-    stride, count = int(x.rate / y.rate), walker.at(y.extent)
+    doubts = (_doubt(node, found, int(x.rate / y.rate), walker.at(y.extent)) for found in _paddings(walker, raw, node, x))
+    return next((doubt for doubt in doubts if doubt is not None), None)
+
+
+def _doubt(node: Node, found: Padding, stride: int, count: int) -> Blocker | None:
+    """Whether a padding in front of `count` windows may be computed."""
     before, after, extra = found.before, found.after, -found.frames % stride
     told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
             f"or what fills the last of {count} windows, {stride} frames apart")
@@ -105,8 +109,8 @@ def _filled(walker: Baked, x: Stream, y: Stream) -> bool:
     return shorter is None or y.extent.at(shorter) < walker.at(y.extent)
 
 
-def _padding(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> Padding | None:
-    """What was put around the stream before a window of `raw`, by itself or by nodes before it."""
+def _paddings(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> list[Padding]:
+    """What a window of `raw` puts around the stream by itself, and with the nodes before it."""
     parts = []
     value = raw.inputs[0]
     while value is not None and (made := value.producer()) is not None:
@@ -121,14 +125,13 @@ def _padding(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> Padding | No
     k = x.axis - x.rank + len(pads or ()) // 2
     if pads and 0 <= k < len(pads) // 2:
         own = [pads[k], pads[k + len(pads) // 2]]
-    if not parts and own[0] == own[1] and (not own[0] or walker.source.model.producer_name in PARAMETERS):
-        return None
-    frames = parts[-1].frames if parts else walker.at(x.extent)
-    before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
-    if not parts or own[0] != own[1] and not any(p.after for p in parts):
-        return Padding(node.name, node.op_type, "pads", before, after, frames)
-    blamed = next((p for p in parts if p.after), parts[0])
-    return Padding(blamed.node, blamed.op_type, blamed.constant, before, after, frames, blamed.zeros)
+    alone = Padding(node.name, node.op_type, "pads", own[0], own[1], walker.at(x.extent))
+    found = [alone] if own[0] != own[1] or own[0] and walker.source.model.producer_name not in PARAMETERS else []
+    if parts:
+        blamed = next((p for p in parts if p.after), parts[0])
+        before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
+        found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros))
+    return found
 
 
 def _put(walker: Baked, made: ir.Node) -> Padding | None:

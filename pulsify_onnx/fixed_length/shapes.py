@@ -19,7 +19,7 @@ from pulsify_onnx.views import FAR
 
 END = 2**63 - 1
 LEAST = 4
-"""In fewer frames than twice this, every number would be some share of them."""
+"""In fewer frames than this, every number would be a half of them, and below twice this a third or a quarter."""
 
 
 class Shapes(Rewriting):
@@ -178,7 +178,7 @@ class Shapes(Rewriting):
 
 def _share(bound: int, frames: int) -> bool:
     """Whether a bound may have been computed as a half, a third or a quarter of the frames."""
-    if 2 * LEAST <= frames and bound in (frames // 2, -(-frames // 2)):
+    if LEAST <= frames and bound in (frames // 2, -(-frames // 2)):
         return True
     return bound >= 2 * LEAST and any(bound * q == frames * p for q in (3, 4) for p in range(1, q))
 
