@@ -35,10 +35,11 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Sides:
-    """Frames before the first one (negative: after it) at which either side is evaluated."""
+    """Frames before the first one (negative: after it) at which either side is evaluated, and how many more than asked for."""
 
     a: int
     b: int
+    more: tuple[int, int] = (0, 0)
 
 
 class Positions:
@@ -67,15 +68,15 @@ class Positions:
             return const.array
         if isinstance(expr, Position):
             back = at.b if expr.role else at.a
-            return np.arange(self.frames + expr.extra, dtype=np.int64) - expr.delay - back
+            return np.arange(self.frames + expr.extra + at.more[expr.role], dtype=np.int64) - expr.delay - back
         if isinstance(expr, Dims):
-            return np.asarray([self.frames + d.extra if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
+            return np.asarray([self.frames + d.extra + at.more[d.role] if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
         if isinstance(expr, Window):
             fact = self.world.fact_of(expr.wire)
             if not isinstance(fact, Stream) or not fact.positional or fact.origin is not None or expr.mask is not None:
                 raise Unknown
             back = (at.b if expr.role else at.a) + expr.back
-            return self.of(expr.wire, Sides(back, back))
+            return self.of(expr.wire, Sides(back, back, (at.more[expr.role],) * 2))
         if isinstance(expr, Grid):
             fact = self.world.fact_of(expr.wire)
             if not isinstance(fact, Pair) or not fact.positional:
@@ -102,7 +103,7 @@ class Positions:
 def inside(grid: Grid, at: Sides) -> Sides:
     """Where the pair of a `Grid` is evaluated when its reader is at `at`."""
     a, b = at.a + grid.a[0], at.b + grid.b[0]
-    return Sides(b, a) if grid.swapped else Sides(a, b)
+    return Sides(b, a, at.more[::-1]) if grid.swapped else Sides(a, b, at.more)
 
 
 Range = tuple[Array, Array]
@@ -282,21 +283,24 @@ def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[S
         return band
     period = _period(near, left, right)
     far = _open(pair, side, world, opset, frames, FAR // (period or 1) * (period or 1), masked)
-    if period is None or not (far[left: frames - right] == near[left: frames - right]).all():
+    inner = slice(max(left, 0), frames - max(right, 0))
+    if period is None or not (far[inner] == near[inner]).all():
         refuse("which keys a query sees changes along the stream", hint="use a mask that is the same at every frame (a band or chunks)")
     return band
 
 
 def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: int, masked: Callable[[Scores, Expr, Sides], Array] | None) -> Array:
-    """bool [query, key]: which keys are open for `frames` frames from `first` on."""
+    """bool [query, key]: which keys are open for `frames` queries from `first` on, and as many keys, or as many more as there always are."""
     scores = Scores(Positions(world, opset, frames))
-    at = Sides(-pair.delays[0] - first, -pair.delays[1] - first)
+    ahead = max((pair.shape[pair.axes[side]] - pair.shape[pair.axes[1 - side]]).constant or 0, 0)
+    more = (0, ahead) if side else (ahead, 0)
+    at = Sides(-pair.delays[0] - first, -pair.delays[1] - first, more)
     step = world.step_of(pair.wire)
     assert step is not None
     expr = step.exprs[step.wires.index(pair.wire)]
     closed = masked(scores, expr, at) if masked is not None else scores.bound(expr, at) <= MASKED
     shape = [1] * len(pair.shape)
-    shape[pair.axes[0]] = shape[pair.axes[1]] = frames
+    shape[pair.axes[0]], shape[pair.axes[1]] = frames + more[0], frames + more[1]
     opened = ~np.broadcast_to(closed, np.broadcast_shapes(closed.shape, tuple(shape)))
     extra = opened.ndim - len(shape)
     others = tuple(k for k in range(opened.ndim) if k - extra not in pair.axes)
@@ -307,7 +311,7 @@ def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: i
 
 def _period(opened: Array, left: int, right: int) -> int | None:
     """After how many queries the keys that are open, seen from the query, repeat; None where they do not."""
-    queries = np.arange(left, opened.shape[0] - right)
+    queries = np.arange(max(left, 0), opened.shape[0] - max(right, 0))
     seen = opened[queries[:, None], queries[:, None] + np.arange(-left, right + 1)]
     for period in range(1, len(queries) // 2 + 1):
         if (seen[period:] == seen[:-period]).all():
@@ -318,17 +322,16 @@ def _period(opened: Array, left: int, right: int) -> int | None:
 def _spread(opened: Array) -> tuple[int, int] | None:
     if not opened.any(axis=1).all():
         return None
-    n = opened.shape[0]
-    query = np.arange(n)
+    query = np.arange(opened.shape[0])
     first = opened.argmax(axis=1)
-    last = n - 1 - opened[:, ::-1].argmax(axis=1)
+    last = opened.shape[1] - 1 - opened[:, ::-1].argmax(axis=1)
     return int((query - first).max()), int((last - query).max())
 
 
 def _shaped(opened: Array, left: int, right: int, side: int) -> Band:
     """Chunks where the right edge moves in steps, else a band."""
     n = opened.shape[0]
-    last = n - 1 - opened[:, ::-1].argmax(axis=1)
+    last = opened.shape[1] - 1 - opened[:, ::-1].argmax(axis=1)
     inner = np.arange(n - max(right, 0))
     ahead = (last - np.arange(n))[inner]
     if (ahead == right).all() or not len(inner):

@@ -12,7 +12,7 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import LARGE, Length, common_unit, most
 from pulsify_onnx.facts import Band, Fact, Pair, Reach, Skew, Stream
 from pulsify_onnx.plan import Expr, Frames, Grid, Mask, Options, Step, Window
-from pulsify_onnx.windows import RateMismatch, ending, solid, zero
+from pulsify_onnx.windows import RateMismatch, bordered, ending, solid, zero
 
 Side = int | tuple[int, int] | None
 """Output axes of an input: one for a stream, two for a pair, None for a static value."""
@@ -33,12 +33,12 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
     if len(flat) != 2:
         refuse("three of its axes would follow the stream", hint="attention over pairs of pairs can't stream")
     low, high = sorted(flat)
-    inputs = [solid(f, options, steps) if isinstance(f, Stream) else f for f in facts]
+    inputs = [solid(f, options, steps) if isinstance(f, Stream) and bordered(f) else f for f in facts]
     sides: tuple[list[tuple[int, bool, Length, Reach]], ...] = ([], [])
     rates: list[Stream | Pair] = []
     for fact, at in zip(inputs, axes):
         if isinstance(fact, Stream):
-            sides[int(at == high)].append((fact.delay, fact.positional, fact.extent, fact.reach))
+            sides[int(at == high)].append((fact.delay, fact.positional, fact.extent, timed(fact)))
             rates.append(fact)
         elif isinstance(fact, Pair):
             assert isinstance(at, tuple)
@@ -192,7 +192,12 @@ def beside(values: Pair, side: int, delay: int, keys: Band) -> Grid:
     return Grid(values.wire, queries if side else along, along if side else queries)
 
 
-def reached(reach: Reach, keys: Length, band: Band, rate: Fraction) -> Reach:
-    """What a result of attention over `band` of so many `keys` depends on."""
-    keyed = reach.padded(ending(keys, rate))
-    return reach.joined(keyed.shifted(-band.left / rate)).joined(keyed.shifted(band.right / rate))
+def timed(x: Stream) -> Reach:
+    """What a frame of `x` depends on, seen from when it comes: frames of a cache come before frame 0 of the stream."""
+    return x.reach if bordered(x) else x.reach.shifted(-min(x.delay, 0) / x.rate)
+
+
+def reached(reach: Reach, keys: Length, band: Band, rate: Fraction, key: int) -> Reach:
+    """What a result of attention over `band` of so many `keys` depends on, which have delay `key`."""
+    keyed, early = reach.padded(ending(keys, rate)), min(key, 0)
+    return reach.joined(keyed.shifted((early - band.left) / rate)).joined(keyed.shifted((early + band.right) / rate))

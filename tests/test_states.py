@@ -277,3 +277,29 @@ def test_what_treats_all_frames_alike_behind_a_cache_is_not_late(between):
         assert [s["role"] for s in pulsed.spec["states"]] == ["source"]
         found = verify(model, pulsed)
         assert found.ok, found.message
+
+
+KEYS_AND_VALUES = """ck = Concat<axis=1>(k0, k) cv = Concat<axis=1>(v0, v) k1 = Slice(ck, m, e, one) v1 = Slice(cv, m, e, one)"""
+PROJECTED = """cx = Concat<axis=1>(k0, x) k1 = Slice(cx, m, e, one) v1 = Slice(cx, m, e, one) ck = MatMul(cx, wk) cv_ = MatMul(cx, wv) cv = Tanh(cv_)"""
+
+
+@pytest.mark.parametrize("caches, back", [(KEYS_AND_VALUES, 6), (KEYS_AND_VALUES, 3), (PROJECTED, 6)])
+def test_attention_to_cached_keys_is_not_late(caches, back):
+    """Six frames of keys and values before those of the pulse, of which a mask of positions shows the last `back` to every query."""
+    model = parse(f"""agraph (float[B,T,4] x, float[B,6,4] k0, float[B,6,4] v0) => (float[B,T,4] y, float[B,6,4] k1, float[B,6,4] v1) {{
+        q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) {caches}
+        kt = Transpose<perm=[0,2,1]>(ck) s = MatMul(q, kt) n_ = Shape<start=1,end=2>(x) n = Squeeze(n_) l = Add(n, six)
+        rq = Range(zero, n, step) rk = Range(zero, l, step) uq = Unsqueeze(rq, one) d_ = Sub(rk, uq) d = Sub(six, d_)
+        late = Less(d, zero) far = Less(back, d) closed = Or(late, far) bias = Where(closed, low, none) sb = Add(s, bias)
+        p = Softmax<axis=-1>(sb) y = MatMul(p, cv) }}""", wq=rand(4, 4), wk=rand(4, 4, seed=1), wv=rand(4, 4, seed=2), m=_ints(-6), e=_ints(2**62), one=_ints(1),
+                  six=np.int64(6), zero=np.int64(0), step=np.int64(1), back=np.int64(back - 1), low=np.float32(-np.inf), none=np.float32(0))
+    if caches is PROJECTED:
+        model.graph.input.remove(next(i for i in model.graph.input if i.name == "v0"))
+        model.graph.output.remove(next(o for o in model.graph.output if o.name == "v1"))
+    for pulse in (1, 3, 8, None):
+        pulsed = pulsify(model, pulse=pulse, states={"k0": "k1", "v0": "v1"} if caches is KEYS_AND_VALUES else {"k0": "k1"})
+        (out,) = pulsed.spec["outputs"]
+        assert (out["delay"], out["receptive_field"]) == (0, back)
+        assert {s["role"] for s in pulsed.spec["states"]} <= {"source", "clock"}
+        found = verify(model, pulsed)
+        assert found.ok, found.message

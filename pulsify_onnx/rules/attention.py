@@ -12,12 +12,12 @@ from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Const, Fact, Pair, Shape, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.openness import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
-from pulsify_onnx.pairs import beside, chunk_pulse, closed, closing_delay, key_window, reached, visible
+from pulsify_onnx.pairs import beside, chunk_pulse, closed, closing_delay, key_window, reached, timed, visible
 from pulsify_onnx.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
 from pulsify_onnx.rules.combine import call, const, op, static, step
 from pulsify_onnx.rules.registry import CONTRIB, rule
 from pulsify_onnx.shapes import infer
-from pulsify_onnx.windows import solid
+from pulsify_onnx.windows import bordered, solid
 
 
 def real_keys(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
@@ -59,16 +59,17 @@ def weighted_sum(node: Node, weights: Pair, values: Stream | Pair, query_axis: i
                "which keys a query may see")
     steps: list[Step] = []
     if isinstance(values, Stream):
-        values = solid(values, node.options, steps)
+        values = solid(values, node.options, steps) if bordered(values) else values
     elif not values.positional:
         refuse("its values differ from query to query", hint="attend to values of the keys, or of relative positions")
     if values.rate != weights.rate:
         refuse("keys and values run at different rates", hint="bring both to one rate")
     grid, delay, keys = closed(weights, values if isinstance(values, Stream) else None, node.options)
     expr = make(grid, key_window(values, delay, keys, node.options) if isinstance(values, Stream) else beside(values, side, delay, keys))
+    along, own = weights.alive.side, timed(values) if isinstance(values, Stream) else values.reach
+    reach = reached(weights.reach.joined(own), weights.shape[weights.axes[along]], weights.alive, weights.rate, weights.delays[along])
     full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
-    y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay,
-               reach=reached(weights.reach.joined(values.reach), weights.shape[weights.axes[weights.alive.side]], weights.alive, weights.rate), source=weights.source)
+    y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay, reach=reach, source=weights.source)
     outcome = step(node, [expr], [y], before=steps)
     return replace(outcome, pulse_multiple=chunk_pulse(weights.alive, weights.rate))
 
@@ -119,12 +120,12 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
         hidden = scores.truth(expr, at)[1] if boolean else scores.bound(expr, at) <= MASKED
         if causal:
             n = scores.positions.frames
-            hidden = hidden | (np.arange(n)[None, :] > np.arange(n)[:, None])
+            hidden = hidden | (np.arange(n + at.more[1])[None, :] > np.arange(n)[:, None])
         return hidden
 
     band = band_of(mask, side, node.world, node.world.opset, masked)
     delay = closing_delay(band, q.rate, q.delay, max(k.delay, v.delay), k.extent, node.options)
-    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate)
+    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
     band = visible(band, delay, max(k.delay, v.delay))
     frames = (delay, 0), (delay + band.left, band.left + band.right)
     grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))

@@ -68,13 +68,12 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
 def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Length, int]:
     """What becomes of a stream in dimension `at` of a target: sizes of slower and faster axes merged with it, and how many frames become one."""
     outer, inner = [*x.shape[: x.axis], x.around[0]], [x.around[1], *x.shape[x.axis + 1:]]
-    before, after = (math.prod(dims, start=ONE) for dims in (target[:at], target[at + 1:]))
     (slow, left), (fast, together) = ratio(outer, target[:at]), ratio(inner, target[at + 1:])
     if left != ONE or together.constant is None:
-        refuse(f"it takes frames of one row for those of another (sizes {math.prod(outer, start=ONE)} before time, {before} in the target)",
+        refuse(f"it takes frames of one row for those of another ([{', '.join(map(str, x.whole))}] to [{', '.join(map(str, target))}])",
                hint="keep the order of the axes when reshaping, or transpose time to the front before")
     if together.constant > 1 and fast != ONE:
-        refuse(f"it cuts frames of {math.prod(inner, start=ONE)} values into frames of {after}, neither of which divides the other",
+        refuse(f"it cuts frames of {math.prod(inner, start=ONE)} values into frames of {math.prod(target[at + 1:], start=ONE)}, neither of which divides the other",
                hint="reshape by whole frames")
     return slow, fast, together.constant
 
