@@ -183,6 +183,10 @@ def shares(b: Builder) -> None:
 TWINS: tuple[tuple[Layer, float], ...] = (*LAYERS, (filled, 1.0), (strided_same, 0.8), (shares, 0.3))
 
 
+LEAST = 8
+"""In exports of fewer frames every number may follow from their number."""
+
+
 def attempt(net: Network, seed: int) -> tuple[str, str]:
     """A random network and its export for a random length, as any tool might leave it: (what, more).
 
@@ -192,7 +196,8 @@ def attempt(net: Network, seed: int) -> tuple[str, str]:
     rng = np.random.default_rng(seed)
     shortest = net.lengths[0]
     low = math.ceil(shortest / net.unit)
-    frames = net.unit * int(rng.integers(low, low + (25 if rng.random() < 0.4 else 200)))
+    least = max(low, math.ceil(LEAST / net.unit))
+    frames = net.unit * int(rng.integers(least, least + (25 if rng.random() < 0.4 else 200)))
     kind, end, pulse = str(rng.choice(list(KINDS))), bool(rng.random() < 0.6), int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12]))
     if kind in ("padded", "optimised") and any(n.op_type == "Mod" or any(a.name == "auto_pad" for a in n.attribute) for n in net.model.graph.node):
         end = False  # of what fills the last window nothing is left but even pads of a convolution, which count as numbers at the end

@@ -43,7 +43,7 @@ class Tables(Rewriting):
             return
         value = abs(float(array.reshape(-1)[0]))
         own = {self.walker.at(f.extent) for f in self.node.facts if isinstance(f, Stream)}
-        n = next((n for n in sorted({self.walker.frames, *own}) if n >= 16 and _follows(value, n)), None)
+        n = next((n for n in sorted({self.walker.frames, *own}) if n >= 4 and _follows(value, n)), None)
         if n is not None:
             self.refuse(index, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
 
