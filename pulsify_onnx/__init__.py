@@ -18,15 +18,16 @@ from pulsify_onnx.version import __version__
 if TYPE_CHECKING:
     from pulsify_onnx.api import PulsedModel, Report, analyze, inspect, pulsify, verify
     from pulsify_onnx.runtime import StreamSession
+    from pulsify_onnx.sessions import BatchSession
     from pulsify_onnx.verification import Verification
 
 __all__ = [
-    "AmbiguousAxis", "Blocker", "CannotStream", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
+    "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
     "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify",
 ]
 
 _LAZY = {"PulsedModel": "api", "Report": "api", "analyze": "api", "inspect": "api", "pulsify": "api", "verify": "api",
-         "StreamSession": "runtime", "Verification": "verification"}
+         "StreamSession": "runtime", "BatchSession": "sessions", "Verification": "verification"}
 
 
 def __getattr__(name: str) -> Any:

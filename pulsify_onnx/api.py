@@ -152,7 +152,7 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     plan.check()
     made = rowed(source, plan, pulse, batch) if halves is None else pulsed(halves, source, plan, pulse)
     document = made.document(pulse) | told
-    if batch is not None:
+    if batch is not None and made.source is not source:
         document["source_batch"] = 1
     if relaxed is not None:
         document["fixed_length"] = relaxed.as_json()

@@ -11,12 +11,12 @@ import onnx_ir as ir
 
 from pulsify_onnx import spec
 from pulsify_onnx.draft import SOURCE, Lowered
-from pulsify_onnx.errors import Blocker, CannotStream, UsageError
+from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.facts import Stream
 from pulsify_onnx.lower import lower
 from pulsify_onnx.plan import Plan
 from pulsify_onnx.source import Source
-from pulsify_onnx.widening import LABEL, Widening, batch_axis
+from pulsify_onnx.widening import Widening, batch_axis
 
 MOST_READINGS = 64
 
@@ -36,7 +36,7 @@ class Rowed:
         for entry in (*found["inputs"], *found["outputs"], *(s for s in found["states"] if s["role"] == SOURCE)):
             if self.lowered.batch in entry["shape"] and self.lowered.batch != 1:
                 entry["row_axis"] = entry["shape"].index(self.lowered.batch)
-        return found if self.rows is None else _told(found, self.rows)
+        return found if self.rows is None else _told(found, str(self.lowered.batch), self.rows)
 
 
 def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None) -> Rowed:
@@ -50,7 +50,8 @@ def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None
     if batch is None and rows is None:
         return Rowed(source, plan, lower(plan, source, pulse))
     try:
-        found = _by_rows(source, plan, pulse, 1 if batch is not None else rows or 1)
+        found = _dynamic(source, plan, pulse) if batch is not None else None
+        found = found or _by_rows(source, plan, pulse, 1 if batch is not None else rows or 1)
     except CannotStream as problem:
         if batch is not None:
             raise
@@ -59,6 +60,15 @@ def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None
     if rows is not None:
         _size(found.lowered, rows)
     return replace(found, rows=rows)
+
+
+def _dynamic(source: Source, plan: Plan, pulse: int | None) -> Rowed | None:
+    """A model that takes any number of rows as it is; None for others. Raises `CannotStream` where its rows can't be kept apart."""
+    if all(d.constant is not None for name in plan.inputs if isinstance(f := plan.facts[name], Stream) for k, d in enumerate(f.shape) if k != f.axis):
+        return None
+    lowered = lower(plan, source, pulse)
+    _apart(lowered)
+    return Rowed(source, plan, lowered)
 
 
 def static_batch(plan: Plan) -> int | None:
@@ -78,10 +88,8 @@ def static_batch(plan: Plan) -> int | None:
 def _by_rows(source: Source, plan: Plan, pulse: int | None, rows: int) -> Rowed:
     """`source`, which `plan` streams for `rows` rows, for any number of rows that are streams of their own.
 
-    Raises `CannotStream` where the rows can't be kept apart, `UsageError` where the model has a dimension of the new one's name.
+    Raises `CannotStream` where the rows can't be kept apart.
     """
-    if any(str(d) == LABEL for name in plan.inputs if isinstance(fact := plan.facts[name], Stream) for d in fact.shape):
-        raise UsageError(f"--batch: the model has a dimension {LABEL} already")
     problem: CannotStream | None = None
     for own, statics in _readings(source, plan, rows):
         try:
@@ -125,12 +133,12 @@ def _size(lowered: Lowered, rows: int) -> None:
     """Declare the graph for exactly so many rows."""
     for value in (*lowered.model.graph.inputs, *lowered.model.graph.outputs):
         if value.shape is not None:
-            value.shape = ir.Shape([rows if not isinstance(d, int) and d.value == LABEL else d for d in value.shape])
+            value.shape = ir.Shape([rows if not isinstance(d, int) and d.value == lowered.batch else d for d in value.shape])
 
 
-def _told(document: dict[str, Any], rows: int) -> dict[str, Any]:
+def _told(document: dict[str, Any], label: str, rows: int) -> dict[str, Any]:
     """The sidecar for exactly so many rows."""
-    entries = {key: [{**e, "shape": [rows if d == LABEL else d for d in e["shape"]]} for e in document[key]] for key in ("inputs", "outputs", "states")}
+    entries = {key: [{**e, "shape": [rows if d == label else d for d in e["shape"]]} for e in document[key]] for key in ("inputs", "outputs", "states")}
     for state, old in zip(entries["states"], document["states"]):
-        state["bytes"] *= rows if LABEL in old["shape"] else 1
+        state["bytes"] *= rows if label in old["shape"] else 1
     return {**document, **entries, "state_bytes": sum(s["bytes"] for s in entries["states"]), "valid_frames_shape": [rows]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ from pulsify_onnx.errors import InvalidModel, UsageError
 
 Array = npt.NDArray[Any]
 Spec = dict[str, Any]
+
+ENDLESS = "the model was converted without --end-of-stream: its last frames need frames that will never come"
 
 
 class HasProto(Protocol):
@@ -68,14 +70,15 @@ class PulseRunner:
 
     def restart(self, row: int, starts: Mapping[str, Array] | None = None) -> None:
         """Start a new stream on one row of the batch, from zeros or (states of the source) from `starts`; the others go on."""
-        for state in self.spec["states"]:
+        for state in self.spec["states"] if self._states else ():
             name, axis = state["input"], state.get("row_axis", 0)
             np.moveaxis(self._states[name], axis, 0)[row] = np.moveaxis(starts[name], axis, 0)[row] if starts and name in starts else 0
 
-    def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None) -> dict[str, Array]:
+    def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None, live: Sequence[int] | None = None) -> dict[str, Array]:
         """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream.
 
-        With the first pulse of a stream, `feeds` may have states that do not begin as zeros.
+        With the first pulse of a stream, `feeds` may have states that do not begin as zeros. With `live`, only these rows of the batch
+        go on: the states of the others stay as they are.
         """
         if not self._states:
             self.known_sizes = self.sizes(feeds)
@@ -88,6 +91,10 @@ class PulseRunner:
         for state, value in zip(self.spec["states"], outs[len(self.spec["outputs"]):]):
             if value.shape != self._states[state["input"]].shape:
                 raise AssertionError(f"state {state['input']} {self._states[state['input']].shape} came back as {value.shape}")
+            if live is not None:
+                axis, kept = state.get("row_axis", 0), self._states[state["input"]].copy()
+                np.moveaxis(kept, axis, 0)[list(live)] = np.moveaxis(value, axis, 0)[list(live)]
+                value = kept
             self._states[state["input"]] = value
         return {name: value for name, value in zip(self._names, outs) if name not in self._present}
 
@@ -108,62 +115,32 @@ class PulseRunner:
         return [d if isinstance(d, int) else self.known_sizes.get(d, 1) for d in shape]
 
 
-class StreamSession:
-    """Chunks of any size in, the batch model's frames out, without its delay.
+class Flow:
+    """One stream: frames that wait for their pulse, and how far its outputs have come. ``static`` has the inputs that do not stream."""
 
-    `model` is the path of a pulsed model, or a `PulsedModel`. ``static`` has the inputs that do not stream.
-    A model with one stream input takes plain arrays, else a dict by name; one with one output gives plain arrays.
-    A prefix output is its newest value (None before the first pulse), one over a window too (None before the window is full).
-    """
-
-    def __init__(self, model: str | Path | HasProto, static: Mapping[str, Array] | None = None):
-        self._runner = PulseRunner(model)
-        self.spec = self._runner.spec
-        self._inputs = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
-        self._outputs: list[Spec] = self.spec["outputs"]
-        self._static = {k: np.asarray(v) for k, v in (static or {}).items()}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything; the next frame is the first of a new stream."""
-        self._runner.reset()
+    def __init__(self, spec: Spec, static: dict[str, Array]):
+        self.spec, self.static = spec, static
+        self._inputs = [i for i in spec["inputs"] if i["kind"] == "stream"]
         self._buffers: dict[str, Array] = {}
-        delays = {o["name"]: o["delay"] for o in self._outputs if o["kind"] == "stream"}
+        delays = {o["name"]: o["delay"] for o in spec["outputs"] if o["kind"] == "stream"}
         self._skip = {name: max(0, delay) for name, delay in delays.items()}
         self._given = {name: max(0, -delay) for name, delay in delays.items()}
-        self._held: dict[str, Array] = {}
-        self._latest: dict[str, Array | None] = {o["name"]: None for o in self._outputs if o["kind"] != "stream"}
-        head = self.spec.get("head")
+        self._come: dict[str, list[Array]] = {name: [] for name in delays}
+        self._latest: dict[str, Array | None] = {o["name"]: None for o in spec["outputs"] if o["kind"] != "stream"}
+        head = spec.get("head")
         self._full = head["frames"] + head["delay"] if head else 0
         self._frames = 0
-        self._ended = False
+        self.ended = False
 
-    def push(self, frames: Array | Mapping[str, Array]) -> Any:
-        """Take frames, give the output frames that they complete (often none, sometimes many)."""
-        if self._ended:
-            raise UsageError("the stream has ended: call reset() to start another")
-        self._take(frames)
-        collected: dict[str, list[Array]] = {name: [] for name in self._skip}
-        while pulse := self._available():
-            self._run(pulse, pulse, collected)
-        return self._result(collected)
+    @property
+    def begun(self) -> bool:
+        """Whether any frames have come in."""
+        return bool(self._buffers)
 
-    def flush(self) -> Any:
-        """End the stream: give all frames that are still missing, exactly as the batch model has them."""
-        if not self.spec["valid_frames_input"]:
-            raise UsageError("the model was converted without --end-of-stream: its last frames need frames that will never come")
-        collected: dict[str, list[Array]] = {name: [] for name in self._skip}
-        if not self._ended and self._buffers:
-            pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
-            left = self._waiting()
-            if left:
-                self._run(pulse, left, collected)
-            for _ in range(self.spec["flush_pulses"]):
-                self._run(pulse, 0, collected)
-        self._ended = True
-        return self._result(collected)
-
-    def _take(self, frames: Array | Mapping[str, Array]) -> None:
+    def take(self, frames: Array | Mapping[str, Array], row: bool = False) -> None:
+        """Take frames in; those of one `row` of the batch have one there. Raises `UsageError` where they don't fit the model."""
+        if self.ended:
+            raise UsageError("the stream has ended: call reset() to start another" if not row else "the stream of this row has ended: call restart() to start another")
         if not isinstance(frames, Mapping):
             if len(self._inputs) != 1:
                 raise UsageError(f"the model has {len(self._inputs)} stream inputs: push a dict of {', '.join(i['name'] for i in self._inputs)}")
@@ -174,72 +151,122 @@ class StreamSession:
                 raise UsageError(f"the model has no input {name}; it has {', '.join(known)}")
             value = np.asarray(value)
             if known[name]["kind"] == "static":
-                self._static[name] = value
+                self.static[name] = value
                 continue
             axis = known[name]["axis"]
-            want = known[name]["shape"]
+            want = [1 if row and k == known[name]["row_axis"] else d for k, d in enumerate(known[name]["shape"])]
             if value.ndim != len(want) or any(k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(want, value.shape))):
                 raise UsageError(f"{name}: frames have shape {list(value.shape)}, the model takes {want} with the stream on axis {axis}")
             before = self._buffers.get(name)
             self._buffers[name] = value if before is None else np.concatenate([before, value], axis)
 
-    def _waiting(self) -> int:
+    @property
+    def waiting(self) -> int:
         """Base frames in the buffers, begun ones included."""
         counts = [math.ceil(Fraction(self._buffers[i["name"]].shape[i["axis"]]) * i["rate"][1] / i["rate"][0]) for i in self._inputs]
         return max(counts, default=0)
 
-    def _available(self) -> int:
-        """Base frames to run now: a pulse, or all there are for a dynamic one."""
+    @property
+    def available(self) -> int:
+        """Base frames that can be run now: a pulse, or all there are for a dynamic one."""
         if any(i["name"] not in self._buffers for i in self._inputs):
             return 0
         step = self.spec["pulse"] or self.spec["pulse_multiple"]
         whole = min(self._buffers[i["name"]].shape[i["axis"]] * i["rate"][1] // (i["rate"][0] * step) for i in self._inputs)
         return 0 if not whole else step if self.spec["pulse"] else step * whole
 
-    def _run(self, pulse: int, valid: int, collected: dict[str, list[Array]]) -> None:
+    def next(self, pulse: int) -> dict[str, Array]:
+        """The frames of the next pulse of every stream input, zeros after the last one."""
         feeds: dict[str, Array] = {}
-        for i in self.spec["inputs"]:
+        for i in self._inputs:
             name = i["name"]
-            if i["kind"] == "static":
-                if name not in self._static:
-                    raise UsageError(f"the static input {name} was not given")
-                feeds[name] = self._static[name]
-                continue
             count, buffer = pulse * i["rate"][0] // i["rate"][1], self._buffers[name]
             chunk, self._buffers[name] = take(buffer, i["axis"], 0, count), take(buffer, i["axis"], count, None)
             feeds[name] = np.ascontiguousarray(filled(chunk, i["axis"], count, 0))
-        outs = self._runner.step(feeds, valid)
+        return feeds
+
+    def came(self, outs: Mapping[str, Array], valid: int) -> None:
+        """Outputs of a pulse of which `valid` base frames were real."""
         self._frames += valid
-        for o in self._outputs:
+        for o in self.spec["outputs"]:
             name, value = o["name"], outs[o["name"]]
             if o["kind"] != "stream":
                 self._latest[name] = value if o["kind"] != "window" or self._frames >= self._full else None
                 continue
             drop = min(self._skip[name], value.shape[o["axis"]])
             self._skip[name] -= drop
-            collected[name].append(take(value, o["axis"], drop, None))
+            self._come[name].append(take(value, o["axis"], drop, None))
 
-    def _result(self, collected: dict[str, list[Array]]) -> Any:
+    def result(self, sizes: Mapping[str, int], row: bool = False) -> Any:
+        """What has come out since the last time, of those frames that are real for sure. `sizes`: what symbolic dimensions are."""
         result: dict[str, Array | None] = {}
-        for o in self._outputs:
+        for o in self.spec["outputs"]:
             name = o["name"]
             if o["kind"] != "stream":
                 result[name] = self._latest[name]
                 continue
-            parts = [self._held.pop(name), *collected[name]] if name in self._held else collected[name]
-            value = np.concatenate(parts or [self._nothing(o)], o["axis"])
+            shape = [0 if k == o["axis"] else 1 if row and k == o.get("row_axis") else d if isinstance(d, int) else sizes.get(d, 1)
+                     for k, d in enumerate(o["shape"])]
+            value = np.concatenate(self._come[name] or [np.zeros(shape, o["dtype"])], o["axis"])
+            self._come[name] = []
             if self.spec["valid_frames_input"] and o.get("frames") is not None:
                 sure = max(0, length(o["frames"], self._frames) - self._given[name])
-                value, self._held[name] = take(value, o["axis"], 0, sure), take(value, o["axis"], sure, None)
+                value, held = take(value, o["axis"], 0, sure), take(value, o["axis"], sure, None)
+                self._come[name] = [held]
             self._given[name] += value.shape[o["axis"]]
             result[name] = value
         return next(iter(result.values())) if len(result) == 1 else result
 
 
-    def _nothing(self, output: Spec) -> Array:
-        """No frames of an output."""
-        sizes = self._runner.known_sizes
-        return np.zeros([0 if k == output["axis"] else d if isinstance(d, int) else sizes.get(d, 1) for k, d in enumerate(output["shape"])], output["dtype"])
+def inputs_of(spec: Spec, static: Mapping[str, Array]) -> dict[str, Array]:
+    """The static inputs of a model. Raises `UsageError` where one was not given."""
+    for i in spec["inputs"]:
+        if i["kind"] == "static" and i["name"] not in static:
+            raise UsageError(f"the static input {i['name']} was not given")
+    return dict(static)
+
+
+class StreamSession:
+    """Chunks of any size in, the batch model's frames out, without its delay.
+
+    `model` is the path of a pulsed model, or a `PulsedModel`. ``static`` has the inputs that do not stream.
+    A model with one stream input takes plain arrays, else a dict by name; one with one output gives plain arrays.
+    A prefix output is its newest value (None before the first pulse), one over a window too (None before the window is full).
+    Rows of a batch start and end together here; `BatchSession` has a stream of its own on each.
+    """
+
+    def __init__(self, model: str | Path | HasProto, static: Mapping[str, Array] | None = None):
+        self._runner = PulseRunner(model)
+        self.spec = self._runner.spec
+        self._static = {k: np.asarray(v) for k, v in (static or {}).items()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; the next frame is the first of a new stream."""
+        self._runner.reset()
+        self._flow = Flow(self.spec, self._static)
+
+    def push(self, frames: Array | Mapping[str, Array]) -> Any:
+        """Take frames, give the output frames that they complete (often none, sometimes many)."""
+        self._flow.take(frames)
+        while pulse := self._flow.available:
+            self._run(pulse, pulse)
+        return self._flow.result(self._runner.known_sizes)
+
+    def flush(self) -> Any:
+        """End the stream: give all frames that are still missing, exactly as the batch model has them."""
+        if not self.spec["valid_frames_input"]:
+            raise UsageError(ENDLESS)
+        if not self._flow.ended and self._flow.begun:
+            pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
+            left = self._flow.waiting
+            for valid in [left] * (left > 0) + [0] * self.spec["flush_pulses"]:
+                self._run(pulse, valid)
+        self._flow.ended = True
+        return self._flow.result(self._runner.known_sizes)
+
+    def _run(self, pulse: int, valid: int) -> None:
+        self._flow.came(self._runner.step({**inputs_of(self.spec, self._static), **self._flow.next(pulse)}, valid), valid)
 
 
 def take(x: Array, axis: int, start: int, stop: int | None) -> Array:

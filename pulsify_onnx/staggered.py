@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,20 @@ class RowByRow:
         return [parts[0] if (axis := self._outputs.get(name)) is None else np.concatenate(parts, axis) for name, parts in zip(wanted, zip(*found))]
 
 
-def rows_apart(runner: PulseRunner, arrays: Mapping[str, Array], want: Mapping[str, Array], total: int, pulse: int,
-               margin: int) -> Iterator[tuple[Spec, Array, Array]]:
-    """What every row gives that starts while the others are under way, and what the batch model gives: (output, got, wanted).
+@dataclass(frozen=True)
+class Life:
+    """A stream on a row: from pulse `begin` on, before pulse `end`, of `length` base frames."""
+
+    row: int
+    begin: int
+    end: int
+    length: int
+
+
+def rows_apart(runner: PulseRunner, batch: Any, arrays: Mapping[str, Array], want: Mapping[str, Array], total: int, pulse: int,
+               margin: int, seed: int) -> Iterator[tuple[Spec, Array, Array]]:
+    """What streams give that start, are cut off, start again and end on their rows while others are under way, and what the batch model
+    gives: (output, got, wanted).
 
     Nothing where the rows of the model share something, or where there is but one. The last `margin` frames are not fed.
     """
@@ -51,57 +63,86 @@ def rows_apart(runner: PulseRunner, arrays: Mapping[str, Array], want: Mapping[s
     rows = arrays[first["name"]].shape[axis]
     if rows < 2:
         return
-    ends = bool(spec["valid_frames_input"])
-    pulses = math.ceil(total / pulse) + int(spec["flush_pulses"]) if ends else max(1, (total - margin) // pulse)
-    starts = [(2 * row) % 3 for row in range(rows)]
-    for row, got in enumerate(_staggered(runner, axes, arrays, total, pulse, pulses, starts)):
+    rng, ends = np.random.default_rng([seed, total, 3]), bool(spec["valid_frames_input"])
+    shorter, less = _shorter(batch, spec, arrays, want, total, rng) if ends else (total, want)
+    whole = {n: math.ceil(n / pulse) + int(spec["flush_pulses"]) if ends else max(1, (n - margin) // pulse) for n in (total, shorter)}
+    lives = []
+    for row in range(rows):
+        begin, cut, pause = (int(rng.integers(low, low + 3)) for low in (0, 1, 0))
+        length = shorter if row % 2 else total
+        lives += [Life(row, begin, begin + cut, total), Life(row, begin + cut + pause, begin + cut + pause + whole[length], length)]
+    for life, got in zip(lives, _streamed(runner, axes, arrays, pulse, lives)):
         for o in spec["outputs"]:
             axis = axes[o["name"]]
-            if axis is None or not (ends or o["kind"] == "stream"):
+            complete = ends and life.end - life.begin >= whole[life.length]
+            if axis is None or not (complete or o["kind"] == "stream"):
                 continue
-            flow, wanted = got[o["name"]], take(want[o["name"]], axis, row, row + 1)
+            flow, wanted = got[o["name"]], take((want if life.length == total else less)[o["name"]], axis, life.row, life.row + 1)
             if o["kind"] == "stream":
-                flow = take(flow, o["axis"], o["delay"], None)
+                early = max(0, -o["delay"])  # frames that never come
+                flow, wanted = take(flow, o["axis"], max(0, o["delay"]), None), take(wanted, o["axis"], early, None)
                 n = min(flow.shape[o["axis"]], wanted.shape[o["axis"]])
                 flow, wanted = take(flow, o["axis"], 0, n), take(wanted, o["axis"], 0, n)
             if wanted.size:
                 yield o, flow, wanted
 
 
-def _staggered(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mapping[str, Array], total: int, pulse: int, pulses: int,
-               starts: Sequence[int]) -> Iterator[dict[str, Array]]:
-    """Outputs of `pulses` pulses from the start of each row on: row `r` starts before pulse ``starts[r]``, others stream before."""
+def _shorter(batch: Any, spec: Spec, arrays: Mapping[str, Array], want: Mapping[str, Array], total: int,
+             rng: np.random.Generator) -> tuple[int, Mapping[str, Array]]:
+    """A length below `total` and what the batch model gives for it; `total` itself where it takes no such length."""
+    unit = int(spec["pulse_multiple"])
+    length = total - unit * int(rng.integers(1, max(2, min(total // unit, 16))))
+    part = {i["name"]: take(arrays[i["name"]], i["axis"], 0, length * i["rate"][0] // i["rate"][1]) for i in spec["inputs"] if i["kind"] == "stream"}
+    if length < 8 * unit or any(length * i["rate"][0] % i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"):
+        return total, want
+    try:
+        found = dict(zip((o.name for o in batch.get_outputs()), batch.run(None, {**arrays, **part})))
+    except Exception:  # not every length suits every model
+        return total, want
+    finite = all(v.dtype.kind != "f" or np.isfinite(v).all() for v in found.values())
+    return (length, found) if finite else (total, want)
+
+
+def _streamed(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mapping[str, Array], pulse: int, lives: Sequence[Life]) -> Iterator[dict[str, Array]]:
+    """Outputs of every life, from its first pulse on."""
     spec = runner.spec
-    collected: list[dict[str, list[Array]]] = [{o["name"]: [] for o in spec["outputs"]} for _ in starts]
+    ends = bool(spec["valid_frames_input"])
+    collected: list[dict[str, list[Array]]] = [{o["name"]: [] for o in spec["outputs"]} for _ in lives]
     own = {s["input"]: arrays[s["input"]] for s in spec["states"] if s["input"] in arrays}
+    rows = 1 + max(life.row for life in lives)
     runner.reset()
-    for k in range(max(starts) + pulses):
-        for row, start in enumerate(starts):
-            if k == start and k:
+    for k in range(max(life.end for life in lives)):
+        now = {life.row: life for life in lives if life.begin <= k < life.end}
+        for row, life in now.items():
+            if k == life.begin and k:
                 runner.restart(row, own)
-        feeds = {i["name"]: _pulse(i, arrays[i["name"]], axes[i["name"]], k, pulse, starts) for i in spec["inputs"]}
-        valid = np.asarray([min(max(total - (k - s) * pulse, 0), pulse) if k >= s else pulse for s in starts], np.int64)
-        outs = runner.step({**feeds, **own} if not k else feeds, valid)
-        for row, start in enumerate(starts):
-            if start <= k < start + pulses:
+        feeds = {i["name"]: _pulse(i, arrays[i["name"]], axes[i["name"]], k, pulse, now, ends) for i in spec["inputs"]}
+        valid = [min(max(now[r].length - (k - now[r].begin) * pulse, 0), pulse) if r in now else 0 for r in range(rows)]
+        outs = runner.step({**feeds, **own} if not k else feeds, np.asarray(valid, np.int64))
+        for life, found in zip(lives, collected):
+            if now.get(life.row) is life:
                 for name, value in outs.items():
                     axis = axes[name]
-                    collected[row][name].append(value if axis is None else take(value, axis, row, row + 1))
+                    found[name].append(value if axis is None else take(value, axis, life.row, life.row + 1))
     along = {o["name"]: o["axis"] for o in spec["outputs"] if o["kind"] == "stream"}
     for found in collected:
         yield {name: np.concatenate(parts, along[name]) if name in along else parts[-1] for name, parts in found.items()}
 
 
-def _pulse(entry: Spec, x: Array, rows: int | None, k: int, pulse: int, starts: Sequence[int]) -> Array:
-    """An input at pulse `k`: rows that have not started stream their frames backwards, those that have ended what is no number."""
+def _pulse(entry: Spec, x: Array, rows: int | None, k: int, pulse: int, now: Mapping[int, Life], ends: bool) -> Array:
+    """An input at pulse `k`: rows without a stream get their frames backwards, or, as frames past the end, what is no number."""
     if entry["kind"] == "static" or rows is None:
         return x
-    axis, rate = entry["axis"], entry["rate"]
-    count = pulse * rate[0] // rate[1]
+    axis, (up, down) = entry["axis"], entry["rate"]
+    count = pulse * up // down
     parts = []
-    for row, start in enumerate(starts):
+    for row in range(x.shape[rows]):
         mine = take(x, rows, row, row + 1)
-        at = (k - start if k >= start else k) * count
-        chunk = take(mine if k >= start else np.flip(mine, axis), axis, at, at + count)
+        life = now.get(row)
+        if life is not None:
+            mine = take(mine, axis, 0, life.length * up // down)
+            chunk = take(mine, axis, (k - life.begin) * count, (k - life.begin + 1) * count)
+        else:
+            chunk = take(np.flip(mine, axis), axis, 0, 0 if ends else count)
         parts.append(filled(chunk, axis, count, np.nan if x.dtype.kind == "f" else 0))
     return np.ascontiguousarray(np.concatenate(parts, rows))

@@ -267,7 +267,7 @@ class Check:
 
     def _rows_apart(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
         if not self.tally.problem and self.tally.worst <= 1:
-            for output, got, wanted in rows_apart(self.runner, arrays, want, total, self.pulse, self.margin):
+            for output, got, wanted in rows_apart(self.runner, self.batch, arrays, want, total, self.pulse, self.margin, self.seed):
                 self._difference(output, got, wanted, output.get("axis"))
             if self.tally.worst > 1:
                 self.tally.problem = f"output {self.tally.output}: a row that starts while others are under way differs from the batch model"

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.analysis import analyze
-from pulsify_onnx.bodies import all_nodes
+from pulsify_onnx.bodies import all_nodes, subgraphs
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.facts import Array, Fact, Sizes, Static, Stream
 from pulsify_onnx.plan import Options, Plan
@@ -47,6 +47,9 @@ class Widening:
         for node in all_nodes(self.model.graph):
             for out in node.outputs:
                 out.shape = None
+            for body in subgraphs(node.attributes.values()):
+                for value in body.inputs:
+                    value.shape = None if value.shape is None else ir.Shape([None if d == rows else d for d in value.shape])
         for node in list(self.model.graph):
             if not node.domain and node.op_type in ("Reshape", "Expand"):
                 self._follow(node)
@@ -90,18 +93,20 @@ class Widening:
         """Where its input has as many rows, a Reshape to that number keeps what is there, and an Expand to it expands nothing."""
         x = self._shape(node.inputs[0])
         target = self._sizes(node.inputs[1])
-        if x is None or target is None or "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
+        if x is None or target is None or 0 in target:
             return
         shift = 0 if node.op_type == "Reshape" else len(x) - len(target)
         same = [t == self.rows and 0 <= k + shift < len(x) and x[k + shift] == self.rows for k, t in enumerate(target)]
         keeps = 0 if node.op_type == "Reshape" else 1
         if not any(same) or self.rows == keeps:
             return
+        node.attributes.pop("allowzero", None)  # no size is 0
         if all(t is not None for t in target):
             shape = self._constant(node, np.asarray([keeps if s else t for s, t in zip(same, target)], np.int64))
         else:
-            less = np.asarray([keeps - self.rows if s else 0 for s in same], np.int64)
-            shape = self._op(node, "Add", node.inputs[1], self._constant(node, less))
+            shape = self._op(node, "Mul", node.inputs[1], self._constant(node, np.asarray([not s for s in same], np.int64)))
+            if keeps:
+                shape = self._op(node, "Add", shape, self._constant(node, np.asarray(same, np.int64)))
         node.replace_input_with(1, shape)
 
     def _shape(self, value: ir.Value | None) -> list[int | None] | None:

@@ -10,7 +10,7 @@ import pytest
 from oracle import parse, rand
 
 from pulsify_onnx.api import pulsify, verify
-from pulsify_onnx.errors import CannotStream, UsageError
+from pulsify_onnx.errors import CannotStream
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -65,8 +65,18 @@ def test_what_mixes_rows_is_refused_by_name():
 def test_inputs_without_a_batch_of_one():
     with pytest.raises(CannotStream, match="its dimension 0, where a batch would be, is 2, not 1"):
         pulsify(parse("agraph (float[2,4,T] x) => (float[2,4,T] y) { y = Relu(x) }"), pulse=4, batch="dynamic")
-    with pytest.raises(UsageError, match="a dimension batch already"):
-        pulsify(parse("agraph (float[batch,4,T] x) => (float[batch,4,T] y) { y = Relu(x) }"), pulse=4, axes={"x": 2}, batch=3)
+
+
+@pytest.mark.parametrize("batch", [3, "dynamic"])
+def test_a_model_that_takes_any_number_of_rows(batch: int | str):
+    model = reshaped([0, 2, 2, -1], [0, 4, -1])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    pulsed = pulsify(model, pulse=3, end_of_stream=True, axes={"x": 2}, batch=batch)
+    assert pulsed.spec["valid_frames_shape"] == ["N" if batch == "dynamic" else 3] and "source_batch" not in pulsed.spec
+    assert verify(model, pulsed).ok
+    with pytest.raises(CannotStream, match="rows of a batch"):
+        pulsify(parse("agraph (float[N,4,T] x) => (float[N,4,T] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }"), pulse=3, axes={"x": 2}, batch=3)
 
 
 def test_a_batch_of_one_is_no_batch():

@@ -16,11 +16,13 @@ GATES = {"w": rand(4, 4, 3), "b": rand(4)}
 
 def scan(start: str, opset: int = 17, batch: str = "B") -> onnx.ModelProto:
     """A recurrence with a state [batch, 4] on a delayed stream, frames along axis 2."""
+    inner = batch if batch.isdecimal() else "Q"
     return parse(f"""<ir_version: 8, opset_import: ["": {opset}]>
         agraph (float[{batch},4,T] x) => (float[{batch},4,U] y, float[{batch},4] last) {{
         {SAME}
         {start}
-        last, ys = Scan<num_scan_inputs=1, scan_input_axes=[2], scan_output_axes=[1], body = inner (float[Q,4] s, float[Q,4] u) => (float[Q,4] s2, float[Q,4] v) {{
+        last, ys = Scan<num_scan_inputs=1, scan_input_axes=[2], scan_output_axes=[1],
+            body = inner (float[{inner},4] s, float[{inner},4] u) => (float[{inner},4] s2, float[{inner},4] v) {{
             p = Mul(s, decay)
             m = MatMul(p, mix)
             s2 = Add(m, u)

@@ -1,10 +1,11 @@
 """Converts models with ``--pulse dynamic`` by the command line, which then streams them in pulses of random sizes and compares.
 
-    python tools/dynamic.py FOLDER [--cli pulsify-onnx] [--seconds 150] [--seed N]
+    python tools/dynamic.py FOLDER [--rows] [--cli pulsify-onnx] [--seconds 150] [--seed N]
 
 Models of FOLDER are taken in random order until the time is up, each with and without an end of stream. A model of a fixed length
-whose axis can be read in more than one way is taken along the first one offered. Streaming exactly (exit status 0) and a refusal (3)
-are both right; anything else fails.
+whose axis can be read in more than one way is taken along the first one offered. With ``--rows`` they get a batch too, of 3 and of any
+number of rows, on which streams start, are cut off, start again and end at random, each compared with a batch run of its own.
+Streaming exactly (exit status 0) and a refusal (3) are both right; anything else fails.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
     """Exit status 1 if any model is neither exact nor refused."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", action="store_true")
     parser.add_argument("--cli", default="pulsify-onnx")
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--seed", type=int, default=0)
@@ -41,10 +43,11 @@ def main() -> None:
     wrong, end = 0, time.monotonic() + args.seconds
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
-            for more in ([], ["--end-of-stream"]):
+            for more, batch in (([], "dynamic"), (["--end-of-stream"], "3")):
                 if time.monotonic() > end:
                     break
                 command = [*args.cli.split(), "convert", str(model), "-o", f"{folder}/out.onnx", "--pulse", "dynamic", "--verify", "--json", *more]
+                command += ["--batch", batch] if args.rows else []
                 done = run(command)
                 if done.returncode == 2 and (offered := re.search(r"choose one of\s+(--axis \S+)", done.stderr)):
                     done = run([*command, *offered[1].split()])

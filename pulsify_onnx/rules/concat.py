@@ -11,7 +11,7 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Array, Const, Fact, Pair, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Position, Step
+from pulsify_onnx.plan import Expr, Op, Outcome, Position, Ref, Step
 from pulsify_onnx.rules.combine import call, const, joined, own, paired, step
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.resumed import resumed
@@ -41,8 +41,8 @@ def concat(node: Node) -> Outcome:
     assert isinstance(x, Stream)
     steps: list[Step] = []
     for run in reversed(_runs(node.facts[:at])):
-        x = _led(node, run, x, axis, steps) if isinstance(run, Stream) else _prepended(node, x, _block(run, axis), steps)
-    after = _block(node.facts[at + 1:], axis)
+        x = _led(node, run, x, axis, steps) if isinstance(run, Stream) else _prepended(node, x, _block(node, run, axis), steps)
+    after = _block(node, node.facts[at + 1:], axis)
     if after is not None:
         border = _frame(after, axis)
         if border is None:
@@ -80,16 +80,36 @@ def _beside(node: Node, axis: int) -> Outcome:
     return step(node, [call("Concat", *exprs, axis=axis)], [y])
 
 
-def _block(facts: Sequence[Fact | None], axis: int) -> Array | None:
+def _block(node: Node, facts: Sequence[Fact | None], axis: int) -> Array | None:
     """Constants that follow each other as one array; None where there are none."""
     parts = []
     for fact in facts:
-        if not isinstance(fact, Static) or fact.value is None:
+        array = _constant(node, fact)
+        if array is None:
             refuse("what it puts before or after the stream is not a constant",
                    hint="a cache that the caller feeds back is told with --state INPUT=OUTPUT; else start from a constant")
-        if fact.value.array.shape[axis]:
-            parts.append(fact.value.array)
+        if array.shape[axis]:
+            parts.append(array)
     return np.concatenate(parts, axis) if parts else None
+
+
+def _constant(node: Node, fact: Fact | None) -> Array | None:
+    """The value of a constant; of one that is expanded to dimensions of any size, without these."""
+    if not isinstance(fact, Static) or fact.value is not None:
+        return fact.value.array if isinstance(fact, Static) and fact.value is not None else None
+    made = node.world.step_of(fact.wire)
+    expr = made.exprs[made.wires.index(fact.wire)] if made is not None else None
+    if not isinstance(expr, Op) or expr.op_type != "Expand":
+        return None
+    source = expr.inputs[0]
+    known = node.world.value_of(source.wire) if isinstance(source, Ref) else source
+    if not isinstance(known, Const):
+        return None
+    shape = [1 if d.constant is None else d.constant for d in fact.shape]
+    try:
+        return np.broadcast_to(known.array, shape)
+    except ValueError:  # the constant itself has as many as that dimension of any size stands for
+        return None
 
 
 def _frame(block: Array, axis: int) -> Const | None:

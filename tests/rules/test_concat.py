@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from oracle import check, parse, rand, refused
+from rowing import check_rows
 
 PULSES = (1, 3, 7)
 
@@ -75,3 +76,16 @@ def test_parts_of_other_streams_behind_a_delay():
         y0 = Concat<axis=2>(block, first, x)
         y = Conv<pads=[1,1]>(y0, w3, b) }""", zero=np.asarray([0]), two=np.asarray([2]), axis=np.asarray([2]), w=rand(3, 3, 5), w3=rand(3, 3, 3), b=rand(3),
                 block=rand(1, 3, 2)), delays={"y": 1})
+
+
+@pytest.mark.parametrize("zero", [0.0, 0.5])
+def test_a_cache_for_a_batch_of_any_size(zero: float):
+    """What stands before the stream is as many rows of a constant as there are rows."""
+    check_rows(parse("""agraph (float[B,4,T] x) => (float[B,4,T] y) {
+        n = Shape(x)
+        rows = Slice(n, none, one)
+        shape = Concat<axis=0>(rows, rest)
+        cache = Expand(start, shape)
+        c = Concat<axis=2>(cache, x)
+        y = Conv(c, w, b) }""", w=rand(4, 4, 3), b=rand(4), none=np.asarray([0]), one=np.asarray([1]), rest=np.asarray([4, 2]),
+        start=np.asarray([[[zero, 0.25]]], np.float32)), axes={"x": 2}, pulses=(1, 3))
