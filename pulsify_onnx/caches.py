@@ -60,6 +60,9 @@ def growing(source: Source) -> list[Cache]:
             along = node.attributes["axis"].as_int() % len(past.shape) if concat else None
             if not moving or along is not None and node.inputs[0] is past and along not in moving:
                 continue
+            others = _inputs(node.inputs[1], source) if concat else []
+            if concat and (not others or any(v is past for v in others)):  # a stream beside itself or beside a constant
+                continue
             found.setdefault(past.name or "", Cache(past.name or "", present, node.name or "", node.op_type))
     return list(found.values())
 
@@ -69,6 +72,22 @@ def _root(value: ir.Value | None) -> ir.Value | None:
     while value is not None and (node := value.producer()) is not None and node.op_type in MOVES and node.domain == "":
         value = node.inputs[0]
     return value
+
+
+def _inputs(value: ir.Value | None, source: Source) -> list[ir.Value]:
+    """The graph inputs that `value` is computed from."""
+    seen, todo = {id(value)}, [value]
+    found = []
+    while todo:
+        at = todo.pop()
+        if any(at is v for v in source.inputs) and at is not None:
+            found.append(at)
+        node = at.producer() if at is not None else None
+        for v in node.inputs if node is not None else ():
+            if id(v) not in seen:
+                seen.add(id(v))
+                todo.append(v)
+    return found
 
 
 def _given(value: ir.Value, outputs: Mapping[int, str]) -> Iterator[str]:
