@@ -105,7 +105,7 @@ def _readings(source: Source, plan: Plan, rows: int) -> Iterator[tuple[dict[str,
     names = [name for name, _ in plan.options.states]
     shapes = {v.name or "": tuple(v.shape or ()) for v in source.inputs}
     kinds = list(dict.fromkeys(shapes[name] for name in names))
-    choices = [[k for k, d in enumerate(kind) if d == rows] or [k for k, d in enumerate(kind) if not isinstance(d, int)] or [0] for kind in kinds]
+    choices = [[k for k, d in enumerate(kind) if not isinstance(d, int)] or [k for k, d in enumerate(kind) if d == rows] or [0] for kind in kinds]
     statics = [True, False] if rows > 1 else [True]
     for found in itertools.islice(itertools.product(*choices), MOST_READINGS):
         for static in statics:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from oracle import parse, rand
+from test_states import cached, gru, lstm, stacked
 
 from pulsify_onnx.api import pulsify, verify
 from pulsify_onnx.errors import CannotStream
@@ -82,3 +83,28 @@ def test_a_model_that_takes_any_number_of_rows(batch: int | str):
 def test_a_batch_of_one_is_no_batch():
     model = onnx.load(FIXTURES / "same_stack.onnx")
     assert pulsify(model, pulse=4, batch=1).proto() == pulsify(model, pulse=4).proto()
+
+
+@pytest.mark.parametrize("batch", [3, "dynamic"])
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("model, states, axes", [
+    (stacked(), {"h0": "hn"}, [1]), (lstm(), {"h0": "hn", "c0": "cn"}, [1, 1]), (cached(), {"in_cache": "out_cache"}, [0])])
+def test_states_of_the_source(model: onnx.ModelProto, states: dict[str, str], axes: list[int], end: bool, batch: int | str):
+    """Each row has its own, on the axis that the graph has it on; a row that starts anew begins with its own."""
+    if end and "in_cache" in states:
+        pytest.skip("its caches would hold frames from past the end")
+    pulsed = pulsify(model, pulse=3, end_of_stream=end, states=states, batch=batch)
+    own = [s for s in pulsed.spec["states"] if s["role"] == "source"]
+    assert [(s["input"], s["row_axis"]) for s in own] == list(zip(states, axes))
+    assert all(s["shape"][s["row_axis"]] == (3 if batch == 3 else "batch") for s in own)
+    found = verify(model, pulsed)
+    assert found.ok, found.message
+
+
+def test_a_state_for_any_number_of_rows():
+    model = gru()
+    for value in (*model.graph.input[:1], *model.graph.output[:1]):
+        value.type.tensor_type.shape.dim[-2].dim_value = 1
+    pulsed = pulsify(model, pulse=3, axes={"x": 0}, states={"h0": "h1"}, batch=3)
+    assert pulsed.spec["states"][0]["shape"] == [1, 3, 4] and pulsed.spec["states"][0]["row_axis"] == 1
+    assert verify(model, pulsed).ok
