@@ -31,6 +31,8 @@ class RateMismatch(Refusal):
 
 
 NONE = Length(())
+SHORT = 33
+"""Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
 
 
 def bordered(x: Stream) -> bool:
@@ -65,7 +67,8 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
     if before < 0:
         return pad(crop(x, start=-before), 0, after, border, options, steps)
     least = after.constant if after.constant is not None else 0 if compare(after, -1) == 1 else -1
-    if least < 0 and compare(after, 1) == -1:
+    crops = compare(after, 1) == -1 and not (options.end_of_stream and any(after.at(n) > 0 for n in range(1, SHORT)))
+    if least < 0 and crops:
         return pad(crop(x, end=-after), before, 0, border, options, steps)
     if least < 0:
         refuse(f"it pads the end by {after} frames, which crops some streams and pads others", hint="pad by a number that is never negative")

@@ -96,3 +96,14 @@ def test_time_and_another_axis_at_once_in_old_opsets(opset):
     check(parse(f"""<ir_version: 6, opset_import: ["": {opset}]> agraph (float[1,2,T,4] x) => (float[1,2,U,7] y) {{
         p = {how}
         y = Conv(p, w, b) }}""", w=rand(2, 2, 4, 1), b=rand(2), **more), delays={"y": 0})
+
+
+def test_padding_to_one_length():
+    """Up to 64 frames: longer streams are cropped, which is all that a stream without an end sees."""
+    model = parse("""agraph (float[1, 2, T] x) => (float[1, 2, U] y) {
+        n = Shape<start=2, end=3>(x)
+        after = Sub(wanted, n)
+        pads = Concat<axis=0>(none, none, none, none, none, after)
+        y = Pad(x, pads) }""", wanted=np.asarray([64]), none=np.asarray([0]))
+    check(model, both=False)
+    refused(model, "crops some streams and pads others", op_type="Pad", end=True)
