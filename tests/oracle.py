@@ -107,11 +107,11 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
 
 def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
           delays: Mapping[str, int] | None = None, state_bytes: int | None = None, rtol: float = 1e-4, both: bool = True,
-          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, limit: int | None = None, beyond: int = 40, absorbed: bool = False,
+          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, shortest: int = 1, limit: int | None = None, beyond: int = 40, absorbed: bool = False,
           inputs: Mapping[str, Any] | None = None) -> PulsedModel:
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
-    `length` base frames, rounded up to `unit` (what the batch model takes), `limit` at most;
+    `length` base frames, rounded up to `unit` (what the batch model takes, from `shortest` on), `limit` at most;
     without an end, the batch model hears `beyond` pulses more than the stream.
     `absorbed`: larger pulses than the smallest may have less delay than told. `delays`: expected by output, without an
     end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
@@ -162,7 +162,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                 if o["kind"] == "prefix" and o["exact_every_pulse"]:
                     pulses_in = max(1, base // pulse // 2) if end else len(got[name])
                     seen = pulses_in * pulse
-                    if seen % unit == 0 and seen <= total:
+                    if seen % unit == 0 and shortest <= seen <= total:
                         part = {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, seen * v.shape[
                             next(i["axis"] for i in spec["inputs"] if i["name"] == k)] // total) for k, v in arrays.items()}
                         close(got[name][pulses_in - 1], dict(zip(want, batch.run(None, {**part, **fixed})))[name], f"{what}: {name} after {seen} frames", rtol)
