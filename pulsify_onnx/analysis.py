@@ -289,7 +289,7 @@ class Walker:
             named = []
             for wire, expr, fact in zip(step.wires, step.exprs, step.facts):
                 if isinstance(fact, Stream) and (fact.lead or fact.trail.terms):
-                    border = borders.fold_border(expr, fact, {**self.wires, **facts}, self._value, self.source.opset)
+                    border = borders.fold_border(expr, fact, {**self.wires, **{f.wire: f for f in node.streams}, **facts}, self._value, self.source.opset)
                     if border is None:
                         return self._on_solid(node)
                     fact = replace(fact, border=border)

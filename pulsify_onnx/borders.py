@@ -47,7 +47,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
             x = wires[e.wire]
             if not isinstance(e.border, (Const, Onset)) or not isinstance(x, Stream):
                 raise _NotConstant
-            shape = [d.constant if d.constant is not None else 1 for d in x.shape]
+            shape = [d.at(1) for d in x.shape]
             count = frames(e.frames)
             shape[x.axis] = count * _rows(x.around)
             if isinstance(e.border, Onset) and shape[x.axis] > count:
@@ -56,7 +56,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
             return np.ascontiguousarray(np.broadcast_to(rows, shape))
         if isinstance(e, Dims):
             return np.asarray([frames(d) if isinstance(d, Frames) else frames(d.frames) * _rows((d.slower, d.faster)) if isinstance(d, Merged) else
-                               d if isinstance(d, int) else 1 for d in e.dims], np.int64)
+                               d if isinstance(d, int) else d.at(1) for d in e.dims], np.int64)
         if isinstance(e, Op):
             found_all = fold.evaluate(e.op_type, [run(i) for i in e.inputs], dict(e.attributes), opset=opset, domain=e.domain, outputs=e.outputs)
             if found_all is None:
@@ -83,7 +83,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
 
 def _rows(around: tuple[Length, Length]) -> int:
     """How many rows are merged with time; axes of unknown size count as 1, as everywhere here."""
-    return math.prod(d.constant or 1 for d in around)
+    return math.prod(d.at(1) for d in around)
 
 
 def _windows(expr: Expr | None) -> Iterator[Window]:

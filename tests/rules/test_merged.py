@@ -123,3 +123,20 @@ def test_states_of_channels_merged_with_the_batch(carried: str, order: str) -> N
     assert all(s["shape"][0] == "N" for s in pulsed.spec["states"])
     if order == "slower":
         check(text, axes={"x": 2}, pulses=(1, 4), unit=2 if carried.startswith("strided") else 1)
+
+
+PADDED = {
+    "batch before time": "p = Transpose<perm=[0,2,1]>(a5) k_ = Concat<axis=0>(minus, four) m = Reshape(p, k_) l = MatMul(m, g) r = Sigmoid(l)"
+                         " j = Concat<axis=0>(n, minus, four) q = Reshape(r, j) u = Transpose<perm=[0,2,1]>(q)",
+    "channels before time, batch after": "p = Transpose<perm=[1,2,0]>(a5) m = Reshape(p, minus) r = Sigmoid(m) j = Concat<axis=0>(four, minus, n) q = Reshape(r, j)"
+                                         " u = Transpose<perm=[2,0,1]>(q)",
+}
+
+
+@pytest.mark.parametrize("order", PADDED)
+@pytest.mark.parametrize("mode, delay", [("constant", 1), ("edge", 1), ("reflect", 3)])
+def test_padding_passes_through_what_is_merged(order: str, mode: str, delay: int) -> None:
+    """Two frames before the first and one after the last, of which the convolution behind sees what the operators between made."""
+    text = model(f'a5 = Pad<mode="{mode}">(a, pads{", five" if mode == "constant" else ""}) {PADDED[order]} y = Conv(u, w, b)', pads=ints(0, 0, 2, 0, 0, 1), five=np.float32(5))
+    check(text, axes={"x": 2}, delays={"y": delay}, pulses=(1, 3), absorbed=True)
+    check_rows(text, axes={"x": 2}, pulses=(2,), shortest=5)
