@@ -227,11 +227,16 @@ def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None) -> Verification:
-    """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`."""
+           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, measure: bool = False) -> Verification:
+    """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`.
+
+    `measure`, by running the batch model some more times, how far it looks: that the receptive field is wide enough, and in ``late``
+    of the result which outputs come later than the data they need.
+    """
     spec = _spec_of(pulsed)
     batch = SlidingBatch(model, halve(load(model), _axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
-    return verify_stream(_compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch)
+    return verify_stream(_compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
+                         measure=measure)
 
 
 def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *, rtol: float | None = None,

@@ -9,12 +9,12 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from pulsify_onnx import guard
-from pulsify_onnx.errors import CannotStream, PulsifyError, UsageError
+from pulsify_onnx.errors import CannotStream, PulsifyError, UnusableStream, UsageError
 from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
@@ -98,7 +98,10 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
     with files.staged(pulsed.model, pulsed.spec, out) as aside:
         if check:
             guard.note(doing=guard.VERIFYING)
-            found = api.verify(model, aside.model)
+            try:
+                found = api.verify(model, aside.model)
+            except UnusableStream as problem:
+                _fail(1, f"the pulsed model cannot be run, which is a bug of pulsify-onnx ({problem}); nothing was written")
             if not found.ok:
                 _print_verification(found, as_json)
                 _fail(found.exit_code, f"{found.message}; nothing was written")
@@ -159,7 +162,7 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
     from pulsify_onnx import api, recordings
 
     guard.note(doing=guard.VERIFYING)
-    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read(inputs))
+    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read(inputs), measure=True)
     first = api.trace(model, out, found, rtol=rtol, atol=atol) if trace else None
     report = {**found.as_json(), **({"trace": first.as_json() if first else None} if trace else {})}
     if save is not None and found.case is not None:
@@ -170,6 +173,8 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
         _print_verification(found, as_json)
     elif trace and found.case is not None:
         click.echo(str(first) if first else "all tensors that can be compared agree")
+    for name, frames_late in found.late.items():
+        click.echo(f"note: output {name} comes {frames_late} frames later than the data that it needs", err=True)
     if not found.ok:
         _fail(found.exit_code, found.message)
 
@@ -211,7 +216,7 @@ def _print_verification(found: Verification, as_json: bool) -> None:
         click.echo(f"{found.message} (lengths {', '.join(map(str, found.lengths))})")
 
 
-def _fail(code: int, message: str) -> None:
+def _fail(code: int, message: str) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     raise SystemExit(code)
 

@@ -4,6 +4,7 @@
     ├── VerificationFailed    1     the stream differs from the batch model
     ├── UsageError            2     wrong usage, or a file that is missing, not ONNX or not valid
     │   ├── InvalidModel
+    │   │   └── UnusableStream      a pulsed model that onnxruntime does not load
     │   └── AmbiguousAxis           several readings of the stream axis; lists them
     ├── CannotStream          3     names every blocking node
     └── PulseDoesNotFit       4     names the smallest pulse that does
@@ -30,6 +31,10 @@ class UsageError(PulsifyError):
 
 class InvalidModel(UsageError):
     """The file is missing, not ONNX, or not valid ONNX."""
+
+
+class UnusableStream(InvalidModel):
+    """A pulsed model that onnxruntime does not load, though it loads the batch model."""
 
 
 class AmbiguousAxis(UsageError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,82 +15,30 @@ import numpy as np
 import onnx
 
 from pulsify_onnx.clips import clips_apart
-from pulsify_onnx.errors import InvalidModel, UsageError
+from pulsify_onnx.errors import InvalidModel, UnusableStream, UsageError
+from pulsify_onnx.findings import Case, Tally, Verification
 from pulsify_onnx.precision import QUANTISED, TOLERANCES, float_types, nodes
+from pulsify_onnx.reach import Reach
 from pulsify_onnx.recordings import fitting
 from pulsify_onnx.runtime import Array, HasProto, PulseRunner, Spec, filled, session, take
 from pulsify_onnx.staggered import RowByRow, rows_apart
+from pulsify_onnx.trials import NEAR, Pace, lengths, shape_of, values
 
 TIES = 0.005
 """Share of the values of a quantised graph that may be rounded the other way."""
-
-MOST_VALUES = 1 << 28
-"""Largest size of an input that is tried."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Data that shows a difference: base frames, inputs, what the batch model gave and what the stream did (delays included)."""
-
-    frames: int
-    inputs: Mapping[str, Array]
-    batch: Mapping[str, Array]
-    stream: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What the comparison found. ``frame`` of ``output`` has the largest error; ``lengths`` in base frames."""
-
-    ok: bool
-    max_error: float
-    output: str | None
-    frame: int | None
-    lengths: tuple[int, ...]
-    compared: int
-    ties: int
-    message: str
-    case: Case | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def exit_code(self) -> int:
-        """0, 1 for a difference, or 2 where there was nothing to compare with: the batch model itself does not run."""
-        return 0 if self.ok else 1 if self.lengths else 2
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {"ok": self.ok, "max_error": self.max_error if math.isfinite(self.max_error) else str(self.max_error), "output": self.output,
-                "frame": self.frame, "lengths": list(self.lengths), "compared": self.compared, "ties": self.ties, "message": self.message}
-
-
-@dataclass
-class _Tally:
-    """Errors seen so far; the worst one is measured against what its output allows."""
-
-    worst: float = -1.0
-    error: float = 0.0
-    output: str | None = None
-    frame: int | None = None
-    ties: int = 0
-    compared: int = 0
-    seen: set[str] = field(default_factory=set)
-    problem: str = ""
-    case: Case | None = None
-
-    def add(self, output: str, error: float, allowed: float, frame: int | None) -> None:
-        relative = error / allowed if allowed else (math.inf if error else 0.0)
-        if relative > self.worst:
-            self.worst, self.error, self.output, self.frame = relative, error, output, frame
+UNDEFINED = "output {} of the batch model itself has values that are no numbers; are all weights finite?"
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, batch: Any = None) -> Verification:
+           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, batch: Any = None,
+           measure: bool = False) -> Verification:
     """Stream random data through `pulsed` and compare every frame with the batch `model`.
 
     `frames`: base frames to try first (default: enough for delay and receptive field). `recorded`: inputs to stream instead of
-    random ones. `batch`: what runs in the place of `model`. Raises `UsageError` where the files do not belong together.
+    random ones. `batch`: what runs in the place of `model`. `measure` how far the batch model looks: the receptive field must be wide
+    enough, and what comes later than it need is ``late``. Raises `UsageError` where the files do not belong together.
     """
-    return Check(model, pulsed, seed, rtol, atol, recorded, batch=batch).run(frames)
+    return Check(model, pulsed, seed, rtol, atol, recorded, batch=batch).run(frames, measure)
 
 
 class Check:
@@ -101,11 +49,13 @@ class Check:
         proto = _proto(model)
         self.types = float_types(proto.graph)
         self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
-        # onnxruntime moves and adds rounding steps in quantised graphs, in another way in each of the two
-        self.runner = PulseRunner(pulsed, plain=self.quantised or traced)
-        self.spec = self.runner.spec
         # as it is written: onnxruntime's optimizer fuses a Pad of zeros into a MaxPool, which pads with -inf
         self.batch = batch or session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
+        try:  # onnxruntime moves and adds rounding steps in quantised graphs, in another way in each of the two
+            self.runner = PulseRunner(pulsed, plain=self.quantised or traced)
+        except InvalidModel as problem:
+            raise UnusableStream(str(problem)) from problem
+        self.spec = self.runner.spec
         if self.spec.get("source_batch") and not traced:
             self.batch = RowByRow(self.batch, self.spec)
         self.seed, self.rtol, self.atol = seed, rtol, atol
@@ -123,12 +73,17 @@ class Check:
         # without an end the stream goes on: the batch model must not end where the fed frames do
         self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
         self.full = sum(self.spec["head"][k] for k in ("frames", "delay")) if "head" in self.spec else 0
-        self.tally = _Tally()
+        self.megabytes = sum(math.prod(t.dims) for t in proto.graph.initializer) * 4e-6
+        self.patient = False
+        self.tally = Tally()
         self.error = ""
         self.recorded = fitting(recorded or {}, self.spec)
 
-    def run(self, frames: int | None) -> Verification:
+    def run(self, frames: int | None, measure: bool = False) -> Verification:
+        """Compare. Who asks for a number of `frames`, or brings data, waits for the end of it."""
         used: list[int] = []
+        late: Mapping[str, int] = {}
+        self.patient = bool(frames or self.recorded)
         for target in self._targets(frames):
             for rows in (2, 1) if any(isinstance(d, str) for i in self.spec["inputs"] for d in i["shape"]) else (1,):
                 found = self._first_valid(target, rows, used)
@@ -141,13 +96,24 @@ class Check:
             try:
                 self._compare(total, arrays, want)
                 self._rows_apart(total, arrays, want)
-            except InvalidModel:
+                if measure and len(used) == 1 and not self.tally.problem and self.tally.worst <= 1:
+                    late = self._measured(total, arrays, want)
+            except (UsageError, MemoryError):
                 raise
             except Exception as problem:
                 self.tally.problem = f"the pulsed model fails: {' '.join(str(problem).split())[:300]}"
             if self.tally.problem:
                 break
-        return self._verdict(used)
+        return replace(self._verdict(used), late=late)
+
+    def _measured(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> Mapping[str, int]:
+        """What comes later than it need; a receptive field that is too small is a problem."""
+        def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
+            return dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, given)))
+
+        reach = Reach(run, self.spec, arrays, want, total, self.allowed)
+        self.tally.problem = reach.outside()
+        return reach.late()
 
     def _verdict(self, used: list[int]) -> Verification:
         t = self.tally
@@ -156,6 +122,8 @@ class Check:
             ok, message = False, t.problem
         elif not used:
             ok, message = False, f"the batch model runs at none of the lengths tried: {self.error}"
+        elif t.worst > 1 and t.undefined:
+            ok, message = False, UNDEFINED.format(t.output)
         elif t.worst > 1:
             where = f" at frame {t.frame}" if t.frame is not None else ""
             ok, message = False, f"output {t.output} differs from the batch model{where}: largest error {t.error:.3g}"
@@ -187,7 +155,10 @@ class Check:
 
     def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
         """The first length from `target` on that the batch model takes: not every length suits every model."""
-        for total in [target] if self.recorded else _candidates(target, self.pulse):
+        errors: set[str] = set()
+        for k, total in enumerate([target] if self.recorded else lengths(target, self.pulse)):
+            if k > NEAR and len(errors) == 1 and total > 2 * target + self.pulse:  # it has nothing to do with the length
+                break
             if total in used or any(total * i["rate"][0] % i["rate"][1] for i in self.streams):
                 continue
             for positive in (False, True):
@@ -196,6 +167,7 @@ class Check:
                     want = dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, arrays)))
                 except Exception as problem:
                     self.error = " ".join(str(problem).split())[:300]
+                    errors.add(self.error)
                     break
                 if all(np.isfinite(_float(v)).all() for v in want.values()) or positive:
                     if all(v.size for v in want.values()):
@@ -219,14 +191,11 @@ class Check:
             if i["name"] in self.recorded:
                 arrays[i["name"]] = self.recorded[i["name"]]
                 continue
-            shape = [rows if isinstance(d, str) else d for d in i["shape"]]
-            if i["kind"] == "stream":
-                shape[i["axis"]] = total * i["rate"][0] // i["rate"][1]
-            if math.prod(shape) > MOST_VALUES:
-                raise MemoryError(f"input {i['name']} would have {math.prod(shape)} values, which is too much to try")
-            arrays[i["name"]] = _random(rng, np.dtype(i["dtype"]), shape, positive)
+            arrays[i["name"]] = values(rng, np.dtype(i["dtype"]), shape_of(i, total, rows), positive)
+        for o in self.spec["outputs"]:
+            shape_of(o, total, rows)
         for name, s in self.own.items():
-            arrays[name] = _random(rng, np.dtype(s["dtype"]), [rows if isinstance(d, str) else d for d in s["shape"]], positive)
+            arrays[name] = values(rng, np.dtype(s["dtype"]), [rows if isinstance(d, str) else d for d in s["shape"]], positive)
         return arrays
 
     # comparison
@@ -288,8 +257,10 @@ class Check:
         collected: dict[str, list[Array]] = {}
         self.runner.reset()
         rng = np.random.default_rng([self.seed, total, 1])
-        start, fed = 0, []
-        for pulse in self._pulses(total):
+        start, fed, pulses = 0, [], list(self._pulses(total))
+        pace = Pace(len(pulses), math.inf if self.patient else self.megabytes)
+        for pulse in pulses:
+            pace.step()
             feeds = {name: arrays[name] for name in self.own}
             for i in self.spec["inputs"]:
                 x = arrays[i["name"]]
@@ -337,6 +308,9 @@ class Check:
         if not want.size:
             return
         a, b = _float(got), _float(want)
+        if b.dtype.kind == "f" and np.isnan(b).all():
+            t.problem = UNDEFINED.format(name)
+            return
         with np.errstate(invalid="ignore"):
             errors = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
         errors = np.where(np.isnan(errors), np.inf, errors)
@@ -347,7 +321,7 @@ class Check:
             errors = np.minimum(errors, allowed)
         worst = int(np.argmax(errors))
         where = np.unravel_index(worst, errors.shape)
-        t.add(name, float(errors.reshape(-1)[worst]), allowed, int(where[axis]) if axis is not None else None)
+        t.add(name, float(errors.reshape(-1)[worst]), allowed, int(where[axis]) if axis is not None else None, bool(np.isnan(b).any()))
 
     def allowed(self, want: Array) -> float:
         """Largest error that a value may have where the batch model gives `want`."""
@@ -371,28 +345,8 @@ def _proto(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
         raise InvalidModel(f"{path}: not a valid ONNX model") from problem
 
 
-def _candidates(target: int, step: int) -> Iterator[int]:
-    """Lengths near `target`, then rounder and longer ones."""
-    for k in range(24):
-        yield target + k
-    for unit in (8, 16, 32, 64, 128, 256, 480, 512, 1024):
-        yield unit * math.ceil(target / unit)
-    for factor in (2, 4, 8, 16):
-        for unit in (1, step, 64, 1024):
-            yield unit * math.ceil(factor * target / unit)
-
-
-def _random(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], positive: bool) -> Array:
-    if dtype.kind == "b":
-        return np.asarray(rng.random(shape) < 0.5)
-    if dtype.kind in "iu":
-        return rng.integers(0, 2, shape).astype(dtype)
-    values = rng.random(shape) if positive else rng.standard_normal(shape)
-    return values.astype(dtype)
-
-
 def _float(x: Array) -> Array:
     return x.astype(np.float64) if x.dtype.kind in "fiubV" else x
 
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Case", "Verification", "verify"]

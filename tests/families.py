@@ -120,3 +120,46 @@ FAMILIES: dict[str, Callable[[], onnx.ModelProto]] = {
         <domain: "own", opset_import: ["": 17]> twice (p) => (q) { r = Add(p, p)
             q = Tanh(r) }"""),
 }
+
+EDGES: dict[str, Callable[[], onnx.ModelProto]] = {
+    "pads at the start": lambda: parse("""agraph (float[1,3,T] x) => (float[1,3,T] y, float[1,3,T] z) {
+        y = Conv<pads=[2,0]>(x, w, b)
+        n = Abs(x)
+        m = Neg(n)
+        z = MaxPool<kernel_shape=[3], pads=[2,0]>(m) }""", w=rand(3, 3, 3), b=rand(3)),
+    "padded, then bent": lambda: parse("""agraph (float[1,3,T] x) => (float[1,3,T] y) {
+        p = Pad(x, amounts)
+        s = Sigmoid(p)
+        y = Conv(s, w, b) }""", w=rand(3, 3, 3), b=rand(3), amounts=_ints(0, 0, 1, 0, 0, 1)),
+    "attention with a band": lambda: parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
+        s = Shape<start=1, end=2>(x)
+        n = Squeeze(s)
+        r = Range(zero, n, one)
+        i = Unsqueeze(r, at1)
+        j = Unsqueeze(r, at0)
+        d = Sub(i, j)
+        size = Abs(d)
+        open = Less(size, left)
+        t = Transpose<perm=[0,2,1]>(x)
+        p = MatMul(x, t)
+        m = Where(open, p, minus)
+        a = Softmax<axis=-1>(m)
+        y = MatMul(a, x) }""", zero=np.int64(0), one=np.int64(1), at0=_ints(0), at1=_ints(1), left=np.int64(3), minus=np.float32(-np.inf)),
+    "attention in chunks": lambda: parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
+        s = Shape<start=1, end=2>(x)
+        n = Squeeze(s)
+        r = Range(zero, n, one)
+        c = Div(r, size)
+        i = Unsqueeze(c, at1)
+        j = Unsqueeze(c, at0)
+        d = Sub(i, j)
+        past = Less(d, zero)
+        far = Greater(d, one)
+        closed = Or(past, far)
+        t = Transpose<perm=[0,2,1]>(x)
+        p = MatMul(x, t)
+        m = Where(closed, minus, p)
+        a = Softmax<axis=-1>(m)
+        y = MatMul(a, x) }""", zero=np.int64(0), one=np.int64(1), size=np.int64(4), at0=_ints(0), at1=_ints(1), minus=np.float32(-np.inf)),
+}
+"""Small models where a rule does what it seldom does."""

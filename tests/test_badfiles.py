@@ -77,6 +77,16 @@ def test_a_crash_while_reading(tmp_path: Path):
     assert "while reading the model" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_pulsed_model_that_cannot_be_run_is_no_fault_of_the_file(tmp_path: Path):
+    done = ended("""pulsify = api.pulsify
+def wrong(*a, **k):
+    made = pulsify(*a, **k)
+    next(iter(made.model.graph)).op_type = "Nonsense"
+    return made
+api.pulsify = wrong""", tmp_path, expected=1)
+    assert "the pulsed model cannot be run" in done.stderr and len(done.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_worker_says_so(tmp_path: Path):
     done = ended("def load(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\napi.verify = load", tmp_path)
     assert done.returncode in (1, 2) and "memory" in done.stderr and list(tmp_path.iterdir()) == []

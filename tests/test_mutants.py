@@ -18,7 +18,7 @@ def test_there_are_enough_of_them():
     assert len(MUTANTS) >= 25 and len({m.name for m in MUTANTS}) == len(MUTANTS) and len({m.file for m in MUTANTS}) >= 8
 
 
-@pytest.mark.parametrize("name", ["mask dropped", "initial state never taken"])
-def test_a_mutant_is_caught(name):
-    tests, verify, by = caught(next(m for m in MUTANTS if m.name == name))
-    assert tests and by and (verify or name != "mask dropped")
+@pytest.mark.parametrize("name, what", [("mask dropped", "MaxPool z"), ("initial state never taken", "GRU y"), ("delay one frame too long", "late by")])
+def test_a_mutant_is_caught(name, what):
+    tests, verify, by, found = caught(next(m for m in MUTANTS if m.name == name))
+    assert tests and by and verify and what in found

@@ -12,6 +12,7 @@ from onnx import helper
 from oracle import parse, rand
 
 from pulsify_onnx import UsageError, pulsify
+from pulsify_onnx.errors import InvalidModel, UnusableStream
 from pulsify_onnx.verification import verify
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
@@ -65,6 +66,72 @@ def test_a_wrong_delay_is_seen():
         for prop in model.metadata_props:
             prop.value = prop.value.replace('"delay": 2', '"delay": 1')
     assert not verify(stack(), tampered(stack(), change)).ok
+
+
+def test_a_delay_that_is_longer_than_it_need_be_is_told():
+    waiting = parse('''agraph (float[1,3,T] x) => (float[1,3,U] y) {
+        p = Pad(x, more)
+        c = Conv<pads=[1,1]>(p, w, b)
+        y = Slice(c, start, end, axis) }''', more=np.asarray([0, 0, 0, 0, 0, 2]), start=np.asarray([0]), end=np.asarray([-2]), axis=np.asarray([2]), w=rand(3, 3, 3), b=rand(3))
+    assert verify(waiting, pulsify(waiting, pulse=4), measure=True).late == {}
+    dead = parse("agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(3, 3, 3) * np.float32([1, 1, 0]), b=rand(3))
+    found = verify(dead, pulsify(dead, pulse=4), measure=True)
+    assert found.ok and found.late == {"y": 1} and found.as_json()["late"] == {"y": 1}
+
+
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("source", [
+    "y = Conv<pads=[2,2], strides=[2]>(x, v, b)", "y = ConvTranspose<strides=[2]>(x, v, b)",
+    "p = Pad<mode=\"reflect\">(x, mirrored)\n y = Conv(p, v, b)", "p = Pad<mode=\"edge\">(x, mirrored)\n c = Conv(p, v, b)\n y = Slice(c, from, to, along)"])
+def test_a_delay_that_is_needed_is_not_late(source, end):
+    model = parse("agraph (float[1,3,T] x) => (float[1,3,U] y) { " + source + " }", v=rand(3, 3, 5), b=rand(3), mirrored=np.asarray([0, 0, 6, 0, 0, 1]),
+                  **{"from": np.asarray([0]), "to": np.asarray([-1]), "along": np.asarray([2])})
+    for pulse in (1, 2, 4):
+        if pulse % 2 and "strides" in source and "Transpose" not in source:
+            continue
+        found = verify(model, pulsify(model, pulse=pulse, end_of_stream=end), measure=True)
+        assert found.ok and not found.late, (pulse, found)
+
+
+def test_a_receptive_field_that_is_too_small_is_seen():
+    def change(model):
+        for prop in model.metadata_props:
+            prop.value = prop.value.replace('"receptive_field": 5', '"receptive_field": 4')
+    found = verify(stack(), tampered(stack(), change), measure=True)
+    assert not found.ok and "the receptive field is 5 base frames at least, the sidecar says 4" in found.message
+    assert verify(stack(), tampered(stack(), lambda model: None), measure=True).ok
+
+
+def test_what_would_take_for_ever_is_not_begun():
+    model = parse("agraph (float[1,3,T] x) => (float[1,3,U] y) { p = Pad<mode=\"reflect\">(x, many)\n y = Conv(p, w, b) }", w=rand(3, 3, 3), b=rand(3),
+                  many=np.asarray([0, 0, 1 << 20, 0, 0, 1]))
+    with pytest.raises(UsageError, match="verifying would take about"):
+        verify(model, pulsify(model, pulse=2))
+
+
+def test_a_pulsed_model_that_does_not_load_is_told_from_a_batch_model_that_does_not():
+    def change(model):
+        model.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(UnusableStream):
+        verify(stack(), tampered(stack(), change))
+    broken = stack()
+    broken.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(InvalidModel) as caught:
+        verify(broken, pulsify(stack(), pulse=4))
+    assert not isinstance(caught.value, UnusableStream)
+
+
+def test_weights_that_are_no_numbers_are_told():
+    def change(model):
+        w = next(t for t in model.graph.initializer if t.name == "w")
+        array = onnx.numpy_helper.to_array(w).copy()
+        array[0, 0, 0] = np.nan
+        w.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
+    model = stack()
+    change(model)
+    for pulsed in (pulsify(model, pulse=4), pulsify(stack(), pulse=4)):
+        found = verify(model, pulsed)
+        assert not found.ok and "no numbers" in found.message
 
 
 def test_too_few_flushing_pulses_are_seen():

@@ -1,8 +1,8 @@
-"""Mutation test of the tool itself: it is broken on purpose, in one place at a time, and the tests must see it.
+"""Mutation test of the tool itself: it is broken on purpose, in one place at a time, and tests and ``verify`` must see it.
 
-Each mutant is a small change of one line in a copy of the tree. Tests of the place must fail, and ``verify`` of small models
-of every family should report a difference (where the mutant only costs latency or memory, it can't). Exit status 1 where
-a mutant survives the tests.
+Each mutant is a small change of one line in a copy of the tree. Tests of the place must fail; and ``verify`` of a small model
+of some family must find that the stream differs (then ``--trace`` names the first node that does), or that it comes later than
+it need, or that a frame has an influence beyond the receptive field. Exit status 1 where a mutant survives either.
 
     python tools/mutants.py [--only NAME]
 """
@@ -24,21 +24,34 @@ ROOT = Path(__file__).resolve().parent.parent
 VERIFY = """
 import sys
 sys.path[:0] = [".", "tests"]
-from families import FAMILIES
+from families import EDGES, FAMILIES
 from pulsify_onnx import pulsify, verify
-from pulsify_onnx.errors import PulsifyError
-for name, make in FAMILIES.items():
+from pulsify_onnx.api import trace
+from pulsify_onnx.errors import PulsifyError, UnusableStream
+for name, make in {**EDGES, **FAMILIES}.items():
     for pulse in (1, 4):
         for end in (False, True):
             model = make()
             try:
-                found = verify(model, pulsify(model, pulse=pulse, end_of_stream=end))
+                pulsed = pulsify(model, pulse=pulse, end_of_stream=end)
             except PulsifyError:
                 continue
-            if not found.ok:
-                print(name, pulse, end, found.message)
-                raise SystemExit(1)
+            try:
+                found = verify(model, pulsed, measure=True)
+            except UnusableStream as problem:
+                print(f"{name}: {problem}")
+                raise SystemExit(CAUGHT)
+            if found.late:
+                print(f"{name}: late by {found.late}")
+            elif not found.ok:
+                first = trace(model, pulsed, found)
+                print(f"{name}: {first.op_type} {first.node}" if first else f"{name}: {found.message}")
+            if found.late or not found.ok:
+                raise SystemExit(CAUGHT)
 """
+
+CAUGHT = 77
+"""Exit code of VERIFY where it finds something; an exception elsewhere is no find."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +133,8 @@ def mutated(mutant: Mutant, text: str) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def caught(mutant: Mutant | None) -> tuple[bool, bool, str]:
-    """Whether the tests see a mutant, whether ``verify`` does, and by what."""
+def caught(mutant: Mutant | None) -> tuple[bool, bool, str, str]:
+    """Whether the tests see a mutant, whether ``verify`` does, the first test that fails, and what ``verify`` finds."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         tree = Path(name)
         for part in ("pulsify_onnx", "tests", "tools", "fixtures"):
@@ -134,9 +147,9 @@ def caught(mutant: Mutant | None) -> tuple[bool, bool, str]:
         tests = mutant.tests if mutant is not None else " ".join(sorted({t for m in MUTANTS for t in m.tests.split()}))
         run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()], cwd=tree, env=environment,
                              capture_output=True, text=True)
-        verify = subprocess.run([sys.executable, "-c", VERIFY], cwd=tree, env=environment, capture_output=True, text=True)
+        verify = subprocess.run([sys.executable, "-c", f"CAUGHT = {CAUGHT}\n{VERIFY}"], cwd=tree, env=environment, capture_output=True, text=True)
     by = next((line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-    return run.returncode == 1, verify.returncode != 0, by
+    return run.returncode == 1, verify.returncode == CAUGHT, by, " ".join((verify.stdout or verify.stderr[-200:]).split())
 
 
 def main() -> int:
@@ -146,19 +159,19 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     chosen = [m for m in MUTANTS if not args.only or args.only in m.name]
-    sound = caught(None) if not args.only else (False, False, "")
+    sound = caught(None) if not args.only else (False, False, "", "")
     if sound[:2] != (False, False):
-        print(f"without any mutant: tests {'fail' if sound[0] else 'pass'} ({sound[2]}), verify {'fails' if sound[1] else 'passes'}")
+        print(f"without any mutant: tests {'fail' if sound[0] else 'pass'} ({sound[2]}), verify {'fails' if sound[1] else 'passes'} ({sound[3]})")
         return 1
     survivors = unseen = 0
-    print(f"{'mutant':44} {'file':22} {'tests':8} {'verify':8} first test that fails")
+    print(f"{'mutant':44} {'file':22} {'tests':8} {'verify':8} first test that fails | what verify finds")
     with ThreadPoolExecutor(args.jobs) as pool:
-        for mutant, (tests, verify, by) in zip(chosen, pool.map(caught, chosen)):
+        for mutant, (tests, verify, by, what) in zip(chosen, pool.map(caught, chosen)):
             survivors += not tests
             unseen += not verify
-            print(f"{mutant.name:44} {mutant.file:22} {'caught' if tests else 'SURVIVES':8} {'caught' if verify else '-':8} {by}", flush=True)
-    print(f"{len(chosen)} mutants, {survivors} survive the tests, {unseen} are not seen by verify on one small model of each family")
-    return 1 if survivors else 0
+            print(f"{mutant.name:44} {mutant.file:22} {'caught' if tests else 'SURVIVES':8} {'caught' if verify else 'SURVIVES':8} {by} | {what}", flush=True)
+    print(f"{len(chosen)} mutants, {survivors} survive the tests, {unseen} survive verify")
+    return 1 if survivors or unseen else 0
 
 
 if __name__ == "__main__":
