@@ -108,20 +108,22 @@ class Reach:
     """Base frames that a frame depends on, relative to its own time; ``past`` is None when unbounded.
 
     Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending` is
-    ``future``, or more where what pads the end was read.
+    ``future``, or more where what pads the end was read. Some frames may reach back further by ``between``: those that
+    lie between two frames of what they were made from.
     """
 
     past: Fraction | None = Fraction(0)
     future: Fraction = Fraction(0)
     ending: Fraction = Fraction(0)
+    between: Fraction = Fraction(0)
 
     def shifted(self, by: Fraction) -> Reach:
         """Seen from an index that is `by` base frames later."""
-        return Reach(None if self.past is None else self.past + by, self.future + by, self.ending + by)
+        return replace(self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by)
 
     def spanning(self, more: Fraction) -> Reach:
         """With `more` further base frames at the end."""
-        return Reach(self.past, self.future + more, self.ending + more)
+        return replace(self, future=self.future + more, ending=self.ending + more)
 
     def padded(self, ending: Fraction) -> Reach:
         """With frames at the end that are there only once the stream is over, from `ending` on."""
@@ -129,9 +131,11 @@ class Reach:
 
     def joined(self, other: Reach) -> Reach:
         """The hull of both."""
-        unbounded = self.past is None or other.past is None
-        past = None if unbounded else min(self.past, other.past)  # type: ignore[type-var]
-        return Reach(past, max(self.future, other.future), max(self.ending, other.ending))
+        future, ending = max(self.future, other.future), max(self.ending, other.ending)
+        if self.past is None or other.past is None:
+            return Reach(None, future, ending)
+        past = min(self.past, other.past)
+        return Reach(past, future, ending, past - min(self.past - self.between, other.past - other.between))
 
 
 ALONE = (Length.of(1), Length.of(1))

@@ -32,8 +32,11 @@ def frames_per_pulse(pulse: int | None, rate: Any) -> int | None:
 
 
 def receptive_field(reach: Reach) -> int | None:
-    """Base frames from the first to the last that one output frame depends on; None when unbounded."""
-    return None if reach.past is None else math.floor(reach.future) - math.ceil(reach.past) + 1
+    """Base frames from the first to the last that an output frame depends on; None when unbounded.
+
+    An output frame may lie between base frames, so that the reach from it need not begin or end on one.
+    """
+    return None if reach.past is None else math.floor(reach.future - reach.past + reach.between) + 1
 
 
 def _shape(shape: tuple[Length, ...], axis: int | None = None, frames: int | None = None) -> list[Any]:

@@ -82,7 +82,7 @@ def _with_outputs(model: ir.Model, names: list[str], path: Path) -> Path:
         if name not in outputs:
             copy.graph.outputs.append(values[name])
     for k, node in enumerate(copy.graph):
-        if node.op_type in ("If", "Loop", "Scan"):  # onnxruntime wants a name for every output of these
+        if node.op_type in ("If", "Loop", "Scan", "Split"):  # onnxruntime wants a name for every output of these
             for j, out in enumerate(node.outputs):
                 out.name = out.name or f"pulsify/unused_{k}_{j}"
     files.write(copy, path, path.name + ".data")

@@ -151,9 +151,14 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     return reads, y
 
 
-def faster(x: Stream, factor: int) -> Stream:
-    """`x`, which has no border, with `factor` frames in the place of each; the extent is the caller's to tell."""
-    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, positional=False)
+def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
+    """`x`, which has no border, with `factor` frames in the place of each; the extent is the caller's to tell.
+
+    `between`: how much further back than `x` one of them reaches, in frames of `x`; told where the last of them, which
+    lies nearly a frame later, has less to read than the first.
+    """
+    reach = replace(x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate)
+    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, reach=reach, positional=False)
 
 
 def timely(reads: Sequence[Window], y: Stream, options: Options) -> tuple[list[Window], Stream]:

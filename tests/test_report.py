@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from oracle import parse, rand
 
-from pulsify_onnx import inspect
+from pulsify_onnx import inspect, pulsify, verify
 from pulsify_onnx.report import table, with_times
 
 W = {"w": rand(4, 4, 3), "b": rand(4)}
@@ -60,3 +63,18 @@ def test_the_table_fits_a_terminal():
     assert max(map(len, text.splitlines())) <= 100
     for part in ("2 frames = 20 ms", "+1    1    10 ms  Conv", "all so far", "pulse 1, a multiple of 1", f"{document['state_bytes']} bytes"):
         assert part in text, part
+
+
+@pytest.mark.parametrize("nodes, field", [
+    ("y = ConvTranspose<strides=[6]>(x, long, b)", 3), ("y = ConvTranspose<strides=[6], pads=[0,8]>(x, long, b)", 3),
+    ('y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , six)', 1),
+    ('u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , six)\n y = Conv<pads=[1,1]>(u, w, b)', 2),
+    ("d = Conv<strides=[2], pads=[1,0]>(x, w, b)\n y = ConvTranspose<strides=[2]>(d, w, b)", 5)])
+def test_the_receptive_field_where_frames_lie_between_base_frames(nodes, field):
+    model = parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { " + nodes + " }", **W, long=rand(4, 4, 14), six=np.asarray([1, 1, 6], np.float32))
+    pulsed = pulsify(model, pulse=4)
+    assert pulsed.spec["outputs"][0]["receptive_field"] == field
+    assert verify(model, pulsed, measure=True).ok
+    pulsed.spec["outputs"][0]["receptive_field"] = field - 1
+    pulsed.model.metadata_props["pulsify.spec"] = json.dumps(pulsed.spec)
+    assert "receptive field" in verify(model, pulsed, measure=True).message

@@ -98,7 +98,7 @@ def test_a_receptive_field_that_is_too_small_is_seen():
         for prop in model.metadata_props:
             prop.value = prop.value.replace('"receptive_field": 5', '"receptive_field": 4')
     found = verify(stack(), tampered(stack(), change), measure=True)
-    assert not found.ok and "the receptive field is 5 base frames at least, the sidecar says 4" in found.message
+    assert not found.ok and "the sidecar says that its receptive field is 4" in found.message
     assert verify(stack(), tampered(stack(), lambda model: None), measure=True).ok
 
 

@@ -98,7 +98,7 @@ MUTANTS = [
            "tests/rules/test_conv.py"),
     Mutant("flushing turned off", "spec.py", "    return worst\n", "    return 0\n", "tests/test_windows.py tests/test_delays.py tests/rules/test_conv.py"),
     Mutant("one flushing pulse short", "spec.py", "needed - math.ceil(n / step)", "needed - math.ceil(n / step) - 1", "tests/test_delays.py tests/rules/test_conv.py"),
-    Mutant("receptive field off", "spec.py", "math.floor(reach.future) - math.ceil(reach.past) + 1", "math.floor(reach.future) - math.ceil(reach.past)",
+    Mutant("receptive field off", "spec.py", "math.floor(reach.future - reach.past + reach.between) + 1", "math.floor(reach.future - reach.past + reach.between)",
            "tests/test_report.py tests/test_windows.py tests/test_systems.py"),
     Mutant("borders of zeros by guess", "borders.py", "            return found_all[e.index]\n", "            return np.zeros_like(found_all[e.index])\n",
            "tests/rules/test_arithmetic.py tests/rules/test_border.py tests/rules/test_conv.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -152,7 +153,8 @@ def conv_transpose(node: Node) -> Outcome:
     whole = Op("ConvTranspose", (window, *(static(node, i) for i in range(1, len(node.facts)))),
                node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra))
     wire = node.outputs[0]
-    raw = faster(y, stride).placed(wire, dtype, shape, x.axis)
+    between = max((span - 1 - r) // stride + Fraction(r, stride) for r in range(min(stride, span))) - overlap
+    raw = faster(y, stride, between).placed(wire, dtype, shape, x.axis)
     expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))
     length = (x.extent - 1) * stride + span + (node.ints("output_padding") or [0] * n)[k] - before - after
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])

@@ -18,7 +18,7 @@ from pulsify_onnx.rules.combine import call, const, step, the_stream
 from pulsify_onnx.rules.conv import cut
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.sampling import Sampling, periodic
-from pulsify_onnx.windows import align, pad, sealed, solid, windowed
+from pulsify_onnx.windows import align, faster, pad, sealed, solid, windowed
 
 WHOLE = "resize by a whole factor"
 
@@ -117,7 +117,8 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     whole = _applied(node, x, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     start, rate = early - factor * low, x.rate * factor
     expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
-    y = replace(y, wire=node.outputs[0], rate=rate, delay=factor * y.delay - early, shape=_shape(x, how, x.extent * factor))
+    between = low - min(first - Fraction(r, factor) for r, (first, _) in enumerate(taps))
+    y = replace(faster(y, factor, between), wire=node.outputs[0], delay=factor * y.delay - early, shape=_shape(x, how, x.extent * factor))
     return step(node, [expr], [y], before=steps)
 
 
