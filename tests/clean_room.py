@@ -56,7 +56,7 @@ class OpenVino:
     def __init__(self, path: Path):
         import openvino
 
-        self.model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
         self.names = [o.name for o in onnx.load(path, load_external_data=False).graph.output]
 
     def __call__(self, feeds: Arrays) -> Arrays:

@@ -25,6 +25,8 @@ NOT_IN_REFERENCE = {
 }
 """What onnx's reference evaluator does not implement, as its own sources say."""
 
+NOT_IN_OPENVINO = {"biquad_bank": "it runs a Scan along another axis than 0 in another way, that of the batch model too"}
+
 
 @pytest.fixture(params=[False, True], ids=["endless", "ends"])
 def end(request) -> bool:
@@ -70,8 +72,8 @@ def test_the_reference_evaluator_agrees_on_families(family, tmp_path):
     assert frames > 4
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed (pip install .[openvino])")
-@pytest.mark.parametrize("model", FIXTURES, ids=lambda p: p.stem)
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed (pip install .[dev])")
+@pytest.mark.parametrize("model", [p for p in FIXTURES if p.stem not in NOT_IN_OPENVINO], ids=lambda p: p.stem)
 def test_openvino_agrees(model, end, tmp_path):
     frames, _ = clean_room.check(model, made(model, tmp_path, 4, end), "openvino", longest=200)
     assert frames > 4
