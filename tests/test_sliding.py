@@ -190,6 +190,20 @@ def test_other_inputs_and_outputs():
     assert made.spec["outputs"][1]["delay"] == 2
 
 
+def test_sizes_of_a_clip():
+    """A length that leaves the model is that of a clip, always."""
+    made = slides(text("c = Conv(x, k1, b1) y = Softmax<axis=2>(c) n = Shape(c)", outputs="float[1, 6, 18] y, int64[3] n", k1=K["k1"], b1=K["b1"]), delay=0)
+    assert [(o["name"], o["kind"]) for o in made.spec["outputs"]] == [("y", "window"), ("n", "static")]
+
+
+def test_an_input_of_as_many_values_is_no_stream():
+    model = text("c = Conv(x, k1, b1) g = ReduceMax<axes=[2], keepdims=0>(c) q = MatMul(v, m) h = Add(g, q) y = Gemm(h, w)",
+                 inputs=f"float[1, 4, {CLIP}] x, float[1, {CLIP}] v", k1=K["k1"], b1=K["b1"], m=rand(CLIP, 6), w=rand(6, 3))
+    with pytest.raises(AmbiguousAxis):
+        pulsify(model, pulse=1, head="window")
+    assert [i["kind"] for i in slides(model, delay=0).spec["inputs"]] == ["stream", "static"]
+
+
 @pytest.mark.parametrize("flat", ["f = Flatten(c)", "f = Reshape(c, rest)", "n = Shape<start=0, end=1>(x) q = Concat<axis=0>(n, size) f = Reshape(c, q)",
                                   "n = Shape<start=0, end=1>(x) q = Concat<axis=0>(n, m1) f = Reshape(c, q)",
                                   "s = Softmax(c) n = Shape<start=0, end=1>(s) q = Concat<axis=0>(n, m1) f = Reshape(s, q)"])

@@ -52,18 +52,17 @@ def window_of(wire: str) -> str:
 def halve(source: Source, given: Mapping[str, int | str], frames: int | None = None) -> Halves:
     """Cut a model that was exported for one length, or is to be used at `frames` base frames.
 
-    `given`: stream axes. Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and
+    `given`: all stream axes, or none where it can be told. Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and
     `CannotStream` where the body is no model of any length.
     """
     told = {name: index_of(source, name, axis) for name, axis in given.items()}
     source = _clip(source, told, frames)
-    cuts = [_Cut(source, relax(source, axes)) for axes in readings(source, told, set())]
-    possible = [cut for cut in cuts if cut.streams()]
-    maximal = [cut for cut in possible if not any(set(cut.axes.items()) < set(other.axes.items()) for other in possible)]
-    if len(maximal) != 1 and not (told and len(cuts) == 1):
-        lines = [" ".join(f"--axis {name}={axis}" for name, axis in cut.axes.items()) for cut in maximal or cuts]
+    cuts = [_Cut(source, relax(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
+    possible = cuts if told else [cut for cut in cuts if cut.streams()]
+    if len(possible) != 1:
+        lines = [" ".join(f"--axis {name}={axis}" for name, axis in cut.axes.items()) for cut in possible or cuts]
         raise AmbiguousAxis("--head window: it can be read in more than one way which axis is time; choose one of\n  " + "\n  ".join(lines), tuple(lines))
-    cut = (maximal or cuts)[0]
+    (cut,) = possible
     if frames not in (None, cut.frames):
         raise UsageError(f"--head window={frames}: the model was exported for {cut.frames} frames")
     return cut.halves()
@@ -177,7 +176,9 @@ class _Cut:
             self.grow(stuck)
 
     def _late(self, output: str) -> bool:
-        """Whether an output of the model needs the head."""
+        """Whether an output of the model needs the head; it also tells the sizes of a clip."""
+        if isinstance(self.facts.get(output), Sizes):
+            return True
         stack, seen = [output], set()
         while stack:
             node = self.made.get(stack.pop())

@@ -164,9 +164,10 @@ def _spread(ins: list[Stream], changed: list[tuple[int, int]], y: Stream, frames
     before, after = _past(y) - min(map(_past, ins)), y.reach.future - max(x.reach.future for x in ins)
     start = max(Fraction(first) / x.rate for x, (first, _) in zip(ins, changed))
     end = min(Fraction(x.extent.at(frames) - 1 - last) / x.rate for x, (_, last) in zip(ins, changed))
-    times = [Fraction(i) / y.rate for i in range(y.extent.at(frames))]
     slack = coarser if before < 0 or start else Fraction(0)
-    return sum(t + before - slack < start for t in times), sum(t + after > end + coarser for t in times)
+    count = y.extent.at(frames)  # frame i is at i / rate
+    first, last = math.ceil((start + slack - before) * y.rate), count - 1 - math.floor((end + coarser - after) * y.rate)
+    return min(max(first, 0), count), min(max(last, 0), count)
 
 
 def _past(x: Stream) -> Fraction:

@@ -28,7 +28,7 @@ class SlidingBatch:
         self._body = _session(runnable(halves.body.source.model))
         self._head = _session(runnable(halves.head.model))
         self._windows = {wire: x for wire in halves.windows if isinstance(x := halves.body.plan.facts[wire], Stream)}
-        self._late = [o["name"] for o in spec["outputs"] if o["kind"] == "window"]
+        self._late = [] if self._head is None else [o.name for o in self._head.get_outputs()]
 
     def get_outputs(self) -> list[Any]:
         """As an onnxruntime session has them."""
