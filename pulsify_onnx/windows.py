@@ -74,6 +74,8 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         refuse(f"it pads the end by {after} frames, which crops some streams and pads others", hint="pad by a number that is never negative")
     if not before and not after.terms:
         return x
+    if after.terms and x.extent.at(2 * LARGE) - x.extent.at(LARGE) < LARGE * x.rate - 1:
+        refuse(f"it pads the end of {x.extent} frames, which comes before the end of the stream", hint="pad before cutting the stream off")
     if isinstance(border, Mirror):
         _most(after)
     if options.advance and before and x.lead and isinstance(border, Const) and not x.trail.terms and not after.terms:

@@ -107,3 +107,12 @@ def test_padding_to_one_length():
         y = Pad(x, pads) }""", wanted=np.asarray([64]), none=np.asarray([0]))
     check(model, both=False)
     refused(model, "crops some streams and pads others", op_type="Pad", end=True)
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_padding_behind_a_cut(end):
+    """The stream goes on where the cut one ends, and what pads it can't be in both places."""
+    model = parse("""agraph (float[1, 3, T] x) => (float[1, 3, U] y) {
+        c = Slice(x, none, thirty, two)
+        y = Conv<pads=[1, 1]>(c, w, b) }""", **W, none=np.asarray([0]), thirty=np.asarray([30]), two=np.asarray([2]))
+    refused(model, "which comes before the end of the stream", op_type="Conv", end=end)
