@@ -346,12 +346,16 @@ def ratio(over: Iterable[Length], under: Iterable[Length]) -> tuple[Length, Leng
 
 
 def _factors(dims: Iterable[Length]) -> list[Length]:
-    """`dims` with products taken apart, so that a batch cancels out of twice the batch."""
+    """`dims` with products taken apart, so that a batch cancels out of twice the batch, and T + 3 out of 2*T + 6."""
     out: list[Length] = []
     for d in dims:
-        if len(d.terms) == 1 and d.constant is None and d.terms[0][1].denominator == 1:
-            atoms, coefficient = d.terms[0]
-            out += [Length.of(coefficient), *(Length((((atom,), Fraction(1)),)) for atom in atoms)]
-        else:
+        if d.constant is not None or any(c.denominator > 1 for _, c in d.terms):
             out.append(d)
+            continue
+        shared = list(d.terms[0][0])
+        for monomial, _ in d.terms[1:]:
+            shared = [atom for k, atom in enumerate(shared) if monomial.count(atom) > shared[:k].count(atom)]
+        own = [Length.of(math.gcd(*(int(c) for _, c in d.terms))), *(Length((((atom,), Fraction(1)),)) for atom in shared)]
+        rest = d.over(math.prod(own, start=Length.of(1)))
+        out += own if rest is None or rest == Length.of(1) else [*own, rest]
     return out

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.extent import TIME, Length, common_unit, compare, larger, most, smaller
+from pulsify_onnx.extent import TIME, Length, common_unit, compare, larger, most, ratio, smaller
 
 T = Length.symbol(TIME)
 
@@ -92,3 +92,14 @@ def test_what_a_quotient_leaves_is_bounded() -> None:
     assert (rest + 9).floordiv(8) == Length.of(1)
     assert rest.floordiv(2).constant is None and [rest.floordiv(2).at(t) for t in range(6)] == [0, 0, 1, 1, 0, 0]
     assert (rest * T).floordiv(4).at(7) == 5
+
+
+def test_ratios_have_no_common_factors() -> None:
+    n = Length.symbol("N")
+    one = Length.of(1)
+    assert ratio([n * 2, T * 4], [n, T]) == (Length.of(8), one)
+    assert ratio([T * 2 + 6, n], [T + 3]) == (n * 2, one)
+    assert ratio([n * (T + 3) * 4], [Length.of(2), T + 3]) == (n * 2, one)
+    assert ratio([n, T], [n * 2]) == (T, Length.of(2))
+    assert ratio([T], [n]) == (T, n)
+    assert ratio([T.floordiv(2) + 1, n], [n * 3]) == (T.floordiv(2) + 1, Length.of(3))

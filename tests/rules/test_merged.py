@@ -140,3 +140,10 @@ def test_padding_passes_through_what_is_merged(order: str, mode: str, delay: int
     text = model(f'a5 = Pad<mode="{mode}">(a, pads{", five" if mode == "constant" else ""}) {PADDED[order]} y = Conv(u, w, b)', pads=ints(0, 0, 2, 0, 0, 1), five=np.float32(5))
     check(text, axes={"x": 2}, delays={"y": delay}, pulses=(1, 3), absorbed=True)
     check_rows(text, axes={"x": 2}, pulses=(2,), shortest=5)
+
+
+def test_a_batch_worked_out_of_a_padded_length() -> None:
+    """[N, 2 (T + 3), 2] as [-1, T + 3, 2]: the length cancels out of twice the length."""
+    body = """a3 = Pad(a, pads) z = Shape<start=2, end=3>(a3) p = Transpose<perm=[0,2,1]>(a3) tt = Mul(z, two) k = Concat<axis=0>(n, tt, two) m = Reshape(p, k)
+        l = Tanh(m) k2 = Concat<axis=0>(minus, z, four) q = Reshape(l, k2) y = Transpose<perm=[0,2,1]>(q)"""
+    check(model(body, pads=ints(0, 0, 2, 0, 0, 1)), axes={"x": 2}, pulses=(1, 3))
