@@ -375,7 +375,8 @@ def mirror(b: Builder) -> None:
 def classes(b: Builder) -> None:
     """Whole numbers per frame that look up a table."""
     x = b.any((3,))
-    index = b.node("ArgMax", x.name, axis=1, keepdims=0)
+    apart = b.constant((np.arange(x.channels, dtype=np.float32) * 0.1937).reshape(1, -1, 1))  # equal channels would leave the choice to rounding
+    index = b.node("ArgMax", b.node("Add", x.name, apart), axis=1, keepdims=0)
     rows = b.node("Gather", b.weight(x.channels, 3), index, axis=0)
     b.wire(b.node("Transpose", rows, perm=[0, 2, 1]), x, channels=3)
 
