@@ -283,8 +283,9 @@ class _Lowering(Draft):
         initializer = self.source.model.graph.initializers.get(wire)
         if initializer is not None and initializer.const_value is not None:
             tensor = initializer.const_value
-            value = ir.Value(name=wire, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
-            self.emit.initializers[wire] = value
+            name = self.emit.name(f"pulsify/{wire}") if wire in self.plan.outputs else wire
+            value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
+            self.emit.initializers[name] = value
         else:
             fact = self.plan.facts.get(wire)
             if isinstance(fact, Sizes):

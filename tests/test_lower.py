@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from oracle import check, parse
+from oracle import check, parse, rand
 
 
 def test_quantised_weights_stay_quantised():
@@ -18,3 +18,7 @@ def test_quantised_weights_stay_quantised():
         y = DequantizeLinear(r, s, z) }""", w=weights, ws=np.asarray([0.01, 0.003, 0.001, 0.0003], np.float32), wz=np.zeros(4, np.int8),
         s=np.float32(0.03), z=np.int8(0)), delays={"y": 2}, rtol=1e-2)  # a rounding tie is one step of the scale
     assert any(t.data_type == 3 and tuple(t.dims) == (4, 4, 3) for t in pulsed.proto().graph.initializer)
+
+
+def test_an_initializer_that_is_an_output():
+    check(parse("agraph (float[1,4,T] x) => (float[1,4,T] y, float[4,1] w) { y = Mul(x, w) }", w=rand(4, 1)))
