@@ -88,3 +88,16 @@ def test_pulse_that_does_not_fit():
     with pytest.raises(pulsify_onnx.PulseDoesNotFit) as caught:
         pulsify_onnx.pulsify(model, pulse=4)
     assert caught.value.smallest == 3
+
+
+def test_weights_outside_of_the_model_file_in_memory(tmp_path, monkeypatch):
+    """A pulsed model that is not saved yet finds the weights of its source, wherever the process is."""
+    source = parse("agraph (float[1,64,T] x) => (float[1,64,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(64, 64, 3), b=rand(64))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    path = tmp_path / "model" / "m.onnx"
+    onnx.save(source, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pulsed = pulsify_onnx.pulsify(path, pulse=4)
+    assert pulsify_onnx.verify(path, pulsed).ok
+    assert pulsify_onnx.StreamSession(pulsed).push(np.zeros([1, 64, 8], np.float32)).shape == (1, 64, 7)
