@@ -70,7 +70,7 @@ def growing(source: Source) -> list[Cache]:
 def _root(value: ir.Value | None) -> ir.Value | None:
     """The tensor that `value` is a part of, or a form."""
     while value is not None and (node := value.producer()) is not None and node.op_type in MOVES and node.domain == "":
-        value = node.inputs[0]
+        value = node.inputs[0] if node.inputs else None
     return value
 
 

@@ -101,7 +101,7 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
             try:
                 found = api.verify(model, aside.model)
             except UnusableStream as problem:
-                _fail(1, f"the pulsed model cannot be run, which is a bug of pulsify-onnx ({problem}); nothing was written")
+                _fail(1, f"the pulsed model cannot be run: the model may not be valid, else report it ({problem}); nothing was written")
             if not found.ok:
                 _print_verification(found, as_json)
                 _fail(found.exit_code, f"{found.message}; nothing was written")

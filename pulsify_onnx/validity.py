@@ -61,6 +61,8 @@ def _once(names: Iterable[str | None], what: str) -> None:
 
 def _graph(graph: ir.Graph, outer: set[ir.Value]) -> None:
     """Every value that is read is made in this graph or around it; the order of nodes does not matter."""
+    if not isinstance(graph.name or "", str):
+        raise InvalidModel(f"a graph is called {graph.name!r}, which is no text")
     known = {*outer, *graph.inputs, *graph.initializers.values()}
     for node in graph:
         known.update(node.outputs)

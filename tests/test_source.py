@@ -112,6 +112,26 @@ def test_truth_outside_of_the_file(tmp_path):
         load(tmp_path / "m.onnx")
 
 
+def test_a_branch_whose_name_is_no_text():
+    branch = helper.make_graph([node("Relu", ["x"], ["p"])], "yes", [], [info("p")])
+    other = helper.make_graph([node("Neg", ["x"], ["q"])], "no", [], [info("q")])
+    model = build([node("If", ["flag"], ["y"], then_branch=branch, else_branch=other)], inputs=[info("x"), info("flag", (), TensorProto.BOOL)])
+    with pytest.raises(InvalidModel, match="no text"):
+        load(onnx.ModelProto.FromString(model.SerializeToString().replace(b"yes", b"ye\xf3")))
+
+
+def test_a_slice_of_nothing():
+    with pytest.raises(PulsifyError):
+        pulsify(build([node("Slice", [], ["s"]), node("Concat", ["s", "x"], ["y"], axis=0)]), pulse=2, axes={"x": 0})
+
+
+def test_no_frames_at_all_are_no_length(tmp_path):
+    model = parse("agraph (float[1,0,4] x, float[1,6,4] z) => (float[1,6,4] y) { y = Relu(z) }")
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(PulsifyError):
+        pulsify(tmp_path / "m.onnx", pulse=2, axes={"x": 1, "z": 1})
+
+
 def test_operator_of_a_function_without_a_name():
     twice = helper.make_function("own", "twice", ["p"], ["q"], [node("Add", ["p", "p"], ["q"])], [helper.make_opsetid("", 17)])
     data = build([node("twice", ["x"], ["y"], domain="own")], functions=[twice], domains=["own"]).SerializeToString().replace(b"Add", b"Ad\xe7")

@@ -67,9 +67,9 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
     `frames`: base frames of the export, where no axis says it.
     """
     numbers = {name: _dim(source, name, axis) for name, axis in axes.items()}
-    known = [n for n in numbers.values() if n is not None]
+    known = [n for n in numbers.values() if n]
     low = min(known, default=1)
-    rates = {name: Fraction(n, low) if n is not None and n % low == 0 else Fraction(1) for name, n in numbers.items()}
+    rates = {name: Fraction(n, low) if n and n % low == 0 else Fraction(1) for name, n in numbers.items()}
     settled: set[frozenset[str]] = set()
     while True:
         slowest = min(rates.values())

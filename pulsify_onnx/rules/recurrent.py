@@ -83,7 +83,7 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     pasts = [call("Transpose", Past(f"{tag}.{name}"), perm=[1, 0, 2]) for name in names]
     starts: list[Expr] = []
     for past, k in zip(pasts, INITIAL):
-        initial = _initial(node, k, layout)
+        initial = _initial(node, k, layout, (Length.of(1), batch, Length.of(hidden)))
         starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", seen_before(y), past, initial))
     feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
     gate = _Gate(node, y, wants_state)
@@ -116,9 +116,14 @@ def _hidden(node: Node) -> int:
     return size
 
 
-def _initial(node: Node, index: int, layout: int) -> Expr | None:
-    """Initial state [1, B, H] where it is not zeros."""
-    if starts_as_zeros(node, node.fact(index)):
+def _initial(node: Node, index: int, layout: int, shape: tuple[Length, Length, Length]) -> Expr | None:
+    """Initial state of `shape` [1, B, H] where it is not zeros."""
+    fact = node.fact(index)
+    wanted = (shape[1], shape[0], shape[2]) if layout else shape
+    if isinstance(fact, Static) and (len(fact.shape) != 3 or any(
+            d.constant is not None and n.constant is not None and d != n for d, n in zip(fact.shape, wanted))):
+        refuse(f"its initial state has shape {[str(d) for d in fact.shape]}, not {[str(d) for d in wanted]}", hint="check the model with onnx.checker")
+    if starts_as_zeros(node, fact):
         return None
     expr = static(node, index)
     return call("Transpose", expr, perm=[1, 0, 2]) if layout else expr

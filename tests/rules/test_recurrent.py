@@ -207,3 +207,9 @@ def test_over_frame_numbers():
         u = Unsqueeze(x, last)
         y = Add(r, u) }""", zero=np.int64(0), one=np.int64(1), both=np.int64([1, 2]), last=np.int64([3]), rw=rand(1, 15, 1), rr=rand(1, 15, 5)),
         axes={"x": 0}, delays={"y": 0}, pulses=(1, 3))
+
+
+def test_an_initial_state_of_another_shape_is_refused():
+    for shape in ((4, 4, 3), (1, 1, 5), (1, 4)):
+        refused(parse("agraph (float[T,1,3] x) => (float[T,1,1,4] y) { y = GRU<hidden_size=4>(x, w, r, , , h0) }",
+                      w=rand(1, 12, 3), r=rand(1, 12, 4), h0=rand(*shape)), "its initial state has shape")
