@@ -283,7 +283,10 @@ class _Lowering(Draft):
         initializer = self.source.model.graph.initializers.get(wire)
         if initializer is not None and initializer.const_value is not None:
             tensor = initializer.const_value
-            name = self.emit.name(f"pulsify/{wire}") if wire in self.plan.outputs else wire
+            name = wire
+            if wire in self.plan.outputs:
+                name = self.emit.name(f"pulsify/{wire}")
+                tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)  # the source's own would be renamed
             value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
             self.emit.initializers[name] = value
         else:
