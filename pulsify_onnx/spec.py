@@ -130,6 +130,32 @@ def flush_pulses(plan: Plan, pulse: int | None) -> int:
     return worst
 
 
+def least_frames(plan: Plan, source: Source) -> int:
+    """The fewest base frames for which every stream within the model has a frame, and as many as the streams that it meets.
+
+    Of fewer, the batch model does not run or gives what its formulas do not tell: a crop of more frames than there are leaves none, a
+    pool makes one of none, and a single frame is repeated for a longer stream.
+    """
+    extents = {name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}}
+    meeting = {frozenset(extents[v.name] for v in node.inputs if v is not None and v.name in extents) for node in source.model.graph}
+    least = 1
+    for group in {frozenset((e,)) for e in extents.values() if e.at(1) < 1} | {g for g in meeting if len(g) > 1}:
+        for n in range(max((_beyond(e) for e in group), default=0), 0, -1):
+            counts = {e.at(n) for e in group}
+            if min(counts) < 1 or (min(counts) == 1 and len(counts) > 1):
+                least = max(least, n + 1)
+                break
+    return least
+
+
+def _beyond(extent: Length) -> int:
+    """Base frames of which `extent` has more than one frame, and of all more."""
+    period = math.lcm(*extent.divisors())
+    first = extent.exact({TIME: period})
+    slope = (extent.exact({TIME: 2 * period}) - first) / period
+    return 0 if slope <= 0 else max(0, math.ceil((2 - first) / slope)) + 2 * period
+
+
 def _lengths(extent: Length, step: int) -> Iterator[int]:
     period = math.lcm(step, *extent.divisors())
     stride = max(1, period // 20000)
@@ -155,6 +181,8 @@ def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) ->
         "state_bytes": sum(s["bytes"] for s in found),
         "flush_pulses": flush_pulses(plan, pulse),
     }
+    if plan.options.end_of_stream:
+        spec["least_frames"] = least_frames(plan, source)
     if lowered.shared:
         spec["independent_rows"] = False
         spec["shared_by"] = list(lowered.shared)

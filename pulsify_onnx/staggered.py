@@ -93,7 +93,7 @@ def _shorter(batch: Any, spec: Spec, arrays: Mapping[str, Array], want: Mapping[
     unit = int(spec["pulse_multiple"])
     length = total - unit * int(rng.integers(1, max(2, min(total // unit, 16))))
     part = {i["name"]: take(arrays[i["name"]], i["axis"], 0, length * i["rate"][0] // i["rate"][1]) for i in spec["inputs"] if i["kind"] == "stream"}
-    if length < 8 * unit or any(length * i["rate"][0] % i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"):
+    if length < max(8 * unit, spec.get("least_frames", 1)) or any(length * i["rate"][0] % i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"):
         return total, want
     try:
         found = dict(zip((o.name for o in batch.get_outputs()), batch.run(None, {**arrays, **part})))

@@ -151,6 +151,7 @@ class Check:
         ragged = max(1, self.pulse // 2)
         # what is reduced over the stream has no value while no frame of it is there
         least = 8 * self.spec["pulse_multiple"] if any(o["kind"] == "prefix" for o in self.spec["outputs"]) else 1
+        least = max(least, self.spec.get("least_frames", 1))
         return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged)]
 
     def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:

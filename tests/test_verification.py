@@ -178,6 +178,23 @@ def test_lengths_are_such_as_the_batch_model_takes():
     assert found.ok and all(n % 4 == 0 for n in found.lengths)
 
 
+SHORT = {
+    "a crop of more frames than there are": ("c = Slice(x, three, end, two)  y = Pad(c, pads)", 4, {"three": [3], "end": [2**62], "two": [2], "pads": [0, 0, 0, 0, 0, 3]}),
+    "one frame for two": ("d = Conv<pads=[1,1], strides=[2]>(x, w)  u = ConvTranspose<strides=[2], pads=[1,1]>(d, v)  y = Add(u, x)", 2, {}),
+    "a pool of none": ("p = MaxPool<kernel_shape=[4], strides=[3]>(x)  y = Conv<pads=[2,0]>(p, w)", 4, {}),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_streams_that_are_too_short_for_the_batch_model_are_not_compared(name):
+    body, least, numbers = SHORT[name]
+    model = parse(f"agraph (float[1,2,T] x) => (float[1,2,U] y) {{ {body} }}", w=rand(2, 2, 3), v=rand(2, 2, 4), **{k: np.int64(v) for k, v in numbers.items()})
+    pulsed = pulsify(model, pulse=6, end_of_stream=True)
+    assert pulsed.spec["least_frames"] == least
+    found = verify(model, pulsed)
+    assert found.ok and min(found.lengths) >= least
+
+
 def test_nothing_to_compare_is_no_success():
     model = stack()
     pulsed = pulsify(model, pulse=4)
