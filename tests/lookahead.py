@@ -52,14 +52,14 @@ def least_delay(last: np.ndarray, rate: Fraction, pulse: int) -> int:
 def uneven(node: onnx.NodeProto, pulsed: PulsedModel, weights: Mapping[str, npt.NDArray[Any]]) -> bool:
     """Whether some of its frames or channels need less than others: one delay serves them all.
 
-    Channels become frames, some channels are left out, a condition chooses, or a transposed convolution leaves gaps, which are its bias alone.
+    Channels become frames, some channels are left out, something chooses, or a transposed convolution leaves gaps, which are its bias alone.
     """
     if node.op_type == "Gather":
         channels = pulsed.plan.facts[node.input[0]].shape[1]  # type: ignore[union-attr]
         return len(np.unique(weights[node.input[1]])) != channels.constant
     if node.op_type == "ConvTranspose":
         return bool(weights[node.input[1]].shape[2] < next(a.ints[0] for a in node.attribute if a.name == "strides"))
-    return node.op_type in ("Reshape", "Where")
+    return node.op_type in ("Reshape", "Where", "Max", "Min")
 
 
 def late(model: onnx.ModelProto, unit: int) -> list[str]:
