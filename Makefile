@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 MODEL ?= fixtures/same_stack.onnx
 SECONDS ?= 60
-SHARE ?= 0.5
+SHARE ?= 0.25
 COUNT ?= 10000
 BIN := $(VENV)/bin
 
