@@ -6,7 +6,7 @@ SHARE ?= 0.25
 COUNT ?= 10000
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint conformance conformance-sample fuzz badfiles mutants venv clean
+.PHONY: demo test lint conformance conformance-sample fuzz twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -28,9 +28,12 @@ conformance: $(VENV)/.installed-dev
 conformance-sample: $(VENV)/.installed-dev
 	$(BIN)/python tools/conformance.py --share $(SHARE) --seed "$$(git rev-parse HEAD)"
 
-# random networks and exports of them for one length, others every time
+# random networks, others every time
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
+
+# exports of random networks for one length against the networks themselves
+twins: $(VENV)/.installed-dev
 	$(BIN)/python tools/fixed.py --seconds $(SECONDS)
 
 # thousands of broken models: one line and an exit code for each
