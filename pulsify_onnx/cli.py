@@ -179,30 +179,27 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
         _fail(found.exit_code, found.message)
 
 
+def _pairs(option: str, given: Sequence[str], form: str, last: bool = False) -> dict[str, str]:
+    """What an option that is written as `form`, INPUT=…, was given for each input; split at the `last` '=' or at the first."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.rpartition("=") if last else text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{option} {text}: write it as {form}")
+        if name in found:
+            raise UsageError(f"{option} {name}: given twice")
+        found[name] = value
+    return found
+
+
 def _axes(given: Sequence[str]) -> dict[str, int | str]:
     """``INPUT=AXIS`` options; names of inputs may have a '=' themselves, so the last one splits."""
-    axes: dict[str, int | str] = {}
-    for option in given:
-        name, equals, axis = option.rpartition("=")
-        if not equals or not name or not axis:
-            raise UsageError(f"--axis {option}: write it as INPUT=AXIS")
-        if name in axes:
-            raise UsageError(f"--axis {name}: given twice")
-        axes[name] = int(axis) if axis.lstrip("-").isdecimal() else axis
-    return axes
+    return {name: int(axis) if axis.lstrip("-").isdecimal() else axis for name, axis in _pairs("--axis", given, "INPUT=AXIS", last=True).items()}
 
 
 def _states(given: Sequence[str]) -> dict[str, str]:
     """``INPUT=OUTPUT`` options."""
-    states: dict[str, str] = {}
-    for option in given:
-        name, equals, output = option.partition("=")
-        if not equals or not name or not output:
-            raise UsageError(f"--state {option}: write it as INPUT=OUTPUT")
-        if name in states:
-            raise UsageError(f"--state {name}: given twice")
-        states[name] = output
-    return states
+    return _pairs("--state", given, "INPUT=OUTPUT")
 
 
 def _json(document: Mapping[str, Any]) -> None:

@@ -6,9 +6,7 @@ was refused; what fails is written to a folder, with its dynamic twin. Exit stat
 
 from __future__ import annotations
 
-import argparse
 import re
-import secrets
 import sys
 import time
 from collections import Counter
@@ -19,20 +17,14 @@ import onnx
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from hunt import arguments  # noqa: E402
 from twins import attempt, twin_network  # noqa: E402
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=None, help="the first seed (another one every time unless told)")
-    parser.add_argument("--count", type=int, default=10**9, help="at most so many networks")
-    parser.add_argument("--size", type=int, default=None, help="layers of a network (random unless told)")
-    parser.add_argument("--out", type=Path, default=Path("build/fixed-failures"))
-    args = parser.parse_args()
-    first = secrets.randbelow(10**8) if args.seed is None else args.seed
-    print(f"from seed {first} on, for {args.seconds:g} s", flush=True)
+    args = arguments(__doc__, "build/fixed-failures")
+    first = args.seed
     end = time.monotonic() + args.seconds
     counts, refusals, seed = Counter[str](), Counter[str](), first
     while time.monotonic() < end and seed - first < args.count:

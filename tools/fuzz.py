@@ -7,8 +7,6 @@ late is not wrong.
 
 from __future__ import annotations
 
-import argparse
-import secrets
 import sys
 import time
 from collections import Counter
@@ -21,6 +19,7 @@ import onnx
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from hunt import arguments  # noqa: E402
 from lookahead import SMOOTH, late  # noqa: E402
 from networks import LAYERS, Network, network, pruned  # noqa: E402
 from oracle import check, session  # noqa: E402
@@ -114,15 +113,8 @@ def _bypassed(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], e
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=None, help="the first seed (another one every time unless told)")
-    parser.add_argument("--count", type=int, default=10**9, help="at most so many networks")
-    parser.add_argument("--size", type=int, default=None, help="layers of a network (random unless told)")
-    parser.add_argument("--out", type=Path, default=Path("build/fuzz-failures"))
-    args = parser.parse_args()
-    first = secrets.randbelow(10**8) if args.seed is None else args.seed
-    print(f"from seed {first} on, for {args.seconds:g} s", flush=True)
+    args = arguments(__doc__, "build/fuzz-failures")
+    first = args.seed
     end = time.monotonic() + args.seconds
     done, failed, slow, refusals, seed = 0, 0, 0, Counter[str](), first
     while time.monotonic() < end and seed - first < args.count:
