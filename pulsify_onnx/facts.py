@@ -121,10 +121,6 @@ class Reach:
         """Seen from an index that is `by` base frames later."""
         return replace(self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by)
 
-    def spanning(self, more: Fraction) -> Reach:
-        """With `more` further base frames at the end."""
-        return replace(self, future=self.future + more, ending=self.ending + more)
-
     def padded(self, ending: Fraction) -> Reach:
         """With frames at the end that are there only once the stream is over, from `ending` on."""
         return replace(self, ending=max(self.ending, ending))

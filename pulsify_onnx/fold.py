@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from pulsify_onnx import runtime
 from pulsify_onnx.facts import Array
 from pulsify_onnx.plan import Attribute
 
@@ -56,11 +57,7 @@ def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: 
     graph = onnx.helper.make_graph([node], "fold", inputs, [onnx.ValueInfoProto(name=name) for name in node.output])
     imports = [onnx.helper.make_opsetid("", opset)] + ([onnx.helper.make_opsetid(node.domain, 1)] if node.domain else [])
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10 if opset < 24 else 11)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # a kept session must not keep what it computed in
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return runtime.session(model.SerializeToString(), severity=4, kept=True)
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:

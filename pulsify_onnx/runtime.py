@@ -33,14 +33,15 @@ class HasProto(Protocol):
         """The model as protobuf."""
 
 
-def session(model: str | Path | bytes, severity: int = 3, plain: bool = False) -> ort.InferenceSession:
-    """A session on one CPU thread; a `plain` one leaves the graph as it is. Raises `InvalidModel`."""
+def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False) -> ort.InferenceSession:
+    """A session on one CPU thread; a `plain` one leaves the graph as it is, a `kept` one keeps no memory that it computed in. Raises `InvalidModel`."""
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise InvalidModel(f"{model}: not a file" if Path(model).exists() else f"{model}: no such file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = severity
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not kept
     if plain:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -21,17 +21,12 @@ TIME_NAMES = ("time", "frame", "seq", "length", "len", "sample", "step", "t", "l
 MOST_SYMBOLS = 8
 
 
-def choose_axes(source: Source, given: Mapping[str, int | str], options: Options) -> dict[str, int]:
-    """Stream axis by input name.
+def choose(source: Source, given: Mapping[str, int | str], options: Options) -> tuple[dict[str, int], Plan]:
+    """Stream axis by input name, and the plan of that reading.
 
     `given` may name an axis by index (negative ones too) or by dim_param. Raises `UsageError` for axes that
-    do not exist, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
+    do not exist, `AmbiguousAxis` where several readings are possible. Where none is, the plan's blockers say so.
     """
-    return choose(source, given, options)[0]
-
-
-def choose(source: Source, given: Mapping[str, int | str], options: Options) -> tuple[dict[str, int], Plan]:
-    """As `choose_axes`, with the plan of that reading."""
     fixed = {name: _resolve(source, name, axis) for name, axis in given.items()}
     grown = caches.growing(source)
     readings = list(_readings(source, fixed, {*dict(options.states), *(cache.input for cache in grown)}))

@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
-from pulsify_onnx.errors import Refusal
+from pulsify_onnx.errors import InvalidModel, Refusal
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Clip, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
+from pulsify_onnx.runtime import session
 
 
 class NotInferred(Refusal, ValueError):
@@ -122,22 +123,15 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
 def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.TypeProto], data: Mapping[str, onnx.TensorProto],
                 names: Mapping[str, Length]) -> list[Inferred]:
     """Output types of a model of that node alone, as onnxruntime sees them."""
-    import onnxruntime as ort
-
     for name, tensor in data.items():
         tensor.name = name
     graph = helper.make_graph([proto], "types", [helper.make_value_info(n, t) for n, t in types.items() if n not in data],
                               [onnx.ValueInfoProto(name=o) for o in proto.output if o], list(data.values()))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in {"": 17, node.domain: node.opset}.items()], ir_version=8)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as problem:
-        raise NotInferred(str(problem)) from problem
-    found = {o.name: o for o in session.get_outputs()}
+        found = {o.name: o for o in session(model.SerializeToString(), severity=4, plain=True).get_outputs()}
+    except InvalidModel as problem:
+        raise NotInferred(str(problem.__cause__)) from problem
     out: list[Inferred] = []
     for name in proto.output:
         if not name:

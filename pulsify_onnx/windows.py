@@ -272,11 +272,6 @@ def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
     return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival)
 
 
-def base_frames(x: Stream, count: int) -> Fraction:
-    """`count` frames of `x` in base frames."""
-    return Fraction(count) / x.rate
-
-
 def complete(x: Stream, options: Options) -> bool:
     """Whether after every pulse all frames that the batch model would have are there."""
     step = options.step
