@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,23 @@ from oracle import parse, rand
 
 def _ints(*values: int) -> np.ndarray:
     return np.asarray(values, np.int64)
+
+
+def _attention(mask: str, of: str = "", at: str = "r", **numbers: Any) -> onnx.ModelProto:
+    """Frames that attend to one another where `mask` lets them: `m` from scores `p` and distances `d` of the positions `at`, made by `of` from indices `r`."""
+    return parse(f"""agraph (float[1,T,4] x) => (float[1,T,4] y) {{
+        s = Shape<start=1, end=2>(x)
+        n = Squeeze(s)
+        r = Range(zero, n, one)
+        {of}
+        i = Unsqueeze({at}, at1)
+        j = Unsqueeze({at}, at0)
+        d = Sub(i, j)
+        t = Transpose<perm=[0,2,1]>(x)
+        p = MatMul(x, t)
+        {mask}
+        a = Softmax<axis=-1>(m)
+        y = MatMul(a, x) }}""", zero=np.int64(0), one=np.int64(1), at0=_ints(0), at1=_ints(1), minus=np.float32(-np.inf), **numbers)
 
 
 FAMILIES: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -94,21 +112,10 @@ FAMILIES: dict[str, Callable[[], onnx.ModelProto]] = {
         c = Conv<pads=[1,1]>(d, k, b)
         o = QuantizeLinear(c, s, z)
         y = DequantizeLinear(o, s, z) }""", s=np.float32(0.05), z=np.uint8(128), n=np.int8(0), w=(rand(3, 3, 3) * 40).astype(np.int8), b=rand(3)),
-    "attention": lambda: parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
-        s = Shape<start=1, end=2>(x)
-        n = Squeeze(s)
-        r = Range(zero, n, one)
-        i = Unsqueeze(r, at1)
-        j = Unsqueeze(r, at0)
-        d = Sub(i, j)
-        past = Less(d, zero)
+    "attention": lambda: _attention("""past = Less(d, zero)
         far = Greater(d, left)
         closed = Or(past, far)
-        t = Transpose<perm=[0,2,1]>(x)
-        p = MatMul(x, t)
-        m = Where(closed, minus, p)
-        a = Softmax<axis=-1>(m)
-        y = MatMul(a, x) }""", zero=np.int64(0), one=np.int64(1), at0=_ints(0), at1=_ints(1), left=np.int64(3), minus=np.float32(-np.inf)),
+        m = Where(closed, minus, p)""", left=np.int64(3)),
     "framing": lambda: parse("""agraph (float[1,T] x) => (float[1,F,9,2] y) {
         y = STFT<onesided=1>(x, hop, window) }""", hop=np.int64(4), window=np.hanning(16).astype(np.float32)),
     "rates": lambda: parse("""agraph (float[1,2,T] x, float[1,2,U] e) => (float[1,2,U] y) {
@@ -131,35 +138,12 @@ EDGES: dict[str, Callable[[], onnx.ModelProto]] = {
         p = Pad(x, amounts)
         s = Sigmoid(p)
         y = Conv(s, w, b) }""", w=rand(3, 3, 3), b=rand(3), amounts=_ints(0, 0, 1, 0, 0, 1)),
-    "attention with a band": lambda: parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
-        s = Shape<start=1, end=2>(x)
-        n = Squeeze(s)
-        r = Range(zero, n, one)
-        i = Unsqueeze(r, at1)
-        j = Unsqueeze(r, at0)
-        d = Sub(i, j)
-        size = Abs(d)
+    "attention with a band": lambda: _attention("""size = Abs(d)
         open = Less(size, left)
-        t = Transpose<perm=[0,2,1]>(x)
-        p = MatMul(x, t)
-        m = Where(open, p, minus)
-        a = Softmax<axis=-1>(m)
-        y = MatMul(a, x) }""", zero=np.int64(0), one=np.int64(1), at0=_ints(0), at1=_ints(1), left=np.int64(3), minus=np.float32(-np.inf)),
-    "attention in chunks": lambda: parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
-        s = Shape<start=1, end=2>(x)
-        n = Squeeze(s)
-        r = Range(zero, n, one)
-        c = Div(r, size)
-        i = Unsqueeze(c, at1)
-        j = Unsqueeze(c, at0)
-        d = Sub(i, j)
-        past = Less(d, zero)
+        m = Where(open, p, minus)""", left=np.int64(3)),
+    "attention in chunks": lambda: _attention("""past = Less(d, zero)
         far = Greater(d, one)
         closed = Or(past, far)
-        t = Transpose<perm=[0,2,1]>(x)
-        p = MatMul(x, t)
-        m = Where(closed, minus, p)
-        a = Softmax<axis=-1>(m)
-        y = MatMul(a, x) }""", zero=np.int64(0), one=np.int64(1), size=np.int64(4), at0=_ints(0), at1=_ints(1), minus=np.float32(-np.inf)),
+        m = Where(closed, minus, p)""", of="c = Div(r, size)", at="c", size=np.int64(4)),
 }
 """Small models where a rule does what it seldom does."""
