@@ -101,17 +101,24 @@ class Emitter:
         flat = self.one("Concat", self.ints(-1), self.slice(shape, 0, 2, TO_END), axis=0)
         return self.one("Gather", self.one("Reshape", x, flat), at, axis=0)
 
-    def resized_wide(self, op_type: str, inputs: Sequence[ir.Value | None], scales: Sequence[float] | None, **attributes: Any) -> ir.Value:
-        """A Resize or Upsample by `scales` (None: to the sizes of its input 3) of a tensor with one more dimension in front."""
+    def resized_apart(self, op_type: str, inputs: Sequence[ir.Value | None], scales: Sequence[float] | None, rows: int, rank: int, **attributes: Any) -> ir.Value:
+        """A Resize or Upsample by `scales` (None: to the sizes of its input 3) that keeps what axis `rows` of its `rank` has apart:
+        as the second of four dimensions, or as the first of more."""
         assert inputs[0] is not None
-        more = [self.unsqueeze(inputs[0], [0]), *inputs[1:]]
+        perm = [rows, *(k for k in range(rank) if k != rows)]
+        more = [0, 2][: max(0, 4 - rank)]
+        order: list[int | None] = [None, perm[0], None, *perm[1:]] if rank == 2 else [None, *perm] if more else [*perm]
+        data = self.one("Transpose", inputs[0], perm=perm) if rows else inputs[0]
+        wide = [self.unsqueeze(data, more) if more else data, *inputs[1:]]
         if scales is None:
-            more[3] = self.one("Concat", self.ints(1), inputs[3], axis=0)
+            wide[3] = self.one("Gather", self.one("Concat", inputs[3], self.ints(1), axis=0), self.ints(*(rank if k is None else k for k in order)), axis=0)
         elif len(inputs) > 1:
-            more[min(2, len(inputs) - 1)] = self.constant(np.asarray([1, *scales], np.float32))
+            wide[min(2, len(inputs) - 1)] = self.constant(np.asarray([1 if k is None else scales[k] for k in order], np.float32))
         else:
-            attributes["scales"] = [1.0, *scales]
-        return self.squeeze(self.one(op_type, *more, **attributes), [0])
+            attributes["scales"] = [1.0 if k is None else scales[k] for k in order]
+        made = self.one(op_type, *wide, **attributes)
+        made = self.squeeze(made, more) if more else made
+        return self.one("Transpose", made, perm=[perm.index(k) for k in range(rank)]) if rows else made
 
     def slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:
         """``x[start:end]`` along `axis`; negative bounds count from the end."""

@@ -141,9 +141,9 @@ class Length:
         """The value at given symbols; rounded down where it is not whole."""
         return math.floor(self.exact(at))
 
-    def at(self, frames: int) -> int:
-        """The value for a stream of `frames` base frames (other symbols count as 1)."""
-        return self.evaluate({name: 1 for name in self.symbols()} | {TIME: frames})
+    def at(self, frames: int, others: int = 1) -> int:
+        """The value for a stream of `frames` base frames; other symbols count as `others`."""
+        return self.evaluate({name: others for name in self.symbols()} | {TIME: frames})
 
     def floor(self) -> Length:
         """This length rounded down to a whole number."""

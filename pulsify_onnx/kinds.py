@@ -27,3 +27,11 @@ SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
 NORMALISED = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 ONE_AXIS = {"TopK": -1, "Split": 0, "LpNormalization": -1, "DFT": 1}
 """Operators that mix elements along the axis of an attribute only, with its default."""
+
+
+def interpolated(mode: str | bytes, rank: int, axis: int) -> bool:
+    """Whether onnxruntime may interpolate along an `axis` that a Resize leaves at its size: by weights of 0, which spread what is no number.
+
+    Linear and cubic modes do so along all axes of up to three, and else along those that come after the batch and the channels.
+    """
+    return mode not in ("nearest", b"nearest") and (rank < 4 or axis > 0)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.extent import Length, ratio
 from pulsify_onnx.facts import ALONE, Array
-from pulsify_onnx.kinds import BATCH_FIRST, CHANNELWISE, CONTRIB, ELEMENTWISE, NORMALISED, ONE_AXIS, SOFTMAX
+from pulsify_onnx.kinds import BATCH_FIRST, CHANNELWISE, ELEMENTWISE, NORMALISED, ONE_AXIS, SOFTMAX, interpolated
 from pulsify_onnx.plan import Attribute
 
 SHARED, MIXED = -1, -2
@@ -208,46 +209,6 @@ def _summed(equation: str, known: Sequence[Layout]) -> Layout:
     return Layout(len(out), out.index(letter)) if letter and letter in out else UNKNOWN
 
 
-def scanned(body: ir.Graph, layouts: Sequence[Layout | None], attributes: Mapping[str, Any], outer: Callable[[ir.Value], Layout], opset: int) -> list[Layout]:
-    """Layouts of the outputs of a Scan of `body`; `outer` gives those of tensors that it reads from outside."""
-    count = int(attribute(attributes, "num_scan_inputs"))
-    carried = len(layouts) - count
-    axes = list(attribute(attributes, "scan_input_axes") or [0] * count)
-    inside: dict[ir.Value, Layout] = {}
-    for k, (value, found) in enumerate(zip(body.inputs, layouts)):
-        inside[value] = UNKNOWN if found is None else found if k < carried else _frame(found, int(axes[k - carried]))
-
-    def at(value: ir.Value) -> Layout:
-        return inside[value] if value in inside else outer(value)
-
-    for node in body:
-        kept = constant(node.inputs[1]) if node.op_type == "Reshape" else None  # the first axis of no other shape is known to be the rows'
-        known = node.op_type != "Reshape" or kept is not None and kept.size and kept[0] == 0
-        if not known or node.domain and node.op_type not in CONTRIB or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-            made = [UNKNOWN]
-        else:
-            made = moved(node.op_type, node.inputs, [None if v is None else at(v) for v in node.inputs], node.attributes, opset)
-        inside.update((out, made[min(k, len(made) - 1)]) for k, out in enumerate(node.outputs))
-    given = [at(v) for v in body.outputs]
-    if any(a.rows != inside[v].rows for a, v in zip(given[:carried], body.inputs)):
-        return [UNKNOWN]
-    out_axes = list(attribute(attributes, "scan_output_axes") or [0] * (len(given) - carried))
-    return [*given[:carried], *(_stacked(x, int(axis)) for x, axis in zip(given[carried:], out_axes))]
-
-
-def _frame(x: Layout, axis: int) -> Layout:
-    if x.rank is None:
-        return UNKNOWN
-    axis %= x.rank
-    return UNKNOWN if axis == x.rows else replace(x, rank=x.rank - 1, rows=x.rows - (0 <= axis < x.rows))
-
-
-def _stacked(x: Layout, axis: int) -> Layout:
-    if x.rank is None:
-        return UNKNOWN
-    return replace(x, rank=x.rank + 1, rows=x.rows + (axis % (x.rank + 1) <= x.rows) if x.rows >= 0 else x.rows)
-
-
 _Rule = Callable[[Sequence[Any], Layout, int, Mapping[str, Any], int], Layout]
 _RULES: dict[str, _Rule] = {}
 
@@ -377,10 +338,15 @@ def _tiled(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str,
 
 @_on("Resize", "Upsample")
 def _resized(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any], opset: int) -> Layout:
-    if rank == 3 and attribute(attributes, "mode", "nearest") in ("linear", b"linear"):
-        return UNKNOWN  # onnxruntime interpolates between rows too, by weights of 0, which spread what is no number
-    scales = next((constant(v) for v in (inputs[2:3] if len(inputs) > 2 else inputs[1:2])), None)
-    return x if scales is not None and scales.size == rank and scales[x.rows] == 1 else UNKNOWN
+    scales = scales_of(inputs, attributes)
+    known = scales is not None and scales.size == rank and scales[x.rows] == 1
+    return x if known and not interpolated(attribute(attributes, "mode", "nearest"), rank, x.rows) else UNKNOWN
+
+
+def scales_of(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Array | None:
+    """The scales of a Resize or Upsample; None where they are not known."""
+    index = 2 if len(inputs) > 2 else 1
+    return constant(inputs[index]) if index < len(inputs) else np.asarray(attribute(attributes, "scales", ()))
 
 
 @_on("QuantizeLinear", "DequantizeLinear")

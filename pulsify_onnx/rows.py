@@ -16,9 +16,10 @@ import onnx_ir as ir
 
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import ALONE
-from pulsify_onnx.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE
-from pulsify_onnx.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scanned
+from pulsify_onnx.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE, interpolated
+from pulsify_onnx.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scales_of
 from pulsify_onnx.placement import PlacedEmitter
+from pulsify_onnx.scanning import scanned
 
 Values = Sequence[ir.Value]
 
@@ -51,8 +52,8 @@ class RowEmitter(PlacedEmitter):
             except _Shared:
                 inputs = tuple(None if v is None else self.first(v) for v in inputs)
                 layouts = [None if v is None else self.layout(v) for v in inputs]
-        if op_type in ("Resize", "Upsample") and (wide := self._resized(op_type, inputs, layouts, attributes, node_name)) is not None:
-            return (wide,)
+        if op_type in ("Resize", "Upsample") and (apart := self._resized(op_type, inputs, layouts, attributes, node_name)) is not None:
+            return (apart,)
         made = self._write(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
         shape, target = (self._shapes.get(id(v)) for v in (*inputs, None)[:2])
         scan = made[0].producer() if op_type == "Scan" else None
@@ -137,18 +138,16 @@ class RowEmitter(PlacedEmitter):
 
     def _resized(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any],
                  name: str) -> ir.Value | None:
-        """A linear Resize of three dimensions, the first of which has the rows and keeps its size, with one more: onnxruntime
-        interpolates between rows too, by weights of 0, which spread what is no number. None for others."""
-        x, first, index = inputs[0], layouts[0], 2 if len(inputs) > 2 else 1
-        sizes = inputs[3] if len(inputs) > 3 else None
-        scales = constant(inputs[index]) if index < len(inputs) else np.asarray(attribute(attributes, "scales", ()))
-        if x is None or first is None or first.rows != 0 or first.rank != 3 or attribute(attributes, "mode", "nearest") not in ("linear", b"linear"):
+        """A Resize between whose rows onnxruntime would interpolate, or to sizes that are computed; None for others."""
+        x, sizes, scales = layouts[0], inputs[3] if len(inputs) > 3 else None, scales_of(inputs, attributes)
+        if x is None or x.rank is None or x.rows < 0 or x.lifted:
             return None
-        if sizes is None and (scales is None or scales.size != 3 or scales[0] != 1) or sizes is not None and self._sizes.get(id(sizes)) != 0:
+        if self._sizes.get(id(sizes)) != x.rows if sizes is not None else scales is None or scales.size != x.rank or scales[x.rows] != 1:
             return None
-        wanted = None if scales is None else [float(f) for f in scales]
-        made = self._plainly(lambda: self.resized_wide(op_type, inputs, wanted if sizes is None else None, node_name=name, **attributes))
-        return self.place(made, first)
+        rows, rank, wanted = x.rows, x.rank, None if sizes is not None or scales is None else [float(f) for f in scales]
+        if not interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
+            return None if sizes is None else self.place(self._one(op_type, *inputs, node_name=name, **attributes), x)
+        return self.place(self._plainly(lambda: self.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes)), x)
 
     def _broadcast(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
         ranks = [x.rank for x in layouts if x is not None]

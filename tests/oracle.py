@@ -71,14 +71,15 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float) -> None:
     assert not bad.any(), f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
 
 
-def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int) -> dict[str, list[np.ndarray]]:
-    """Outputs pulse by pulse; `extra` pulses without data follow the last one with data."""
+def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int,
+               rows: int = 1) -> dict[str, list[np.ndarray]]:
+    """Outputs pulse by pulse; `extra` pulses without data follow the last one with data. Dimensions of any size have `rows` entries."""
     spec = pulsed.spec
     sess = session(pulsed.proto().SerializeToString())
     assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + (
         [spec["valid_frames_input"]] if spec["valid_frames_input"] else []) + [s["input"] for s in spec["states"]]
     assert [o.name for o in sess.get_outputs()] == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]]
-    states = {s["input"]: np.zeros([d if isinstance(d, int) else 1 for d in s["shape"]], s["dtype"]) for s in spec["states"]}
+    states = {s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"]) for s in spec["states"]}
     pulse = spec["pulse"]
     collected: dict[str, list[np.ndarray]] = {o["name"]: [] for o in spec["outputs"]}
     for k in range(math.ceil(base / pulse) + extra):
@@ -95,7 +96,7 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
                 chunk = np.concatenate([chunk, np.full(shape, fill, x.dtype)], axis)
             feeds[i["name"]] = np.ascontiguousarray(chunk)
         if spec["valid_frames_input"]:
-            feeds[spec["valid_frames_input"]] = np.full([d if isinstance(d, int) else 1 for d in spec["valid_frames_shape"]], min(max(base - k * pulse, 0), pulse), np.int64)
+            feeds[spec["valid_frames_input"]] = np.full([d if isinstance(d, int) else rows for d in spec["valid_frames_shape"]], min(max(base - k * pulse, 0), pulse), np.int64)
         outs = dict(zip([o.name for o in sess.get_outputs()], sess.run(None, {**feeds, **states})))
         for s in spec["states"]:
             assert outs[s["output"]].shape == states[s["input"]].shape and 0 not in outs[s["output"]].shape, s
@@ -108,13 +109,14 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
 def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
           delays: Mapping[str, int] | None = None, state_bytes: int | None = None, rtol: float = 1e-4, both: bool = True,
           statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, shortest: int = 1, limit: int | None = None, beyond: int = 40, absorbed: bool = False,
-          inputs: Mapping[str, Any] | None = None) -> PulsedModel:
+          inputs: Mapping[str, Any] | None = None, rows: int = 1) -> PulsedModel:
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
     `length` base frames, rounded up to `unit` (what the batch model takes, from `shortest` on), `limit` at most;
     without an end, the batch model hears `beyond` pulses more than the stream.
     `absorbed`: larger pulses than the smallest may have less delay than told. `delays`: expected by output, without an
-    end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
+    end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. `rows`: entries of dimensions of any size,
+    streams that start and end together. Returns the last model.
     """
     rng = np.random.default_rng(1)
     batch = session(model.SerializeToString(), plain=True)
@@ -132,7 +134,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
             total = total if limit is None else min(total, limit)
             arrays, fixed = {}, dict(statics or {})
             for i in spec["inputs"]:
-                shape = [1 if isinstance(d, str) else d for d in i["shape"]]
+                shape = [rows if isinstance(d, str) else d for d in i["shape"]]
                 if i["kind"] == "stream":
                     shape[i["axis"]] = total * i["rate"][0] // i["rate"][1]
                 if i["kind"] == "static" and i["name"] in fixed:
@@ -142,7 +144,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                 (arrays if i["kind"] == "stream" else fixed)[i["name"]] = value
             want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, {**arrays, **fixed})))
             got = run_stream(pulsed, {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, None) for k, v in arrays.items()},
-                             fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"])
+                             fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"], rows)
             compared = 0
             for o in spec["outputs"]:
                 name = o["name"]

@@ -90,6 +90,45 @@ def test_linear_resize_of_three_dimensions(opset: int):
     check_rows(batched(parse(text, **GATES, none=np.zeros(0, np.float32), scales=np.asarray([1, 1, 2], np.float32))), pulses=(1, 8))
 
 
+RESAMPLED = {
+    "rows and frames": ("B,T", 1, "t = Identity(x)", (1, 2)),
+    "frames and rows": ("B,T", 1, "t = Transpose<perm=[1,0]>(x)", (2, 1)),
+    "frames, rows, features": ("B,4,T", 2, "t = Transpose<perm=[2,0,1]>(x)", (2, 1, 1)),
+    "features too": ("B,4,T", 2, "t = Identity(x)", (1, 2, 2)),
+    "rows last": ("B,2,3,T", 3, "t = Transpose<perm=[1,2,3,0]>(x)", (1, 1, 2, 1)),
+    "rows before the frames": ("B,2,3,T", 3, "t = Transpose<perm=[1,2,0,3]>(x)", (1, 1, 1, 2)),
+    "channels last": ("B,2,3,T", 3, "t = Transpose<perm=[0,2,3,1]>(x)", (1, 2, 2, 1)),
+    "five dimensions": ("B,2,1,3,T", 4, "t = Identity(x)", (1, 1, 1, 2, 2)),
+    "rows inside five": ("B,2,1,3,T", 4, "t = Transpose<perm=[1,2,3,0,4]>(x)", (1, 1, 2, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name, mode", [(name, mode) for name in RESAMPLED for mode in ("linear", "cubic") if mode == "linear" or len(RESAMPLED[name][3]) in (2, 4)])
+def test_rows_do_not_weigh_on_each_other(name: str, mode: str):
+    """Nothing of a row is read for another one, were it by a weight of 0: beyond the end of a row there may be anything."""
+    dims, axis, before, scales = RESAMPLED[name]
+    model = parse(f'agraph (float[{dims}] x) => (float[{dims.replace("T", "U")}] y) {{ {before}\n y = Resize<mode="{mode}">(t, none, scales) }}',
+                  none=np.zeros(0, np.float32), scales=np.asarray(scales, np.float32))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    check_rows(model, axes={"x": axis}, pulses=(1, 3))
+
+
+def test_rows_and_frames_to_a_computed_size():
+    text = """s = Shape(t)\n n = Slice(s, zero, one)\n m = Slice(s, one, two)\n double = Mul(m, two)\n to = Concat<axis=0>(n, double)
+        y = Resize<mode="linear">(t, none, none, to)"""
+    for dims, before, swapped in (("B,T", "t = Identity(x)", text), ("B,T", "t = Transpose<perm=[1,0]>(x)", text.replace("(n, double)", "(double, n)").replace(
+            "Slice(s, zero, one)", "Slice(s, a, c)").replace("Slice(s, one, two)", "Slice(s, zero, one)").replace("a, c", "one, two"))):
+        model = parse(f"agraph (float[{dims}] x) => (float[B,U] y) {{ {before}\n {swapped} }}", none=np.zeros(0, np.float32), zero=ONE * 0, one=ONE, two=ONE * 2)
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        check_rows(model, axes={"x": 1}, pulses=(1, 3))
+
+
+def test_old_resampling_of_rows_and_frames():
+    for opset, text in ((8, 'y = Upsample<mode="linear", scales=[1.0, 2.0]>(x)'), (10, 'y = Resize<mode="linear">(x, scales)')):
+        model = parse(f'<ir_version: 5, opset_import: ["": {opset}]>\nagraph (float[B,T] x) => (float[B,U] y) {{ {text} }}', scales=np.asarray([1, 2], np.float32))
+        check_rows(model, axes={"x": 1}, pulses=(1, 3), ends=(False, True) if opset > 8 else (False,))
+
+
 @pytest.mark.parametrize("body", ["p = Pad<mode=\"reflect\">(a, pads)\n y = Conv(p, w, b)", "p = Pad<mode=\"edge\">(a, pads)\n y = Conv(p, w, b)",
                                   "t = Transpose<perm=[2,0,1]>(a)\n y = GRU<hidden_size=5>(t, wi, wr, wb)"])
 def test_frames_looked_up_before_there_was_an_operator_for_it(body: str):

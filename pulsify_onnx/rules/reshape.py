@@ -133,6 +133,9 @@ def expand(node: Node) -> Outcome:
         at = fact.axis + rank - len(own)
         if wanted[at].constant not in (None, 1):
             refuse(LENGTH_TOLD, hint="export with a dynamic length")
+        if repeated := next(((m, w) for m, w in zip(mine, wanted) if m.constant is None and not m.moves and w.constant not in (None, 1)), None):
+            refuse(f"it repeats an axis of {repeated[0]} entries {repeated[1]} times where there is one, and else takes {repeated[1]} only",
+                   hint="export with fixed sizes for all axes but time, or with 1 in the target shape")
         (window,), y = align([fact], node.options)
         dims = tuple(1 if k == at else dim(w) for k, w in enumerate(wanted))
         return step(node, [call("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)])

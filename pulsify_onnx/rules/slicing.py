@@ -214,6 +214,8 @@ def pad_rule(node: Node) -> Outcome:
     rest = [p if k != x.axis else (Length.of(0), Length.of(0)) for k, p in enumerate(pads)]
     if any(p.constant is None for pair in rest for p in pair):
         refuse("how much it pads another axis depends on the length of the stream", hint="pad a fixed amount")
+    if any(d.constant is None and -1 in (compare(p[0], 0), compare(p[1], 0)) for d, p in zip(x.shape, rest)):
+        refuse("it crops an axis of unknown size, of which nothing may be left", hint="export with fixed sizes for all axes but time")
     steps: list[Step] = []
     if start or after.terms:
         x = pad(x, start, after, border_of(mode, fill, start, after), node.options, steps)  # before the other axes, so that the walker folds the border through their padding
