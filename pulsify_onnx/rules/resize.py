@@ -18,7 +18,7 @@ from pulsify_onnx.rules.combine import call, const, step, the_stream
 from pulsify_onnx.rules.conv import cut
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.sampling import Sampling, periodic
-from pulsify_onnx.windows import align, faster, pad, sealed, solid, windowed
+from pulsify_onnx.windows import align, faster, pad, solid, windowed
 
 WHOLE = "resize by a whole factor"
 
@@ -86,12 +86,8 @@ def resize(node: Node) -> Outcome:
             return Outcome((x,))
         if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
             refuse("it crops by regions of the whole input", hint="crop by a Slice before resizing")
-        before: list[Step] = []
-        if node.attr("mode") != "nearest":
-            x = solid(x, node.options, before)
         (window,), y = align([x], node.options)
-        expr = _applied(node, x, how, _clean(node, x, window), Frames(x.rate))
-        return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))], before=before)
+        return step(node, [_apart(node, x, how, window, Frames(x.rate))], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
     sampling = Sampling.of(node)
     steps: list[Step] = []
     x = solid(x, node.options, steps)
@@ -114,7 +110,7 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     first = x.delay // int(together) * int(together) if together.denominator == 1 else x.delay  # with which the first one comes, which is its own edge
     early = min(early, factor * (y.delay - min(first, y.delay)) if low < 0 else factor * y.delay)
     more = max(0, -(-early // factor) - high)  # frames after the window that the operator places its last ones by, and does not read
-    whole = _applied(node, x, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
+    whole = _applied(node, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     start, rate = early - factor * low, x.rate * factor
     expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
     between = low - min(first - Fraction(r, factor) for r, (first, _) in enumerate(taps))
@@ -133,7 +129,7 @@ def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[S
         return _picked(node, x, how, high, extent, steps)
     window, y = windowed(padded, before + high + 1, by, node.options)
     more = max(0, by - high - 1)  # so that the operator gives its last frame, which does not read them
-    whole = _applied(node, x, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
+    whole = _applied(node, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     y = replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))
     return step(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
 
@@ -147,20 +143,42 @@ def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, st
     """Every so many frames one, as it is."""
     by = how.along.denominator
     window, y = windowed(x, offset + 1, by, node.options)
-    expr: Expr = call("Slice", _clean(node, x, window), const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
+    expr: Expr = call("Slice", window, const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
     still = replace(how, along=Fraction(1), scales=tuple(1.0 if k == x.axis else s for k, s in enumerate(how.scales)))
     if any(s != 1 for s in still.scales) or how.sizes is not None:
-        expr = _applied(node, x, still, expr, Frames(y.rate))
+        expr = _apart(node, x, still, expr, Frames(y.rate))
     return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))], before=steps)
 
 
-def _clean(node: Node, x: Stream, window: Window) -> Window:
-    """A window on `x` (which is solid) where neighbours that weigh nothing are numbers: zero times NaN is NaN."""
-    return window if node.attr("mode") == "nearest" else replace(window, mask=sealed(x, node.options))
+def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> Expr:
+    """The operator on `frames` frames of other sizes, each on its own: as the second of at least four dimensions.
+
+    Elsewhere neighbours in time weigh nothing, but zero times NaN is NaN.
+    """
+    if node.attr("mode") == "nearest":
+        return _applied(node, x.axis, how, data, frames)
+    others = [k for k in range(x.rank) if k != x.axis]
+    still = [k for k in others if (how.scales[k] == 1 if how.sizes is None else how.sizes[k] == x.shape[k])]
+    outer = next((k for k in still if x.shape[k].constant is None), still[0] if still else None)  # rows of a batch before others
+    inner = [k for k in others if k != outer]
+    order = [outer, x.axis, *[None] * (2 - len(inner)), *inner]
+    perm = [k for k in order if k is not None]
+    new = [at for at, k in enumerate(order) if k is None]
+    wide = replace(how, scales=tuple(1.0 if k is None else how.scales[k] for k in order),
+                   sizes=None if how.sizes is None else tuple(Length.of(1) if k is None else how.sizes[k] for k in order))
+    made = _applied(node, 1, wide, _dimensions(node, "Unsqueeze", call("Transpose", data, perm=perm), new), frames)
+    return call("Transpose", _dimensions(node, "Squeeze", made, new), perm=[perm.index(k) for k in range(x.rank)])
 
 
-def _applied(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> Expr:
-    """The operator on `frames` frames."""
+def _dimensions(node: Node, op_type: str, data: Expr, axes: list[int]) -> Expr:
+    """`data` with or without dimensions of one at `axes`."""
+    if not axes:
+        return data
+    return call(op_type, data, axes=axes) if node.opset < 13 else call(op_type, data, const(axes))
+
+
+def _applied(node: Node, axis: int, how: Scaling, data: Expr, frames: Frames) -> Expr:
+    """The operator on `frames` frames along `axis`."""
     if node.op_type == "Upsample" and node.since < 9:
         return call("Upsample", data, mode=node.attr("mode"), scales=list(how.scales))
     left_out = {"scales": None} if node.attributes.get("scales") else {}
@@ -168,9 +186,9 @@ def _applied(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) ->
     if how.sizes is not None:
         extra = frames.extra * how.along
         if extra.denominator != 1:
-            refuse(f"it resizes {x.extent} frames to {how.sizes[x.axis]}", hint="resize by scales, not to sizes")
+            refuse(f"it resizes the frames to {how.sizes[axis]}", hint="resize by scales, not to sizes")
         dims: list[Dim] = [d.constant if d.constant is not None else d for d in how.sizes]
-        dims[x.axis] = Frames(frames.rate * how.along, int(extra))
+        dims[axis] = Frames(frames.rate * how.along, int(extra))
         return call(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
     scales = Const(np.asarray(how.scales, np.float32))
     if node.op_type == "Upsample" or node.since < 11:

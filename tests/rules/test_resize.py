@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from oracle import check, parse, rand, refused
 
+from pulsify_onnx.api import pulsify
+
 W = {"w": rand(3, 3, 3), "b": rand(3)}
 NONE = np.zeros(0, np.float32)
 
@@ -93,6 +95,29 @@ def test_neighbours_in_time_weigh_nothing_when_another_axis_is_resized(mode):
     check(parse(f"""agraph (float[1,1,T,6] x) => (float[1,1,T,12] y) {{
         y = Resize<mode="{mode}", coordinate_transformation_mode="half_pixel_symmetric">(x, none, scales) }}""", none=NONE,
                 scales=scales(1, rank=4, a3=2)), length=43, delays={"y": 0})
+
+
+ACROSS = (("1,2,T,4", 2, {"a3": 2}), ("1,2,4,T", 3, {"a2": 2}), ("1,T,2,4", 1, {"a2": 2, "a3": 3}), ("2,T", 1, {"a0": 2}), ("T,2", 0, {"a1": 2}),
+          ("1,2,T", 2, {"a1": 2}), ("2,T,3", 1, {"a0": 2, "a2": 2}))
+
+
+@pytest.mark.parametrize("mode, dims, along, factors", [(mode, *case) for case in ACROSS for mode in ("linear", "cubic") if mode == "linear" or case[0].count(",") != 2])
+def test_another_axis_behind_a_cut_and_a_border(mode, dims, along, factors):
+    """Every frame is resized on its own, so nothing waits for frames beside it, were they cut off or border."""
+    rank = dims.count(",") + 1
+    sizes = [1] * rank
+    for key, factor in factors.items():
+        sizes[int(key[1:])] = factor
+    shape = ",".join("T" if k == along else str(int(d) * sizes[k]) for k, d in enumerate(dims.split(",")))
+    pads = np.zeros(2 * rank, np.int64)
+    pads[along] = 3
+    model = parse(f"""agraph (float[{dims}] x) => (float[{shape.replace("T", "U")}] y) {{
+        c = Slice(x, zero, end, axis)
+        p = Pad(c, pads, five)
+        y = Resize<mode="{mode}">(p, none, scales) }}""", none=NONE, scales=np.asarray(sizes, np.float32), zero=np.asarray([0]), end=np.asarray([-2]),
+                  axis=np.asarray([along]), pads=pads, five=np.float32(5))
+    check(model, axes={"x": along}, delays={"y": 0}, shortest=3)
+    assert pulsify(model, pulse=4, axes={"x": along}, end_of_stream=True).spec["outputs"][0]["delay"] == 0
 
 
 def test_down_and_another_axis_up():
