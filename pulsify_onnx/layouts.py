@@ -126,16 +126,21 @@ def _moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[La
     if op_type.startswith("Skip"):
         same = met(known)
         return [same if 0 <= same.rows < (same.rank or 0) - 1 else UNKNOWN]
-    if op_type == "MatMulNBits":
+    if op_type == "GatedRMSNorm":
+        same = met([known[0], *known[2:]])
+        return [same if 0 <= same.rows < (same.rank or 0) - 1 and known[1].rows == SHARED else UNKNOWN]
+    if op_type in ("MatMulNBits", "MatMulBnb4"):
         return [first if first.rank is not None and first.rows != first.rank - 1 and all(x.rows == SHARED for x in known[1:]) else UNKNOWN]
-    if op_type == "Concat":
+    if op_type in ("Concat", "QLinearConcat"):
+        known = known[2::3] if op_type == "QLinearConcat" else known
         axis = int(attribute(attributes, "axis", 0))
         where = {x.rows for x in known if x.rows != SHARED}
         rank = next((x.rank for x in known if x.rank is not None), None)
         apart = rank is not None and where and len(where) == 1 and axis % rank not in where
         return [Layout(rank, where.pop())] if apart else [UNKNOWN]
-    if op_type == "Gemm":
-        apart = first.rows == 0 and not attribute(attributes, "transA", 0) and known[1].rows == SHARED
+    if op_type in ("Gemm", "FusedGemm", "QGemm"):
+        weights, bias = (known[3], known[4:]) if op_type == "QGemm" else (known[1], known[2:])
+        apart = first.rows == 0 and not attribute(attributes, "transA", 0) and weights.rows == SHARED and met([Layout(2, 0), *bias]) == Layout(2, 0)
         return [Layout(2, 0)] if apart else [UNKNOWN]
     if op_type == "Einsum":
         return [_summed(str(attribute(attributes, "equation")), known)]
@@ -284,6 +289,7 @@ def _cumulative(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping
 
 @_on(*SOFTMAX)
 def _softmax(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any], opset: int) -> Layout:
+    opset = int(attribute(attributes, "opset", opset))  # QLinearSoftmax says which one it is of
     axis = int(attribute(attributes, "axis", -1 if opset >= 13 else 1)) % rank
     return x if (axis != x.rows if opset >= 13 else axis > x.rows) else UNKNOWN
 
@@ -360,6 +366,18 @@ def _one_hot(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[st
     return Layout(rank + 1, x.rows + (axis <= x.rows))
 
 
-@_on("Trilu")
+@_on("DFT")
+def _transformed(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any], opset: int) -> Layout:
+    given = constant(inputs[2]) if opset >= 20 and len(inputs) > 2 else np.asarray(attribute(attributes, "axis", 1 if opset < 20 else -2))
+    known = given is not None or inputs[2] is None
+    return x if known and (-2 if given is None else int(given.reshape(-1)[0])) % rank != x.rows else UNKNOWN
+
+
+@_on("Det")
+def _determinant(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any], opset: int) -> Layout:
+    return Layout(rank - 2, x.rows) if x.rows < rank - 2 else UNKNOWN
+
+
+@_on("BranchwiseRMSNorm", "Inverse", "Trilu")
 def _triangle(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any], opset: int) -> Layout:
     return x if x.rows < rank - 2 else UNKNOWN
