@@ -1,4 +1,4 @@
-"""The border of a result: its operator, run once on one frame of its inputs' borders."""
+"""The border of a result: its operator, run on one frame of its inputs' borders, which must give the same for any number of rows."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def _never(fact: Stream) -> Json:
         return {}
     rows = fact.border.frames if isinstance(fact.border, Onset) else fact.border
     assert isinstance(rows, Const)
-    shape = [-fact.delay if k == fact.axis else d.constant if d.constant is not None else 1 for k, d in enumerate(fact.shape)]
+    shape = [-fact.delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))]
     return {"first_frames": np.broadcast_to(rows.array, shape).tolist()}
 
 

@@ -12,6 +12,8 @@ from networks import network
 from oracle import check, parse, rand, refused
 from rowing import batched, check_rows
 
+from pulsify_onnx.api import pulsify
+
 ONE = np.asarray([1])
 PADDED = "p = Pad(a, pads, fill)"
 SAME = "a = Conv<pads=[1,1]>(x, w, b)"
@@ -73,6 +75,14 @@ def test_a_border_of_features_of_any_number() -> None:
 def test_frames_that_fit_one_number_of_rows(frames: np.ndarray) -> None:
     model = parse("agraph (float[B,1,T,2] x) => (float[C,1,U,2] y) { c = Concat<axis=2>(frames, x)\n y = Softmax<axis=0>(c) }", frames=frames)
     assert check(model, axes={"x": 2}, pulses=(1, 3), rows=2).spec["independent_rows"] is False
+
+
+def test_first_frames_of_every_row_that_never_come() -> None:
+    frames = rand(2, 1, 3, 2)
+    model = parse("agraph (float[B,1,T,2] x) => (float[B,1,U,2] y) { y = Concat<axis=2>(frames, x) }", frames=np.repeat(frames[:, :, :1], 3, 2))
+    pulsed = pulsify(model, pulse=4, axes={"x": 2}, allow_advance=True)
+    assert pulsed.spec["outputs"][0]["delay"] == -3
+    np.testing.assert_array_equal(np.asarray(pulsed.spec["outputs"][0]["first_frames"], np.float32), np.repeat(frames[:, :, :1], 3, 2))
 
 
 @pytest.mark.parametrize("body, reason", [("y = Pad(x, cut)", "crops an axis of unknown size"), ("y = Expand(x, two)", "repeats an axis of B entries 2 times")])

@@ -112,7 +112,7 @@ def flatten(node: Node) -> Outcome:
 def expand(node: Node) -> Outcome:
     """A stream along its other axes, or a static value along the stream.
 
-    Refuses: a number of frames written into the shape.
+    Refuses: a number of frames written into the shape, and an axis of unknown size repeated.
     """
     target = node.sizes(1, "the target shape")
     assert target is not None

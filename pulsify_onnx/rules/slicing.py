@@ -202,7 +202,7 @@ def split(node: Node) -> Outcome:
 def pad_rule(node: Node) -> Outcome:
     """Any axis and any amount, also negative; along the stream with a constant, the edge, or reflected at the ends.
 
-    Refuses: along the stream, mode wrap, and an amount at the start that depends on the length.
+    Refuses: along the stream, mode wrap, and an amount at the start that depends on the length; an axis of unknown size cropped.
     """
     x = the_stream(node)
     pads, value, mode = pads_of(node, x.rank)
