@@ -38,13 +38,14 @@ def rand(*shape: int, seed: int = 0, dtype: Any = np.float32) -> np.ndarray:
 
 
 def session(model: bytes, plain: bool = False) -> ort.InferenceSession:
-    """A session on one thread; a `plain` one leaves the graph as it is (onnxruntime fuses Pad into MaxPool, whatever the value)."""
+    """A session on one thread; a `plain` one leaves the graph as it is."""
     options = ort.SessionOptions()
     if plain:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # onnxruntime fuses Pad into MaxPool, whatever the value
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"])
 
 
 def draw(rng: np.random.Generator, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:
@@ -71,10 +72,17 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float) -> None:
     assert not bad.any(), f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
 
 
-def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int) -> dict[str, list[np.ndarray]]:
+def quantised(model: onnx.ModelProto) -> bool:
+    """Whether values are rounded to integers on the way: optimised or not, the stream must have every bit of the batch."""
+    return any(n.op_type == "QuantizeLinear" for n in model.graph.node)
+
+
+def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int,
+               plain: bool = False) -> dict[str, list[np.ndarray]]:
     """Outputs pulse by pulse; `extra` pulses without data follow the last one with data."""
     spec = pulsed.spec
-    sess = session(pulsed.proto().SerializeToString())
+    proto = pulsed.proto().SerializeToString()
+    sess = session(proto, plain=True) if plain else session(proto)
     assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + (
         [spec["valid_frames_input"]] if spec["valid_frames_input"] else []) + [s["input"] for s in spec["states"]]
     assert [o.name for o in sess.get_outputs()] == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]]
@@ -108,16 +116,18 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
 def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
           delays: Mapping[str, int] | None = None, state_bytes: int | None = None, rtol: float = 1e-4, both: bool = True,
           statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, shortest: int = 1, limit: int | None = None, beyond: int = 40, absorbed: bool = False,
-          inputs: Mapping[str, Any] | None = None) -> PulsedModel:
+          bits: bool = True, inputs: Mapping[str, Any] | None = None) -> PulsedModel:
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
     `length` base frames, rounded up to `unit` (what the batch model takes, from `shortest` on), `limit` at most;
     without an end, the batch model hears `beyond` pulses more than the stream.
     `absorbed`: larger pulses than the smallest may have less delay than told. `delays`: expected by output, without an
-    end of stream. `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
+    end of stream. With `bits`, a quantised stream is compared at onnxruntime's optimisation, too, and bit by bit. `inputs`: functions
+    (rng, shape) -> array for inputs that are not plain random. Returns the last model.
     """
     rng = np.random.default_rng(1)
-    batch = session(model.SerializeToString(), plain=True)
+    written = session(model.SerializeToString(), plain=True)
+    modes = [(False, session(model.SerializeToString()), 0.0), (True, written, rtol)] if quantised(model) and bits else [(False, written, rtol)]
     pulsed: PulsedModel | None = None
     from pulsify_onnx.api import analyze
     multiple = analyze(model, axes=axes).pulse_multiple
@@ -140,34 +150,35 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                 make = (inputs or {}).get(i["name"])
                 value = make(rng, shape) if make else draw(rng, np.dtype(i["dtype"]), shape)
                 (arrays if i["kind"] == "stream" else fixed)[i["name"]] = value
-            want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, {**arrays, **fixed})))
-            got = run_stream(pulsed, {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, None) for k, v in arrays.items()},
-                             fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"])
-            compared = 0
-            for o in spec["outputs"]:
-                name = o["name"]
-                if o["kind"] == "stream":
-                    assert all(g.shape[o["axis"]] == o["frames_per_pulse"] for g in got[name]), f"{what}: {name} frames per pulse"
-                    flow = take(np.concatenate(got[name], o["axis"]), o["axis"], o["delay"], None)
-                    frames = want[name].shape[o["axis"]]
-                    n = frames if end else min(flow.shape[o["axis"]], frames)
-                    close(take(flow, o["axis"], 0, n), take(want[name], o["axis"], 0, n), f"{what}: {name}", rtol)
-                    compared += n
-                    if delays is not None and not end and name in delays:
-                        least = o["delay"] <= delays[name] if absorbed and pulse > multiple else o["delay"] == delays[name]
-                        assert least, f"{what}: delay of {name} is {o['delay']}, not {delays[name]}"
-                elif end:
-                    close(got[name][-1], want[name], f"{what}: {name}", rtol)
-                    compared += 1
-                if o["kind"] == "prefix" and o["exact_every_pulse"]:
-                    pulses_in = max(1, base // pulse // 2) if end else len(got[name])
-                    seen = pulses_in * pulse
-                    if seen % unit == 0 and shortest <= seen <= total:
-                        part = {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, seen * v.shape[
-                            next(i["axis"] for i in spec["inputs"] if i["name"] == k)] // total) for k, v in arrays.items()}
-                        close(got[name][pulses_in - 1], dict(zip(want, batch.run(None, {**part, **fixed})))[name], f"{what}: {name} after {seen} frames", rtol)
+            for plain, batch, near in modes:
+                want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, {**arrays, **fixed})))
+                got = run_stream(pulsed, {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, None) for k, v in arrays.items()},
+                                 fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"], plain)
+                what, compared = f"pulse {pulse}{' with end' if end else ''}{' as it is' if plain else ''}", 0
+                for o in spec["outputs"]:
+                    name = o["name"]
+                    if o["kind"] == "stream":
+                        assert all(g.shape[o["axis"]] == o["frames_per_pulse"] for g in got[name]), f"{what}: {name} frames per pulse"
+                        flow = take(np.concatenate(got[name], o["axis"]), o["axis"], o["delay"], None)
+                        frames = want[name].shape[o["axis"]]
+                        n = frames if end else min(flow.shape[o["axis"]], frames)
+                        close(take(flow, o["axis"], 0, n), take(want[name], o["axis"], 0, n), f"{what}: {name}", near)
+                        compared += n
+                        if delays is not None and not end and name in delays:
+                            least = o["delay"] <= delays[name] if absorbed and pulse > multiple else o["delay"] == delays[name]
+                            assert least, f"{what}: delay of {name} is {o['delay']}, not {delays[name]}"
+                    elif end:
+                        close(got[name][-1], want[name], f"{what}: {name}", near)
                         compared += 1
-            assert compared or not end, f"{what}: nothing was compared"
+                    if o["kind"] == "prefix" and o["exact_every_pulse"]:
+                        pulses_in = max(1, base // pulse // 2) if end else len(got[name])
+                        seen = pulses_in * pulse
+                        if seen % unit == 0 and shortest <= seen <= total:
+                            part = {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, seen * v.shape[
+                                next(i["axis"] for i in spec["inputs"] if i["name"] == k)] // total) for k, v in arrays.items()}
+                            close(got[name][pulses_in - 1], dict(zip(want, batch.run(None, {**part, **fixed})))[name], f"{what}: {name} after {seen} frames", near)
+                            compared += 1
+                assert compared or not end, f"{what}: nothing was compared"
             if state_bytes is not None and not end:
                 assert spec["state_bytes"] == state_bytes, f"{what}: {spec['state_bytes']} bytes of state, not {state_bytes}"
     assert pulsed is not None

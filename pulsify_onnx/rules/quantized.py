@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Const, Fact, Static, Stream
+from pulsify_onnx.facts import Array, Const, Fact, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Step
-from pulsify_onnx.rules.combine import apart, kept, op, static, step, the_stream
+from pulsify_onnx.plan import Expr, Frames, Op, Outcome, Step, Unsigned, Window
+from pulsify_onnx.rules.combine import apart, call, kept, op, static, step, the_stream
 from pulsify_onnx.rules.conv import convolution, kernel_of, other_pads
 from pulsify_onnx.rules.matmul import SUMMED, SUMMED_HINT, product_axes
 from pulsify_onnx.rules.registry import CONTRIB, rule
@@ -59,7 +61,33 @@ def quantize(node: Node) -> Outcome:
     per_axis = len(scale.shape) == 1 and scale.shape[0].constant != 1
     if node.attr("block_size", 0) or per_axis and (x.rank == 1 or node.axis(x.rank, default=1) == x.axis):
         refuse(PER_FRAME, PER_FRAME_HINT)
-    return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    outcome = kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    return replace(outcome, steps=tuple(_both_ways(node, made) for made in outcome.steps))
+
+
+def _both_ways(node: Node, made: Step) -> Step:
+    """The step of a node, with what turns it around and with its form for unsigned integers."""
+    zero, (expr,) = node.fact(2), made.exprs
+    assert isinstance(expr, Op)
+    forward, x = node.op_type == "QuantizeLinear", made.facts[0] if node.op_type == "QuantizeLinear" else node.facts[0]
+    scale = node.facts[1]
+    assert isinstance(x, Stream) and isinstance(scale, Static)
+    of = zero.value.array if isinstance(zero, Static) and zero.value is not None else np.zeros([d.constant or 1 for d in scale.shape], x.dtype.numpy())
+    known = zero is None or isinstance(zero, Static) and zero.value is not None
+    turned = None if forward or not known else _quantised(node, made.wires[0], x, expr, of)
+    unsigned = None
+    if x.dtype == ir.DataType.INT8 and known:
+        of = (of.astype(np.int16) + 128).astype(np.uint8)
+        attributes = tuple((k, v) for k, v in expr.attributes if k != "output_dtype")
+        unsigned = Unsigned(replace(expr, inputs=(*expr.inputs[:2], Const(of)), attributes=attributes),
+                            None if forward else _quantised(node, made.wires[0], x, expr, of))
+    return replace(made, undo=turned, unsigned=unsigned)
+
+
+def _quantised(node: Node, wire: str, x: Stream, expr: Op, zero: Array) -> Expr:
+    """The integers again of which a node makes `wire`."""
+    axis = {"axis": int(node.attr("axis", 1))} if zero.ndim else {}
+    return call("QuantizeLinear", Window(wire, 0, Frames(x.rate)), expr.inputs[1], Const(zero), domain=node.domain, **axis)
 
 
 @rule("ConvInteger", versions=(10,))
