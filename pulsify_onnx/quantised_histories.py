@@ -35,15 +35,39 @@ class _Deferred:
 
 def quantised_histories(plan: Plan, source: Source) -> Plan:
     """`plan` with every history before the steps that can be undone, where that is exact."""
-    found = _deferred(plan)
+    narrowed = _narrowed(plan, source)
+    found = _deferred(narrowed)
     if any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
-        plan = _unsigned(plan, source)
-        found = _deferred(plan)
+        narrowed = _narrowed(_unsigned(plan, source), source)
+        found = _deferred(narrowed)
     if not found:
         return plan
-    reader = _Reader(plan, source, found)
-    steps = (reader.rewritten(step) for step in plan.steps)
-    return replace(plan, steps=tuple(replace(step, deferred=True) if step.wires[0] in found else step for step in steps))
+    reader = _Reader(narrowed, source, found)
+    steps = (reader.rewritten(step) for step in narrowed.steps)
+    return replace(narrowed, steps=tuple(replace(step, deferred=True) if step.wires[0] in found else step for step in steps))
+
+
+def _narrowed(plan: Plan, source: Source) -> Plan:
+    """`plan` with every border that is made solid made so before the step that can be undone."""
+    steps: list[Step] = []
+    wires = dict(plan.wires)
+    plan = replace(plan, wires=wires)
+    producers: dict[str, Step] = {}
+    for step in plan.steps:
+        w, y = step.exprs[0] if step.exprs else None, step.facts[0] if step.facts else None
+        maker = producers.get(w.wire) if isinstance(w, Window) and isinstance(y, Stream) and not step.history else None
+        parts = _parts(maker, plan, producers) if maker is not None else None
+        if isinstance(w, Window) and isinstance(y, Stream) and maker is not None and maker.undo is not None and parts is not None:
+            inner = _Reader(plan, source, {w.wire: _Deferred(maker, *parts)}).inner(w)
+            if inner is not None:
+                narrow = replace(y, wire=f"{y.wire}#narrow", dtype=parts[1].dtype, border=None)
+                wires[narrow.wire] = narrow
+                steps.append(Step(step.node, step.op_type, (narrow.wire,), (inner,), (narrow,)))
+                whole = Window(narrow.wire, 0, Frames(y.rate))
+                step = replace(step, exprs=(_on(maker.exprs[0], whole),), undo=_on(maker.undo, replace(whole, wire=y.wire)))
+        steps.append(step)
+        producers.update(dict.fromkeys(step.wires, step))
+    return replace(plan, steps=tuple(steps))
 
 
 def _deferred(plan: Plan) -> dict[str, _Deferred]:
@@ -126,16 +150,22 @@ class _Reader:
         return _replaced(expr, lambda w: self._window(w) if w.wire in self.found else w)
 
     def _window(self, w: Window) -> Expr:
-        border = w.mask.border if w.mask is not None else w.border
-        deferred = self.found[w.wire]
-        narrow = None if border is None else border if isinstance(border, Mirror) else self._narrow(deferred, border)
-        if narrow is None:
-            return replace(w, mask=_explicit(w.mask, border))
-        if w.mask is None and (not _zeros(border) or _zeros(narrow)):
-            return w  # nothing there is read as the border, or a history that begins as zeros is that
-        own = deferred.window
-        inner = Window(own.wire, own.back + w.back, w.frames, _mask(w.mask, own.back, narrow), narrow, w.role)
-        return _replaced(deferred.step.exprs[0], lambda _: inner)
+        inner = self.inner(w)
+        if inner is None:
+            return replace(w, mask=_explicit(w))
+        return w if inner.mask is None else _on(self.found[w.wire].step.exprs[0], inner)
+
+    def inner(self, w: Window) -> Window | None:
+        """The window on what is undone from which all that `w` sees is computed; None where its border comes from nothing there."""
+        border, deferred = w.mask.border if w.mask is not None else w.border, self.found[w.wire]
+        narrow = border if border is None or isinstance(border, Mirror) else self._narrow(deferred, border)
+        if border is not None and narrow is None:
+            return None
+        own, mask = deferred.window, None
+        # without a mask, nothing is read as the border, or it is the zeros with which a history begins
+        if narrow is not None and (w.mask is not None or _zeros(border) and not _zeros(narrow)):
+            mask = _mask(w.mask, own.back, narrow)
+        return Window(own.wire, own.back + w.back, w.frames, mask, narrow, w.role)
 
     def _narrow(self, deferred: _Deferred, border: Const | Onset) -> Border | None:
         """What becomes exactly `border`; None where there is nothing that does."""
@@ -171,6 +201,10 @@ def _replaced(expr: Expr, change: Callable[[Window], Expr]) -> Expr:
     return expr
 
 
+def _on(expr: Expr, window: Window) -> Expr:
+    return _replaced(expr, lambda _: window)
+
+
 def _mask(mask: Mask | None, back: int, border: Border) -> Mask:
     """`mask` for a wire on which everything comes `back` frames earlier, and frames before the first are no zeros by themselves."""
     if mask is None:
@@ -178,11 +212,11 @@ def _mask(mask: Mask | None, back: int, border: Border) -> Mask:
     return replace(mask, low=mask.low - back, high=mask.high - back, border=border, start=_tested(mask))
 
 
-def _explicit(mask: Mask | None, border: Border | None) -> Mask | None:
-    """A mask of a window that is computed from others, so that no history of it begins as zeros."""
-    if mask is not None:
-        return replace(mask, start=_tested(mask) or mask.arrival, arrival=False)
-    return Mask(0, Length(()), border, start=True, end=False, arrival=False) if border is not None and _zeros(border) else None
+def _explicit(w: Window) -> Mask | None:
+    """The mask of a window that is computed from others, so that no history of it begins as zeros."""
+    if w.mask is not None:
+        return replace(w.mask, start=_tested(w.mask) or w.mask.arrival, arrival=False)
+    return Mask(0, Length(()), w.border, start=True, end=False, arrival=False) if w.border is not None and _zeros(w.border) else None
 
 
 def _tested(mask: Mask) -> bool:

@@ -45,7 +45,8 @@ def session(model: bytes, plain: bool = False) -> ort.InferenceSession:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     # onnxruntime fuses Pad into MaxPool, whatever the value
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"])
+    without = ["Pad_Fusion"] if b"MaxPool" in model else []
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=without)
 
 
 def draw(rng: np.random.Generator, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:
@@ -62,14 +63,18 @@ def take(x: np.ndarray, axis: int, start: int, stop: int | None) -> np.ndarray:
     return x[tuple(index)]
 
 
-def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float) -> None:
+TIES = 0.02
+"""Share of the values of a quantised stream that may be rounded the other way where convolutions sum in floats, in an order of their own."""
+
+
+def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float, ties: float = 0.0) -> None:
     assert got.shape == want.shape, f"{what}: {got.shape} is not {want.shape}"
     if want.dtype.kind == "f":
         scale = max(1.0, float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0)))
         bad = ~np.isclose(got.astype(np.float64), want.astype(np.float64), rtol=0, atol=rtol * scale, equal_nan=True)
     else:
         bad = got != want
-    assert not bad.any(), f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
+    assert bad.sum() <= ties * bad.size, f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
 
 
 def quantised(model: onnx.ModelProto) -> bool:
@@ -122,12 +127,14 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
     `length` base frames, rounded up to `unit` (what the batch model takes, from `shortest` on), `limit` at most;
     without an end, the batch model hears `beyond` pulses more than the stream.
     `absorbed`: larger pulses than the smallest may have less delay than told. `delays`: expected by output, without an
-    end of stream. With `bits`, a quantised stream is compared at onnxruntime's optimisation, too, and bit by bit. `inputs`: functions
-    (rng, shape) -> array for inputs that are not plain random. Returns the last model.
+    end of stream. A quantised stream is compared as it is written, and at onnxruntime's optimisation, with `bits` bit by bit.
+    `inputs`: functions (rng, shape) -> array for inputs that are not plain random. Returns the last model.
     """
     rng = np.random.default_rng(1)
     written = session(model.SerializeToString(), plain=True)
-    modes = [(False, session(model.SerializeToString()), 0.0), (True, written, rtol)] if quantised(model) and bits else [(False, written, rtol)]
+    modes = [(False, written, rtol, 0.0)]
+    if quantised(model):
+        modes = [(False, session(model.SerializeToString()), 0.0 if bits else rtol, 0.0 if bits else TIES), (True, written, rtol, TIES)]
     pulsed: PulsedModel | None = None
     from pulsify_onnx.api import analyze
     multiple = analyze(model, axes=axes).pulse_multiple
@@ -150,7 +157,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                 make = (inputs or {}).get(i["name"])
                 value = make(rng, shape) if make else draw(rng, np.dtype(i["dtype"]), shape)
                 (arrays if i["kind"] == "stream" else fixed)[i["name"]] = value
-            for plain, batch, near in modes:
+            for plain, batch, near, ties in modes:
                 want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, {**arrays, **fixed})))
                 got = run_stream(pulsed, {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, None) for k, v in arrays.items()},
                                  fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"], plain)
@@ -162,13 +169,13 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                         flow = take(np.concatenate(got[name], o["axis"]), o["axis"], o["delay"], None)
                         frames = want[name].shape[o["axis"]]
                         n = frames if end else min(flow.shape[o["axis"]], frames)
-                        close(take(flow, o["axis"], 0, n), take(want[name], o["axis"], 0, n), f"{what}: {name}", near)
+                        close(take(flow, o["axis"], 0, n), take(want[name], o["axis"], 0, n), f"{what}: {name}", near, ties)
                         compared += n
                         if delays is not None and not end and name in delays:
                             least = o["delay"] <= delays[name] if absorbed and pulse > multiple else o["delay"] == delays[name]
                             assert least, f"{what}: delay of {name} is {o['delay']}, not {delays[name]}"
                     elif end:
-                        close(got[name][-1], want[name], f"{what}: {name}", near)
+                        close(got[name][-1], want[name], f"{what}: {name}", near, ties)
                         compared += 1
                     if o["kind"] == "prefix" and o["exact_every_pulse"]:
                         pulses_in = max(1, base // pulse // 2) if end else len(got[name])
@@ -176,7 +183,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                         if seen % unit == 0 and shortest <= seen <= total:
                             part = {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, seen * v.shape[
                                 next(i["axis"] for i in spec["inputs"] if i["name"] == k)] // total) for k, v in arrays.items()}
-                            close(got[name][pulses_in - 1], dict(zip(want, batch.run(None, {**part, **fixed})))[name], f"{what}: {name} after {seen} frames", near)
+                            close(got[name][pulses_in - 1], dict(zip(want, batch.run(None, {**part, **fixed})))[name], f"{what}: {name} after {seen} frames", near, ties)
                             compared += 1
                 assert compared or not end, f"{what}: nothing was compared"
             if state_bytes is not None and not end:

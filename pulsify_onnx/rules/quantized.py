@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Array, Const, Fact, Static, Stream
+from pulsify_onnx.extent import Length
+from pulsify_onnx.facts import Const, Fact, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Frames, Op, Outcome, Step, Unsigned, Window
 from pulsify_onnx.rules.combine import apart, call, kept, op, static, step, the_stream
@@ -66,28 +67,30 @@ def quantize(node: Node) -> Outcome:
 
 
 def _both_ways(node: Node, made: Step) -> Step:
-    """The step of a node, with what turns it around and with its form for unsigned integers."""
-    zero, (expr,) = node.fact(2), made.exprs
-    assert isinstance(expr, Op)
-    forward, x = node.op_type == "QuantizeLinear", made.facts[0] if node.op_type == "QuantizeLinear" else node.facts[0]
-    scale = node.facts[1]
-    assert isinstance(x, Stream) and isinstance(scale, Static)
-    of = zero.value.array if isinstance(zero, Static) and zero.value is not None else np.zeros([d.constant or 1 for d in scale.shape], x.dtype.numpy())
-    known = zero is None or isinstance(zero, Static) and zero.value is not None
-    turned = None if forward or not known else _quantised(node, made.wires[0], x, expr, of)
-    unsigned = None
-    if x.dtype == ir.DataType.INT8 and known:
-        of = (of.astype(np.int16) + 128).astype(np.uint8)
-        attributes = tuple((k, v) for k, v in expr.attributes if k != "output_dtype")
-        unsigned = Unsigned(replace(expr, inputs=(*expr.inputs[:2], Const(of)), attributes=attributes),
-                            None if forward else _quantised(node, made.wires[0], x, expr, of))
-    return replace(made, undo=turned, unsigned=unsigned)
+    """The step of a node, with what undoes it and with its form for unsigned integers.
+
+    Not with a scale per channel, which onnxruntime's integer kernels do not take for activations though it puts them together.
+    """
+    forward, zero, scale = node.op_type == "QuantizeLinear", node.fact(2), node.fact(1)
+    (expr,), x = made.exprs, made.facts[0] if forward else node.facts[0]
+    assert isinstance(expr, Op) and isinstance(x, Stream) and isinstance(scale, Static)
+    one = all(d == Length.of(1) for d in scale.shape)
+    if not one or zero is not None and not (isinstance(zero, Static) and zero.value is not None):
+        return made
+    at = Const(np.zeros([1] * len(scale.shape), x.dtype.numpy())) if zero is None else zero.value
+    assert at is not None
+    undo, unsigned = None if forward else _quantised(node, made.wires[0], x, at), None
+    if x.dtype == ir.DataType.INT8 and (zero is not None or not forward):  # onnxruntime leaves those without a zero point
+        at = Const((at.array.astype(np.int16) + 128).astype(np.uint8))
+        unsigned = Unsigned(Op(expr.op_type, (*expr.inputs[:2], at), node.replaced(output_dtype=None), expr.domain),
+                            None if forward else _quantised(node, made.wires[0], x, at))
+    return replace(made, undo=undo, unsigned=unsigned)
 
 
-def _quantised(node: Node, wire: str, x: Stream, expr: Op, zero: Array) -> Expr:
+def _quantised(node: Node, wire: str, x: Stream, zero: Const) -> Expr:
     """The integers again of which a node makes `wire`."""
-    axis = {"axis": int(node.attr("axis", 1))} if zero.ndim else {}
-    return call("QuantizeLinear", Window(wire, 0, Frames(x.rate)), expr.inputs[1], Const(zero), domain=node.domain, **axis)
+    axis = {"axis": int(node.attr("axis", 1))} if zero.array.ndim else {}
+    return call("QuantizeLinear", Window(wire, 0, Frames(x.rate)), static(node, 1), zero, domain=node.domain, **axis)
 
 
 @rule("ConvInteger", versions=(10,))
