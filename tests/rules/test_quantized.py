@@ -280,3 +280,30 @@ def test_qdq_per_channel_behind_a_window():
 def test_qdq_around_resampling():
     check(padded("c = ConvTranspose<strides=[2]>(d, v)", v=rand(4, 4, 4)), bits=False)
     check(padded("c = Resize<mode=\"linear\">(d, , sc)", sc=np.array([1, 1, 2], np.float32)), bits=False)
+
+
+@pytest.mark.parametrize("left, right", [(3, 0), (2, 2)])
+def test_qdq_values(left, right):
+    """Attention in a band: the values that a pulse still sees are remembered as integers."""
+    pulsed = check(parse("""agraph (float[1,T,4] x) => (float[1,U,4] y) {
+        xs = Shape(x)
+        n = Gather<axis=0>(xs, one)
+        i = Range(nought, n, one)
+        qi = Unsqueeze(i, ax1)
+        ki = Unsqueeze(i, ax0)
+        between = Sub(qi, ki)
+        near = LessOrEqual(between, left)
+        past = GreaterOrEqual(between, right)
+        open = And(near, past)
+        kq = QuantizeLinear(x, s, z)
+        k = DequantizeLinear(kq, s, z)
+        v0 = Mul(x, half)
+        vq = QuantizeLinear(v0, s, zi)
+        v = DequantizeLinear(vq, s, zi)
+        kt = Transpose<perm=[0,2,1]>(k)
+        raw = MatMul(x, kt)
+        masked = Where(open, raw, ninf)
+        weights = Softmax<axis=-1>(masked)
+        y = MatMul(weights, v) }""", **SCALES, one=np.asarray(1), nought=np.asarray(0), ax0=np.array([0]), ax1=np.array([1]), left=np.asarray(left),
+                right=np.asarray(-right), half=np.float32(0.5), ninf=np.float32(-np.inf)), delays={"y": right}, bits=False)
+    assert [s["dtype"] for s in pulsed.spec["states"] if "vq" in s["input"]] == ["uint8"]
