@@ -12,7 +12,7 @@ import onnx_ir as ir
 from pulsify_onnx.emit import Emitter
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import ALONE, Const, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
+from pulsify_onnx.facts import ALONE, Border, Const, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
 from pulsify_onnx.layouts import MIXED, SHARED, Layout
 from pulsify_onnx.measures import Measures
 from pulsify_onnx.packing import Packing, packing
@@ -79,10 +79,10 @@ class Draft(Measures):
 
     # rows of a batch
 
-    def _settled(self, value: ir.Value, fact: Fact) -> ir.Value:
-        """The tensor of a wire, with what its shape says of its rows."""
+    def _settled(self, value: ir.Value, fact: Fact, extra: int = 0) -> ir.Value:
+        """The tensor of a wire, of a stream with `extra` frames, with what its shape says of its rows."""
         if self.rows is not None and isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
-            shape = self._pulsed(fact, 0)
+            shape = self._pulsed(fact, extra)
             named = [k for k, d in enumerate(shape) if str(self._batch()) in d.symbols()]
             rows = named[0] if len(named) == 1 else MIXED if named or not isinstance(fact, Static) else SHARED
             self.rows.settle(value, shape, rows, len(named) == 1 and str(shape[named[0]]) == self._batch())
@@ -152,14 +152,14 @@ class Draft(Measures):
         self.remembered.add(id(value))
 
     def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """A count of frames: (before, after) this pulse, as scalars of each row."""
+        """A count of frames: (before, after) this pulse, as states are."""
         batch = self._batch()
         past = self._placed(ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1))
         present = self.emit.one("Add", past, added)
         node, self.node = self.node, tag
         self._remember(past, present, ir.DataType.INT64, (batch, 1), tag)
         self.node = node
-        return self._number(past), self._number(present)
+        return past, present
 
     def _number(self, rows: ir.Value) -> ir.Value:
         flat = self.emit.one("Reshape", rows, self.emit.ints(-1))
@@ -170,7 +170,8 @@ class Draft(Measures):
     def _clock(self) -> ir.Value:
         """int64 scalar: base frames before this pulse."""
         if self.clock is None:
-            self.clock, self.after = self._counter("clock", self._frames_value(Frames(Fraction(1))))
+            past, self.after = self._counter("clock", self._frames_value(Frames(Fraction(1))))
+            self.clock = self._number(past)
         return self.clock
 
     def _seen(self) -> ir.Value:
@@ -178,10 +179,11 @@ class Draft(Measures):
         if self.seen is None:
             if self.plan.options.end_of_stream:
                 valid = self._valid_frames()
-                _, self.seen = self._counter("seen", self.emit.one("Reshape", valid, self.emit.ints(-1, 1)))
+                _, present = self._counter("seen", self.emit.one("Reshape", valid, self.emit.ints(-1, 1)))
             else:
                 self._clock()
-                self.seen = self.after
+                present = self.after
+            self.seen = self._number(present)
         return self.seen
 
     def _valid_frames(self) -> ir.Value:
@@ -191,6 +193,30 @@ class Draft(Measures):
         return self.controls[0]
 
     # frames that are not real
+
+    def _masked(self, value: ir.Value, x: Stream, mask: Mask, back: int, frames: Frames) -> ir.Value:
+        """A window with the border of its mask where its frames are not real."""
+        if not mask.start and not mask.end:
+            return value
+        position = self._position(x.rate, back, frames)
+        tests = []
+        if mask.start:
+            tests.append(self.emit.one("Not", self.emit.one("Less", position, self.emit.constant(np.asarray(mask.low, np.int64)))))
+        if mask.end:
+            tests.append(self.emit.one("Less", position, self._length(mask.high)))
+        real = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
+        shape = [1] * x.rank
+        shape[x.axis] = -1
+        flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
+        made = self._chosen(flags, value, self._outside(mask, x, position), x.dtype)
+        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))
+
+    def _begun(self, past: ir.Value, border: Border | None, dtype: ir.DataType) -> ir.Value:
+        """A history whose frames before the first are those of a constant `border`."""
+        if not isinstance(border, Const) or not border.array.any():
+            return past
+        fresh = self.emit.one("Equal", self._clock(), self.emit.constant(np.asarray(0, np.int64)))
+        return self._chosen(self.emit.one("Not", fresh), past, self.emit.constant(border), dtype)
 
     def _outside(self, mask: Mask, x: Stream, position: ir.Value) -> ir.Value:
         """What frames read as that are not real."""

@@ -12,9 +12,10 @@ from pulsify_onnx.bodies import outer_names
 from pulsify_onnx.draft import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.emit import TO_END
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Clip, Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
+from pulsify_onnx.facts import Border, Clip, Const, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
 from pulsify_onnx.measures import NOW, Both, Here, Where
 from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.quantised_histories import quantised_histories
 from pulsify_onnx.source import Source
 
 
@@ -29,7 +30,7 @@ def _behind(mask: Mask | None, back: int) -> int:
 
 def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     """The pulsed model for `pulse` base frames (None: a symbolic pulse)."""
-    return _Lowering(plan, source, pulse).run()
+    return _Lowering(quantised_histories(plan, source), source, pulse).run()
 
 
 class _Lowering(Draft):
@@ -88,18 +89,23 @@ class _Lowering(Draft):
     def _reads(self) -> Iterator[tuple[Window, int]]:
         """Every window on a tensor that flows, and how far it reaches back where it is evaluated."""
         asked: dict[tuple[str, Where], None] = {}
-        todo: list[tuple[Step, Where]] = [(s, NOW) for s in self.live if not any(self._lazy(w) for w in s.wires)]
+        todo: list[tuple[Step, Where]] = [(s, NOW) for s in self.live if s.deferred or not any(self._lazy(w) for w in s.wires)]
         while todo:
             step, where = todo.pop()
             for leaf in leaves(step):
+                key: tuple[str, Where] | None = None
                 if isinstance(leaf, Window) and not self._positional(leaf.wire):
                     back = leaf.back + where.side(leaf.role).back
-                    yield leaf, _behind(leaf.mask, back) if _mirrors(leaf) else back
+                    back = _behind(leaf.mask, back) if _mirrors(leaf) else back
+                    if self._lazy(leaf.wire):
+                        key = leaf.wire, Here(back)
+                    else:
+                        yield leaf, back
                 elif isinstance(leaf, Grid):
-                    key = (leaf.wire, self._inside(leaf, where))
-                    if key not in asked:
-                        asked[key] = None
-                        todo.append((self.producer[leaf.wire], key[1]))
+                    key = leaf.wire, self._inside(leaf, where)
+                if key is not None and key not in asked:
+                    asked[key] = None
+                    todo.append((self.producer[key[0]], key[1]))
 
     def _inside(self, grid: Grid, where: Where) -> Both:
         """Where the pair of a `Grid` is evaluated when its reader is at `where`."""
@@ -109,7 +115,7 @@ class _Lowering(Draft):
 
     def _lazy(self, wire: str) -> bool:
         """Whether a wire is evaluated where it is read only."""
-        return self._positional(wire) or isinstance(self.plan.wires[wire], (Pair, Skew))
+        return self._positional(wire) or isinstance(self.plan.wires[wire], (Pair, Skew)) or wire in self.producer and self.producer[wire].deferred
 
     def _hides_nothing(self, wire: str, mask: Mask) -> bool:
         """Whether every real frame of the wire itself passes the mask."""
@@ -280,6 +286,8 @@ class _Lowering(Draft):
     def _static(self, wire: str) -> ir.Value:
         if wire in self.values:
             return self.values[wire]
+        if wire in self.producer and self.producer[wire].deferred:
+            return self._at(wire, NOW)
         initializer = self.source.model.graph.initializers.get(wire)
         if initializer is not None and initializer.const_value is not None:
             tensor = initializer.const_value
@@ -303,7 +311,7 @@ class _Lowering(Draft):
         back, extra = w.back + here.back, w.frames.extra + here.extra
         if _mirrors(w):
             return self._mirrored(w, x, back, extra)
-        if x.positional:
+        if self._lazy(w.wire):
             value = self._at(w.wire, Here(back, extra))
             return value if w.mask is None else self._masked(value, x, replace(w.mask, arrival=False), back, Frames(x.rate, extra))
         mask = w.mask if w.mask is not None and w.mask.arrival else None
@@ -337,9 +345,12 @@ class _Lowering(Draft):
         return self.emit.one("Gather", seen, index, axis=x.axis)
 
     def _at(self, wire: str, here: Where) -> ir.Value:
-        """A positional wire or a pair, computed for the frames of one reader."""
+        """A positional wire, a deferred one or a pair, computed for the frames of one reader."""
         step = self.producer[wire]
-        return self._settled(self._eval(step.exprs[step.wires.index(wire)], here), self.plan.wires[wire])
+        value = self._eval(step.exprs[step.wires.index(wire)], here)
+        if not step.deferred:
+            return self._settled(value, self.plan.wires[wire])
+        return self._settled(value if here != NOW else self._named(value, wire), self.plan.wires[wire], here.side(0).extra)
 
     def _line(self, wire: str, mask: Mask | None) -> tuple[ir.Value, int]:
         """The tapped delay line of a wire: its history and this pulse, and how long the history is."""
@@ -353,7 +364,7 @@ class _Lowering(Draft):
             if begun:
                 value, history = self._resumed(wire, x, value, begun, history)
             elif history > 0:
-                value = self._delayed(wire, x, value, history)
+                value = self._delayed(wire, x, value, history, mask.border if mask is not None else None)
             self.lines[wire, mask] = (value, history)
         return self.lines[wire, mask]
 
@@ -367,7 +378,8 @@ class _Lowering(Draft):
         newest = self.emit.slice(line, x.axis, -count, TO_END)
         return self.emit.one("Concat", older, newest, axis=x.axis), history
 
-    def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int) -> ir.Value:
+    def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int, border: Border | None = None) -> ir.Value:
+        """A line with a state in front, which begins with frames of the `border`, zeros without one."""
         shape = (*x.shape[: x.axis], Length.of(history), *x.shape[x.axis + 1:])
         moving = next((d for d in shape if d.constant is None), None)
         order = self.rows.order(value, moving) if self.rows is not None and moving is not None else None
@@ -377,22 +389,8 @@ class _Lowering(Draft):
         if self.rows is not None and self.rows.layout(value).lifted and moving is None:
             dims = (self._batch(), *dims)
         past = self._placed(ir.Value(name=wire, shape=ir.Shape(dims), type=ir.TensorType(x.dtype)), dims, len(packing.split))
-        line = self.emit.one("Concat", packing.unpack(self.emit, past), value, axis=x.axis)
+        line = self.emit.one("Concat", self._begun(packing.unpack(self.emit, past), border, x.dtype), value, axis=x.axis)
         present = self.emit.slice(line, x.axis, -history, TO_END)
         self._remember(past, packing.pack(self.emit, present), x.dtype, dims, "history")
         self.node = node
         return line
-
-    def _masked(self, value: ir.Value, x: Stream, mask: Mask, back: int, frames: Frames) -> ir.Value:
-        position = self._position(x.rate, back, frames)
-        tests = []
-        if mask.start:
-            tests.append(self.emit.one("Not", self.emit.one("Less", position, self.emit.constant(np.asarray(mask.low, np.int64)))))
-        if mask.end:
-            tests.append(self.emit.one("Less", position, self._length(mask.high)))
-        real = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
-        shape = [1] * x.rank
-        shape[x.axis] = -1
-        flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
-        made = self._chosen(flags, value, self._outside(mask, x, position), x.dtype)
-        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))

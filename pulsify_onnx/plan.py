@@ -46,9 +46,9 @@ class Mask:
     """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
 
     A frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
-    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked and the
-    history remembers masked frames (border zero only); else the window is masked. Frames mirrored at the end are found
-    up to `reach` frames before their place.
+    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
+    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. Frames
+    mirrored at the end are found up to `reach` frames before their place.
     """
 
     low: int
@@ -199,10 +199,21 @@ class Carry:
 
 
 @dataclass(frozen=True)
+class Unsigned:
+    """How a step makes or reads 8-bit integers that are carried as unsigned ones, each 128 more; ``undo`` is the step's in that form."""
+
+    expr: Expr
+    undo: Expr | None = None
+
+
+@dataclass(frozen=True)
 class Step:
     """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`.
 
     ``history`` names a static tensor: the frames that came before this pulse, of a stream that has them from the caller.
+    ``undo``: what gives back from the frames of the only wire those of the only stream that it was computed from, frame by
+    frame and never larger: a history of that stream serves readers of the wire. A `deferred` step is computed where its wire is
+    read, on the window of each reader. ``unsigned``: its other form, where its result or what it reads are signed 8-bit integers.
     """
 
     node: str
@@ -213,6 +224,9 @@ class Step:
     states: tuple[State, ...] = ()
     carries: tuple[Carry, ...] = ()
     history: str = ""
+    undo: Expr | None = None
+    unsigned: Unsigned | None = None
+    deferred: bool = False
 
 
 @dataclass(frozen=True)

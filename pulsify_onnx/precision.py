@@ -29,3 +29,8 @@ def float_types(graph: onnx.GraphProto) -> set[str]:
     names = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64",
              onnx.TensorProto.BFLOAT16: "bfloat16"}
     return {names[k] for k in kinds if k in names}
+
+
+def unsound(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """onnxruntime's optimizers that change results: one fuses a Pad into a MaxPool, which pads with -inf, whatever the value was."""
+    return ("Pad_Fusion",) if any(n.op_type == "MaxPool" for n in nodes(graph)) else ()

@@ -33,8 +33,10 @@ class HasProto(Protocol):
         """The model as protobuf."""
 
 
-def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False) -> ort.InferenceSession:
-    """A session on one CPU thread; a `plain` one leaves the graph as it is, a `kept` one keeps no memory that it computed in. Raises `InvalidModel`."""
+def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False,
+            without: Sequence[str] = ()) -> ort.InferenceSession:
+    """A session on one CPU thread; a `plain` one leaves the graph as it is, a `kept` one keeps no memory that it computed in; `without` some
+    of onnxruntime's optimizers. Raises `InvalidModel`."""
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise InvalidModel(f"{model}: not a file" if Path(model).exists() else f"{model}: no such file")
     options = ort.SessionOptions()
@@ -45,7 +47,8 @@ def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, k
     if plain:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"],
+                                    disabled_optimizers=list(without))
     except Exception as problem:
         what = "the model" if isinstance(model, bytes) else str(model)
         raise InvalidModel(f"{what}: onnxruntime cannot load it ({' '.join(str(problem).split())[:300]})") from problem

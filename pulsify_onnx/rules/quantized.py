@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Const, Fact, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Step
-from pulsify_onnx.rules.combine import apart, kept, op, static, step, the_stream
+from pulsify_onnx.plan import Expr, Frames, Op, Outcome, Step, Unsigned, Window
+from pulsify_onnx.rules.combine import apart, call, kept, op, static, step, the_stream
 from pulsify_onnx.rules.conv import convolution, kernel_of, other_pads
 from pulsify_onnx.rules.matmul import SUMMED, SUMMED_HINT, product_axes
 from pulsify_onnx.rules.registry import CONTRIB, rule
@@ -59,7 +62,35 @@ def quantize(node: Node) -> Outcome:
     per_axis = len(scale.shape) == 1 and scale.shape[0].constant != 1
     if node.attr("block_size", 0) or per_axis and (x.rank == 1 or node.axis(x.rank, default=1) == x.axis):
         refuse(PER_FRAME, PER_FRAME_HINT)
-    return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    outcome = kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    return replace(outcome, steps=tuple(_both_ways(node, made) for made in outcome.steps))
+
+
+def _both_ways(node: Node, made: Step) -> Step:
+    """The step of a node, with what undoes it and with its form for unsigned integers.
+
+    Not with a scale per channel, which onnxruntime's integer kernels do not take for activations though it puts them together.
+    """
+    forward, zero, scale = node.op_type == "QuantizeLinear", node.fact(2), node.fact(1)
+    (expr,), x = made.exprs, made.facts[0] if forward else node.facts[0]
+    assert isinstance(expr, Op) and isinstance(x, Stream) and isinstance(scale, Static)
+    one = all(d == Length.of(1) for d in scale.shape)
+    if not one or zero is not None and not (isinstance(zero, Static) and zero.value is not None):
+        return made
+    at = Const(np.zeros([1] * len(scale.shape), x.dtype.numpy())) if zero is None else zero.value
+    assert at is not None
+    undo, unsigned = None if forward else _quantised(node, made.wires[0], x, at), None
+    if x.dtype == ir.DataType.INT8 and (zero is not None or not forward):  # onnxruntime leaves those without a zero point
+        at = Const((at.array.astype(np.int16) + 128).astype(np.uint8))
+        unsigned = Unsigned(Op(expr.op_type, (*expr.inputs[:2], at), node.replaced(output_dtype=None), expr.domain),
+                            None if forward else _quantised(node, made.wires[0], x, at))
+    return replace(made, undo=undo, unsigned=unsigned)
+
+
+def _quantised(node: Node, wire: str, x: Stream, zero: Const) -> Expr:
+    """The integers again of which a node makes `wire`."""
+    axis = {"axis": int(node.attr("axis", 1))} if zero.array.ndim else {}
+    return call("QuantizeLinear", Window(wire, 0, Frames(x.rate)), static(node, 1), zero, domain=node.domain, **axis)
 
 
 @rule("ConvInteger", versions=(10,))

@@ -190,3 +190,120 @@ def test_float16_int8_bool_states():
         p = Pad(x, pads, f)
         s = Slice(p, st, en, ax)
         y = Add(s, x) }""", pads=np.array([0, 0, 2, 0, 0, 0]), st=np.array([0]), en=np.array([-2]), ax=np.array([2]), f=np.int64(7)), delays={"y": 0})
+
+
+def padded(body: str, head: str = "", zero: str = "z", **weights) -> onnx.ModelProto:
+    """Operators `c` on a dequantised stream `d` and on `w`, quantised again."""
+    return parse(f"""{head}agraph (float[1,4,T] x) => (float[1,C,U] y) {{
+        q = QuantizeLinear(x, s, {zero})
+        d = DequantizeLinear(q, s, {zero})
+        w = DequantizeLinear(wq, ws, wz)
+        {body}
+        p = QuantizeLinear(c, ys, yz)
+        y = DequantizeLinear(p, ys, yz) }}""", **SCALES, wq=ints(4, 4, 3, low=-90, high=90), **weights)
+
+
+@pytest.mark.parametrize("zero", ["z", "zi", "z0"])
+@pytest.mark.parametrize("pads, delay", [([2, 0], 0), ([1, 1], 1), ([0, 2], 2)])
+def test_qdq_conv(pads, delay, zero):
+    pulsed = check(padded(f"c = Conv<pads={pads}>(d, w)", zero=zero, z0=np.int8(0)), delays={"y": delay})
+    assert [s["dtype"] for s in pulsed.spec["states"] if s["role"] == "history"] == ["uint8"]
+
+
+def test_qdq_residual():
+    """The shortcut waits for the frames ahead: as integers, in the history that the convolution reads."""
+    pulsed = check(padded("""h = Conv<pads=[0,2]>(d, w)
+        hq = QuantizeLinear(h, s, z)
+        hd = DequantizeLinear(hq, s, z)
+        c = Add(hd, d)"""), delays={"y": 2})
+    assert [(s["dtype"], s["shape"]) for s in pulsed.spec["states"] if s["role"] == "history"] == [("uint8", [1, 4, 2])]
+
+
+def test_qdq_of_onnxruntime():
+    check(parse(CONTRIB + """agraph (float[1,4,T] x) => (float[1,4,U] y) {
+        q = com.microsoft.QuantizeLinear(x, s, z)
+        d = com.microsoft.DequantizeLinear(q, s, z)
+        w = DequantizeLinear(wq, ws, wz)
+        c = Conv<pads=[1,1]>(d, w)
+        p = QuantizeLinear(c, ys, yz)
+        y = DequantizeLinear(p, ys, yz) }""", **SCALES, wq=ints(4, 4, 3, low=-90, high=90)), delays={"y": 1})
+
+
+def test_qdq_of_an_old_opset():
+    check(padded("c = Conv<pads=[1,1]>(d, w)", head='<ir_version: 5, opset_import: ["": 10]>\n'), delays={"y": 1})
+
+
+def test_qdq_of_float16():
+    check(parse("""<ir_version: 10, opset_import: ["": 19]> agraph (float16[1,4,T] x) => (float16[1,4,U] y) {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        y = Conv<pads=[2,0]>(d, w) }""", s=np.float16(0.02), z=np.uint8(37), w=rand(4, 4, 3, dtype=np.float16)), delays={"y": 0}, bits=False, rtol=1e-2)
+
+
+def test_qdq_around_a_recurrence():
+    check(parse("""agraph (float[T,1,4] x) => (float[U,1,1,3] y) {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        c, h = GRU<hidden_size=3>(d, gw, gr)
+        p = QuantizeLinear(c, ys, yz)
+        y = DequantizeLinear(p, ys, yz) }""", **SCALES, gw=rand(1, 9, 4), gr=rand(1, 9, 3, seed=1)), delays={"y": 0})
+
+
+def test_qdq_around_gemm_and_a_shift():
+    check(parse("""agraph (float[T,4] x) => (float[U,4] y) {
+        q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z)
+        w = DequantizeLinear(wq, ws, wz)
+        b = DequantizeLinear(bq, bs)
+        g = Gemm(d, w, b)
+        gq = QuantizeLinear(g, ys, yz)
+        gd = DequantizeLinear(gq, ys, yz)
+        l = Pad(gd, pads)
+        m = Slice(l, st, en, ax)
+        lq = QuantizeLinear(m, ys, yz)
+        ld = DequantizeLinear(lq, ys, yz)
+        c = Add(ld, gd)
+        p = QuantizeLinear(c, ys, yz)
+        y = DequantizeLinear(p, ys, yz) }""", **SCALES, wq=ints(4, 4, low=-90, high=90), bq=np.arange(4, dtype=np.int32), bs=np.float32(0.0002),
+                pads=np.array([2, 0, 0, 0]), st=np.array([0]), en=np.array([-2]), ax=np.array([0])), delays={"y": 0})
+
+
+def test_qdq_per_channel_behind_a_window():
+    """onnxruntime's kernels take one scale for all channels of a stream, so the history stays where it is run without them."""
+    pulsed = check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+        q = QuantizeLinear<axis=1>(x, s, z)
+        d = DequantizeLinear<axis=1>(q, s, z)
+        y = Conv<pads=[1,1]>(d, w) }""", w=rand(4, 4, 3), s=np.full(4, 0.03, np.float32), z=ints(4)), delays={"y": 1}, bits=False)
+    assert {s["dtype"] for s in pulsed.spec["states"] if s["role"] == "history"} == {"float32"}
+
+
+def test_qdq_around_resampling():
+    check(padded("c = ConvTranspose<strides=[2]>(d, v)", v=rand(4, 4, 4)), bits=False)
+    check(padded("c = Resize<mode=\"linear\">(d, , sc)", sc=np.array([1, 1, 2], np.float32)), bits=False)
+
+
+@pytest.mark.parametrize("left, right", [(3, 0), (2, 2)])
+def test_qdq_values(left, right):
+    """Attention in a band: the values that a pulse still sees are remembered as integers."""
+    pulsed = check(parse("""agraph (float[1,T,4] x) => (float[1,U,4] y) {
+        xs = Shape(x)
+        n = Gather<axis=0>(xs, one)
+        i = Range(nought, n, one)
+        qi = Unsqueeze(i, ax1)
+        ki = Unsqueeze(i, ax0)
+        between = Sub(qi, ki)
+        near = LessOrEqual(between, left)
+        past = GreaterOrEqual(between, right)
+        open = And(near, past)
+        kq = QuantizeLinear(x, s, z)
+        k = DequantizeLinear(kq, s, z)
+        v0 = Mul(x, half)
+        vq = QuantizeLinear(v0, s, zi)
+        v = DequantizeLinear(vq, s, zi)
+        kt = Transpose<perm=[0,2,1]>(k)
+        raw = MatMul(x, kt)
+        masked = Where(open, raw, ninf)
+        weights = Softmax<axis=-1>(masked)
+        y = MatMul(weights, v) }""", **SCALES, one=np.asarray(1), nought=np.asarray(0), ax0=np.array([0]), ax1=np.array([1]), left=np.asarray(left),
+                right=np.asarray(-right), half=np.float32(0.5), ninf=np.float32(-np.inf)), delays={"y": right}, bits=False)
+    assert [s["dtype"] for s in pulsed.spec["states"] if "vq" in s["input"]] == ["uint8"]
