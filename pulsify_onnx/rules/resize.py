@@ -18,7 +18,7 @@ from pulsify_onnx.rules.combine import call, const, step, the_stream
 from pulsify_onnx.rules.conv import cut
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.sampling import Sampling, periodic
-from pulsify_onnx.windows import align, faster, pad, sealed, solid, windowed
+from pulsify_onnx.windows import align, faster, pad, sealed, solid, timely, windowed
 
 WHOLE = "resize by a whole factor"
 
@@ -90,7 +90,8 @@ def resize(node: Node) -> Outcome:
         if node.attr("mode") != "nearest":
             x = solid(x, node.options, before)
         (window,), y = align([x], node.options)
-        expr = _applied(node, x, how, _clean(node, x, window), Frames(x.rate))
+        window, y = _clean(node, x, window, y)
+        expr = _applied(node, x, how, window, Frames(x.rate))
         return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))], before=before)
     sampling = Sampling.of(node)
     steps: list[Step] = []
@@ -146,17 +147,24 @@ def _lengthened(x: Stream, window: Window, more: int) -> Expr:
 def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, steps: list[Step]) -> Outcome:
     """Every so many frames one, as it is."""
     by = how.along.denominator
-    window, y = windowed(x, offset + 1, by, node.options)
-    expr: Expr = call("Slice", _clean(node, x, window), const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
+    window, y = _clean(node, x, *windowed(x, offset + 1, by, node.options))
+    expr: Expr = call("Slice", window, const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
     still = replace(how, along=Fraction(1), scales=tuple(1.0 if k == x.axis else s for k, s in enumerate(how.scales)))
     if any(s != 1 for s in still.scales) or how.sizes is not None:
         expr = _applied(node, x, still, expr, Frames(y.rate))
     return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))], before=steps)
 
 
-def _clean(node: Node, x: Stream, window: Window) -> Window:
-    """A window on `x` (which is solid) where neighbours that weigh nothing are numbers: zero times NaN is NaN."""
-    return window if node.attr("mode") == "nearest" else replace(window, mask=sealed(x, node.options))
+def _clean(node: Node, x: Stream, window: Window, y: Stream) -> tuple[Window, Stream]:
+    """A window on `x` (which is solid) where neighbours that weigh nothing are numbers: zero times NaN is NaN.
+
+    Frames of which it is not known yet whether they are cut off at the end are waited for.
+    """
+    if node.attr("mode") == "nearest":
+        return window, y
+    if node.options.end_of_stream:
+        (window,), y = timely([window], y, node.options, stride=int(x.rate / y.rate))
+    return replace(window, mask=sealed(x, node.options)), y
 
 
 def _applied(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> Expr:
