@@ -12,7 +12,7 @@ from pulsify_onnx.extent import smaller
 from pulsify_onnx.facts import Const, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Window
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, sized, step, the_stream
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer
@@ -54,7 +54,7 @@ def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, l
     (dtype, shape), *_ = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    expr = op(node, [window], auto_pad=None, pads=other_pads(x, view))
+    expr = sized(node, op(node, [window], auto_pad=None, pads=other_pads(x, view)), [None if k == x.axis else d for k, d in enumerate(shape)])
     return expr, y.placed(node.outputs[0], dtype, shape, x.axis), window, view, steps
 
 
@@ -62,7 +62,7 @@ def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, l
 def max_pool(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and ceil_mode.
 
-    Refuses: the indices output, which counts positions in the whole input.
+    Refuses: the indices output, which counts positions in the whole input; SAME padding with dilation or a kernel shorter than the stride.
     """
     x = the_stream(node)
     if len(node.outputs) > 1 and node.outputs[1]:
@@ -75,7 +75,10 @@ def max_pool(node: Node) -> Outcome:
 
 @rule("LpPool", versions=(2, 11, 18, 22))
 def lp_pool(node: Node) -> Outcome:
-    """Any spatial axis, any pads, stride, dilation and ceil_mode."""
+    """Any spatial axis, any pads, stride, dilation and ceil_mode.
+
+    Refuses: SAME padding with dilation or a kernel shorter than the stride.
+    """
     x = the_stream(node)
     if x.axis < 2:
         return kept(node, [x.axis])
@@ -85,7 +88,10 @@ def lp_pool(node: Node) -> Outcome:
 
 @rule("AveragePool", versions=(1, 7, 10, 11, 19, 22))
 def average_pool(node: Node) -> Outcome:
-    """Any spatial axis, any pads, stride and ceil_mode; the divisor counts real frames at both ends."""
+    """Any spatial axis, any pads, stride and ceil_mode; the divisor counts real frames at both ends.
+
+    Refuses: SAME padding with dilation or a kernel shorter than the stride.
+    """
     x = the_stream(node)
     if x.axis < 2:
         return kept(node, [x.axis])
