@@ -103,6 +103,20 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
     return out
 
 
+_SPREADING = {"Range", "ConstantOfShape", "Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike"}
+
+
+def vast(node: Node) -> bool:
+    """Whether an operator makes more of its small inputs than is folded, so that running it might take all memory."""
+    if node.domain or node.op_type not in _SPREADING:
+        return False
+    try:
+        shape = infer(node, measured=False)[0][1]
+    except NotInferred:
+        return False
+    return shape is not None and math.prod(d.constant or 1 for d in shape if d is not None) > fold.LIMIT
+
+
 def overstated(node: Node, shape: tuple[Length | None, ...]) -> dict[int, int]:
     """Sizes by axis of `shape`, which `infer` gave for the first output, of which onnx's inference alone says more."""
     if node.op_type not in _ROUNDED or node.domain:
