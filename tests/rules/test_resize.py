@@ -159,3 +159,14 @@ def test_resize_of_another_axis_waits_for_nothing_where_nothing_is_cut_off():
     model = parse("""agraph (float[1,1,T,4] x) => (float[1,1,U,6] y) { y = Resize<mode="linear">(x, none, scales) }""",
                   none=NONE, scales=scales(1, rank=4, a3=1.5))
     assert pulsify(model, pulse=3, end_of_stream=True).spec["outputs"][0]["delay"] == 0
+
+
+@pytest.mark.parametrize("op, opset, mode", [("Resize", 17, "linear"), ("Resize", 17, "nearest"), ("Upsample", 9, "linear"), ("Upsample", 9, "nearest")])
+@pytest.mark.parametrize("scale", (5 / 3, 1.3))
+def test_a_size_that_is_rounded_in_two_ways(op, opset, mode, scale):
+    """Nine times five thirds is 15 in single precision, and less in double."""
+    inputs = "x, scales" if op == "Upsample" else "x, none, scales"
+    weights = {"scales": scales(1, rank=4, a3=scale)} | ({} if op == "Upsample" else {"none": NONE})
+    check(parse(f"""<ir_version: 8, opset_import: ["": {opset}]> agraph (float[1,1,T,9] x) => (float[1,1,U,V] y) {{
+        a = {op}<mode="{mode}">({inputs})
+        y = AveragePool<kernel_shape=[2,1]>(a) }}""", **weights), pulses=(1, 4), length=20)
