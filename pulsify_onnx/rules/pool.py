@@ -12,10 +12,10 @@ from pulsify_onnx.extent import smaller
 from pulsify_onnx.facts import Const, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Window
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, sized, step, the_stream
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer
+from pulsify_onnx.shapes import infer, overstated
 from pulsify_onnx.views import Spatial, spatial
 from pulsify_onnx.windows import pad, windowed, zero
 
@@ -54,8 +54,19 @@ def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, l
     (dtype, shape), *_ = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    expr = sized(node, op(node, [window], auto_pad=None, pads=other_pads(x, view)), [None if k == x.axis else d for k, d in enumerate(shape)])
+    pads = other_pads(x, view)
+    data: Expr = window
+    for axis, size in overstated(node, tuple(None if k == x.axis else d for k, d in enumerate(shape))).items():
+        data, pads[axis - 2 + len(view.kernel)] = _fitting(data, x, view, axis, size, pads[axis - 2])
+    expr = op(node, [data], auto_pad=None, pads=pads)
     return expr, y.placed(node.outputs[0], dtype, shape, x.axis), window, view, steps
+
+
+def _fitting(data: Expr, x: Stream, view: Spatial, axis: int, size: int, before: int) -> tuple[Expr, int]:
+    """`data` and its padding at the end of `axis` so that the last of `size` windows ends where they end: nobody sees one more to round up to."""
+    k, own = axis - 2, x.shape[axis].constant or 0
+    after = (size - 1) * view.strides[k] + view.spans[k] - own - before
+    return (data, after) if after >= 0 else (call("Slice", data, const([0]), const([own + after]), const([axis])), 0)
 
 
 @rule("MaxPool", versions=(1, 8, 10, 11, 12, 22))

@@ -158,3 +158,12 @@ def test_same_of_another_axis(op: str, opset: int, kernel: int, stride: int, bin
     """Sizes at which nothing is padded by less than nothing."""
     check(parse(f"""<ir_version: 8, opset_import: ["": {opset}]> agraph (float[1,1,T,{bins}] x) => (float[1,1,U,V] y) {{
         y = {op}<auto_pad="SAME_{side}", kernel_shape=[3,{kernel}], strides=[1,{stride}]>(x) }}"""), pulses=PULSES, length=21)
+
+
+def test_ceil_mode_of_another_axis_whose_memory_is_used_again() -> None:
+    """onnxruntime plans its memory by the sizes that onnx's inference tells, which must be those of the run."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        r = Unsqueeze(x, three)
+        d = Mul(r, two)
+        a = MaxPool<ceil_mode=1, kernel_shape=[2,1], pads=[1,0,0,0], strides=[1,2]>(d)
+        y = ReduceMean<axes=[3], keepdims=0>(a) }""", three=np.array([3]), two=rand(1, 2, 1, 2)), pulses=PULSES, length=24)
