@@ -30,7 +30,7 @@ from pulsify_onnx.rules.registry import never
 from pulsify_onnx.rules.relative import applied
 from pulsify_onnx.rules.resumed import carried_on
 from pulsify_onnx.rules.rowwise import all_rows, merged
-from pulsify_onnx.shapes import infer
+from pulsify_onnx.shapes import infer, vast
 from pulsify_onnx.source import Source
 from pulsify_onnx.views import never_empty
 from pulsify_onnx.windows import RateMismatch, leaving, solid
@@ -202,6 +202,8 @@ class Walker:
 
     def _apply(self, node: Node) -> Outcome:
         kinds = {type(f) for f in (*node.facts, *node.outer.values()) if f is not None}
+        if not sizes.told(node, [self.facts[v.name or ""] for v in self.source.inputs]):
+            return self._static(node) if kinds == {Static} else self._running(node)
         if node.op_type in ("Shape", "Size") and node.domain == "" or (kinds <= {Static, Sizes} and Sizes in kinds):
             fact = sizes.evaluate(node)
             if fact is not None:
@@ -237,7 +239,7 @@ class Walker:
         values = [f.value if isinstance(f, Static) else None for f in node.facts]
         known = all(v is not None or f is None for v, f in zip(values, node.facts))
         has_graph = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-        if known and not has_graph and sum(v.array.size for v in values if v is not None) <= fold.LIMIT:
+        if known and not has_graph and not vast(node) and sum(v.array.size for v in values if v is not None) <= fold.LIMIT:
             found = fold.evaluate(node.op_type, [None if v is None else v.array for v in values], node.attributes,
                                   opset=node.opset, domain=node.domain, outputs=len(node.outputs))
             if found is not None and all(v.size <= fold.LIMIT for v in found):

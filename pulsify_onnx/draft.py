@@ -21,6 +21,7 @@ from pulsify_onnx.rows import RowEmitter
 from pulsify_onnx.source import Source
 
 VALID_FRAMES = "valid_frames"
+"""The input that says how many frames of a pulse are real, where the source has no such name itself."""
 SOURCE = "source"
 """Role of a state that the source itself has."""
 
@@ -44,12 +45,16 @@ class LoweredState:
 
 @dataclass(frozen=True)
 class Lowered:
-    """The pulsed graph and its states, in order. ``batch``: 1, or its symbol; ``shared``: nodes for which its rows are no streams of their own."""
+    """The pulsed graph and its states, in order.
+
+    ``batch``: 1, or its symbol; ``shared``: nodes for which its rows are no streams of their own; ``valid_frames``: the input of that number.
+    """
 
     model: ir.Model
     states: tuple[LoweredState, ...]
     batch: int | str
     shared: tuple[str, ...]
+    valid_frames: str | None
 
 
 class Draft(Measures):
@@ -59,9 +64,10 @@ class Draft(Measures):
         self.plan, self.source, self.pulse = plan, source, pulse
         graph = source.model.graph
         self.node = ""
-        reserved = {*plan.inputs, *plan.outputs, VALID_FRAMES, *graph.initializers}
+        reserved = {*plan.inputs, *plan.outputs, *graph.initializers}
         self.rows = RowEmitter(source.opset, reserved, lambda: self.node) if self._batch() != 1 else None
         self.emit = self.rows or Emitter(source.opset, reserved)
+        self.valid_frames = self.emit.name(VALID_FRAMES)
         self.values: dict[str, ir.Value] = {}
         self.memo: dict[object, ir.Value] = {}
         self.inputs: list[ir.Value] = []
@@ -188,7 +194,7 @@ class Draft(Measures):
 
     def _valid_frames(self) -> ir.Value:
         if not self.controls:
-            valid = ir.Value(name=VALID_FRAMES, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64))
+            valid = ir.Value(name=self.valid_frames, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64))
             self.controls.append(self._placed(valid, [self._batch()]))
         return self.controls[0]
 

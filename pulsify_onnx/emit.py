@@ -131,8 +131,9 @@ class Emitter:
         if op_type == "Slice" and self.opset < 10 and len(inputs) > 1:
             names = ("starts", "ends", "axes", "steps")
             values = {n: v.const_value.numpy().tolist() for n, v in zip(names, inputs[1:]) if v is not None and v.const_value is not None}
-            if values.pop("steps", [1]) == [1] * len(values["starts"]):
+            if len(values) == len(inputs) - 1 and values.pop("steps", [1]) == [1] * len(values["starts"]):
                 return self.one("Slice", inputs[0], **values)
+            return self._picked_apart(inputs)
         if op_type == "Range" and self.opset < 11:  # from 0, by 1
             ones = self.one("ConstantOfShape", self.one("Reshape", inputs[1], self.ints(1)), value=ir.tensor(np.ones(1, np.int64)))
             return self.one("Reshape", self.one("NonZero", ones), self.ints(-1))
@@ -144,6 +145,32 @@ class Emitter:
             fill = inputs[2].const_value.numpy().item() if len(inputs) > 2 and inputs[2] is not None and inputs[2].const_value is not None else 0.0
             return self.one("Pad", inputs[0], pads=inputs[1].const_value.numpy().tolist(), value=float(fill), **attributes)
         return None
+
+
+    def _picked_apart(self, inputs: Sequence[ir.Value | None]) -> ir.Value:
+        """A Slice whose bounds are computed, or whose step is not 1, as opsets before 10 have it: what it takes is gathered, axis by axis."""
+        x, bounds = inputs[0], inputs[1:]
+        steps = bounds[3].const_value.numpy().tolist() if len(bounds) > 3 and bounds[3] is not None and bounds[3].const_value is not None else None
+        axes = bounds[2].const_value.numpy().tolist() if bounds[2] is not None and bounds[2].const_value is not None else []
+        for k, axis in enumerate(axes):
+            step = steps[k] if steps else 1
+            size = self.one("Gather", self.one("Shape", x), self.ints(axis), axis=0)
+            start, end = (self._bound(self.one("Gather", bound, self.ints(k), axis=0) if len(axes) > 1 else bound, size, step < 0) for bound in bounds[:2])
+            length = self.one("Sub", end, start) if step > 0 else self.one("Sub", start, end)
+            length = self.one("Max", length, self.ints(0))
+            if abs(step) > 1:
+                length = self.one("Div", self.one("Add", length, self.ints(abs(step) - 1)), self.ints(abs(step)))
+            count = self.one("Range", self.constant(np.asarray(0, np.int64)), length, self.constant(np.asarray(1, np.int64)))
+            x = self.one("Gather", x, self.one("Add", start, count if step == 1 else self.one("Mul", count, self.ints(step))), axis=axis)
+        assert x is not None
+        return x
+
+    def _bound(self, bound: ir.Value | None, size: ir.Value, backwards: bool) -> ir.Value:
+        """A start or end of a Slice as an index from the start, within what there is."""
+        assert bound is not None
+        index = self.one("Where", self.one("Less", bound, self.ints(0)), self.one("Add", bound, size), bound)
+        last = self.one("Sub", size, self.ints(1)) if backwards else size
+        return self.one("Max", self.one("Min", index, last), self.ints(-1 if backwards else 0))
 
 
 def _free(wanted: str, taken: set[str]) -> str:

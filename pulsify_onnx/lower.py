@@ -222,7 +222,8 @@ class _Lowering(Draft):
                          opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")
         model = ir.Model(graph, ir_version=max(self.source.model.ir_version, 4), producer_name="pulsify-onnx")
         model.metadata_props.update(self.source.model.metadata_props)
-        return Lowered(model, tuple(self.states), self._batch(), tuple(self.rows.shared) if self.rows is not None else ())
+        return Lowered(model, tuple(self.states), self._batch(), tuple(self.rows.shared) if self.rows is not None else (),
+                       self.valid_frames if self.controls else None)
 
     def _opsets(self) -> dict[str, int]:
         own = self.source.model.opset_imports

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.emit import Emitter
+from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.extent import TIME, Extreme, Floor, Length, Symbol
 from pulsify_onnx.facts import Static, Stream
 from pulsify_onnx.plan import Dim, Frames, Merged, Plan
@@ -56,6 +57,7 @@ class Measures(ABC):
 
     plan: Plan
     pulse: int | None
+    node: str
     emit: Emitter
     rows: RowEmitter | None
     values: dict[str, ir.Value]
@@ -211,7 +213,7 @@ class Measures(ABC):
                     if d == Length.symbol(name):
                         shape = self.emit.one("Shape", self.values[wire])
                         return self.emit.one("Gather", shape, self.emit.constant(np.asarray(k, np.int64)), axis=0)
-        raise AssertionError(f"no input has the dimension {name}")
+        raise CannotStream((Blocker(self.node, "shape", f"it needs the size {name}, which no input tells", "export with fixed sizes for all axes but batch and time"),))
 
     def _long(self, d: Dim) -> Length:
         """A dimension of a pulse as a length."""
@@ -227,4 +229,8 @@ class Measures(ABC):
     def _frames_label(self, rate: Fraction) -> int | str:
         if self.pulse is not None:
             return self._count(Frames(rate))
-        return "pulse" if rate == 1 else f"pulse_x{rate}"
+        shapes = [f.shape for f in map(self.plan.wires.get, self.plan.inputs) if isinstance(f, (Static, Stream))]
+        taken, word = {name for shape in shapes for d in shape for name in d.symbols()}, "pulse"
+        while any(name == word or name.startswith(f"{word}_x") for name in taken):
+            word += "_"
+        return word if rate == 1 else f"{word}_x{rate}"

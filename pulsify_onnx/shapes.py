@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import helper
 
+from pulsify_onnx import fold
 from pulsify_onnx.bodies import Inferred, infer_nodes, subgraphs
 from pulsify_onnx.errors import InvalidModel, Refusal
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Clip, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.facts import Array, Clip, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.runtime import session
 
@@ -42,8 +45,11 @@ _SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
 """Functions in old opsets, which onnx infers no shape for, and operators of the same types."""
 
 
-def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Inferred]:
-    """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises `NotInferred`."""
+def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bool = True) -> list[Inferred]:
+    """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises `NotInferred`.
+
+    Not `measured`: sizes as onnx's inference has them, by which onnxruntime checks a file, where running gives others.
+    """
     facts = node.facts if facts is None else facts
     if subgraphs(node.attributes.values()):
         return _infer_outer(node, facts)
@@ -90,10 +96,77 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None) -> list[Infe
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
             shape = _counted(shape, facts[0]) if kind == "Reshape" else shape
+            shape = _measured(node, facts, shape) if measured and kind in _ROUNDED else shape
         elif kind in _AS_FIRST and facts[0] is not None:
             shape = shape_of(facts[0])
         out.append((ir.DataType(tensor.elem_type), shape))
     return out
+
+
+_SPREADING = {"Range", "ConstantOfShape", "Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike"}
+
+
+def vast(node: Node) -> bool:
+    """Whether an operator makes more of its small inputs than is folded, so that running it might take all memory."""
+    if node.domain or node.op_type not in _SPREADING:
+        return False
+    try:
+        shape = infer(node, measured=False)[0][1]
+    except NotInferred:
+        return False
+    return shape is not None and math.prod(d.constant or 1 for d in shape if d is not None) > fold.LIMIT
+
+
+def overstated(node: Node, shape: tuple[Length | None, ...]) -> dict[int, int]:
+    """Sizes by axis of `shape`, which `infer` gave for the first output, of which onnx's inference alone says more."""
+    if node.op_type not in _ROUNDED or node.domain:
+        return {}
+    told = infer(node, measured=False)[0][1] or ()
+    return {k: d.constant for k, (d, t) in enumerate(zip(shape, told))
+            if d is not None and t is not None and d.constant is not None and t.constant is not None and d.constant < t.constant}
+
+
+_ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
+"""Operators of which onnx's inference and onnxruntime round sizes differently: the last window of a ceil_mode, output_padding with auto_pad, scales."""
+
+
+def _measured(node: Node, facts: tuple[Fact | None, ...], shape: tuple[Length | None, ...]) -> tuple[Length | None, ...]:
+    """`shape` with the sizes that onnxruntime gives where those of the input are known, found by running the operator on zeros."""
+    x = facts[0]
+    if x is None or len(shape) != len(shape_of(x)):
+        return shape
+    dims, resized = shape_of(x), node.op_type in ("Resize", "Upsample")
+    if not resized and not node.attr("ceil_mode", 0) and node.attr("auto_pad", "NOTSET") == "NOTSET":
+        return shape
+    run = _resized(facts) if resized else _in_windows(node, facts)
+    if run is None:
+        return shape
+    inputs, changes = run
+    found = fold.evaluate(node.op_type, inputs, {**node.attributes, **changes}, opset=node.opset)
+    if found is None:
+        return shape
+    return tuple(d if dims[k].constant is None or k < 2 and not resized else Length.of(n) for k, (d, n) in enumerate(zip(shape, found[0].shape)))
+
+
+def _resized(facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[str, Any]] | None:
+    """Inputs of a resampling of an input whose size is known, by scales that are not whole."""
+    values = [f.value.array if isinstance(f, Static) and f.value is not None else None for f in facts[1:]]
+    dims = [d.constant for d in shape_of(facts[0])]  # type: ignore[arg-type]
+    known = all((v is None) == (f is None) for v, f in zip(values, facts[1:])) and None not in dims
+    whole = all(v is None or not v.size or v.dtype.kind != "f" or (v == np.floor(v)).all() for v in values)
+    size = math.prod(d for d in dims if d is not None)
+    return ([np.zeros([d or 0 for d in dims], np.float32), *values], {}) if known and not whole and size <= fold.LIMIT else None
+
+
+def _in_windows(node: Node, facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[str, Any]] | None:
+    """Inputs and attributes of a pool or transposed convolution of one channel; axes of unknown size are long enough for a window."""
+    kernel = node.ints("kernel_shape") or [d.constant or 0 for d in shape_of(facts[1])[2:]]  # type: ignore[arg-type]
+    spans = [k * d for k, d in zip(kernel, node.ints("dilations") or [1] * len(kernel))]
+    size = [1, 1, *(s if d.constant is None else d.constant for s, d in zip(spans, shape_of(facts[0])[2:]))]  # type: ignore[arg-type]
+    if math.prod(size) > 1 << 22 or facts[0] is None:
+        return None
+    x = np.zeros(size, facts[0].dtype.numpy())  # type: ignore[union-attr]
+    return ([x, np.zeros([1, 1, *kernel], x.dtype)], {"group": 1}) if node.op_type == "ConvTranspose" else ([x], {})
 
 
 def _counted(shape: tuple[Length | None, ...], source: Fact | None) -> tuple[Length | None, ...]:

@@ -7,14 +7,14 @@ in a way that has no `Length` gives None; it is then up to a rule, or refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.extent import Length, compare, larger, smaller
-from pulsify_onnx.facts import Array, Const, Fact, Sizes, Static
+from pulsify_onnx.extent import TIME, Length, compare, larger, smaller
+from pulsify_onnx.facts import Array, Const, Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.shapes import shape_of
 
@@ -48,6 +48,15 @@ def evaluate(node: Node) -> Fact | None:
     if found is None or found.size > LIMIT:
         return None
     return _fact(node, found)
+
+
+def told(node: Node, inputs: Iterable[Fact]) -> bool:
+    """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's `inputs`."""
+    fact = node.facts[0] if node.op_type in ("Shape", "Size") and node.domain == "" else None
+    if not isinstance(fact, (Static, Prefix)):
+        return True
+    known = {TIME}.union(*(d.symbols() for f in inputs if isinstance(f, (Static, Stream)) for d in f.shape))
+    return all(d.symbols() <= known for d in fact.shape)
 
 
 def _lengths(array: Array) -> Array | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import warnings
@@ -70,14 +71,55 @@ def load(model: str | Path | ir.Model | onnx.ModelProto) -> Source:
 
 
 def _read(model: str | Path | ir.Model | onnx.ModelProto) -> ir.Model:
-    if isinstance(model, (str, Path)):
-        path = Path(model)
-        if path.stat().st_size <= large.LARGE:
-            return ir.load(path)
-        found = ir.from_proto(large.read(path))
-        ir.external_data.set_base_dir(found.graph, path.parent)
-        return found
-    return ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
+    """The model, of which nothing is the caller's but the data of its tensors."""
+    if isinstance(model, ir.Model):
+        found = model.clone()
+    else:
+        proto = model if isinstance(model, onnx.ModelProto) else _from_file(Path(model))
+        found = ir.from_proto(proto)
+        _passed_through(found.graph, proto.graph)
+        if not isinstance(model, onnx.ModelProto):
+            ir.external_data.set_base_dir(found.graph, Path(model).parent)
+            return found
+    _own_names(found)
+    return found
+
+
+def _from_file(path: Path) -> onnx.ModelProto:
+    return large.read(path) if path.stat().st_size > large.LARGE else onnx.load(path, load_external_data=False)
+
+
+def _passed_through(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """An output that is an input has that one's type and shape, which an output need not tell."""
+    types = {info.name: info.type for info in proto.input}
+    for value in graph.inputs:
+        if value.is_graph_output() and value.name in types:
+            value.type = ir.serde.deserialize_type_proto_for_type(types[value.name])
+            value.shape = ir.serde.deserialize_type_proto_for_shape(types[value.name])
+
+
+def _own_names(model: ir.Model) -> None:
+    """Tensors with names of their own on the data of those that the caller has: naming a value names its tensor, and that its protobuf."""
+    def own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        if not isinstance(tensor, ir.serde.TensorProtoTensor):
+            return copy.copy(tensor)
+        if tensor.dtype == ir.DataType.STRING:
+            return ir.StringTensor(tensor.numpy().ravel().tolist(), shape=tensor.shape, name=tensor.name)
+        return ir.LazyTensor(lambda: tensor, tensor.dtype, tensor.shape, cache=True, name=tensor.name)
+
+    def graphs(graph: ir.Graph | ir.Function) -> None:
+        for value in graph.initializers.values() if isinstance(graph, ir.Graph) else ():
+            value.const_value = None if value.const_value is None else own(value.const_value)
+        for node in graph:
+            for name, attr in list(node.attributes.items()):
+                if attr.type == ir.AttributeType.TENSOR and not attr.is_ref():
+                    node.attributes[name] = ir.AttrTensor(name, own(attr.as_tensor()))
+            for inner in subgraphs(node.attributes.values()):
+                graphs(inner)
+
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for owner in owners:
+        graphs(owner)
 
 
 def _one_name(model: ir.Model) -> None:

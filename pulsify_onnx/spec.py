@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.draft import SOURCE, VALID_FRAMES, Lowered, LoweredState
+from pulsify_onnx.draft import SOURCE, Lowered, LoweredState
 from pulsify_onnx.extent import LARGE, TIME, Length
 from pulsify_onnx.facts import Clip, Const, Onset, Prefix, Reach, Static, Stream
 from pulsify_onnx.plan import Plan
@@ -174,7 +174,7 @@ def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) ->
         "pulse": pulse,
         "pulse_multiple": plan.pulse_multiple,
         "inputs": inputs(plan, pulse),
-        "valid_frames_input": VALID_FRAMES if plan.options.end_of_stream else None,
+        "valid_frames_input": lowered.valid_frames,
         "valid_frames_shape": [batch],
         "outputs": outputs(plan, pulse),
         "states": found,

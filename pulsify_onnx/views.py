@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
@@ -13,13 +14,22 @@ from pulsify_onnx.plan import Outcome
 
 @dataclass(frozen=True)
 class Spatial:
-    """Window attributes of convolutions and pools, one entry per spatial axis; pads: all befores, then all afters."""
+    """Window attributes of convolutions and pools, one entry per spatial axis; pads: all befores, then all afters.
+
+    ``least``: down to how many frames less than none onnxruntime pads by auto_pad SAME as the standard says.
+    """
 
     kernel: list[int]
     strides: list[int]
     dilations: list[int]
     pads: list[int]
     auto_pad: str
+    least: int = 0
+
+    @property
+    def same(self) -> bool:
+        """Whether the pads follow from the size of the input."""
+        return self.auto_pad in ("SAME_UPPER", "SAME_LOWER")
 
     @property
     def spans(self) -> list[int]:
@@ -27,12 +37,28 @@ class Spatial:
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations)]
 
 
+EXPLICIT = "export with explicit pads"
+_SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
+"""Windows may be so much shorter than their stride with auto_pad SAME; of other operators, not at all."""
+
+
 def spatial(node: Node, kernel: list[int]) -> Spatial:
-    """The window of a convolution or pool with spatial `kernel`."""
+    """The window of a convolution or pool with spatial `kernel`; refuses auto_pad SAME where onnxruntime is not as the standard says."""
     n = len(kernel)
     auto = node.attr("auto_pad", "NOTSET")
     pads = [0] * (2 * n) if auto != "NOTSET" else node.ints("pads") or [0] * (2 * n)
-    return Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto)
+    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, _SHORT.get(node.op_type, 0))
+    if view.same and node.op_type != "ConvTranspose":
+        dilated = max(view.dilations) > 1 if "Conv" in node.op_type else view.spans != kernel
+        if dilated:
+            refuse(f"auto_pad {auto} with dilations, which onnxruntime does not pad as the standard says", hint=EXPLICIT)
+    return view
+
+
+def shorter(view: Spatial, k: int) -> NoReturn:
+    """Refuse auto_pad SAME at spatial axis `k`, whose window is shorter than its stride."""
+    refuse(f"auto_pad {view.auto_pad} with a kernel of {view.kernel[k]} and a stride of {view.strides[k]}, which onnxruntime does not pad as the standard says",
+           hint=EXPLICIT)
 
 
 def axes_of(node: Node, rank: int, changed: int, index: int = 1, what: str = "axes") -> list[int] | None:

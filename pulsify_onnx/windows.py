@@ -163,10 +163,13 @@ def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
     return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, reach=reach, positional=False)
 
 
-def timely(reads: Sequence[Window], y: Stream, options: Options) -> tuple[list[Window], Stream]:
-    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on."""
+def timely(reads: Sequence[Window], y: Stream, options: Options, stride: int = 1) -> tuple[list[Window], Stream]:
+    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on.
+
+    `stride`: how many of their frames make one of `y`.
+    """
     late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
-    return [replace(w, back=w.back + late) for w in reads], replace(y, delay=y.delay + late)
+    return [replace(w, back=w.back + stride * late) for w in reads], replace(y, delay=y.delay + late)
 
 
 def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import LAYERS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum
+from networks import LAYERS, TWO_WAYS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum, with_taken_names
 from oracle import check
 
 CORE: tuple[tuple[Layer, float], ...] = tuple((layer, weight) for layer, weight in LAYERS if layer in (
@@ -24,4 +25,12 @@ def test_core(seed: int, size: int, pulse: int, pick: int) -> None:
 def test_networks(seed: int, size: int, pulse: int, pick: int) -> None:
     """Whole networks of every family."""
     net = network(seed, size)
+    check(net.model, pulses=(pulse,), length=net.lengths[pick], unit=net.unit, shortest=net.lengths[0], rtol=2e-3)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 8), pulse=st.integers(1, 9), pick=st.integers(0, 24))
+def test_sizes_that_are_seen_in_two_ways(seed: int, size: int, pulse: int, pick: int) -> None:
+    """Windows that hang over, SAME padding of short kernels, crops before resampling; with names that are taken."""
+    net = with_taken_names(network(seed, size, TWO_WAYS), np.random.default_rng(seed))
     check(net.model, pulses=(pulse,), length=net.lengths[pick], unit=net.unit, shortest=net.lengths[0], rtol=2e-3)

@@ -16,7 +16,7 @@ from pulsify_onnx.facts import Band, Const, Fact, Pair, Prefix, Sizes, Skew, Sta
 from pulsify_onnx.node import Node
 from pulsify_onnx.pairs import Side, meet, meet_offsets, meets, placed, relative
 from pulsify_onnx.plan import Carry, Count, Expr, Op, Outcome, Ref, State, Step, attributes
-from pulsify_onnx.shapes import infer
+from pulsify_onnx.shapes import infer, overstated
 from pulsify_onnx.windows import align, timely
 
 BACK = "it brings a value over the whole stream back to the frames, so the first frame needs the last"
@@ -158,7 +158,8 @@ def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None
         return paired(node, axes)
     exprs, y, axis = joined(node, [a if isinstance(a, int) else None for a in axes], leads, late)
     facts: list[Fact] = []
-    for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, infer(node))):
+    inferred = infer(node)
+    for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, inferred)):
         at = out_axes[k] if out_axes else axis
         if not wire:
             facts.append(y)
@@ -166,7 +167,15 @@ def kept(node: Node, axes: Sequence[Side], out_axes: Sequence[int] | None = None
         if shape is None or any(d is None for i, d in enumerate(shape) if i != at):
             refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
         facts.append(y.placed(wire, dtype, shape, at))
-    return step(node, [op(node, exprs, k, **changes) for k in range(len(node.outputs))], facts, before=before)
+    made: list[Expr] = [op(node, exprs, k, **changes) for k in range(len(node.outputs))]
+    return step(node, [sized(node, made[0], inferred[0][1]), *made[1:]], facts, before=before)
+
+
+def sized(node: Node, expr: Expr, shape: Sequence[Length | None] | None) -> Expr:
+    """`expr`, whose sizes are those of `shape` when it runs, in a form of which a file that tells them is valid."""
+    for axis, size in overstated(node, tuple(shape or ())).items():
+        expr = call("Slice", expr, const([0]), const([size]), const([axis]))
+    return expr
 
 
 def broadcast(node: Node, leads: bool = True, late: bool = False) -> Outcome:

@@ -15,7 +15,7 @@ from pulsify_onnx.plan import Dims, Expr, Frames, Op, Outcome, Step
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer
-from pulsify_onnx.views import Spatial, spatial
+from pulsify_onnx.views import EXPLICIT, Spatial, shorter, spatial
 from pulsify_onnx.windows import crop, faster, pad, solid, windowed, zero
 
 CHANNELS = "the stream runs along the channels, which every output value sums over"
@@ -39,6 +39,8 @@ def kernel_of(node: Node, index: int = 1) -> list[int]:
 def same_pads(x: Stream, view: Spatial, k: int) -> tuple[int, Length]:
     """(before, after) that auto_pad SAME_* puts at the stream axis `k`; refuses where they move with the length."""
     span, stride = view.spans[k], view.strides[k]
+    if span - stride < view.least:
+        shorter(view, k)
     wanted = (-((-x.extent).floordiv(stride)) - 1) * stride + span
     if stride == 1:
         total = Length.of(span - 1)
@@ -49,7 +51,7 @@ def same_pads(x: Stream, view: Spatial, k: int) -> tuple[int, Length]:
     befores = {(total.at(n) + (view.auto_pad == "SAME_LOWER")) // 2 for n in range(10 * stride * 64, 10 * stride * 64 + 4 * stride * max(1, x.rate.denominator))}
     if len(befores) > 1:
         refuse(f"auto_pad {view.auto_pad} with stride {stride} pads another number of frames at the start for every length of the stream",
-               hint="export with explicit pads")
+               hint=EXPLICIT)
     before = befores.pop()
     return before, total - before
 
@@ -57,7 +59,7 @@ def same_pads(x: Stream, view: Spatial, k: int) -> tuple[int, Length]:
 def border_pads(x: Stream, view: Spatial) -> tuple[int, Length]:
     """(before, after) at the stream axis."""
     k = x.axis - 2
-    if view.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+    if view.same:
         return same_pads(x, view, k)
     return view.pads[k], Length.of(view.pads[k + len(view.strides)])
 
@@ -69,11 +71,14 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
     for k in range(n):
         if k == x.axis - 2:
             pads[k] = pads[k + n] = 0
-        elif view.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        elif view.same:
             size = x.shape[k + 2].constant
             if size is None:
-                refuse("auto_pad on an axis of unknown size", hint="export with explicit pads")
-            total = max((-(-size // view.strides[k]) - 1) * view.strides[k] + view.spans[k] - size, 0)
+                refuse("auto_pad on an axis of unknown size", hint=EXPLICIT)
+            wanted = (-(-size // view.strides[k]) - 1) * view.strides[k] + view.spans[k] - size
+            if wanted < view.least:
+                shorter(view, k)
+            total = max(wanted, 0)
             half = total // 2
             pads[k], pads[k + n] = (half, total - half) if view.auto_pad == "SAME_UPPER" else (total - half, half)
     return pads
@@ -83,7 +88,7 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
 def conv(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; state: span - stride frames and those waited for.
 
-    Refuses: a stream along the channels; SAME padding that moves with the length.
+    Refuses: a stream along the channels; SAME padding that moves with the length, or that onnxruntime computes in its own way.
     """
     return convolution(node, 0, 1)
 
@@ -132,10 +137,10 @@ def conv_transpose(node: Node) -> Outcome:
     if node.attr("output_shape") is not None:
         refuse("output_shape fixes the length of the result", hint="export with pads and output_padding instead")
     before, after = view.pads[k], view.pads[k + n]
-    if view.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+    if view.same:
         total = span + extra[k] - stride
         if total < 0:
-            refuse("auto_pad SAME with a kernel shorter than the stride", hint="export with explicit pads")
+            refuse("auto_pad SAME with a kernel shorter than the stride", hint=EXPLICIT)
         before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
         after = total - before
     overlap = max(0, (span - 1) // stride)
@@ -143,7 +148,7 @@ def conv_transpose(node: Node) -> Outcome:
     padded = pad(x, overlap, tail, zero(x), node.options, steps)
     window, y = windowed(padded, overlap + 1, 1, node.options)
     pads = list(view.pads)
-    if view.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+    if view.same:
         pads = _transposed_same(x, view, extra)
     pads[k] = pads[k + n] = 0
     extra[k] = max(0, stride - span)

@@ -21,7 +21,7 @@ from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.scan import Body, Feed, check_body, per_frame
 from pulsify_onnx.rules.slicing import rate_of
 from pulsify_onnx.views import FAR
-from pulsify_onnx.windows import crop
+from pulsify_onnx.windows import crop, timely
 
 ROUNDS = "how often it runs is decided at run time"
 ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
@@ -51,12 +51,14 @@ def loop(node: Node) -> Outcome:
     steps: list[Step] = []
     numbers = Stream("", ir.DataType.INT64, (rounds,), 0, rate_of(rounds), positional=True)
     windows, y = fed(xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
+    numbered = bool(body.inputs[0].uses()) or not picks
+    if numbered and node.options.end_of_stream:  # the number of a frame must not be taken for one past the end
+        windows, y = timely(windows, y, node.options)
     frames = []
     for pick, x, window in zip(picks, xs, windows):
         body.inputs.append(pick.frame)
         frames.append(Feed(pick.frame.name or "", window, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:])))
-    counter = body.inputs[0]
-    if counter.uses() or not frames:
+    if numbered:
         frames.append(_numbered(body, y, node.options))
     del body.inputs[:2]
     return per_frame(node, Body(body, carried, tuple(frames), (0,) * (len(body.outputs) - carried)), initial, y, steps, exact=False)

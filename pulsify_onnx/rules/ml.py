@@ -7,7 +7,7 @@ from pulsify_onnx.plan import Outcome, Step
 from pulsify_onnx.rules.combine import op, step, the_stream
 from pulsify_onnx.rules.guarded import guarded
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import align, solid
+from pulsify_onnx.windows import align, solid, timely
 
 
 @rule("Binarizer", versions=(1,), domain="ai.onnx.ml")
@@ -16,5 +16,7 @@ def binarizer(node: Node) -> Outcome:
     steps: list[Step] = []
     x = solid(the_stream(node), node.options, steps)
     (window,), y = align([x], node.options)
+    if node.options.end_of_stream:
+        (window,), y = timely([window], y, node.options)
     feed = guarded(window, x, 0, node.options)  # onnxruntime stops at a NaN, which frames past the end may be
     return step(node, [op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps)

@@ -15,7 +15,7 @@ from pulsify_onnx.plan import Count, Dims, Expr, Frames, Outcome, Position, Step
 from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
 from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer
+from pulsify_onnx.shapes import infer, overstated
 from pulsify_onnx.views import Spatial, spatial
 from pulsify_onnx.windows import pad, windowed, zero
 
@@ -54,15 +54,26 @@ def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, l
     (dtype, shape), *_ = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    expr = op(node, [window], auto_pad=None, pads=other_pads(x, view))
+    pads = other_pads(x, view)
+    data: Expr = window
+    for axis, size in overstated(node, tuple(None if k == x.axis else d for k, d in enumerate(shape))).items():
+        data, pads[axis - 2 + len(view.kernel)] = _fitting(data, x, view, axis, size, pads[axis - 2])
+    expr = op(node, [data], auto_pad=None, pads=pads)
     return expr, y.placed(node.outputs[0], dtype, shape, x.axis), window, view, steps
+
+
+def _fitting(data: Expr, x: Stream, view: Spatial, axis: int, size: int, before: int) -> tuple[Expr, int]:
+    """`data` and its padding at the end of `axis` so that the last of `size` windows ends where they end: nobody sees one more to round up to."""
+    k, own = axis - 2, x.shape[axis].constant or 0
+    after = (size - 1) * view.strides[k] + view.spans[k] - own - before
+    return (data, after) if after >= 0 else (call("Slice", data, const([0]), const([own + after]), const([axis])), 0)
 
 
 @rule("MaxPool", versions=(1, 8, 10, 11, 12, 22))
 def max_pool(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and ceil_mode.
 
-    Refuses: the indices output, which counts positions in the whole input.
+    Refuses: the indices output, which counts positions in the whole input; SAME padding with dilation or a kernel shorter than the stride.
     """
     x = the_stream(node)
     if len(node.outputs) > 1 and node.outputs[1]:
@@ -75,7 +86,10 @@ def max_pool(node: Node) -> Outcome:
 
 @rule("LpPool", versions=(2, 11, 18, 22))
 def lp_pool(node: Node) -> Outcome:
-    """Any spatial axis, any pads, stride, dilation and ceil_mode."""
+    """Any spatial axis, any pads, stride, dilation and ceil_mode.
+
+    Refuses: SAME padding with dilation or a kernel shorter than the stride.
+    """
     x = the_stream(node)
     if x.axis < 2:
         return kept(node, [x.axis])
@@ -85,7 +99,10 @@ def lp_pool(node: Node) -> Outcome:
 
 @rule("AveragePool", versions=(1, 7, 10, 11, 19, 22))
 def average_pool(node: Node) -> Outcome:
-    """Any spatial axis, any pads, stride and ceil_mode; the divisor counts real frames at both ends."""
+    """Any spatial axis, any pads, stride and ceil_mode; the divisor counts real frames at both ends.
+
+    Refuses: SAME padding with dilation or a kernel shorter than the stride.
+    """
     x = the_stream(node)
     if x.axis < 2:
         return kept(node, [x.axis])

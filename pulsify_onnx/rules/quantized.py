@@ -279,7 +279,7 @@ def qlinear_average_pool(node: Node) -> Outcome:
         return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
     view = spatial(node, kernel_of(node))
     k = x.axis - 2
-    if view.auto_pad in ("SAME_UPPER", "SAME_LOWER") or view.pads[k] or view.pads[k + len(view.strides)] or node.attr("ceil_mode", 0):
+    if view.same or view.pads[k] or view.pads[k + len(view.strides)] or node.attr("ceil_mode", 0):
         refuse("its divisor changes where it pads the stream", hint="pad before the pool, or quantise around a float AveragePool")
     window, y = windowed(x, view.spans[k], view.strides[k], node.options, through=True)
     ((dtype, shape),) = infer(node)
@@ -313,7 +313,7 @@ def nhwc_max_pool(node: Node) -> Outcome:
         return kept(node, [x.axis])
     view = spatial(node, kernel_of(node))
     n, k = len(view.strides), x.axis - 1
-    if view.auto_pad in ("SAME_UPPER", "SAME_LOWER") or node.attr("ceil_mode", 0):
+    if view.same or node.attr("ceil_mode", 0):
         refuse("ceil_mode or SAME padding along the stream", hint="export with explicit pads")
     lowest = Const(np.full([1] * x.rank, np.iinfo(x.dtype.numpy()).min, x.dtype.numpy()))
     steps: list[Step] = []

@@ -192,8 +192,20 @@ def _applied(node: Node, axis: int, how: Scaling, data: Expr, frames: Frames) ->
         return call(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
     scales = Const(np.asarray(how.scales, np.float32))
     if node.op_type == "Upsample" or node.since < 11:
-        return call(node.op_type, data, scales, **attributes)
-    return call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes)
+        return _sized(x, how, call(node.op_type, data, scales, **attributes), frames)
+    return _sized(x, how, call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
+
+
+def _sized(x: Stream, how: Scaling, made: Expr, frames: Frames) -> Expr:
+    """`made` with its sizes told, where onnx's inference rounds the product of a size and its scale in another way than onnxruntime."""
+    told = [d.constant if d.constant is None else math.floor(d.constant * float(np.float32(s))) for d, s in zip(x.shape, how.scales)]
+    shape = _shape(x, how, x.extent)
+    extra = frames.extra * how.along
+    if extra.denominator != 1 or all(d.constant in (t, None) for k, (d, t) in enumerate(zip(shape, told)) if k != x.axis):
+        return made
+    dims: list[Dim] = [d.constant if d.constant is not None else d for d in shape]
+    dims[x.axis] = Frames(frames.rate * how.along, int(extra))
+    return call("Reshape", made, Dims(tuple(dims)))
 
 
 def _shape(x: Stream, how: Scaling, extent: Length) -> tuple[Length, ...]:

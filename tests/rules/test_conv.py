@@ -45,6 +45,30 @@ def test_auto_pad_with_a_stride_moves_with_the_length() -> None:
         y = Conv<auto_pad="SAME_UPPER", strides=[2]>(x, w) }""", w=rand(2, 2, 5)), "pads another number of frames at the start", op_type="Conv")
 
 
+@pytest.mark.parametrize("axis", (2, 3))
+@pytest.mark.parametrize("side, kernel, stride", [("UPPER", 1, 2), ("LOWER", 1, 2), ("UPPER", 1, 3), ("LOWER", 1, 3), ("UPPER", 2, 3), ("UPPER", 2, 4)])
+def test_auto_pad_with_a_kernel_shorter_than_the_stride(side: str, kernel: int, stride: int, axis: int) -> None:
+    shape, kernels, strides = ("1,1,T,12", (kernel, 3), (stride, 1)) if axis == 2 else ("1,1,12,T", (3, kernel), (1, stride))
+    for length in range(24, 24 + stride):
+        check(parse(f"""agraph (float[{shape}] x) => (float[1,2,U,V] y) {{
+            y = Conv<auto_pad="SAME_{side}", strides=[{strides[0]},{strides[1]}]>(x, w, b) }}""", w=rand(2, 1, *kernels), b=rand(2)), pulses=(4,), length=length)
+        check(parse(f"""agraph (float[1,1,T,{length}] x) => (float[1,2,U,V] y) {{
+            y = Conv<auto_pad="SAME_{side}", strides=[1,{stride}]>(x, w, b) }}""", w=rand(2, 1, 3, kernel), b=rand(2)), pulses=(4,))
+
+
+@pytest.mark.parametrize("shape", ("1,1,T,9", "1,1,9,T"))
+def test_auto_pad_with_a_kernel_far_shorter_than_the_stride_is_refused(shape: str) -> None:
+    refused(parse(f"""agraph (float[{shape}] x) => (float[1,2,U,V] y) {{
+        y = Conv<auto_pad="SAME_UPPER", strides=[4,4]>(x, w, b) }}""", w=rand(2, 1, 1, 1), b=rand(2)), "a kernel of 1 and a stride of 4", op_type="Conv")
+
+
+@pytest.mark.parametrize("dilations", ("2,1", "1,2"))
+def test_auto_pad_with_dilation_is_refused(dilations: str) -> None:
+    """onnxruntime does not run it at all."""
+    refused(parse(f"""agraph (float[1,1,T,9] x) => (float[1,2,U,V] y) {{
+        y = Conv<auto_pad="SAME_UPPER", dilations=[{dilations}]>(x, w, b) }}""", w=rand(2, 1, 3, 3), b=rand(2)), "with dilations", op_type="Conv")
+
+
 @pytest.mark.parametrize("kernel, stride, dilation, before, after", [
     (3, 2, 1, 1, 1), (3, 3, 1, 0, 0), (2, 3, 1, 0, 0), (1, 4, 1, 0, 0), (3, 2, 2, 2, 2), (5, 3, 1, 4, 0), (2, 5, 2, 1, 1), (3, 2, 1, 5, 6), (3, 1, 4, 8, 0)])
 def test_stride_and_dilation(kernel: int, stride: int, dilation: int, before: int, after: int) -> None:

@@ -120,3 +120,15 @@ def test_overlapping_windows_of_ones() -> None:
         c = Conv<pads=[1,1]>(ones, w, b)
         a = Conv<pads=[1,1]>(x, w, b)
         z = Mul(a, c) }""", v=np.abs(rand(2, 2, 6)) + 0.1, w=rand(2, 2, 3), b=rand(2)), delays={"y": 0, "z": 1}, pulses=PULSES)
+
+
+@pytest.mark.parametrize("auto", ("SAME_UPPER", "SAME_LOWER"))
+@pytest.mark.parametrize("kernel", (2, 3, 4))
+def test_auto_pad_and_output_padding_of_another_axis(kernel, auto):
+    """The result is as long as the input times the stride, whatever the output padding."""
+    check(parse(f"""agraph (float[1,2,T,4] x) => (float[1,2,U,V] y) {{
+        a = ConvTranspose<auto_pad="{auto}", strides=[1,2], output_padding=[0,1]>(x, w)
+        s = Shape<start=3>(a)
+        n = Cast<to=1>(s)
+        b = Div(a, n)
+        y = AveragePool<kernel_shape=[2,1]>(b) }}""", w=rand(2, 2, 3, kernel)), pulses=(1, 4), length=20)

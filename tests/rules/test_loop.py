@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from oracle import check, parse, rand, refused
 
 LEAKY = """(int64 i, bool go, float[4] h) => (bool again, float[4] h2, float[4] o) {
@@ -155,3 +156,13 @@ def test_refuses_a_state_that_grows():
 def test_two_streams_of_different_delay():
     reads = "u = Gather<axis=1>(c, i)\n g = Gather<axis=1>(x, i)\n k = Sub(u, g)\n v = Squeeze(k, zero)"
     check(looped(body(reads), before=SAME, outs="float[U,4] y, float[4] h", final="h"), delays={"y": 1}, pulses=(1, 3))
+
+
+@pytest.mark.parametrize("reads", ("f = Gather<axis=0>(x, i)", "f = Cast<to=1>(i)"))
+def test_the_number_of_a_round_where_frames_are_cut_off_at_the_end(reads):
+    """A frame has its own number as long as nobody knows that it is past the end."""
+    check(parse(f"""agraph (float[T,3] x) => (float[U,3] y) {{
+        s = Shape<start=0,end=1>(x) k = Sub(s, five) n = Squeeze(k)
+        y = Loop<body = b (int64 i, bool c0) => (bool c1, float[3] o) {{
+            c1 = Identity(c0) {reads} g = Cast<to=1>(i) h = Add(f, g) o = Expand(h, three) }}>(n, c) }}""",
+                five=np.array([5]), three=np.array([3]), c=np.array(True)), length=20)

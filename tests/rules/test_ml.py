@@ -20,3 +20,9 @@ def test_binarizer_of_a_padded_stream():
 def test_other_operators_of_the_domain_are_refused():
     refused(parse(HEAD + "agraph (float[1,T,2] x) => (float[1,U,2] y) { y = ai.onnx.ml.Scaler<offset=[0.0,1.0], scale=[1.0,2.0]>(x) }"), "no rule knows",
             op_type="Scaler")
+
+
+def test_binarizer_behind_a_crop_at_the_end():
+    check(parse(HEAD + """agraph (float[1,4,T] x) => (float[1,4,U] y) {
+        c = Slice(x, zero, end, two)
+        y = ai.onnx.ml.Binarizer<threshold=0.2>(c) }""", zero=np.array([0]), end=np.array([-5]), two=np.array([2])))

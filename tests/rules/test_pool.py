@@ -108,3 +108,62 @@ def test_a_pool_behind_a_crop_at_the_end(stride: int, include: int) -> None:
 def test_indices_are_refused() -> None:
     refused(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, int64[1,2,U] i) {
         y, i = MaxPool<kernel_shape=[2]>(x) }"""), "positions in the whole recording", op_type="MaxPool")
+
+
+@pytest.mark.parametrize("opset", (11, 17, 22))
+@pytest.mark.parametrize("op", ("MaxPool", "AveragePool", "LpPool"))
+@pytest.mark.parametrize("bins", (2, 5, 6, 7))
+@pytest.mark.parametrize("pads", ("0,0,0,0", "1,1,1,1", "0,0,0,1"))
+def test_ceil_mode_of_another_axis(op: str, opset: int, bins: int, pads: str) -> None:
+    """The last window must not begin in the padding at the end; what follows needs to know how many there are."""
+    if op == "LpPool" and opset < 18:
+        pytest.skip("has no ceil_mode")
+    check(parse(f"""<ir_version: 8, opset_import: ["": {opset}]>
+        agraph (float[1,1,T,{bins}] x) => (float[1,1,U,V] y) {{
+        a = {op}<ceil_mode=1, kernel_shape=[3,2], strides=[1,3], pads=[{pads}]>(x)
+        y = AveragePool<kernel_shape=[2,1]>(a) }}"""), pulses=PULSES, length=21)
+
+
+def test_ceil_mode_of_another_axis_with_a_kernel_of_one() -> None:
+    check(parse("""agraph (float[1,1,T,2] x) => (float[1,1,U,1] y) {
+        a = AveragePool<ceil_mode=1, kernel_shape=[3,1], strides=[1,2]>(x)
+        s = Shape<start=3>(a)
+        n = Cast<to=1>(s)
+        b = Div(a, n)
+        y = AveragePool<kernel_shape=[2,1]>(b) }"""), pulses=PULSES, length=21)
+
+
+@pytest.mark.parametrize("axis", (2, 3))
+@pytest.mark.parametrize("op, opset", [("MaxPool", 12), ("MaxPool", 22), ("AveragePool", 22), ("LpPool", 22)])
+def test_same_with_dilation_is_refused(op: str, opset: int, axis: int) -> None:
+    """onnxruntime pads as if there were no dilation."""
+    dilations = "2,1" if axis == 2 else "1,2"
+    refused(parse(f"""<ir_version: 8, opset_import: ["": {opset}]> agraph (float[1,1,T,9] x) => (float[1,1,U,V] y) {{
+        y = {op}<auto_pad="SAME_UPPER", kernel_shape=[3,3], dilations=[{dilations}]>(x) }}"""), "with dilations", op_type=op)
+
+
+@pytest.mark.parametrize("axis", (2, 3))
+@pytest.mark.parametrize("op, kernel, stride", [("MaxPool", 1, 2), ("AveragePool", 2, 3), ("LpPool", 1, 3)])
+def test_same_with_a_kernel_shorter_than_the_stride_is_refused(op: str, kernel: int, stride: int, axis: int) -> None:
+    kernels, strides = ((kernel, 3), (stride, 1)) if axis == 2 else ((3, kernel), (1, stride))
+    refused(parse(f"""agraph (float[1,1,T,12] x) => (float[1,1,U,V] y) {{
+        y = {op}<auto_pad="SAME_LOWER", kernel_shape=[{kernels[0]},{kernels[1]}], strides=[{strides[0]},{strides[1]}]>(x) }}"""),
+            f"a kernel of {kernel} and a stride of {stride}", op_type=op)
+
+
+@pytest.mark.parametrize("side", ("UPPER", "LOWER"))
+@pytest.mark.parametrize("op, opset, kernel, stride, bins", [
+    ("MaxPool", 17, 2, 3, 7), ("AveragePool", 17, 3, 3, 8), ("AveragePool", 22, 3, 2, 8), ("LpPool", 17, 1, 2, 8), ("MaxPool", 22, 5, 2, 9)])
+def test_same_of_another_axis(op: str, opset: int, kernel: int, stride: int, bins: int, side: str) -> None:
+    """Sizes at which nothing is padded by less than nothing."""
+    check(parse(f"""<ir_version: 8, opset_import: ["": {opset}]> agraph (float[1,1,T,{bins}] x) => (float[1,1,U,V] y) {{
+        y = {op}<auto_pad="SAME_{side}", kernel_shape=[3,{kernel}], strides=[1,{stride}]>(x) }}"""), pulses=PULSES, length=21)
+
+
+def test_ceil_mode_of_another_axis_whose_memory_is_used_again() -> None:
+    """onnxruntime plans its memory by the sizes that onnx's inference tells, which must be those of the run."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        r = Unsqueeze(x, three)
+        d = Mul(r, two)
+        a = MaxPool<ceil_mode=1, kernel_shape=[2,1], pads=[1,0,0,0], strides=[1,2]>(d)
+        y = ReduceMean<axes=[3], keepdims=0>(a) }""", three=np.array([3]), two=rand(1, 2, 1, 2)), pulses=PULSES, length=24)

@@ -165,3 +165,31 @@ def test_crop_and_resize_is_refused():
 def test_to_a_fixed_length_is_refused():
     refused(parse("agraph (float[1,3,T] x) => (float[1,3,32] y) { y = Resize(x, none, none, sizes) }", none=NONE, sizes=np.array([1, 3, 32])),
             "every sampling point depends on the length", op_type="Resize")
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("along, attributes", [(1, ""), (1 / 3, ', coordinate_transformation_mode="half_pixel"'), (2, ""), (0.5, "")])
+def test_resize_of_another_axis_behind_a_crop_at_the_end(mode, along, attributes):
+    """The newest frames are real as long as nobody knows that they are the last ones."""
+    across = 1.5 if along == 1 else 1
+    check(parse(f"""agraph (float[1,1,T,4] x) => (float[1,1,U,V] y) {{
+        c = Slice(x, zero, end, two)
+        y = Resize<mode="{mode}"{attributes}>(c, none, scales) }}""", zero=np.array([0]), end=np.array([-5]), two=np.array([2]), none=NONE,
+                scales=scales(along, rank=4, a3=across)))
+
+
+def test_resize_of_another_axis_waits_for_nothing_where_nothing_is_cut_off():
+    model = parse("""agraph (float[1,1,T,4] x) => (float[1,1,U,6] y) { y = Resize<mode="linear">(x, none, scales) }""",
+                  none=NONE, scales=scales(1, rank=4, a3=1.5))
+    assert pulsify(model, pulse=3, end_of_stream=True).spec["outputs"][0]["delay"] == 0
+
+
+@pytest.mark.parametrize("op, opset, mode", [("Resize", 17, "linear"), ("Resize", 17, "nearest"), ("Upsample", 9, "linear"), ("Upsample", 9, "nearest")])
+@pytest.mark.parametrize("scale", (5 / 3, 1.3))
+def test_a_size_that_is_rounded_in_two_ways(op, opset, mode, scale):
+    """Nine times five thirds is 15 in single precision, and less in double."""
+    inputs = "x, scales" if op == "Upsample" else "x, none, scales"
+    weights = {"scales": scales(1, rank=4, a3=scale)} | ({} if op == "Upsample" else {"none": NONE})
+    check(parse(f"""<ir_version: 8, opset_import: ["": {opset}]> agraph (float[1,1,T,9] x) => (float[1,1,U,V] y) {{
+        a = {op}<mode="{mode}">({inputs})
+        y = AveragePool<kernel_shape=[2,1]>(a) }}""", **weights), pulses=(1, 4), length=20)
