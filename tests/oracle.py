@@ -71,10 +71,11 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float) -> None:
     assert not bad.any(), f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
 
 
-def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int) -> dict[str, list[np.ndarray]]:
+def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int,
+               sess: ort.InferenceSession | None = None) -> dict[str, list[np.ndarray]]:
     """Outputs pulse by pulse; `extra` pulses without data follow the last one with data."""
     spec = pulsed.spec
-    sess = session(pulsed.proto().SerializeToString())
+    sess = sess or session(pulsed.proto().SerializeToString())
     assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + (
         [spec["valid_frames_input"]] if spec["valid_frames_input"] else []) + [s["input"] for s in spec["states"]]
     assert [o.name for o in sess.get_outputs()] == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]]
@@ -162,7 +163,7 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                 if o["kind"] == "prefix" and o["exact_every_pulse"]:
                     pulses_in = max(1, base // pulse // 2) if end else len(got[name])
                     seen = pulses_in * pulse
-                    if seen % unit == 0 and shortest <= seen <= total:
+                    if seen % unit == 0 and max(shortest, spec["least_frames"]) <= seen <= total:
                         part = {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, seen * v.shape[
                             next(i["axis"] for i in spec["inputs"] if i["name"] == k)] // total) for k, v in arrays.items()}
                         close(got[name][pulses_in - 1], dict(zip(want, batch.run(None, {**part, **fixed})))[name], f"{what}: {name} after {seen} frames", rtol)
@@ -172,6 +173,37 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
                 assert spec["state_bytes"] == state_bytes, f"{what}: {spec['state_bytes']} bytes of state, not {state_bytes}"
     assert pulsed is not None
     return pulsed
+
+
+def every_length(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = (1, 2, 3), rtol: float = 1e-4) -> None:
+    """Stream `model` with an end at each length from the least that is promised to 3 pulses and the delay more, and compare all that comes out with batch."""
+    batch = session(model.SerializeToString(), plain=True)
+    from pulsify_onnx.api import analyze
+    multiple = analyze(model, axes=axes).pulse_multiple
+    for pulse in sorted({multiple * math.ceil(p / multiple) for p in pulses}):
+        pulsed = pulsify(model, pulse=pulse, axes=axes, end_of_stream=True)
+        spec, stream = pulsed.spec, session(pulsed.proto().SerializeToString())
+        delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
+        for base in range(spec["least_frames"], spec["least_frames"] + 3 * pulse + delay + 1):
+            if any(base * i["rate"][0] % i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"):
+                continue
+            rng = np.random.default_rng(base)
+            arrays = {}
+            for i in spec["inputs"]:
+                shape = [1 if isinstance(d, str) else d for d in i["shape"]]
+                if i["kind"] == "stream":
+                    shape[i["axis"]] = base * i["rate"][0] // i["rate"][1]
+                arrays[i["name"]] = draw(rng, np.dtype(i["dtype"]), shape)
+            fixed = {i["name"]: arrays[i["name"]] for i in spec["inputs"] if i["kind"] == "static"}
+            want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, arrays)))
+            got = run_stream(pulsed, arrays, fixed, base, spec["flush_pulses"], stream)
+            for o in spec["outputs"]:
+                name, what = o["name"], f"pulse {pulse}, {base} frames: {o['name']}"
+                if o["kind"] == "stream":
+                    flow = take(np.concatenate(got[name], o["axis"]), o["axis"], o["delay"], None)
+                    close(take(flow, o["axis"], 0, want[name].shape[o["axis"]]), want[name], what, rtol)
+                else:
+                    close(got[name][-1], want[name], what, rtol)
 
 
 def refused(model: onnx.ModelProto, reason: str, *, axes: Mapping[str, int | str] | None = None, op_type: str | None = None, end: bool = False) -> None:
