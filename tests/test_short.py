@@ -9,7 +9,7 @@ from oracle import every_length, parse
 from pulsify_onnx.api import pulsify, verify
 from pulsify_onnx.extent import TIME, Length, assuming, holds, larger, smaller
 
-NUMBERS = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "back": [-5], "end": [2**62], "last": [-1], "axis": 2, "k": 3, "few": 2}
+NUMBERS = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "back": [-5], "end": [2**62], "last": [-1], "axis": 2, "k": 3, "few": 2, "pads": [0, 0, 3, 0, 0, 1]}
 LENGTH = "s = Shape(x)  n = Gather<axis=0>(s, axis)"
 
 SHORT = {
@@ -18,6 +18,7 @@ SHORT = {
     "the last frames but one": ("y = Slice(x, back, last, two)", 5),
     "a frame counted from the end": ("y = Gather<axis=2>(x, back)", 5),
     "running values of the last frames": ("a = Slice(x, back, end, two)  y = ReduceMean<axes=[2], keepdims=1>(a)", 5),
+    "mirrored frames": ("y = Pad<mode=\"reflect\">(x, pads)", 4),
     "the first frames again": ("a = Slice(x, zero, four, two)  y = Concat<axis=2>(a, x)", 4),
     "the first frames alone": ("y = Slice(x, zero, four, two)", 4),
     "a node that asks for more": (f"{LENGTH}  c = Greater(n, k)  f = Cast<to=1>(c)  y = Mul(x, f)", 4),
