@@ -153,7 +153,7 @@ class Check:
         # what is reduced over the stream has no value while no frame of it is there
         least = 8 * self.spec["pulse_multiple"] if any(o["kind"] == "prefix" for o in self.spec["outputs"]) else 1
         least = max(least, self.least)
-        return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged)]
+        return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged), least]
 
     def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
         """The first length from `target` on that the batch model takes: not every length suits every model."""
