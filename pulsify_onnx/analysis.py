@@ -16,7 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx import borders, fold, owned, sizes
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
-from pulsify_onnx.extent import TIME, Length
+from pulsify_onnx.extent import TIME, Length, assuming
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.node import Node, since_version
 from pulsify_onnx.plan import Op, Options, Outcome, Plan, Step
@@ -53,7 +53,9 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
         low = min(rates.values(), default=Fraction(1))
         walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled)
         try:
-            return walker.plan()
+            with assuming() as found:
+                plan = walker.plan()
+            return replace(plan, least=found.least)
         except RateMismatch as meeting:
             settled.add(frozenset((meeting.a.source, meeting.b.source)))
             group = walker.groups[meeting.b.source]

@@ -7,7 +7,9 @@ form, so that two ways to compute one length are equal. Nothing here knows of ON
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -269,19 +271,84 @@ def _sole_floor(length: Length) -> tuple[Floor, int] | None:
 
 
 def compare(a: LengthLike, b: LengthLike) -> int | None:
-    """-1, 0 or 1 as `a` is below, equal to or above `b` for every long enough stream; None if not known."""
-    difference = Length.of(a) - Length.of(b)
-    if not difference.terms:
-        return 0
+    """-1, 0 or 1 as `a` is below, equal to or above `b` for every long enough stream; None if not known. What is decided by it asks `holds`."""
+    signs = _signs(Length.of(a) - Length.of(b))
+    return next(iter(signs)) if len(signs) == 1 else None
+
+
+@lru_cache(maxsize=4096)
+def _signs(difference: Length) -> frozenset[int]:
+    """The signs that a length has in long streams."""
     names = sorted(difference.symbols())
-    residues = min(64, 2 * math.lcm(*difference.divisors()))
-    signs = set()
-    for step in (1, 2):
-        for residue in range(residues):
-            at = {name: LARGE * step + residue + 11 * i for i, name in enumerate(names)}
-            value = difference.exact(at)
-            signs.add((value > 0) - (value < 0))
-    return signs.pop() if len(signs) == 1 else None
+    residues = min(64, 2 * math.lcm(*difference.divisors())) if names else 1
+    values = (difference.exact({name: LARGE * step + residue + 11 * i for i, name in enumerate(names)})
+              for step in (1, 2) for residue in range(residues))
+    return frozenset((value > 0) - (value < 0) for value in values)
+
+
+def holds(a: LengthLike, b: LengthLike, *signs: int) -> bool | None:
+    """Whether the sign of ``a - b`` is among `signs` in every long enough stream; None if not known.
+
+    Shorter streams, of which the answer is not true, are told to whoever is `assuming`.
+    """
+    difference = Length.of(a) - Length.of(b)
+    answers = {sign in signs for sign in _signs(difference)}
+    if len(answers) != 1:
+        return None
+    answer = answers.pop()
+    assume(difference, [sign for sign in (-1, 0, 1) if (sign in signs) == answer])
+    return answer
+
+
+@dataclass
+class Assumed:
+    """The fewest base frames of a stream for which all that was decided is true."""
+
+    least: int = 1
+
+
+_ASSUMED: ContextVar[Assumed | None] = ContextVar("assumed", default=None)
+
+
+@contextmanager
+def assuming() -> Iterator[Assumed]:
+    """What is decided by the lengths of long streams in here is true from so many base frames on."""
+    found = Assumed()
+    token = _ASSUMED.set(found)
+    try:
+        yield found
+    finally:
+        _ASSUMED.reset(token)
+
+
+def assume(difference: LengthLike, signs: Iterable[int]) -> None:
+    """Streams are so long that the sign of `difference` is among `signs`."""
+    found = _ASSUMED.get()
+    if found is not None:
+        found.least = max(found.least, _from(Length.of(difference), frozenset(signs)))
+
+
+@lru_cache(maxsize=4096)
+def _from(difference: Length, signs: frozenset[int]) -> int:
+    """Base frames from which on the sign of `difference` is among `signs`."""
+    if not difference.moves:
+        return 1
+    others = {name: 1 for name in difference.symbols()}
+
+    def false(n: int) -> bool:
+        value = difference.exact(others | {TIME: n})
+        return (value > 0) - (value < 0) not in signs
+
+    period = min(5040, 2 * math.lcm(*difference.divisors()))
+    starts = [1 << k for k in range(LARGE.bit_length())]
+    short = [start for start in starts if any(map(false, range(start, start + period)))]
+    if not short:
+        return 1
+    lowest, highest = short[-1], 2 * short[-1] + period
+    while period == 2 and highest - lowest > 2:  # no quotient: it changes once
+        middle = (lowest + highest) // 2
+        lowest, highest = (middle, highest) if false(middle) else (lowest, middle)
+    return next((n + 1 for n in range(highest, 0, -1) if false(n)), 1)
 
 
 def smaller(a: LengthLike, b: LengthLike) -> Length:
@@ -297,6 +364,7 @@ def larger(a: LengthLike, b: LengthLike) -> Length:
 def _extreme(a: Length, b: Length, largest: bool) -> Length:
     sign = compare(a, b)
     if sign is not None and (not (a - b).moves or not a.moves or not b.moves or (a - b).constant is not None):
+        assume(a - b, (0, sign))
         return a if (sign >= 0) == largest else b
     first, second = sorted((a, b), key=str)
     return Length((((Extreme(first, second, largest),), Fraction(1)),))
@@ -327,35 +395,3 @@ def most(length: Length, rate: Fraction, step: int) -> int:
         ns = ns[:: len(ns) // 20000 + 1]
     worst: int = max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
     return worst
-
-
-def ratio(over: Iterable[Length], under: Iterable[Length]) -> tuple[Length, Length]:
-    """Product of `over` by product of `under`, without their common factors."""
-    above, below = _factors(over), _factors(under)
-    for d in list(below):
-        if d in above and d.constant is None:
-            above.remove(d)
-            below.remove(d)
-    top, bottom = (math.prod((d.constant for d in dims if d.constant is not None), start=1) for dims in (above, below))
-    common = math.gcd(top, bottom) or 1
-    moving, rest = (math.prod((d for d in dims if d.constant is None), start=Length.of(1)) for dims in (above, below))
-    whole = moving.over(rest)
-    if whole is not None and all(c.denominator == 1 for _, c in whole.terms):
-        moving, rest = whole, Length.of(1)
-    return moving * (top // common), rest * (bottom // common)
-
-
-def _factors(dims: Iterable[Length]) -> list[Length]:
-    """`dims` with products taken apart, so that a batch cancels out of twice the batch, and T + 3 out of 2*T + 6."""
-    out: list[Length] = []
-    for d in dims:
-        if d.constant is not None or any(c.denominator > 1 for _, c in d.terms):
-            out.append(d)
-            continue
-        shared = list(d.terms[0][0])
-        for monomial, _ in d.terms[1:]:
-            shared = [atom for k, atom in enumerate(shared) if monomial.count(atom) > shared[:k].count(atom)]
-        own = [Length.of(math.gcd(*(int(c) for _, c in d.terms))), *(Length((((atom,), Fraction(1)),)) for atom in shared)]
-        rest = d.over(math.prod(own, start=Length.of(1)))
-        out += own if rest is None or rest == Length.of(1) else [*own, rest]
-    return out

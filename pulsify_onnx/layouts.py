@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.extent import Length, ratio
+from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import ALONE, Array
 from pulsify_onnx.kinds import BATCH_FIRST, CHANNELWISE, ELEMENTWISE, NORMALISED, ONE_AXIS, SOFTMAX, interpolated
 from pulsify_onnx.plan import Attribute
+from pulsify_onnx.quotients import ratio
 
 SHARED, MIXED = -1, -2
 """``rows`` of a tensor that is the same for all rows, and of one whose rows are not known to be apart."""

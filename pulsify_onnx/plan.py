@@ -259,7 +259,8 @@ class Plan:
     """The analysed model.
 
     ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
-    tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order.
+    tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base frames from
+    which on all is true that was decided by the length of the stream.
     """
 
     inputs: tuple[str, ...]
@@ -270,6 +271,7 @@ class Plan:
     blockers: tuple[Blocker, ...]
     pulse_multiple: int
     options: Options
+    least: int = 1
 
     def producer(self) -> dict[str, Step]:
         """Step by wire."""

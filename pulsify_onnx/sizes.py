@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.extent import TIME, Length, compare, larger, smaller
+from pulsify_onnx.extent import TIME, Length, holds, larger, smaller
 from pulsify_onnx.facts import Array, Const, Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.shapes import shape_of
@@ -126,9 +126,10 @@ def _divide(node: Node, a: Length, b: Length) -> Length | None:
         return a * (1 / by)
     if by.denominator != 1:
         return None
-    if compare(a, -1) != 1 and compare(a, 1) != -1:  # ONNX divides integers towards zero
+    positive = holds(a, -1, 1)
+    if not positive and not holds(a, 1, -1):  # ONNX divides integers towards zero
         return None
-    return a.floordiv(int(by)) if (compare(a, -1) == 1) == (by > 0) or a.ratio == 0 else -((-a).floordiv(int(by)))
+    return a.floordiv(int(by)) if positive == (by > 0) or a.ratio == 0 else -((-a).floordiv(int(by)))
 
 
 def _modulo(node: Node, a: Length, b: Length) -> Length | None:
@@ -136,23 +137,23 @@ def _modulo(node: Node, a: Length, b: Length) -> Length | None:
     return None if not by else a - a.floordiv(by) * by
 
 
-def _compared(test: Callable[[int], bool]) -> Callable[..., Length | None]:
+def _compared(*signs: int) -> Callable[..., Length | None]:
     def run(node: Node, a: Length, b: Length) -> Length | None:
-        sign = compare(a, b)
-        return None if sign is None else Length.of(int(test(sign)))
+        answer = holds(a, b, *signs)
+        return None if answer is None else Length.of(int(answer))
     return run
 
 
 def _cast(node: Node, a: Length) -> Length | None:
     to = ir.DataType(node.attr("to"))
     if to == ir.DataType.BOOL:
-        sign = compare(a, 0)
-        return None if sign is None else Length.of(int(sign != 0))
+        truth = holds(a, 0, -1, 1)
+        return None if truth is None else Length.of(int(truth))
     if to in _INTEGERS:
         if a.floor() == a:
             return a
-        sign = compare(a, 0)
-        return None if sign is None else a.floor() if sign >= 0 else a.ceil()
+        positive = holds(a, 0, 0, 1)
+        return None if positive is None else a.floor() if positive else a.ceil()
     return a
 
 
@@ -280,11 +281,11 @@ _OPERATORS: dict[str, _Evaluator] = {
     "Neg": _elementwise(lambda node, a: -a),
     "Floor": _elementwise(lambda node, a: a.floor()),
     "Ceil": _elementwise(lambda node, a: a.ceil()),
-    "Equal": _elementwise(_compared(lambda s: s == 0)),
-    "Less": _elementwise(_compared(lambda s: s < 0)),
-    "LessOrEqual": _elementwise(_compared(lambda s: s <= 0)),
-    "Greater": _elementwise(_compared(lambda s: s > 0)),
-    "GreaterOrEqual": _elementwise(_compared(lambda s: s >= 0)),
+    "Equal": _elementwise(_compared(0)),
+    "Less": _elementwise(_compared(-1)),
+    "LessOrEqual": _elementwise(_compared(-1, 0)),
+    "Greater": _elementwise(_compared(1)),
+    "GreaterOrEqual": _elementwise(_compared(0, 1)),
     "Where": _elementwise(_where),
     "Not": _elementwise(_not),
     "And": _reduced(lambda a, b: a * b),

@@ -134,11 +134,11 @@ def least_frames(plan: Plan, source: Source) -> int:
     """The fewest base frames for which every stream within the model has a frame, and as many as the streams that it meets.
 
     Of fewer, the batch model does not run or gives what its formulas do not tell: a crop of more frames than there are leaves none, a
-    pool makes one of none, and a single frame is repeated for a longer stream.
+    pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided by the length is not true of fewer, too.
     """
     extents = {name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}}
     meeting = {frozenset(extents[v.name] for v in node.inputs if v is not None and v.name in extents) for node in source.model.graph}
-    least = 1
+    least = plan.least
     for group in {frozenset((e,)) for e in extents.values() if e.at(1) < 1} | {g for g in meeting if len(g) > 1}:
         for n in range(max((_beyond(e) for e in group), default=0), 0, -1):
             counts = {e.at(n) for e in group}
@@ -180,9 +180,8 @@ def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) ->
         "states": found,
         "state_bytes": sum(s["bytes"] for s in found),
         "flush_pulses": flush_pulses(plan, pulse),
+        "least_frames": least_frames(plan, source),
     }
-    if plan.options.end_of_stream:
-        spec["least_frames"] = least_frames(plan, source)
     if lowered.shared:
         spec["independent_rows"] = False
         spec["shared_by"] = list(lowered.shared)

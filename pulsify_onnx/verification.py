@@ -76,6 +76,7 @@ class Check:
         self.delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in outs)])
         self.field = max([64, *(o["receptive_field"] or 64 for o in outs)])
         # without an end the stream goes on: the batch model must not end where the fed frames do
+        self.least = self.spec.get("least_frames", 1)
         self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
         self.full = sum(self.spec["head"][k] for k in ("frames", "delay")) if "head" in self.spec else 0
         self.megabytes = sum(math.prod(t.dims) for t in proto.graph.initializer) * 4e-6
@@ -150,14 +151,14 @@ class Check:
         if recorded is not None:
             return [recorded]
         long = frames or max(self.delay, self.full) + self.pulse * 3 + min(self.field, 300 * self.pulse)
-        long = self.pulse * math.ceil(long / self.pulse) + self.margin
+        long = self.pulse * math.ceil(max(long, self.least) / self.pulse) + self.margin
         if not self.ends:
             return [long, long + self.pulse * 4]
         ragged = max(1, self.pulse // 2)
         # what is reduced over the stream has no value while no frame of it is there
         least = 8 * self.spec["pulse_multiple"] if any(o["kind"] == "prefix" for o in self.spec["outputs"]) else 1
-        least = max(least, self.spec.get("least_frames", 1))
-        return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged)]
+        least = max(least, self.least)
+        return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged), least]
 
     def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
         """The first length from `target` on that the batch model takes: not every length suits every model."""
@@ -254,6 +255,8 @@ class Check:
     def _prefix(self, output: Spec, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
         """A running value after some pulses, against the batch model on the frames up to there."""
         for k in sorted({len(got) // 2, len(got) - 1}):
+            if fed[k] < self.least:
+                continue
             part = {i["name"]: arrays[i["name"]] if i["kind"] == "static" else
                     take(arrays[i["name"]], i["axis"], 0, fed[k] * i["rate"][0] // i["rate"][1]) for i in self.spec["inputs"]} | {name: arrays[name] for name in self.own}
             try:

@@ -16,7 +16,7 @@ from functools import reduce
 import numpy as np
 
 from pulsify_onnx.errors import Refusal, refuse
-from pulsify_onnx.extent import LARGE, Length, LengthLike, common_unit, compare, larger, most, smaller
+from pulsify_onnx.extent import LARGE, Length, LengthLike, assume, common_unit, holds, larger, most, smaller
 from pulsify_onnx.facts import Border, Const, Mirror, Onset, Stream
 from pulsify_onnx.plan import Frames, Mask, Options, Step, Window
 
@@ -66,8 +66,8 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
     after = Length.of(after)
     if before < 0:
         return pad(crop(x, start=-before), 0, after, border, options, steps)
-    least = after.constant if after.constant is not None else 0 if compare(after, -1) == 1 else -1
-    crops = compare(after, 1) == -1 and not (options.end_of_stream and any(after.at(n) > 0 for n in range(1, SHORT)))
+    least = after.constant if after.constant is not None else 0 if holds(after, -1, 1) else -1
+    crops = least < 0 and holds(after, 1, -1) and not (options.end_of_stream and any(after.at(n) > 0 for n in range(1, SHORT)))
     if least < 0 and crops:
         return pad(crop(x, end=-after), before, 0, border, options, steps)
     if least < 0:
@@ -78,6 +78,8 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         refuse(f"it pads the end of {x.extent} frames, which comes before the end of the stream", hint="pad before cutting the stream off")
     if isinstance(border, Mirror):
         _most(after)
+        for count in (before, after) if not border.edge else ():
+            assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
     if options.advance and before and x.lead and isinstance(border, Const) and not x.trail.terms and not after.terms:
         border = _led(x, before, border)
     elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
     0: "precision errors kinds extent dtypes sequences version staging large",
-    1: "facts validity runtime guard",                  # what is known of a wire; what needs no analysis at all
+    1: "facts validity runtime guard quotients",                  # what is known of a wire; what needs no analysis at all
     2: "plan bodies recordings files staggered clips sessions reach trials findings",                # the vocabulary
     3: "node fold emit windows verification layouts",                        # delays
     4: "shapes borders pairs views openness sampling source placement packing measures scanning",    # node -> typed attributes

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.extent import TIME, Length, common_unit, compare, larger, most, ratio, smaller
+from pulsify_onnx.extent import TIME, Length, common_unit, compare, larger, most, smaller
+from pulsify_onnx.quotients import ratio
 
 T = Length.symbol(TIME)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length, compare
+from pulsify_onnx.extent import Length, holds
 from pulsify_onnx.facts import Border, Const, Mirror
 
 MODES = {"edge": Mirror(edge=True), "reflect": Mirror(edge=False)}
@@ -15,6 +15,6 @@ def border_of(mode: str, fill: Const, before: int, after: Length) -> Border:
         return fill
     if mode not in MODES:
         refuse(f"it pads with frames from the other end of the stream (mode {mode})", hint="pad with a constant, or in mode edge or reflect")
-    if (before > 0 and compare(after, -1) != 1) or (before < 0 and compare(after, 1) != -1):
+    if (before > 0 and not holds(after, -1, 1)) or (before < 0 and not holds(after, 1, -1)):
         refuse(f"it crops one end of the stream and pads the other in mode {mode}", hint="crop by a Slice before padding")
     return MODES[mode]

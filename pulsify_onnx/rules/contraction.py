@@ -9,7 +9,7 @@ from pulsify_onnx.facts import Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Step
 from pulsify_onnx.rules.combine import call, const, step
-from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, wide
+from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, running_sum, wide
 from pulsify_onnx.shapes import infer
 
 
@@ -27,8 +27,8 @@ def summed(node: Node, streams: Sequence[Stream], product: Callable[[list[Expr]]
     kind = wide(dtype)
     values = [source.only_real(source.value(k), number(0, wide(x.dtype)), k) for k, x in enumerate(streams)]
     total = Accumulator(source, f"{node.outputs[0]}.add", kind, known or (Length.of(1),), "add")
-    after = call("Add", total.past, cast(product(values), wide(streams[0].dtype), kind))
+    after, states = running_sum(total, cast(product(values), wide(streams[0].dtype), kind))
     value = after if known else call("Reshape", after, const([]))
     if added is not None:
         value = call("Add", value, added)
-    return step(node, [cast(value, kind, dtype)], [source.fact(node.outputs[0], dtype, known)], [total.becomes(after)], steps)
+    return step(node, [cast(value, kind, dtype)], [source.fact(node.outputs[0], dtype, known)], states, steps)

@@ -15,7 +15,7 @@ from pulsify_onnx.facts import Fact, Pending, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Outcome, Step
 from pulsify_onnx.rules.combine import BACK, BACK_HINT, call, const, step
-from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
 from pulsify_onnx.rules.reductions import elements, reduced_axes
 
 TOTALS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool")
@@ -109,8 +109,8 @@ def _joined(node: Node, x: Stream, axes: Sequence[int], keepdims: bool) -> Outco
     apart = source.only_real(call("Sub", value, center), zero)
     own = reduce_by(node, "ReduceSum", call("Mul", apart, apart), axes)
     moved, share = call("Sub", center, mean.past), call("Div", here, total)
-    after = call("Add", call("Add", squares.past, own), call("Mul", call("Mul", moved, moved), call("Mul", old, share)))
-    states = [mean.becomes(call("Add", mean.past, call("Mul", moved, share))), squares.becomes(after)]
+    after, sums = running_sum(squares, call("Add", own, call("Mul", call("Mul", moved, moved), call("Mul", old, share))))
+    states = [*running_sum(mean, call("Mul", moved, share))[1], *sums]
     result = call("Div", after, total) if node.op_type in ("ReduceMean", "GlobalAveragePool") else call("Sqrt", after) if node.op_type == "ReduceL2" else after
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
     return step(node, [cast(result if keepdims else squeeze_by(node, result, axes), dtype, x.dtype)], [fact], states, steps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import compare
+from pulsify_onnx.extent import holds
 from pulsify_onnx.facts import Array, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.openness import FAR, Positions, Sides, Unknown
@@ -46,7 +46,7 @@ def framed(node: Node, x: Stream, indices: Stream) -> Outcome:
         refuse("opsets before 11 have no Range to frame by", hint="export with opset 11 or later")
     span = int(frame.offsets.max()) - first + 1
     window, y = windowed(crop(x, start=first), span, frame.hop, node.options)
-    if compare(indices.extent, y.extent) == 1:
+    if holds(indices.extent, y.extent, 1):
         refuse(f"it picks frames after the last one ({indices.extent} windows of {x.extent} frames)", hint="frame only what is there")
     count = call("Reshape", Dims((Frames(y.rate),)), const(np.asarray([], np.int64)))
     ramp = call("Mul", call("Range", const(0), count, const(1)), const(frame.hop))

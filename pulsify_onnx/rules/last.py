@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.extent import Length, LengthLike, most
+from pulsify_onnx.extent import Length, LengthLike, assume, most
 from pulsify_onnx.facts import Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Expr, Outcome, Start, State
@@ -23,6 +23,7 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     last real one is kept in a state.
     """
     options = node.options
+    assume(x.extent - count - end, (0, 1))
     window, y = windowed(crop(x, end=end), count, 1, options)
     delay = max(y.delay, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)))
     window, y = replace(window, back=window.back + delay - y.delay), replace(y, delay=delay)

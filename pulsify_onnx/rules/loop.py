@@ -11,7 +11,7 @@ import onnx_ir as ir
 from pulsify_onnx import fold
 from pulsify_onnx.bodies import all_nodes, prune, subgraphs
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length, compare
+from pulsify_onnx.extent import Length, holds
 from pulsify_onnx.facts import Array, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Expr, Options, Outcome, Position, Step
@@ -244,8 +244,7 @@ def _read(pick: _Pick, rounds: Length) -> Stream:
     rest = pick.x.extent - rounds - pick.offset
     if pick.offset < 0:
         refuse(f"its first round reads frame {pick.offset}, which is counted from the end of the whole stream", hint="carry the frame before instead")
-    sign = compare(rest, 0)
-    if sign is None or sign < 0:
+    if not holds(rest, 0, 0, 1):
         refuse(f"its {rounds} rounds do not fit the {pick.x.extent} frames that they read", hint="take the trip count from the shape of what the loop reads")
     return crop(pick.x, pick.offset, rest)
 

@@ -17,7 +17,7 @@ from pulsify_onnx.facts import Pending, Shape, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Outcome, Step
 from pulsify_onnx.rules.combine import call, op, step
-from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
 from pulsify_onnx.rules.reductions import reduced_axes
 from pulsify_onnx.rules.registry import lookup
 from pulsify_onnx.shapes import infer
@@ -142,8 +142,8 @@ def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: C
     high = call("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(source.value(0), floor, 0), [x.axis]))
     share = source.only_real(call("Exp", call("Sub", source.value(0), high)), zero, 0)
     scale = call("Exp", call("Sub", top.past, high))
-    weight_now = call("Add", call("Mul", weight.past, scale), reduce_by(node, "ReduceSum", share, [x.axis]))
-    total_now = call("Add", call("Mul", total.past, scale), product(share, source.only_real(source.value(1), zero, 1)))
+    weight_now, weights = running_sum(weight, reduce_by(node, "ReduceSum", share, [x.axis]), scale)
+    total_now, totals = running_sum(total, product(share, source.only_real(source.value(1), zero, 1)), scale)
     result = cast(finish(call("Div", total_now, weight_now)), dtype, x.dtype)
-    states = [top.becomes(high), weight.becomes(weight_now), total.becomes(total_now)]
+    states = [top.becomes(high), *weights, *totals]
     return step(node, [result], [source.fact(name, x.dtype, shape)], states, steps)

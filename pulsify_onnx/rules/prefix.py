@@ -2,8 +2,8 @@
 
 A `Feed` is the pulse of one or more streams about to be reduced: frames that are not real are hidden by a fill, and
 only real frames are counted. An `Accumulator` is a state that starts as zeros: where zero is not neutral, the past
-counts only once a real frame came before this pulse. Half floats accumulate in float32; float32 sums lose digits over
-very long streams as any float32 sum does.
+counts only once a real frame came before this pulse. Half floats accumulate in float32; a float32 `running_sum` has a second
+state for what every addition loses, as it would stop growing after 2^24 frames.
 """
 
 from __future__ import annotations
@@ -163,6 +163,25 @@ class Accumulator:
         shape = [self.shape[k] for k in order] if order is not None else self.shape
         following = value if order is None else call("Transpose", value, perm=order)
         return State(self.name, self.dtype, tuple(d if d.constant is None else d.constant for d in shape), following, self.role)
+
+
+def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tuple[Expr, tuple[State, ...]]:
+    """``past * scale + added``: the accumulator after this pulse, and its states.
+
+    In float32 what the addition rounds off is found exactly (Knuth's two-sum), kept, and part of what the next pulse adds. Past
+    the range of floats nothing is kept, so that an infinite sum stays infinite.
+    """
+    past = held.past if scale is None else call("Mul", held.past, scale)
+    if held.dtype != ir.DataType.FLOAT:
+        after = call("Add", past, added)
+        return after, (held.becomes(after),)
+    lost = replace(held, name=f"{held.name}.lost", role="lost")
+    whole = call("Add", added, lost.past if scale is None else call("Mul", lost.past, scale))
+    after = call("Add", past, whole)
+    moved = call("Sub", after, past)
+    rest = call("Add", call("Sub", past, call("Sub", after, moved)), call("Sub", whole, moved))
+    finite = call("Less", call("Abs", rest), number(np.inf, held.dtype))
+    return after, (held.becomes(after), lost.becomes(call("Where", finite, rest, number(0, held.dtype))))
 
 
 def along(flags: Expr, x: Stream) -> Expr:

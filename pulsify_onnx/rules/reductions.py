@@ -15,7 +15,7 @@ from pulsify_onnx.facts import Const, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Count, Expr, Outcome, State, Step
 from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
-from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, running_sum, squeeze_by, wide
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.views import axes_of
 
@@ -134,8 +134,8 @@ def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence
     if running is None:
         value, states = log_sum_exp(node, source, axes)
     else:
-        total, state = accumulated(node, source, running, axes)
-        value, states = running.finish(total, source, axes) if running.finish else total, [state]
+        total, states = accumulated(node, source, running, axes)
+        value = running.finish(total, source, axes) if running.finish else total
     if not keepdims:
         value = squeeze_by(node, value, axes)
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
@@ -144,8 +144,8 @@ def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence
     return step(node, [cast(value, dtype, x.dtype)], [fact], states, steps)
 
 
-def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int]) -> tuple[Expr, State]:
-    """The accumulator after this pulse, and its state."""
+def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int]) -> tuple[Expr, tuple[State, ...]]:
+    """The accumulator after this pulse, and its states."""
     x = source.x
     dtype = wide(x.dtype)
     neutral = running.neutral(dtype)
@@ -154,11 +154,14 @@ def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int])
         value = running.each(value)
     tag = running.join.lower()
     held = Accumulator(source, f"{node.outputs[0]}.{tag}", dtype, reduced(x.shape, axes, True), tag, None if tag == "add" else neutral)
-    after = call(running.join, held.past, reduce_by(node, running.reduce, value, axes))
-    return after, held.becomes(after)
+    here = reduce_by(node, running.reduce, value, axes)
+    if running.join == "Add":
+        return running_sum(held, here)
+    after = call(running.join, held.past, here)
+    return after, (held.becomes(after),)
 
 
-def log_sum_exp(node: Node, source: Feed, axes: Sequence[int]) -> tuple[Expr, list[State]]:
+def log_sum_exp(node: Node, source: Feed, axes: Sequence[int]) -> tuple[Expr, tuple[State, ...]]:
     """``log(sum(exp(x)))`` by a running maximum and a sum scaled by it."""
     x = source.x
     dtype = wide(x.dtype)
@@ -169,5 +172,5 @@ def log_sum_exp(node: Node, source: Feed, axes: Sequence[int]) -> tuple[Expr, li
     value = source.value()
     high = call("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(value, floor), axes))
     scaled = source.only_real(call("Exp", call("Sub", value, high)), number(0, dtype))
-    after = call("Add", call("Mul", total.past, call("Exp", call("Sub", top.past, high))), reduce_by(node, "ReduceSum", scaled, axes))
-    return call("Add", high, call("Log", after)), [top.becomes(high), total.becomes(after)]
+    after, sums = running_sum(total, reduce_by(node, "ReduceSum", scaled, axes), call("Exp", call("Sub", top.past, high)))
+    return call("Add", high, call("Log", after)), (top.becomes(high), *sums)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import TIME, Length, ratio
+from pulsify_onnx.extent import TIME, Length
 from pulsify_onnx.facts import ALONE, Fact, Pair, Shape, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Dim, Dims, Frames, Merged, Op, Outcome, Step
+from pulsify_onnx.quotients import ratio
 from pulsify_onnx.rules.combine import call, paired, static_value, step, the_stream
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.rowwise import dim

@@ -11,7 +11,7 @@ import numpy as np
 
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Mirror, Stream
+from pulsify_onnx.facts import Const, Mirror, Shape, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
 from pulsify_onnx.rules.combine import call, const, step, the_stream
@@ -110,7 +110,7 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     first = x.delay // int(together) * int(together) if together.denominator == 1 else x.delay  # with which the first one comes, which is its own edge
     early = min(early, factor * (y.delay - min(first, y.delay)) if low < 0 else factor * y.delay)
     more = max(0, -(-early // factor) - high)  # frames after the window that the operator places its last ones by, and does not read
-    whole = _applied(node, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
+    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     start, rate = early - factor * low, x.rate * factor
     expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
     between = low - min(first - Fraction(r, factor) for r, (first, _) in enumerate(taps))
@@ -129,7 +129,7 @@ def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[S
         return _picked(node, x, how, high, extent, steps)
     window, y = windowed(padded, before + high + 1, by, node.options)
     more = max(0, by - high - 1)  # so that the operator gives its last frame, which does not read them
-    whole = _applied(node, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
+    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     y = replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))
     return step(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
 
@@ -156,7 +156,7 @@ def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> E
     Elsewhere neighbours in time weigh nothing, but zero times NaN is NaN.
     """
     if node.attr("mode") == "nearest":
-        return _applied(node, x.axis, how, data, frames)
+        return _applied(node, x.shape, x.axis, how, data, frames)
     others = [k for k in range(x.rank) if k != x.axis]
     still = [k for k in others if (how.scales[k] == 1 if how.sizes is None else how.sizes[k] == x.shape[k])]
     outer = next((k for k in still if x.shape[k].constant is None), still[0] if still else None)  # rows of a batch before others
@@ -166,7 +166,8 @@ def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> E
     new = [at for at, k in enumerate(order) if k is None]
     wide = replace(how, scales=tuple(1.0 if k is None else how.scales[k] for k in order),
                    sizes=None if how.sizes is None else tuple(Length.of(1) if k is None else how.sizes[k] for k in order))
-    made = _applied(node, 1, wide, _dimensions(node, "Unsqueeze", call("Transpose", data, perm=perm), new), frames)
+    shape = tuple(Length.of(1) if k is None else x.shape[k] for k in order)
+    made = _applied(node, shape, 1, wide, _dimensions(node, "Unsqueeze", call("Transpose", data, perm=perm), new), frames)
     return call("Transpose", _dimensions(node, "Squeeze", made, new), perm=[perm.index(k) for k in range(x.rank)])
 
 
@@ -177,8 +178,8 @@ def _dimensions(node: Node, op_type: str, data: Expr, axes: list[int]) -> Expr:
     return call(op_type, data, axes=axes) if node.opset < 13 else call(op_type, data, const(axes))
 
 
-def _applied(node: Node, axis: int, how: Scaling, data: Expr, frames: Frames) -> Expr:
-    """The operator on `frames` frames along `axis`."""
+def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, frames: Frames) -> Expr:
+    """The operator on `frames` frames along `axis` of data of `shape`."""
     if node.op_type == "Upsample" and node.since < 9:
         return call("Upsample", data, mode=node.attr("mode"), scales=list(how.scales))
     left_out = {"scales": None} if node.attributes.get("scales") else {}
@@ -192,33 +193,38 @@ def _applied(node: Node, axis: int, how: Scaling, data: Expr, frames: Frames) ->
         return call(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
     scales = Const(np.asarray(how.scales, np.float32))
     if node.op_type == "Upsample" or node.since < 11:
-        return _sized(x, how, call(node.op_type, data, scales, **attributes), frames)
-    return _sized(x, how, call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
+        return _sized(shape, axis, how, call(node.op_type, data, scales, **attributes), frames)
+    return _sized(shape, axis, how, call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
 
 
-def _sized(x: Stream, how: Scaling, made: Expr, frames: Frames) -> Expr:
+def _sized(shape: Shape, axis: int, how: Scaling, made: Expr, frames: Frames) -> Expr:
     """`made` with its sizes told, where onnx's inference rounds the product of a size and its scale in another way than onnxruntime."""
-    told = [d.constant if d.constant is None else math.floor(d.constant * float(np.float32(s))) for d, s in zip(x.shape, how.scales)]
-    shape = _shape(x, how, x.extent)
+    told = [d.constant if d.constant is None else math.floor(d.constant * float(np.float32(s))) for d, s in zip(shape, how.scales)]
+    sizes = _sizes(shape, axis, how, shape[axis])
     extra = frames.extra * how.along
-    if extra.denominator != 1 or all(d.constant in (t, None) for k, (d, t) in enumerate(zip(shape, told)) if k != x.axis):
+    if extra.denominator != 1 or all(d.constant in (t, None) for k, (d, t) in enumerate(zip(sizes, told)) if k != axis):
         return made
-    dims: list[Dim] = [d.constant if d.constant is not None else d for d in shape]
-    dims[x.axis] = Frames(frames.rate * how.along, int(extra))
+    dims: list[Dim] = [d.constant if d.constant is not None else d for d in sizes]
+    dims[axis] = Frames(frames.rate * how.along, int(extra))
     return call("Reshape", made, Dims(tuple(dims)))
 
 
-def _shape(x: Stream, how: Scaling, extent: Length) -> tuple[Length, ...]:
-    shape = []
-    for k, d in enumerate(x.shape):
-        if k == x.axis:
-            shape.append(extent)
+def _shape(x: Stream, how: Scaling, extent: Length) -> Shape:
+    return _sizes(x.shape, x.axis, how, extent)
+
+
+def _sizes(shape: Shape, axis: int, how: Scaling, extent: Length) -> Shape:
+    """What data of `shape` becomes, with `extent` frames along `axis`."""
+    sizes = []
+    for k, d in enumerate(shape):
+        if k == axis:
+            sizes.append(extent)
         elif how.sizes is not None:
-            shape.append(how.sizes[k])
+            sizes.append(how.sizes[k])
         elif how.scales[k] == 1:
-            shape.append(d)
+            sizes.append(d)
         elif d.constant is None:
             refuse("it resizes an axis of unknown size", hint="export with fixed sizes")
         else:
-            shape.append(Length.of(int(np.floor(np.float32(d.constant) * np.float32(how.scales[k])))))
-    return tuple(shape)
+            sizes.append(Length.of(int(np.floor(np.float32(d.constant) * np.float32(how.scales[k])))))
+    return tuple(sizes)

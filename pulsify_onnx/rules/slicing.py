@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import LARGE, Length, compare, smaller
+from pulsify_onnx.extent import LARGE, Length, compare, holds, larger, smaller
 from pulsify_onnx.facts import Const, Fact, Pair, Sizes, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
@@ -28,14 +28,12 @@ def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
     start, end = cut.start, cut.end if cut.end is not None else extent
     sides = []
     for value in (start, end):
-        sign = compare(value, 0)
-        if sign is None:
+        negative = holds(value, 0, -1)
+        if negative is None:
             refuse("where it cuts depends on the length of the stream in a way that is not known", hint="use constant bounds")
-        if sign < 0:
-            value = value + extent
-            if compare(value, 0) == -1:
-                value = Length.of(0)
-        sides.append(smaller(value, extent) if compare(value, extent) != 0 else extent)
+        if negative:
+            value = larger(0, value + extent)
+        sides.append(smaller(value, extent))
     return sides[0], sides[1]
 
 
@@ -112,7 +110,7 @@ def _positional_table(node: Node, table: Static) -> Outcome:
         refuse("it reads a constant table from a place that depends on the length of the stream"
                + (" (counted from its end)" if start_sign == -1 else ""), hint="slice the table from a fixed start")
     start = cut.start.constant
-    if start < 0 or (end.constant is None and compare(end, 0) == -1):
+    if start < 0 or (end.constant is None and holds(end, 0, -1)):
         refuse("it reads a constant table from its end, by the length of the stream", hint="slice the table from a fixed start")
     return lookup(node, table, cut.axis, end - start, start)
 
@@ -124,7 +122,7 @@ def _both_ways(node: Node, table: Static, moving: list[Cut]) -> Outcome:
     shape = list(table.shape)
     for role, cut in enumerate(moving):
         size, start = table.shape[cut.axis].constant, cut.start.constant
-        if size is None or start is None or start < 0 or cut.step != 1 or cut.end is None or compare(cut.end, 0) != 1:
+        if size is None or start is None or start < 0 or cut.step != 1 or cut.end is None or not holds(cut.end, 0, 1):
             refuse("it reads a table of pairs from a place that depends on the length of the stream", hint="slice the table from a fixed start")
         shape[cut.axis] = cut.end - start
         rate = rate_of(shape[cut.axis])

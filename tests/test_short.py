@@ -1,0 +1,65 @@
+"""Streams that are shorter than what a model cuts, picks or asks of them: `least_frames` tells which, and from there on all are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import every_length, parse
+
+from pulsify_onnx.api import pulsify, verify
+from pulsify_onnx.extent import TIME, Length, assuming, holds, larger, smaller
+
+NUMBERS = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "back": [-5], "end": [2**62], "last": [-1], "axis": 2, "k": 3, "few": 2, "pads": [0, 0, 3, 0, 0, 1]}
+LENGTH = "s = Shape(x)  n = Gather<axis=0>(s, axis)"
+
+SHORT = {
+    "the last frames": ("y = Slice(x, back, end, two)", 5),
+    "every other of the last frames": ("y = Slice(x, back, end, two, two)", 5),
+    "the last frames but one": ("y = Slice(x, back, last, two)", 5),
+    "a frame counted from the end": ("y = Gather<axis=2>(x, back)", 5),
+    "running values of the last frames": ("a = Slice(x, back, end, two)  y = ReduceMean<axes=[2], keepdims=1>(a)", 5),
+    "mirrored frames": ("y = Pad<mode=\"reflect\">(x, pads)", 4),
+    "the first frames again": ("a = Slice(x, zero, four, two)  y = Concat<axis=2>(a, x)", 4),
+    "the first frames alone": ("y = Slice(x, zero, four, two)", 4),
+    "a node that asks for more": (f"{LENGTH}  c = Greater(n, k)  f = Cast<to=1>(c)  y = Mul(x, f)", 4),
+    "a node that asks for as many": (f"{LENGTH}  c = GreaterOrEqual(n, k)  f = Cast<to=1>(c)  y = Mul(x, f)", 3),
+    "a branch that asks for more": (
+        f"{LENGTH}  c = Greater(n, k)  y = If(c)<then_branch = t () => (float[1,2,U] a) {{ a = Tanh(x) }}, else_branch = e () => (float[1,2,U] b) {{ b = Neg(x) }}>", 4),
+    "a choice of lengths": (f"{LENGTH}  c = Less(n, k)  w = Where(c, few, k)  f = Cast<to=1>(w)  y = Mul(x, f)", 3),
+    "the fewer of two": (f"{LENGTH}  m = Min(n, k)  f = Cast<to=1>(m)  y = Mul(x, f)", 3),
+    "the more of two": (f"{LENGTH}  m = Max(n, k)  h = Sub(m, n)  f = Cast<to=1>(h)  y = Add(x, f)", 3),
+    "a quotient that is nothing": (f"{LENGTH}  h = Div(n, k)  c = Cast<to=9>(h)  f = Cast<to=1>(c)  y = Mul(x, f)", 3),
+    "all that there is": ("y = Relu(x)", 1),
+    "no condition at all": (f"{LENGTH}  c = Greater(n, kk)  f = Cast<to=1>(c)  y = Mul(x, f)", 1),
+}
+
+
+def short(body: str):
+    used = {k: np.int64(v) for k, v in {**NUMBERS, "kk": 0}.items() if k in body.replace("(", " ").replace(")", " ").replace(",", " ").split()}
+    return parse(f"agraph (float[1,2,T] x) => (float y) {{ {body} }}", **used)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_every_length_that_is_promised_is_exact(name):
+    body, least = SHORT[name]
+    model = short(body)
+    for end in (False, True):
+        assert pulsify(model, pulse=2, end_of_stream=end).spec["least_frames"] == least, end
+    every_length(model)
+    pulsed = pulsify(model, pulse=2, end_of_stream=True)
+    found = verify(model, pulsed)
+    assert found.ok and min(found.lengths) >= least, found
+
+
+T = Length.symbol(TIME)
+
+
+@pytest.mark.parametrize("decide, least", [
+    (lambda: holds(T, 5, 1), 6), (lambda: holds(T, 5, 0, 1), 5), (lambda: holds(5, T, 1), 5), (lambda: holds(T.floordiv(4), 2, 1), 12),
+    (lambda: holds(T.floordiv(2) * 2, T, -1, 0), 1), (lambda: holds(T, 70000, 1), 70001), (lambda: larger(T - 3, 0), 3), (lambda: smaller(T, T - 4), 1),
+    (lambda: holds(T * T, 99, 1), 10), (lambda: holds(2**62, T, 1), 1),
+])
+def test_from_which_length_on_a_decision_is_true(decide, least):
+    with assuming() as found:
+        assert decide() is not None
+    assert found.least == least
