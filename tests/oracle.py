@@ -72,7 +72,7 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float) -> None:
 
 
 def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int) -> dict[str, list[np.ndarray]]:
-    """Outputs pulse by pulse; `extra` pulses without data follow the last one with data."""
+    """Outputs and states pulse by pulse; `extra` pulses without data follow the last one with data."""
     spec = pulsed.spec
     sess = session(pulsed.proto().SerializeToString())
     assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + (
@@ -100,9 +100,24 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
         for s in spec["states"]:
             assert outs[s["output"]].shape == states[s["input"]].shape and 0 not in outs[s["output"]].shape, s
             states[s["input"]] = outs[s["output"]]
-        for name in collected:
-            collected[name].append(outs[name])
+        for name, value in outs.items():
+            collected.setdefault(name, []).append(value)
     return collected
+
+
+def presentable(pulsed: PulsedModel, model: onnx.ModelProto, seen: Mapping[str, Sequence[np.ndarray]], what: str) -> None:
+    """Nothing that the pulsed model gave is NaN or infinite, before the first frame either, and its recurrences have no lengths of their own."""
+    for name, values in seen.items():
+        for k, value in enumerate(values):
+            if value.dtype.kind == "f":
+                assert np.isfinite(value).all(), f"{what}: {name} is not finite after pulse {k}: {value[~np.isfinite(value)][:3]}"
+    if not _lengths(model):
+        assert not _lengths(pulsed.proto()), f"{what}: sequence_lens of {_lengths(pulsed.proto())}"
+
+
+def _lengths(model: onnx.ModelProto) -> list[str]:
+    """Recurrences with an input sequence_lens."""
+    return [n.name for n in model.graph.node if n.op_type in ("RNN", "GRU", "LSTM") and len(n.input) > 4 and n.input[4]]
 
 
 def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
@@ -143,6 +158,8 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
             want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, {**arrays, **fixed})))
             got = run_stream(pulsed, {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, None) for k, v in arrays.items()},
                              fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"])
+            if not end and all(np.isfinite(v).all() for v in want.values() if v.dtype.kind == "f"):
+                presentable(pulsed, model, got, what)
             compared = 0
             for o in spec["outputs"]:
                 name = o["name"]
