@@ -394,5 +394,5 @@ class _Lowering(Draft):
         shape = [1] * x.rank
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
-        made = self._chosen(flags, value, self._outside(mask, x, position), x.dtype)
+        made = self._chosen(flags, value, self._outside(mask, x, position, back), x.dtype)
         return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))

@@ -144,6 +144,6 @@ def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: C
     scale = call("Exp", call("Sub", top.past, high))
     weight_now = call("Add", call("Mul", weight.past, scale), reduce_by(node, "ReduceSum", share, [x.axis]))
     total_now = call("Add", call("Mul", total.past, scale), product(share, source.only_real(source.value(1), zero, 1)))
-    result = cast(finish(call("Div", total_now, weight_now)), dtype, x.dtype)
+    result = cast(finish(source.settled(call("Div", total_now, weight_now), dtype)), dtype, x.dtype)
     states = [top.becomes(high), weight.becomes(weight_now), total.becomes(total_now)]
     return step(node, [result], [source.fact(name, x.dtype, shape)], states, steps)

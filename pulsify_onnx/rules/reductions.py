@@ -136,6 +136,8 @@ def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence
     else:
         total, state = accumulated(node, source, running, axes)
         value, states = running.finish(total, source, axes) if running.finish else total, [state]
+    if running is None or running.finish is _log:
+        value = source.settled(value, dtype)
     if not keepdims:
         value = squeeze_by(node, value, axes)
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
@@ -155,6 +157,8 @@ def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int])
     tag = running.join.lower()
     held = Accumulator(source, f"{node.outputs[0]}.{tag}", dtype, reduced(x.shape, axes, True), tag, None if tag == "add" else neutral)
     after = call(running.join, held.past, reduce_by(node, running.reduce, value, axes))
+    if running.reduce in ("ReduceMax", "ReduceMin"):
+        after = source.settled(after, dtype)
     return after, held.becomes(after)
 
 
