@@ -156,7 +156,7 @@ def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int])
         value = running.each(value)
     tag = running.join.lower()
     held = Accumulator(source, f"{node.outputs[0]}.{tag}", dtype, reduced(x.shape, axes, True), tag, None if tag == "add" else neutral)
-    after = call(running.join, held.past, reduce_by(node, running.reduce, value, axes))
+    after: Expr = call(running.join, held.past, reduce_by(node, running.reduce, value, axes))
     if running.reduce in ("ReduceMax", "ReduceMin"):
         after = source.settled(after, dtype)
     return after, held.becomes(after)
