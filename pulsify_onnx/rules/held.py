@@ -3,7 +3,8 @@
 While a delayed stream warms up, the frames of a pulse are moved so that frame 0 comes first, and the outputs are moved
 back: frames that are not real, those past the end too, then follow the real ones. The hidden state is the output at the
 last real frame. The cell of an LSTM is no output: a further input channel, 0 at real frames, shuts its input gate and
-opens its forget gate at all others. Where these gates do not saturate, the LSTM runs in a Scan, frame by frame.
+opens its forget gate at all others. A cell of zeros gives outputs of zeros, so that an LSTM that begins with zeros needs
+no moving. Where these gates do not saturate, the LSTM runs in a Scan, frame by frame.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pulsify_onnx.facts import Const, Static, Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Op, Position, Start
 from pulsify_onnx.rules.combine import call, const, static
-from pulsify_onnx.rules.gating import real, select
+from pulsify_onnx.rules.gating import real, select, starts_as_zeros
 from pulsify_onnx.rules.scan import beside, held
 
 OPEN = 8192
@@ -35,6 +36,8 @@ class Gate:
         self.x, self.options = x, node.options
         self.warm = x.delay > 0
         self.ends = wants_state and node.options.end_of_stream
+        self.channel = node.op_type == "LSTM" and _saturates(node)
+        self.moves = self.warm and not (self.channel and all(starts_as_zeros(node, node.fact(k)) for k in (5, 6)))
         self.start = Start(x.rate, x.delay)
         self.count = call("Gather", Dims((Frames(x.rate),)), const(0), axis=0)
         self.frame = call("Sub", Position(x.rate, x.delay), self.start)
@@ -47,15 +50,15 @@ class Gate:
         return self.warm or self.ends
 
     def shifted(self, feed: Expr) -> Expr:
-        """`feed` ([frames, B, I]) with its first real frame in front."""
-        if not self.warm:
+        """`feed` ([frames, B, I]) with its first real frame in front, where they are moved."""
+        if not self.moves:
             return feed
         at = call("Min", call("Add", self.frame, self.offset), call("Sub", self.count, const(1)))
         return call("Gather", feed, at, axis=0)
 
     def unshifted(self, out: Expr) -> Expr:
         """Outputs at their own frames again."""
-        return call("Gather", out, call("Max", call("Sub", self.frame, self.offset), const(0)), axis=0) if self.warm else out
+        return call("Gather", out, call("Max", call("Sub", self.frame, self.offset), const(0)), axis=0) if self.moves else out
 
     def real(self) -> Expr:
         """int64 scalar: frames of this pulse that are real, counted from its first real one; not above 0 without one."""
@@ -64,9 +67,18 @@ class Gate:
             total = call("Min", total, call("Sub", Count(self.x.extent), self.start))
         return call("Sub", total, self.late) if self.warm else total
 
+    def flags(self) -> Expr:
+        """bool [frames]: which frames are real, where they have been moved to."""
+        if self.moves:
+            return call("Less", self.frame, self.real())
+        found = real(self.x, self.options, self.ends)
+        assert found is not None
+        return found
+
     def last(self, out: Expr) -> Expr:
-        """The last real frame of `out`, whose first one is in front."""
-        return call("Gather", out, call("Sub", call("Max", self.real(), const(1)), const(1)), axis=0)
+        """The last real frame of `out`."""
+        count = self.real() if self.moves or not self.warm else call("Add", self.real(), self.late)
+        return call("Gather", out, call("Sub", call("Max", count, const(1)), const(1)), axis=0)
 
     def kept(self, new: Expr, start: Expr) -> Expr:
         """A state after this pulse: as it was where no frame of it was real."""
@@ -78,14 +90,14 @@ def gated(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tup
     weights = [static(node, k) for k in (1, 2, 3)]
     lstm = node.op_type == "LSTM"
     more = [static(node, 7)] if lstm else []
-    if gate.needed and lstm and not _saturates(node):
+    if gate.needed and lstm and not gate.channel:
         return _frame_by_frame(node, gate, feed, starts, sizes)
     x = gate.shifted(feed)
     if gate.needed and lstm:
         x, weights[0] = _with_channel(node, gate, x, sizes)
     count = 1 + len(starts)
     outs: list[Expr] = [Op(node.op_type, (x, *weights, None, *starts, *more), node.replaced(layout=None), node.domain, count, k) for k in range(count)]
-    if not gate.needed:
+    if not gate.needed or not gate.moves and not gate.ends:
         return outs
     after = [gate.last(outs[0]), *outs[2:]]
     return [gate.unshifted(outs[0]), *(gate.kept(new, start) for new, start in zip(after, starts))]
@@ -123,7 +135,7 @@ def _with_channel(node: Node, gate: Gate, x: Expr, sizes: tuple[Length, Length, 
     weights: Expr = Const(np.concatenate([known.array, column], 2)) if known is not None else call("Concat", static(node, 1), Const(column), axis=2)
     outside = np.zeros((1, 1, inner + 1), kind)
     outside[..., -1] = OPEN
-    flags = call("Reshape", call("Less", gate.frame, gate.real()), const([-1, 1, 1]))
+    flags = call("Reshape", gate.flags(), const([-1, 1, 1]))
     wider = call("Pad", x, const([0, 0, 0, 0, 0, 1]))
     return select(flags, wider, Const(outside), fact.dtype), weights
 
