@@ -7,6 +7,7 @@ operand is known to suit it whatever the frames are.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,11 +15,14 @@ import numpy as np
 from pulsify_onnx.extent import most
 from pulsify_onnx.facts import Array, Const, Stream
 from pulsify_onnx.node import World
-from pulsify_onnx.plan import Expr, Frames, Mask, Op, Options, Outcome, Ref, Step, Window
+from pulsify_onnx.plan import Attribute, Expr, Frames, Mask, Op, Options, Outcome, Ref, Step, Window
 
 HARMLESS = {"Div": (1, 1), "Mod": (1, 1), "Reciprocal": (0, 1), "Log": (0, 1), "Sqrt": (0, 1), "Pow": (0, 1), "ReduceLogSum": (0, 1),
             "Acos": (0, 0), "Acosh": (0, 1), "Asin": (0, 0), "Atanh": (0, 0)}
 """The operand that matters, and a value of it that suits."""
+
+NORMS = {"MeanVarianceNormalization": 0.0, "LayerNormalization": 1e-5, "InstanceNormalization": 1e-5, "GroupNormalization": 1e-5, "RMSNormalization": 1e-5}
+"""Operators that divide by a deviation, and the epsilon they add to it unless told; without one, values that are all alike do not suit."""
 
 DEEP = 24
 """Operators that are looked through for the least value of an operand."""
@@ -32,8 +36,8 @@ def total(outcome: Outcome, world: World, options: Options) -> Outcome:
 def _total(step: Step, world: World, options: Options) -> Step:
     exprs = []
     for expr, y in zip(step.exprs, step.facts):
-        if isinstance(expr, Op) and expr.domain == "" and expr.op_type in HARMLESS and isinstance(y, Stream) and y.dtype.is_floating_point():
-            index, value = HARMLESS[expr.op_type]
+        if isinstance(expr, Op) and expr.domain == "" and isinstance(y, Stream) and y.dtype.is_floating_point() and expr.op_type in (*HARMLESS, *NORMS):
+            index, value = HARMLESS.get(expr.op_type, (0, None))
             operand = expr.inputs[index]
             if isinstance(operand, Window) and not _suits(expr, world):
                 window = _masked(operand, y, value, world, options)
@@ -42,8 +46,11 @@ def _total(step: Step, world: World, options: Options) -> Step:
     return replace(step, exprs=tuple(exprs))
 
 
-def _masked(w: Window, y: Stream, value: int, world: World, options: Options) -> Window:
-    """`w` with `value` where no real frame of `y` is made of it; as it is where it is masked, for its border then suits."""
+def _masked(w: Window, y: Stream, value: int | None, world: World, options: Options) -> Window:
+    """`w` with `value` (None: values that all differ) where no real frame of `y` is made of it.
+
+    As it is where it is masked already, for its border then suits.
+    """
     x = world.fact_of(w.wire)
     if w.mask is not None or w.frames != Frames(y.rate, role=w.frames.role) or not isinstance(x, Stream) or x.merged:
         return w
@@ -52,12 +59,17 @@ def _masked(w: Window, y: Stream, value: int, world: World, options: Options) ->
     end = options.end_of_stream and not y.positional and most(high - y.delay, y.rate, options.step) <= y.delay
     if not start and not end:
         return w
-    border = Const(np.full([1] * x.rank, value, x.dtype.numpy()))
+    frame = [1 if k == x.axis else d.constant or 1 for k, d in enumerate(x.shape)]
+    array = np.sin(np.arange(math.prod(frame))).reshape(frame) if value is None else np.full([1] * x.rank, value)
+    border = Const(array.astype(x.dtype.numpy()))
     return replace(w, mask=Mask(low - w.back, high - w.back, border, start, end, arrival=False))
 
 
 def _suits(expr: Op, world: World) -> bool:
     """Whether an operator gives finite values whatever the frames are."""
+    if expr.op_type in NORMS:
+        told = dict(expr.attributes).get("epsilon", NORMS[expr.op_type])
+        return bool((told.attr.value if isinstance(told, Attribute) else told) != 0)
     bounds = Bounds(world)
     least = [bounds.least(e) for e in expr.inputs]
     if expr.op_type == "Sqrt":

@@ -71,8 +71,9 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float) -> None:
     assert not bad.any(), f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
 
 
-def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int) -> dict[str, list[np.ndarray]]:
-    """Outputs and states pulse by pulse; `extra` pulses without data follow the last one with data."""
+def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int,
+               past: float = math.nan) -> dict[str, list[np.ndarray]]:
+    """Outputs and states pulse by pulse; `extra` pulses without data follow the last one with data; floats past the end are `past`."""
     spec = pulsed.spec
     sess = session(pulsed.proto().SerializeToString())
     assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + (
@@ -91,7 +92,7 @@ def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: M
             if chunk.shape[axis] < n:
                 shape = list(chunk.shape)
                 shape[axis] = n - chunk.shape[axis]
-                fill = np.nan if x.dtype.kind == "f" else 99 if x.dtype.kind in "iu" else True
+                fill = past if x.dtype.kind == "f" else 99 if x.dtype.kind in "iu" else True
                 chunk = np.concatenate([chunk, np.full(shape, fill, x.dtype)], axis)
             feeds[i["name"]] = np.ascontiguousarray(chunk)
         if spec["valid_frames_input"]:
@@ -159,8 +160,10 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
             want = dict(zip([o.name for o in batch.get_outputs()], batch.run(None, {**arrays, **fixed})))
             got = run_stream(pulsed, {k: take(v, next(i["axis"] for i in spec["inputs"] if i["name"] == k), 0, None) for k, v in arrays.items()},
                              fixed, base if end else base // pulse * pulse or pulse, spec["flush_pulses"])
-            if finite and not end and all(np.isfinite(v).all() for v in want.values() if v.dtype.kind == "f"):
-                presentable(pulsed, model, got, what)
+            if finite and all(np.isfinite(v).all() for v in [*arrays.values(), *want.values()] if v.dtype.kind == "f"):
+                if end:
+                    got_quiet = run_stream(pulsed, arrays, fixed, base, spec["flush_pulses"], past=0.0)
+                presentable(pulsed, model, got_quiet if end else got, what)
             compared = 0
             for o in spec["outputs"]:
                 name = o["name"]
