@@ -72,6 +72,6 @@ def test_operands_that_suit_whatever_the_frames_are_cost_nothing(body: str):
     assert "Where" not in nodes(body)
 
 
-@pytest.mark.parametrize("body", ["y = Log(m)", "k = Clip(m, , half)\n y = Log(k)", "k = Mul(m, m)\n y = Reciprocal(k)", "k = Add(m, eps)\n y = Sqrt(k)"])
+@pytest.mark.parametrize("body", ["y = Log(m)", "k = Clip(m, , half)\n y = Log(k)", "k = Mul(m, m)\n y = Reciprocal(k)", "k = Add(m, eps)\n y = Sqrt(k)", "y = Pow(m, half)"])
 def test_operands_that_may_not_suit_are_told_apart(body: str):
     assert "Where" in nodes(body)

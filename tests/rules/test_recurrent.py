@@ -215,7 +215,9 @@ def test_an_initial_state_of_another_shape_is_refused():
                       w=rand(1, 12, 3), r=rand(1, 12, 4), h0=rand(*shape)), "its initial state has shape")
 
 
-UNUSUAL = {"clip": ("LSTM", ", clip=0.4", ""), "cells": ("LSTM", ", activations=[\"HardSigmoid\",\"Tanh\",\"Softsign\"]", ""), "peepholes": ("LSTM", "", ", , h0, c0, p"),
+UNUSUAL = {"clip": ("LSTM", ", clip=0.4", ""), "cells": ("LSTM", ", activations=[\"HardSigmoid\",\"Tanh\",\"Softsign\"]", ""),
+           "signs": ("LSTM", ", activations=[\"Softsign\",\"Tanh\",\"Tanh\"]", ", , h0, c0"),
+           "peepholes": ("LSTM", "", ", , h0, c0, p"),
            "coupled": ("LSTM", ", input_forget=1", ", , h0, c0"), "usual": ("LSTM", "", ", , h0, c0"), "zeros": ("LSTM", "", ""),
            "gru": ("GRU", ", linear_before_reset=1, clip=0.3", ", , h0"), "rnn": ("RNN", ", activations=[\"Relu\"]", ", , h0")}
 
