@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from pulsify_onnx import borders, fold, owned, sizes
 from pulsify_onnx.bodies import all_nodes, outer_names, subgraphs
+from pulsify_onnx.domains import total
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.extent import TIME, Length, assuming
 from pulsify_onnx.facts import Blocked, Const, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
@@ -226,7 +227,7 @@ class Walker:
         return carried_on(node, self._ruled) or self._ruled(node)
 
     def _ruled(self, node: Node) -> Outcome:
-        return self._bordered(node, applied(node, lookup(node)))
+        return total(self._bordered(node, applied(node, lookup(node))), self, self.options)
 
     def _captured(self, node: ir.Node) -> dict[str, Fact]:
         """Outer values that a node's subgraphs read."""

@@ -214,7 +214,7 @@ class Draft(Measures):
         shape = [1] * x.rank
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
-        made = self._chosen(flags, value, self._outside(mask, x, position), x.dtype)
+        made = self._chosen(flags, value, self._outside(mask, x, position, back), x.dtype)
         return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))
 
     def _begun(self, past: ir.Value, border: Border | None, dtype: ir.DataType) -> ir.Value:
@@ -224,15 +224,31 @@ class Draft(Measures):
         fresh = self.emit.one("Equal", self._clock(), self.emit.constant(np.asarray(0, np.int64)))
         return self._chosen(self.emit.one("Not", fresh), past, self.emit.constant(border), dtype)
 
-    def _outside(self, mask: Mask, x: Stream, position: ir.Value) -> ir.Value:
-        """What frames read as that are not real."""
+    def _outside(self, mask: Mask, x: Stream, position: ir.Value, back: int) -> ir.Value:
+        """What the frames of a window, the first of them `back` frames before this pulse, read as that are not real."""
         if isinstance(mask.border, Const):
-            return self.emit.constant(mask.border)
+            return self._outwards(mask, x, position, back, self.emit.constant(mask.border))
         assert isinstance(mask.border, Onset)
         count = mask.border.frames.array.shape[x.axis]
         index = self.emit.one("Sub", position, self.emit.constant(np.asarray(mask.low - count, np.int64)))
         index = self.emit.one("Max", self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))), self.emit.constant(np.asarray(0, np.int64)))
         return self.emit.one("Gather", self.emit.constant(mask.border.frames), index, axis=x.axis)
+
+    def _outwards(self, mask: Mask, x: Stream, position: ir.Value, back: int, border: ir.Value) -> ir.Value:
+        """`border`, or zeros where not even it reaches to."""
+        if mask.within is None:
+            return border
+        first, last = mask.within
+        tests = []
+        if mask.start and -back < first:
+            tests.append(self.emit.one("Less", self.emit.constant(np.asarray(first - 1, np.int64)), position))
+        if mask.end:
+            tests.append(self.emit.one("Less", position, self._length(last)))
+        if not tests:
+            return border
+        inside = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
+        flags = self.emit.one("Reshape", inside, self.emit.ints(*(-1 if k == x.axis else 1 for k in range(x.rank))))
+        return self._chosen(flags, border, self.emit.constant(np.zeros([1] * x.rank, x.dtype.numpy())), x.dtype)
 
     def _chosen(self, flags: ir.Value, value: ir.Value, border: ir.Value, dtype: ir.DataType) -> ir.Value:
         """`value` where `flags`, else `border`; onnxruntime's Where takes no booleans and not every integer."""

@@ -48,7 +48,8 @@ class Mask:
     A frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
     `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
     history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. Frames
-    mirrored at the end are found up to `reach` frames before their place.
+    mirrored at the end are found up to `reach` frames before their place. ``within``: the positions of an infinite border and
+    of the frames between its two sides; all others read as zeros, so that what is made of no frame at all is finite.
     """
 
     low: int
@@ -58,6 +59,7 @@ class Mask:
     end: bool
     arrival: bool
     reach: int = 0
+    within: tuple[int, Length] | None = None
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,8 @@ def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
     if not start and not end:
         return None
     arrival = zeros and (not end or most(x.extent - x.trail, x.rate, options.step) <= x.delay)
-    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival)
+    within = None if np.isfinite(border.array.astype(np.float64)).all() else (x.delay, x.extent + x.delay)
+    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival, within=within)
 
 
 def complete(x: Stream, options: Options) -> bool:

@@ -19,7 +19,7 @@ FLOORS = {
     2: "plan bodies recordings files staggered clips sessions reach trials findings",                # the vocabulary
     3: "node fold emit windows verification layouts",                        # delays
     4: "shapes borders pairs views openness sampling source placement packing measures scanning",    # node -> typed attributes
-    5: "rules sizes rows critical owned caches",                    # one pure function per operator family
+    5: "rules domains sizes rows critical owned caches",                    # one pure function per operator family
     6: "analysis draft support quantised_histories",                    # facts -> plan
     7: "lower spec",                    # plan -> graph
     8: "widening seed report approximation pairing trace",

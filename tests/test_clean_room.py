@@ -20,7 +20,6 @@ SMALL = [p for p in FIXTURES if p.stem not in ("wavenet", "pixelcnn", "causal_ne
 
 NOT_IN_REFERENCE = {
     "biquad_bank": "Scan along another axis than 0",
-    "same_gru": "sequence_lens", "lstm": "sequence_lens",
     "quantized": "DequantizeLinear before opset 19", "framing": "STFT of one frame",
 }
 """What onnx's reference evaluator does not implement, as its own sources say."""

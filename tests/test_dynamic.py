@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import draw, session, take
+from oracle import draw, parse, rand, session, take
 
 from pulsify_onnx import StreamSession, pulsify
 from pulsify_onnx.runtime import PulseRunner
@@ -29,7 +29,26 @@ def drawn(spec, frames, rng):
 @pytest.mark.parametrize("end", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_sizes(path, end, seed):
-    rng, model = np.random.default_rng(seed), onnx.load(path)
+    streamed(onnx.load(path), end, seed)
+
+
+@pytest.mark.parametrize("cell", ["r, h, k = LSTM<hidden_size=5>(t, rw, rr, rb)", "r, h, k = LSTM<hidden_size=5>(t, rw, rr, rb, , h0, h0)",
+                                  "r, h, k = LSTM<hidden_size=5, clip=0.4>(t, rw, rr, rb)"])
+@pytest.mark.parametrize("end", [False, True])
+def test_recurrences_behind_a_delay(cell, end):
+    """Pulses that bring the first real frame anywhere among their own, or the last one."""
+    model = parse(f"""agraph (float[1,4,T] x) => (float[U,1,1,5] y) {{
+        c = Conv<pads=[3,3]>(x, w, b)
+        t = Transpose<perm=[2,0,1]>(c)
+        {cell}
+        y = Mul(r, two) }}""", w=rand(4, 4, 7), b=rand(4), rw=rand(1, 20, 4), rr=rand(1, 20, 5), rb=rand(1, 40), h0=rand(1, 1, 5), two=np.float32(2))
+    for seed in range(4):
+        streamed(model, end, seed)
+
+
+def streamed(model, end, seed):
+    """A stream of pulses of random sizes is the batch run."""
+    rng = np.random.default_rng(seed)
     pulsed = pulsify(model, pulse=None, end_of_stream=end)
     spec, multiple = pulsed.spec, pulsed.spec["pulse_multiple"]
     assert spec["pulse"] is None and all(i["frames_per_pulse"] is None and i["shape"][i["axis"]] is None for i in spec["inputs"])

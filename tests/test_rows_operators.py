@@ -169,3 +169,22 @@ def test_multi_head_attention_behind_a_bias():
         y = com.microsoft.MultiHeadAttention<num_heads=2>(q, x, x, , , b4) }}""", w=rand(8, 8), one=np.int64(1), zero=np.int64(0), five=np.int64(5),
         first=np.asarray([0]), last=np.asarray([1]), both=np.asarray([0, 1]), low=np.float32(-10000), none=np.float32(0))
     check_rows(model, axes={"x": 1}, pulses=(1, 3))
+
+
+CELLS = {"LSTM": {"wi": rand(1, 20, 4), "wr": rand(1, 20, 5, seed=1), "wb": rand(1, 40, seed=2)}, "GRU": {"wi": rand(1, 15, 4), "wr": rand(1, 15, 5), "wb": rand(1, 30)},
+         "RNN": {"wi": rand(1, 5, 4), "wr": rand(1, 5, 5), "wb": rand(1, 10)}}
+
+
+@pytest.mark.parametrize("op, attrs", [("LSTM", ""), ("LSTM", ", clip=0.4"), ("GRU", ""), ("RNN", "")])
+@pytest.mark.parametrize("start", [False, True])
+def test_recurrences_whose_rows_begin_and_end_apart(op: str, attrs: str, start: bool):
+    """Final states of real frames only, row by row, from zeros or (in the graph) from values of their own."""
+    inits = f"n = Shape(x)\n rows = Slice(n, zero, one)\n shape = Concat<axis=0>(one, rows, five)\n h0 = {'Expand(h, shape)' if start else 'ConstantOfShape(shape)'}\n"
+    given = ", , h0, h0" if op == "LSTM" else ", , h0"
+    outs = "r, last, cell" if op == "LSTM" else "r, last"
+    check_rows(parse(f"""agraph (float[B,4,T] x) => (float[B,5,U] y, float[1,B,5] last{', float[1,B,5] cell' if op == 'LSTM' else ''}) {{
+        {SAME}{inits}
+        t = Transpose<perm=[2,0,1]>(a)
+        {outs} = {op}<hidden_size=5{attrs}>(t, wi, wr, wb{given})
+        s = Squeeze(r, one)
+        y = Transpose<perm=[1,2,0]>(s) }}""", **GATES, **CELLS[op], h=rand(1, 1, 5, seed=5), zero=ONE * 0, one=ONE, five=ONE * 5), pulses=(1, 3, 8))

@@ -20,8 +20,8 @@ from pulsify_onnx.shapes import infer
 from pulsify_onnx.windows import bordered, solid
 
 
-def real_keys(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
-    """bool: which keys of a window are frames at all, shaped to broadcast."""
+def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
+    """bool: which queries or keys of a window are frames at all, shaped to broadcast."""
     real: Expr = call("Not", call("Less", position, const(0)))
     if node.options.end_of_stream:
         real = call("And", real, call("Less", position, Count(extent)))
@@ -43,8 +43,12 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     shape = [1] * len(s.shape)
     shape[axis] = -1
     position = Position(s.rate, s.delays[side], role=side)
-    real = real_keys(position, s.shape[axis], node, shape)
-    low = Const(np.asarray(-np.inf, s.dtype.numpy()))
+    real = real_frames(position, s.shape[axis], node, shape)
+    low: Expr = Const(np.asarray(-np.inf, s.dtype.numpy()))
+    other = s.axes[1 - side]
+    queries = real_frames(Position(s.rate, s.delays[1 - side], role=1 - side), s.shape[other], node, [-1 if k == other else 1 for k in range(len(s.shape))])
+    # a query before the first frame sees no key: its scores are all alike, so that its weights are finite
+    real, low = call("And", real, queries), call("Where", queries, low, Const(np.asarray(0, s.dtype.numpy())))
     y = replace(s, wire=node.outputs[0], alive=band, positional=False)
     return step(node, [op(node, [call("Where", real, grid, low)])], [y])
 
@@ -134,11 +138,16 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     row[mask.axes[1]] = -1
     column = [1] * len(mask.shape)
     column[mask.axes[0]] = -1
-    seen = real_keys(keys, k.extent, node, row)
+    seen = real_frames(keys, k.extent, node, row)
     if causal:
         late = call("Less", call("Reshape", Position(q.rate, delay), const(column)), call("Reshape", keys, const(row)))
         seen = call("And", seen, call("Not", late))
-    allowed = call("And", seen, grid) if boolean else call("Where", seen, grid, Const(np.asarray(-np.inf, mask.dtype.numpy())))
+    queries = real_frames(Position(q.rate, delay), q.extent, node, column)
+    if boolean:
+        allowed = call("Or", call("And", seen, grid), call("Not", queries))
+    else:
+        low, zero = (Const(np.asarray(value, mask.dtype.numpy())) for value in (-np.inf, 0))
+        allowed = call("Where", call("And", seen, queries), grid, call("Where", queries, low, zero))
     expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, band, node.options), key_window(v, delay, band, node.options), allowed)
     full = (*shape[:axis], q.extent, *shape[axis + 1:])
     y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, delay,

@@ -12,7 +12,7 @@ from pulsify_onnx.facts import Stream
 from pulsify_onnx.node import Node
 from pulsify_onnx.plan import Expr, Op, Outcome, Position, Step, attributes
 from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
-from pulsify_onnx.rules.prefix import Accumulator, along, cast, feed, lowest, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.prefix import Accumulator, along, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
 from pulsify_onnx.rules.reductions import squeezed
 from pulsify_onnx.rules.registry import rule
 
@@ -44,7 +44,7 @@ def arg_extreme(node: Node) -> Outcome:
     a, b = (top.past, best) if largest else (best, top.past)
     better = call("Not", call("Less", b, a)) if last else call("Less", a, b)
     now = call("Where", better, at, index.past)
-    states = [top.becomes(call("Max" if largest else "Min", top.past, best)), index.becomes(now)]
+    states = [top.becomes(source.settled(call("Max" if largest else "Min", top.past, best), dtype)), index.becomes(now)]
     fact = source.fact(node.outputs[0], ir.DataType.INT64, reduced(x.shape, [axis], keepdims))
     return step(node, [now if keepdims else squeeze_by(node, now, [axis])], [fact], states, steps)
 
@@ -76,14 +76,18 @@ def _best_frames(node: Node, x: Stream, k: int, largest: bool) -> Outcome:
     neutral = lowest(dtype, 1 if largest else -1)
     shape = (*x.shape[:axis], Length.of(k), *x.shape[axis + 1:])
     name = next(o for o in node.outputs if o)
-    top = Accumulator(source, f"{name}.best", dtype, shape, "best", neutral)
+    top = Accumulator(source, f"{name}.best", dtype, shape, "best")
     index = Accumulator(source, f"{name}.index", ir.DataType.INT64, shape, "index")
     window = source.windows[0]
-    values = call("Concat", top.past, source.only_real(source.value(), neutral), axis=axis)
+    slots = const(range(k))
+    past = call("Where", along(call("Less", slots, source.before()), x), top.past, neutral)
+    values = call("Concat", past, source.only_real(source.value(), neutral), axis=axis)
     frames = call("Expand", along(Position(x.rate, x.delay), x), call("Shape", window))
     places = call("Concat", index.past, frames, axis=axis)
-    options = attributes({"axis": axis, "largest": int(largest), "sorted": node.attr("sorted", 1)}.items())
+    options = attributes({"axis": axis, "largest": int(largest), "sorted": 1}.items())
+    best: Expr
     best, picked = (Op("TopK", (values, const([k])), options, outputs=2, index=i) for i in range(2))
+    best = call("Where", along(call("Less", slots, source.seen()), x), best, number(0, dtype))  # what fills the others is not finite
     at: Expr = call("GatherElements", places, picked, axis=axis)
     states = [top.becomes(best), index.becomes(at)]
     facts = [source.fact(node.outputs[0], x.dtype, shape), source.fact(node.outputs[1], ir.DataType.INT64, shape)]

@@ -38,6 +38,9 @@ def _windowed(node: Node, x: Stream, view: Spatial, border: Const, steps: list[S
     if more:  # a window may start in the input or its left padding only
         extent = smaller(y.extent, -((-(x.extent + before)).floordiv(stride)))
         y = replace(y, shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
+        if window.mask is not None and window.mask.within is not None:
+            first = window.mask.within[0]
+            window = replace(window, mask=replace(window.mask, within=(first, (extent - 1) * stride + span + first)))
     return window, y
 
 
@@ -115,7 +118,7 @@ def average_pool(node: Node) -> Outcome:
     open_end = node.options.end_of_stream and (_partial(node, view.strides[k]) > 0 or (not counted and bool(after.terms)))
     if open_start or open_end:
         inside = _inside(node, x, y, view, k, low, high, open_start, open_end)
-        expr = call("Div", expr, inside)
+        expr = call("Div", expr, call("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
     return step(node, [expr], [y], before=steps)
 
 

@@ -144,6 +144,6 @@ def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: C
     scale = call("Exp", call("Sub", top.past, high))
     weight_now, weights = running_sum(weight, reduce_by(node, "ReduceSum", share, [x.axis]), scale)
     total_now, totals = running_sum(total, product(share, source.only_real(source.value(1), zero, 1)), scale)
-    result = cast(finish(call("Div", total_now, weight_now)), dtype, x.dtype)
+    result = cast(finish(source.settled(call("Div", total_now, weight_now), dtype)), dtype, x.dtype)
     states = [top.becomes(high), *weights, *totals]
     return step(node, [result], [source.fact(name, x.dtype, shape)], states, steps)

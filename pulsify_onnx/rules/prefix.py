@@ -100,6 +100,12 @@ class Feed:
         """`value`, whose frames run along the axis of stream `index`, with `fill` where a frame is not real."""
         return value if self.real is None else call("Where", along(self.real, self.streams[index]), value, fill)
 
+    def settled(self, value: Expr, dtype: ir.DataType) -> Expr:
+        """A running value of `dtype`, 0 while no real frame has come: the neutral element is not finite."""
+        if self.real is None or not dtype.is_floating_point():
+            return value
+        return call("Where", call("Less", const([0]), self.seen()), value, number(0, dtype))
+
     def before(self) -> Expr:
         """int64 [1]: real frames before this pulse."""
         return self._real_part(self.start)

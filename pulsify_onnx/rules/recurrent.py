@@ -8,9 +8,10 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
 from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Dim, Dims, Expr, Frames, Op, Outcome, Past, Position, Start, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, carried, const, joined, own, static, step
+from pulsify_onnx.plan import Dim, Expr, Op, Outcome, Past, State, Step
+from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, carried, joined, own, static, step
 from pulsify_onnx.rules.gating import fed, seen_before, starts_as_zeros
+from pulsify_onnx.rules.held import Gate, gated
 from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.shapes import infer
 from pulsify_onnx.windows import complete
@@ -86,17 +87,12 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
         initial = _initial(node, k, layout, (Length.of(1), batch, Length.of(hidden)))
         starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", seen_before(y), past, initial))
     feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
-    gate = _Gate(node, y, wants_state)
-    inputs: list[Expr | None] = [gate.shifted(feed), static(node, 1), static(node, 2), static(node, 3), gate.lengths(batch_dim), *starts]
-    if node.op_type == "LSTM":
-        inputs.append(static(node, 7))
-    count = 1 + len(names)
-    outs = [Op(node.op_type, tuple(inputs), node.replaced(layout=None), node.domain, count, k) for k in range(count)]
-    after = [gate.held(out, start) for start, out in zip(starts, outs[1:])]
+    gate = Gate(node, y, wants_state)
+    whole, *after = gated(node, gate, feed, starts, (batch, Length.of(hidden), x.shape[2]))
     states = [State(f"{tag}.{name}", x.dtype, (batch_dim, 1, hidden), call("Transpose", value, perm=[1, 0, 2]), "recurrent")
               for name, value, k in zip(names, after, INITIAL) if not own(node.fact(k))]
     carries = [carried(node, node.fact(k), 1 + i) for i, k in enumerate(INITIAL[: len(names)]) if own(node.fact(k))]
-    exprs: list[Expr] = [gate.unshifted(outs[0]), *after]
+    exprs: list[Expr] = [whole, *after]
     shape = (y.extent, Length.of(1), batch, Length.of(hidden))
     last = Prefix("", x.dtype, (Length.of(1), batch, Length.of(hidden)), complete(y, node.options), ((y.extent, y.rate, y.delay),))
     facts: list[Fact] = [y.placed(node.outputs[0], x.dtype, shape, 0)]
@@ -127,51 +123,3 @@ def _initial(node: Node, index: int, layout: int, shape: tuple[Length, Length, L
         return None
     expr = static(node, index)
     return call("Transpose", expr, perm=[1, 0, 2]) if layout else expr
-
-
-class _Gate:
-    """Keeps the frames that are not real away from a recurrence.
-
-    While a delayed stream warms up, the frames of a pulse are moved so that frame 0 comes first, sequence_lens ends
-    after the last real one, and the outputs are moved back. onnxruntime takes no empty sequence, hence one frame at least.
-    """
-
-    def __init__(self, node: Node, x: Stream, wants_state: bool):
-        self.x = x
-        self.warm = x.delay > 0
-        self.ends = wants_state and node.options.end_of_stream
-        self.start = Start(x.rate, x.delay)
-        self.count = call("Gather", Dims((Frames(x.rate),)), const(0), axis=0)
-        self.frame = call("Sub", Position(x.rate, x.delay), self.start)
-        self.late = call("Max", call("Neg", self.start), const(0))
-        self.offset = call("Min", self.late, call("Sub", self.count, const(1)))
-
-    def shifted(self, feed: Expr) -> Expr:
-        """`feed` ([frames, B, I]) with its first real frame in front."""
-        if not self.warm:
-            return feed
-        at = call("Min", call("Add", self.frame, self.offset), call("Sub", self.count, const(1)))
-        return call("Gather", feed, at, axis=0)
-
-    def unshifted(self, out: Expr) -> Expr:
-        """Outputs at their own frames again."""
-        return call("Gather", out, call("Max", call("Sub", self.frame, self.offset), const(0)), axis=0) if self.warm else out
-
-    def _real(self) -> Expr:
-        """int64 scalar: frames of this pulse that are real, counted from its first real one; not above 0 without one."""
-        total: Expr = self.count
-        if self.ends:
-            total = call("Min", total, call("Sub", Count(self.x.extent), self.start))
-        return call("Sub", total, self.late) if self.warm else total
-
-    def lengths(self, batch: Dim) -> Expr | None:
-        """sequence_lens, where it is needed."""
-        if not self.warm and not self.ends:
-            return None
-        return call("Expand", call("Cast", call("Max", self._real(), const(1)), to=6), Dims((batch,)))
-
-    def held(self, new: Expr, start: Expr) -> Expr:
-        """The state after this pulse: as it was where no frame of it was real."""
-        if not self.warm and not self.ends:
-            return new
-        return call("Where", call("Less", const(0), self._real()), new, start)

@@ -136,6 +136,8 @@ def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence
     else:
         total, states = accumulated(node, source, running, axes)
         value = running.finish(total, source, axes) if running.finish else total
+    if running is None or running.finish is _log:
+        value = source.settled(value, dtype)
     if not keepdims:
         value = squeeze_by(node, value, axes)
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
@@ -157,7 +159,9 @@ def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int])
     here = reduce_by(node, running.reduce, value, axes)
     if running.join == "Add":
         return running_sum(held, here)
-    after = call(running.join, held.past, here)
+    after: Expr = call(running.join, held.past, here)
+    if running.reduce in ("ReduceMax", "ReduceMin"):
+        after = source.settled(after, dtype)
     return after, (held.becomes(after),)
 
 

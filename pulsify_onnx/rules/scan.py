@@ -100,7 +100,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     feeds = list(body.frames)
     flags = real(y, node.options, ends)
     if flags is not None and body.carried:
-        feeds.append(_gated(body, typed[: body.carried], flags, y, node.opset, tag))
+        feeds.append(held(body.graph, typed[: body.carried], flags, y, node.opset, tag))
     starts = []
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
@@ -169,9 +169,8 @@ def _show(shape: Sequence[Length | None]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
-def _gated(body: Body, states: Sequence[Typed], flags: Expr, y: Stream, opset: int, tag: str) -> Feed:
+def held(graph: ir.Graph, states: Sequence[Typed], flags: Expr, y: Stream, opset: int, tag: str) -> Feed:
     """Make the body keep its states at frames that are not real; gives the further scan input that says which are, row by row."""
-    graph = body.graph
     batches = [[k for k, d in enumerate(shape) if d.constant is None] for _, shape in states]
     labels = {shape[at[0]] if at else None for (_, shape), at in zip(states, batches)}
     batch = labels.pop() if len(labels) == 1 else None
@@ -180,7 +179,7 @@ def _gated(body: Body, states: Sequence[Typed], flags: Expr, y: Stream, opset: i
     for k, (dtype, shape) in enumerate(states):
         old, new, mine = graph.inputs[k], graph.outputs[k], flag
         if batch is not None and len(shape) > 1:
-            mine = _beside(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
+            mine = beside(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
         graph.outputs[k] = _chosen(graph, mine, new, old, dtype, f"{tag}/held_{k}")
     if batch is None:
         return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
@@ -199,7 +198,7 @@ def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype:
     return out
 
 
-def _beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str) -> ir.Value:
+def beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str) -> ir.Value:
     """`value` with dimensions of 1 at `axes`."""
     if opset < 13:
         return _added(graph, "Unsqueeze", [value], name, axes=axes)

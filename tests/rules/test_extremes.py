@@ -27,6 +27,16 @@ def test_best_frames(largest):
         y, z = TopK<axis=2, largest={largest}>(a, k) }}""", k=np.asarray([3]), **WEIGHTS))
 
 
+@pytest.mark.parametrize("result", ["y, z = TopK<axis=2, largest=1>(a, k)", "y = ReduceMax<axes=[2]>(a)", "y = ReduceLogSumExp<axes=[2]>(a)"])
+def test_frames_that_are_infinite_themselves(result):
+    """The least of all values is told apart from no value at all."""
+    def low(rng, shape):
+        return np.where(rng.random(shape) < 0.9, -np.inf, rng.standard_normal(shape)).astype(np.float32)
+
+    check(parse(f"""agraph (float[1,4,T] x) => (float[1,4,N] y) {{ a = Slice(x, one, many, two)
+        {result} }}""", k=np.asarray([9]), one=np.int64([2]), many=np.int64([2**31]), two=np.int64([2])), inputs={"x": low}, pulses=(1, 3, 7))
+
+
 def test_best_frames_with_ties_and_a_batch():
     spec = check(parse("agraph (int32[T,N,4] x) => (int32[3,N,4] y, int64[3,N,4] z) { y, z = TopK<axis=0>(x, k) }", k=np.asarray([3])), axes={"x": 0}).spec
     assert {tuple(s["shape"]) for s in spec["states"] if s["role"] in ("best", "index")} == {("N", 3, 4)}

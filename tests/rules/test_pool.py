@@ -49,6 +49,21 @@ def test_max_pool_with_dilation(dilation: int, before: int, after: int) -> None:
 
 
 @pytest.mark.parametrize("before, after", PADS)
+@pytest.mark.parametrize("attributes", ("", ", ceil_mode=1, strides=[2]", ", dilations=[2]"))
+def test_max_pool_of_frames_that_are_infinite_themselves(before: int, after: int, attributes: str) -> None:
+    """A window whose only real frames are -inf gives -inf, in the batch model too."""
+    def low(rng: np.random.Generator, shape: list[int]) -> np.ndarray:
+        x = rng.standard_normal(shape).astype(np.float32)
+        x[..., :3] = x[..., 12:19] = x[..., -4:] = -np.inf
+        return x
+
+    check(parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        c = Slice(x, one, many, two)
+        y = MaxPool<kernel_shape=[3], pads=[{before},{after}]{attributes}>(c) }}""", one=np.int64([1]), many=np.int64([2**31]), two=np.int64([2])),
+        pulses=PULSES, inputs={"x": low}, length=33)
+
+
+@pytest.mark.parametrize("before, after", PADS)
 @pytest.mark.parametrize("stride", (1, 2))
 def test_lp_pool(before: int, after: int, stride: int) -> None:
     check(pooled("LpPool", f"kernel_shape=[3], p=2, strides=[{stride}], pads=[{before},{after}]"), pulses=PULSES)

@@ -213,3 +213,57 @@ def test_an_initial_state_of_another_shape_is_refused():
     for shape in ((4, 4, 3), (1, 1, 5), (1, 4)):
         refused(parse("agraph (float[T,1,3] x) => (float[T,1,1,4] y) { y = GRU<hidden_size=4>(x, w, r, , , h0) }",
                       w=rand(1, 12, 3), r=rand(1, 12, 4), h0=rand(*shape)), "its initial state has shape")
+
+
+UNUSUAL = {"clip": ("LSTM", ", clip=0.4", ""), "cells": ("LSTM", ", activations=[\"HardSigmoid\",\"Tanh\",\"Softsign\"]", ""),
+           "signs": ("LSTM", ", activations=[\"Softsign\",\"Tanh\",\"Tanh\"]", ", , h0, c0"),
+           "peepholes": ("LSTM", "", ", , h0, c0, p"),
+           "coupled": ("LSTM", ", input_forget=1", ", , h0, c0"), "usual": ("LSTM", "", ", , h0, c0"), "zeros": ("LSTM", "", ""),
+           "gru": ("GRU", ", linear_before_reset=1, clip=0.3", ", , h0"), "rnn": ("RNN", ", activations=[\"Relu\"]", ", , h0")}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_states_of_real_frames_only_whatever_the_gates(kind: str):
+    """Behind a delay, with final states, and with a network after it that sees the frames before the first."""
+    op, attrs, inits = UNUSUAL[kind]
+    weights = {k: v for k, v in {**starts(op), "p": rand(1, 15, seed=5)}.items() if k in inits}
+    outs, final = ("r, h, k", ", float[1,1,5] h, float[1,1,5] k") if op == "LSTM" else ("r, h", ", float[1,1,5] h")
+    gates = GATES[op]
+    model = parse(f"""agraph (float[1,4,T] x) => (float[1,5,U] y{final}) {{
+        c = Conv<pads=[2,2]>(x, w, b)
+        t = Transpose<perm=[2,0,1]>(c)
+        {outs} = {op}<hidden_size=5{attrs}>(t, rw, rr, rb{inits})
+        s = Squeeze(r, one)
+        n = Transpose<perm=[1,2,0]>(s)
+        y = Conv<pads=[1,1]>(n, v) }}""", w=rand(4, 4, 5), b=rand(4), rw=rand(1, 5 * gates, 4, seed=1), rr=rand(1, 5 * gates, 5, seed=2),
+        rb=rand(1, 10 * gates, seed=3), one=np.int64([1]), v=rand(5, 5, 3), **weights)
+    check(model, delays={"y": 3}, pulses=(*PULSES, 64))
+    check(model, length=2, pulses=(1, 3))
+
+
+def test_weights_from_the_caller():
+    """Nothing is known of them, so no gate is known to saturate."""
+    check(parse("""agraph (float[1,4,T] x, float[1,20,4] rw, float[1,20,5] rr) => (float[U,1,1,5] y, float[1,1,5] h, float[1,1,5] k) {
+        c = Conv<pads=[1,1]>(x, w, b)
+        t = Transpose<perm=[2,0,1]>(c)
+        y, h, k = LSTM<hidden_size=5>(t, rw, rr) }""", w=rand(4, 4, 3), b=rand(4)), axes={"x": 2}, delays={"y": 1}, pulses=(1, 3))
+
+
+def test_weights_whose_sums_no_gate_outweighs():
+    model = layer("LSTM", outs="y, h, k", inits=", , h0, c0", **starts("LSTM"))
+    heavy = next(i for i in model.graph.initializer if i.name == "rr")
+    heavy.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(heavy) * 4000, "rr"))
+    check(model, delays={"y": 1}, pulses=(1, 3))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("op", GATES)
+def test_infinite_frames_stay_where_they_are(op: str, value: float):
+    """Real frames that are infinite make the frames after them what they are in the batch model."""
+    def far(rng: np.random.Generator, shape: list[int]) -> np.ndarray:
+        x = rng.standard_normal(shape).astype(np.float32)
+        x[..., 20] = value
+        return x
+
+    check(layer(op, before="p = Pad(x, pads)\n c = Slice(p, four, many, two)", outs="y, h", pads=np.int64([0, 0, 0, 0, 0, 2]), four=np.int64([1]),
+                many=np.int64([2**31]), two=np.int64([2])), inputs={"x": far}, pulses=(1, 3, 7))
