@@ -51,7 +51,9 @@ def kept(walker: Baked) -> tuple[Kept, ...]:
         node = walker.told(raw)
         if "/length/" in node.name or not any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts):
             continue
-        for what, value, why in (*_windows(walker, node), *_constants(walker, raw, node, lengths), *_scales(node, lengths)):
+        own = {walker.at(f.extent) for f in node.streams}
+        likely = sorted(lengths, key=lambda n: n not in own)
+        for what, value, why in (*_windows(walker, node), *_constants(walker, node, likely), *_scales(node, likely)):
             found[Kept(node.name, node.op_type, what, value, why)] = None
     return tuple(found)
 
@@ -83,7 +85,7 @@ def _named(less: int) -> str:
     return {0: "T", 1: "T - 1", -1: "T + 1"}[less]
 
 
-def _constants(walker: Baked, raw: ir.Node, node: Node, lengths: list[int]) -> Found:
+def _constants(walker: Baked, node: Node, lengths: list[int]) -> Found:
     for index, fact in enumerate(node.facts):
         name = node.inputs[index] or ""
         if not isinstance(fact, Static) or fact.dtype == ir.DataType.STRING or "/length/" in name:
