@@ -70,13 +70,14 @@ def _windows(walker: Baked, node: Node) -> Found:
     weights = node.fact(1)
     shape = weights.shape if isinstance(weights, Static) else ()
     kernel = node.ints("kernel_shape") or [d.constant or 0 for d in shape[2:]]
-    if not 0 <= k < len(kernel) or n < LEAST:
+    if not 0 <= k < len(kernel):
         return
-    if kernel[k] in (n - 1, n, n + 1):
+    if n >= LEAST and kernel[k] in (n - 1, n, n + 1):
         yield "kernel_shape", kernel[k], _named(n - kernel[k])
     stride = (node.ints("strides") or [1] * len(kernel))[k]
     count = walker.at(y.extent) if isinstance(y, Stream) else 0
-    if node.op_type in POOLS and count > 1 and stride > 1 and stride == n // count and kernel[k] in (stride, n - (count - 1) * stride):
+    overlapping = n - (count - 1) * stride if stride > 1 else stride
+    if node.op_type in POOLS and count > 1 and stride == n // count and kernel[k] in (stride, overlapping):
         for what, value in (("kernel_shape", kernel[k]), ("strides", stride)):
             yield what, value, f"what makes {count} windows of T = {n}"
 
