@@ -22,7 +22,7 @@ BOUNDS = {"Slice": (1, 2), "Pad": (1,), "Split": (1,), "Gather": (1,), "TopK": (
 """Inputs that count frames where they speak of the stream axis."""
 
 LEAST = 4
-"""Smaller numbers, and those that follow from fewer frames, would be listed in every model."""
+"""Smaller counts of frames would be listed in every model."""
 
 PARTS = 8
 """Down to so small a part of the length a number counts as a share of it."""
@@ -45,7 +45,7 @@ class Kept:
 
 def kept(walker: Baked) -> tuple[Kept, ...]:
     """All of them, each once, in the order of the graph."""
-    lengths = sorted({walker.frames, *walker.lengths()} - set(range(LEAST)))
+    lengths = sorted({walker.frames, *walker.lengths()} - {0, 1})
     found: dict[Kept, None] = {}
     for raw in walker.source.model.graph:
         node = walker.told(raw)
@@ -95,7 +95,7 @@ def _constants(walker: Baked, node: Node, lengths: list[int]) -> Found:
         if array is None or array.dtype.kind not in "iuf" or not 0 < array.size <= (64 if node.op_type in (*BOUNDS, "Reshape", "Expand") else array.size):
             continue
         if node.op_type in ("Reshape", "Expand"):
-            numbers = sorted({int(v) for v in array.reshape(-1)} & set(lengths))
+            numbers = sorted({int(v) for v in array.reshape(-1)} & {n for n in lengths if n >= LEAST})
             yield from ((name, n, f"the length T = {n}") for n in numbers)
         elif node.op_type in BOUNDS:
             if index in BOUNDS[node.op_type]:
@@ -134,8 +134,8 @@ def _follows(value: float | int, lengths: list[int]) -> str:
     for n in lengths:
         for of, told in ((n, "T"), (n - 1, "(T - 1)"), (n + 1, "(T + 1)")):
             usual = ((of, told), (1 / of, f"1/{told}"), (math.sqrt(of), f"sqrt {told}"), (1 / math.sqrt(of), f"1/sqrt {told}"),
-                     (math.log(of), f"log {told}"), (1 / math.log(of), f"1/log {told}"))
-            why = next((why for number, why in usual if abs(size - number) <= 1e-6 * number), "")
+                     (math.log(of), f"log {told}"), (1 / math.log(max(of, 2)), f"1/log {told}"))
+            why = next((why for number, why in usual if of > 1 and abs(size - number) <= 1e-6 * number), "")
             if why:
                 return f"{why} of T = {n}"
     return _share(round(size), lengths) if size == round(size) else ""
