@@ -114,3 +114,10 @@ def test_pads_that_fill_are_computed(frames: int, stride: int):
     assert verify(export, plain).ok
     wanted, filled, numbered = (m.spec["outputs"][0]["frames"] for m in (pulsify(model, pulse=None, end_of_stream=True), made, plain))
     assert wanted == filled != numbered
+
+
+def test_pads_that_fill_after_other_pads():
+    """Half of what fills the last window stands at the start, behind a number of frames that is put there too."""
+    model = fixed(text("h = Concat<axis=2>(two, x) g = Pad(h, p) y = Conv<strides=[5]>(g, k)", two=np.zeros((1, 4, 2), np.float32),
+                       p=ints(0, 0, 1, 0, 0, 1), k=rand(4, 4, 6)), 588)
+    refused(model, "another number at the start", axes={"x": 2}, op_type="Conv")

@@ -145,6 +145,7 @@ def _paddings(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> list[Paddin
         before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
         writable = blamed.writable and len(parts) == 1 and own == [0, 0]
         found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros, writable))
+        found += [part for part in parts if len(parts) > 1 and part.op_type == "Pad"]  # one alone may be computed, before or after numbers
     return found
 
 
