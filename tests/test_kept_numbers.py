@@ -118,6 +118,6 @@ def test_pads_that_fill_are_computed(frames: int, stride: int):
 
 def test_pads_that_fill_after_other_pads():
     """Half of what fills the last window stands at the start, behind a number of frames that is put there too."""
-    model = fixed(text("h = Concat<axis=2>(two, x) g = Pad(h, p) y = Conv<strides=[5]>(g, k)", two=np.zeros((1, 4, 2), np.float32),
+    model = fixed(text("h = Concat<axis=2>(first, x) g = Pad(h, p) y = Conv<strides=[5]>(g, k)", first=np.zeros((1, 4, 1), np.float32),
                        p=ints(0, 0, 1, 0, 0, 1), k=rand(4, 4, 6)), 588)
     refused(model, "another number at the start", axes={"x": 2}, op_type="Conv")
