@@ -21,7 +21,7 @@ from pulsify_onnx.approximation import Approximation, cut_past
 from pulsify_onnx.batching import rowed
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.facts import Mirror, Stream
-from pulsify_onnx.fixed_length import Relaxed, implied, relax, runnable, settle
+from pulsify_onnx.fixed_length import READINGS, NoReading, Relaxed, implied, relax, runnable, settle
 from pulsify_onnx.pairing import possible_states
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.runtime import Array
@@ -58,14 +58,15 @@ class PulsedModel:
 
 
 def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
-            states: Mapping[str, str] | None = None, allow_advance: bool = False) -> Plan:
+            states: Mapping[str, str] | None = None, allow_advance: bool = False, readings: Mapping[str, str] | None = None) -> Plan:
     """The plan of a batch model: facts, delays, blockers. Builds no graph.
 
     `pulse` is in base frames (None: the smallest that fits). `states`: outputs by input that the caller feeds back, as states of
-    the model's own. `allow_advance`: outputs may have a delay below 0. Raises `UsageError` and `AmbiguousAxis`; what cannot stream
+    the model's own. `allow_advance`: outputs may have a delay below 0. `readings`: by node, what a number of an export of one length
+    means, where a refusal asks: "number", "share" (it follows the length) or "fill" (it fills up to a multiple). Raises `UsageError` and `AmbiguousAxis`; what cannot stream
     is in ``plan.blockers``.
     """
-    source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states, end_of_stream)
+    source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states, end_of_stream, readings)
     return _planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read)
 
 
@@ -85,18 +86,27 @@ def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, o
 
 
 def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
-                end: bool) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
+                end: bool, readings: Mapping[str, str] | None) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
     """A model that was exported for one length as one for any, and its axes; others as they are, with how they were read."""
     options = Options(end, states=_pairs(source, states or {}))
+    nodes = {node.name for node in source.model.graph}
+    for name, said in (readings or {}).items():
+        if said not in READINGS:
+            raise UsageError(f"--reading {name}={said}: a reading is one of {', '.join(READINGS)}")
+        if name not in nodes:
+            raise UsageError(f"--reading {name}={said}: the model has no such node")
     try:
-        found, read = settle(source, axes or {}, options), None
-    except CannotStream as problem:
-        raise CannotStream(tuple(map(_hinted, problem.blockers))) from None
+        found, read = settle(source, axes or {}, options, readings), None
+    except NoReading as problem:
+        raise NoReading(tuple(map(_hinted, problem.blockers)), problem.plan) from None
     if found is None:
         read = choose(source, axes or {}, options)
-        found = implied(source, *read) if read[1].blockers else None
+        found = implied(source, *read, readings) if read[1].blockers else None
     if found is not None:
+        found.require_answers()
         found.require_ends(end)
+    elif readings:
+        raise UsageError("--reading: this model was not exported for one length, so no number of it has two readings")
     return (source, axes or {}, None, read) if found is None else (found.source, found.axes, found, None)
 
 
@@ -122,23 +132,24 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
             left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
-            batch: int | str | None = None, head: str | None = None) -> PulsedModel:
+            batch: int | str | None = None, head: str | None = None, readings: Mapping[str, str] | None = None) -> PulsedModel:
     """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
 
     `left_context`: attention over the whole past sees that many frames of it, which is another network; the sidecar says so.
-    `states` and `allow_advance` are as for `analyze`. `batch`: so many rows, or any number ("dynamic"), each a stream of its own, for a
+    `states`, `allow_advance` and `readings` are as for `analyze`. `batch`: so many rows, or any number ("dynamic"), each a stream of its own, for a
     model that was exported with a batch of 1. `head`: "window" (or "window=FRAMES", for a model of any length) runs what needs a whole
     clip on the last window of frames, once a pulse. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse
     that does, `UsageError`.
     """
     source = model if isinstance(model, Source) else load(model)
     if head is not None:
-        _alone(head, {"--end-of-stream": end_of_stream, "--left-context": left_context, "--state": states, "--allow-advance": allow_advance, "--batch": batch})
+        _alone(head, {"--end-of-stream": end_of_stream, "--left-context": left_context, "--state": states, "--allow-advance": allow_advance, "--batch": batch,
+                      "--reading": readings})
         halves = halve(source, axes or {}, _window(head))
         source, axes, relaxed, read = halves.body.source, halves.body.axes, halves.body if halves.body.changes else None, None
     else:
         halves = None
-        source, axes, relaxed, read = _any_length(source, axes, states, end_of_stream)
+        source, axes, relaxed, read = _any_length(source, axes, states, end_of_stream, readings)
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
     read = read if approximation is None else None
@@ -222,7 +233,7 @@ def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
     axes = _axes(spec)
     source = load(model)
     if spec.get("fixed_length") is not None:
-        source = relax(source, axes, spec["fixed_length"]["frames"]).source
+        source = relax(source, axes, spec["fixed_length"]["frames"], None, spec["fixed_length"].get("readings")).source
     return _cut(source, axes, spec.get("approximation", {}).get("left_context"))[0]
 
 
@@ -265,7 +276,7 @@ class Report:
 
 def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
             left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
-            batch: int | str | None = None, head: str | None = None) -> Report:
+            batch: int | str | None = None, head: str | None = None, readings: Mapping[str, str] | None = None) -> Report:
     """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
     source = model if isinstance(model, Source) else load(model)
     known = source.model.metadata_props.get("pulsify.spec")
@@ -274,16 +285,23 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     if head is not None:
         def sliding(pulse: int | None) -> PulsedModel:
             return pulsify(source, pulse=pulse, axes=axes, end_of_stream=end_of_stream, left_context=left_context, states=states,
-                           allow_advance=allow_advance, batch=batch, head=head)
-        return Report({**sliding(pulse or sliding(None).spec["pulse_multiple"]).report(), "blockers": []})
-    cut, _ = _cut(source, axes, left_context)
-    plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance)
+                           allow_advance=allow_advance, batch=batch, head=head, readings=readings)
+        try:
+            made = sliding(pulse or sliding(None).spec["pulse_multiple"])
+        except CannotStream as problem:
+            return Report(report.blocked(None, problem.blockers), problem.blockers)
+        return Report({**made.report(), "blockers": []})
+    try:
+        cut, _ = _cut(source, axes, left_context)
+        plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance, readings=readings)
+    except CannotStream as problem:
+        return Report(report.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
     possible = {} if states else {"possible_states": [list(pair) for pair in possible_states(cut, plan)]}
     if not plan.blockers:
         try:
             pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context,
-                             states=states, allow_advance=allow_advance, batch=batch)
+                             states=states, allow_advance=allow_advance, batch=batch, readings=readings)
             return Report({**pulsed.report(), **possible, "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)
-    return Report({**report.blocked(plan), **possible}, plan.blockers)
+    return Report({**report.blocked(plan, plan.blockers), **possible}, plan.blockers)

@@ -54,6 +54,9 @@ BATCH = click.option("--batch", callback=_batch, metavar="N|dynamic",
 HEAD = click.option("--head", metavar="window[=FRAMES]",
                     help="A sliding classifier: what needs a whole clip (a Flatten into Dense, a global pool) runs on the last window of frames, as many as "
                          "the model was exported for, and gives one result a pulse. FRAMES: for a model of any length.")
+READING = click.option("--reading", "readings", multiple=True, metavar="NODE=number|fill|share",
+                       help="Answer a refusal that asks what a number of an export of one length means: a number, what fills up to a multiple, or what "
+                            "follows the length.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -80,17 +83,20 @@ def cli() -> None:
 @ADVANCE
 @BATCH
 @HEAD
+@READING
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Compare stream and batch on random data first; a wrong result is not written.")
 @JSON
 def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, batch: int | str | None, head: str | None, check: bool, as_json: bool) -> None:
+            allow_advance: bool, batch: int | str | None, head: str | None, readings: Sequence[str], check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api, files, report
 
     files.check_target(out, model)
     pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                         allow_advance=allow_advance, batch=batch, head=head)
+                         allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
+    for line in report.notes(pulsed.spec):
+        click.echo(line, err=True)
     if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
         click.echo("note: this model already streams: all its state is its own", err=True)
     table = "" if as_json else report.table(pulsed.report())
@@ -124,15 +130,19 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 @ADVANCE
 @BATCH
 @HEAD
+@READING
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
 @JSON
 def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, batch: int | str | None, head: str | None, frame_rate: float | None, as_json: bool) -> None:
+            allow_advance: bool, batch: int | str | None, head: str | None, readings: Sequence[str], frame_rate: float | None,
+            as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api, report
 
     found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                        allow_advance=allow_advance, batch=batch, head=head)
+                        allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
+    for line in report.notes(found.document):
+        click.echo(line, err=True)
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
     document = report.with_times(found.document, frame_rate) if frame_rate else found.document
@@ -200,6 +210,11 @@ def _axes(given: Sequence[str]) -> dict[str, int | str]:
 def _states(given: Sequence[str]) -> dict[str, str]:
     """``INPUT=OUTPUT`` options."""
     return _pairs("--state", given, "INPUT=OUTPUT")
+
+
+def _readings(given: Sequence[str]) -> dict[str, str]:
+    """``NODE=READING`` options; names of nodes may have a '=' themselves, so the last one splits."""
+    return _pairs("--reading", given, "NODE=number, NODE=fill or NODE=share", last=True)
 
 
 def _json(document: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pulsify_onnx import spec as sidecar
 from pulsify_onnx.critical import chain
+from pulsify_onnx.errors import Blocker, one_line
 from pulsify_onnx.facts import Stream
 from pulsify_onnx.plan import Plan
 from pulsify_onnx.source import Source
@@ -35,10 +36,26 @@ def _number(x: Fraction) -> int | float:
     return int(x) if x.denominator == 1 else float(x)
 
 
-def blocked(plan: Plan) -> Json:
+def blocked(plan: Plan | None, blockers: Sequence[Blocker]) -> Json:
     """What can be said of a model that does not stream."""
+    if plan is None:
+        return {"inputs": [], "outputs": [], "pulse_multiple": 1, "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in blockers]}
     return {"inputs": sidecar.inputs(plan, None), "outputs": sidecar.outputs(plan, None), "pulse_multiple": plan.pulse_multiple,
-            "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in plan.blockers]}
+            "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in blockers]}
+
+
+MOST_NOTES = 10
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """Lines about the numbers that were kept in a model of one length: the first ones, and how many there are."""
+    kept = (document.get("fixed_length") or {}).get("kept", [])
+    if not kept:
+        return []
+    lines = [f"note: {len(kept)} number{'s' * (len(kept) != 1)} of this export kept as numbers, which may have followed its length; "
+             "if one did, export the model with a dynamic length:"]
+    lines += [one_line(f'  {k["op_type"]} "{k["node"]}": {k["what"]} is {k["value"]:g}, also {k["why"]}') for k in kept[:MOST_NOTES]]
+    return lines + ([f"  and {len(kept) - MOST_NOTES} more, which the sidecar lists"] if len(kept) > MOST_NOTES else [])
 
 
 def with_times(found: Json, frame_rate: float) -> Json:

@@ -9,13 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import onnxruntime as ort
-from networks import LAYERS, Builder, Layer, Network, network
+from networks import LAYERS, Builder, Invalid, Layer, Network, network
 from onnx import helper, numpy_helper
 from oracle import session
 
 from pulsify_onnx.api import PulsedModel, pulsify
 from pulsify_onnx.errors import UNEXPECTED, CannotStream, PulseDoesNotFit
 from pulsify_onnx.verification import verify
+
+ADAPTIVE = "adaptive_"
+"""How a node is named that pools as many parts of the length as its name goes on to say."""
+
+POOL = {"ReduceMean": "AveragePool", "ReduceMax": "MaxPool"}
 
 KEPT = {"DequantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Loop", "Scan", "If"}
 
@@ -31,7 +36,19 @@ def static(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
     for value in made.graph.output:
         value.type.tensor_type.ClearField("shape")
     del made.graph.value_info[:]
-    return made
+    return pooled(made)
+
+
+def pooled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A static `model` in which a mean or maximum over equal parts of the length is the pool that exporters write for it."""
+    made = {out: node for node in model.graph.node for out in node.output}
+    for node in model.graph.node:
+        cut = made.get(node.input[0]) if node.op_type in ("ReduceMean", "ReduceMax") and node.name.startswith(ADAPTIVE) else None
+        if cut is not None:
+            parts = int(node.name.split("_")[1])
+            size = folded_shape(model, cut.input[0])[2] // parts
+            node.CopyFrom(helper.make_node(POOL[node.op_type], [cut.input[0]], node.output, node.name, kernel_shape=[size], strides=[size]))
+    return model
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -180,7 +197,50 @@ def shares(b: Builder) -> None:
         b.wire(b.node(b.pick("Div", "Mul"), x.name, number), x)
 
 
-TWINS: tuple[tuple[Layer, float], ...] = (*LAYERS, (filled, 1.0), (strided_same, 0.8), (shares, 0.3))
+def adaptive(b: Builder) -> None:
+    """Pools of as many windows as are asked for, whatever the length."""
+    x = b.any((3,))
+    fitting = [p for p in (2, 3, 4, 8) if (x.lengths % p == 0).all()]
+    if not fitting:
+        raise Invalid
+    parts = b.pick(*fitting)
+    kind = b.pick("ReduceMean", "ReduceMax")
+    cut = b.node("Reshape", x.name, b.ints(0, 0, parts, -1))
+    y = b.node(kind, cut, axes=[3], keepdims=0) if b.opset < 18 else b.node(kind, cut, b.ints(3), keepdims=0)
+    b.nodes[-1].name = f"{ADAPTIVE}{parts}_{b.count}"
+    b.wire(y, x, lengths=np.full_like(x.lengths, parts))
+
+
+def scaled(b: Builder) -> None:
+    """A sum by a mean times the length, and scores by the root of the length or its inverse."""
+    x = b.any((3,))
+    frames = b.node("Cast", b.node("Gather", b.node("Shape", x.name), b.ints(2), axis=0), to=1)
+    kind = b.pick("times", "share", "root", "scores")
+    number = frames if kind in ("times", "share") else b.node("Sqrt", frames)
+    if b.chance(0.5):
+        number = b.node("Reciprocal", number)
+    if kind == "scores":  # frames that meet over the channels: queries and keys a frame apart
+        q = b.node("Conv", x.name, b.weight(x.channels, x.channels, 1))
+        k = b.node("Conv", x.name, b.weight(x.channels, x.channels, 2), pads=[1, 0])
+        weight = b.node("Sigmoid", b.node("Mul", b.node("Mul", q, number), k))
+        b.wire(b.node("Mul", x.name, weight), x)
+    else:
+        b.wire(b.node(b.pick("Mul", "Div"), x.name, number), x)
+
+
+def interpolated(b: Builder) -> None:
+    """A stream of twice as many frames, by a shape that is joined from the input's own and a number."""
+    x = b.any((3,))
+    factor = b.pick(2, 3)
+    shape = b.node("Shape", x.name)
+    head = b.node("Slice", shape, b.ints(0), b.ints(2), b.ints(0))
+    last = b.node("Mul", b.node("Gather", shape, b.ints(2), axis=0), b.ints(factor))
+    sizes = b.node("Concat", head, last, axis=0)
+    y = b.node("Resize", x.name, "", "", sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    b.wire(y, x, lengths=b.grown(x.lengths * factor), rate=x.rate * factor)
+
+
+TWINS: tuple[tuple[Layer, float], ...] = (*LAYERS, (filled, 1.0), (strided_same, 0.8), (shares, 0.3), (adaptive, 0.6), (scaled, 0.5), (interpolated, 0.5))
 
 
 LEAST = 8
@@ -190,8 +250,9 @@ LEAST = 8
 def attempt(net: Network, seed: int) -> tuple[str, str]:
     """A random network and its export for a random length, as any tool might leave it: (what, more).
 
-    "same" where the export streams as the network does at other lengths, "refused" by a reason, "none" where onnxruntime does not take
-    the export; "WRONG" and "crash" are findings.
+    "kept" where it streams as the export does, and differs from the network by a number that the sidecar lists; "same" where the
+    export streams as the network does at other lengths, "refused" by a reason, "none" where onnxruntime does not take the export;
+    "WRONG" and "crash" are findings.
     """
     rng = np.random.default_rng(seed)
     shortest = net.lengths[0]
@@ -223,9 +284,22 @@ def attempt(net: Network, seed: int) -> tuple[str, str]:
         found = compared(net.model, made, n, rng)
         if "runs at none of" in found:
             return "none", found
+        if found and _listed(net.model, export, made.spec["fixed_length"]["kept"]):
+            return "kept", told
         if found:
             return "WRONG", f"{found} at {n} frames: {told}, {made.spec['fixed_length']}"
     return "same", told
+
+
+def _listed(model: onnx.ModelProto, export: onnx.ModelProto, kept: Sequence[dict[str, object]]) -> bool:
+    """Whether each number that follows the length in a way that is kept is listed, and there is one."""
+    nodes = {n.name: n for n in export.graph.node}
+    pools = {n.name for n in export.graph.node if n.name.startswith(ADAPTIVE) and n.op_type in POOL.values()}
+    weights = {w.name for w in export.graph.initializer}
+    made = {o for n in model.graph.node if n.op_type in ("Sqrt", "Reciprocal") for o in n.output}
+    roots = {n.name for n in nodes.values() if n.op_type in ("Mul", "Div") and any(i in made and i in weights for i in n.input)}
+    listed = {str(k["node"]) for k in kept}
+    return bool(pools | roots) and pools | roots <= listed
 
 
 def compared(model: onnx.ModelProto, made: PulsedModel, frames: int, rng: np.random.Generator) -> str:

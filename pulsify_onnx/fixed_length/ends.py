@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.facts import Static, Stream
-from pulsify_onnx.fixed_length.rewriting import ENDING, EXPORT
+from pulsify_onnx.fixed_length.rewriting import ENDING, EXPORT, FILL, NUMBER, offered
 from pulsify_onnx.node import Node
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.views import pads_of
@@ -35,7 +35,7 @@ PARAMETERS = {"pytorch"}
 class Padding:
     """Frames put `before` and `after` a stream of `frames` by a node, for which the input or attribute `constant` is to blame.
 
-    `zeros`: what is put there is constant.
+    `zeros`: what is put there is constant. `writable`: its numbers are a constant that can be computed instead.
     """
 
     node: str
@@ -45,6 +45,7 @@ class Padding:
     after: int
     frames: int
     zeros: bool = True
+    writable: bool = False
 
 
 def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
@@ -57,11 +58,11 @@ def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
         return None
     if not _filled(walker, x, y):
         return None
-    doubts = (_doubt(node, found, int(x.rate / y.rate), walker.at(y.extent)) for found in _paddings(walker, raw, node, x))
+    doubts = (_doubt(walker, node, found, int(x.rate / y.rate), walker.at(y.extent)) for found in _paddings(walker, raw, node, x))
     return next((doubt for doubt in doubts if doubt is not None), None)
 
 
-def _doubt(node: Node, found: Padding, stride: int, count: int) -> Blocker | None:
+def _doubt(walker: Baked, node: Node, found: Padding, stride: int, count: int) -> Blocker | None:
     """Whether a padding in front of `count` windows may be computed."""
     before, after, extra = found.before, found.after, -found.frames % stride
     told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
@@ -71,11 +72,14 @@ def _doubt(node: Node, found: Padding, stride: int, count: int) -> Blocker | Non
         halves = after - before in (0, 1, -1 if own else 0)
         starts = {(before + after - extra + e + (before > after)) // 2 for e in range(stride)}
         if halves and before + after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
-            refuse(f"{told}: another number at the start for another length", f"{EXPORT}, and with pads that do not follow it")
+            if walker.said(node.name, (NUMBER,)) is None:
+                refuse(f"{told}: another number at the start for another length",
+                       offered(f"{EXPORT}, and with pads that do not follow it", node.name, (NUMBER,)))
+            return None
         doubtful = (before != after or not own) and (halves or after == extra or after - extra in (before, before - 1))
     else:
         doubtful = after > before
-    return _ending(found, told) if doubtful else None
+    return _ending(walker, found, told, stride) if doubtful else None
 
 
 def multiples(walker: Baked) -> list[Blocker]:
@@ -93,14 +97,23 @@ def multiples(walker: Baked) -> list[Blocker]:
         more = padding.after - padding.before
         told = f"its constant {padding.constant!r} pads {padding.frames} frames with {padding.before} before and {padding.after} after, which may be"
         if most > 1 and more < most and whole % most == 0:
-            found.append(_ending(padding, f"{told} numbers or what makes {whole} frames, a multiple of {most}"))
+            found.append(_ending(walker, padding, f"{told} numbers or what makes {whole} frames, a multiple of {most}", most))
         elif more >= MANY:
-            found.append(_ending(padding, f"{told} numbers or what makes {whole} frames of any stream"))
-    return found
+            found.append(_ending(walker, padding, f"{told} numbers or what makes {whole} frames of any stream"))
+    return [blocker for blocker in found if blocker is not None]
 
 
-def _ending(padding: Padding, told: str) -> Blocker:
-    return Blocker(padding.node, padding.op_type, f"{told}: streams of another length would end in another way", ENDING)
+def _ending(walker: Baked, padding: Padding, told: str, multiple: int = 0) -> Blocker | None:
+    """What blocks streams that end, unless it was said which reading is meant; `multiple`: what the frames may be filled up to."""
+    fills = padding.writable and multiple > 0 and padding.after >= -padding.frames % multiple
+    choices = (NUMBER, FILL) if fills else (NUMBER,)
+    said = walker.said(padding.node, choices)
+    if said is None:
+        return Blocker(padding.node, padding.op_type, f"{told}: streams of another length would end in another way",
+                       offered(ENDING, padding.node, choices))
+    if said == FILL:
+        walker.filling[padding.node] = multiple
+    return None
 
 
 def _filled(walker: Baked, x: Stream, y: Stream) -> bool:
@@ -130,7 +143,9 @@ def _paddings(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> list[Paddin
     if parts:
         blamed = next((p for p in parts if p.after), parts[0])
         before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
-        found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros))
+        writable = blamed.writable and len(parts) == 1 and own == [0, 0]
+        found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros, writable))
+        found += [part for part in parts if len(parts) > 1 and part.op_type == "Pad"]  # one alone may be computed, before or after numbers
     return found
 
 
@@ -151,7 +166,8 @@ def _put(walker: Baked, made: ir.Node) -> Padding | None:
         if not before.terms and not after.terms and any(p.terms for pair in pads for p in pair):
             return None
         constant = node.inputs[1] if node.since >= 11 else "pads"
-        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, walker.at(x.extent), mode == "constant")
+        writable = node.since >= 11 and len(pads) == x.rank and node.fact(3) is None
+        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, walker.at(x.extent), mode == "constant", writable)
     at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
     x = facts[at[0]] if len(at) == 1 else None
     if not isinstance(x, Stream) or len(facts) < 2 or node.axis(x.rank) != x.axis:

@@ -7,8 +7,9 @@ same, and at two others, where it must run; a number that could be read otherwis
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice, product
 from typing import Any
@@ -17,12 +18,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx_ir.passes import common
 
 from pulsify_onnx import files
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.facts import Array, Blocked, Prefix, Static, Stream
 from pulsify_onnx.fixed_length.ends import multiples
-from pulsify_onnx.fixed_length.rewriting import Change, Doubt
+from pulsify_onnx.fixed_length.kept import Kept, kept
+from pulsify_onnx.fixed_length.rewriting import Change, Doubt, offered
 from pulsify_onnx.fixed_length.walk import Baked
 from pulsify_onnx.plan import Options, Plan
 from pulsify_onnx.precision import TOLERANCES
@@ -35,11 +38,20 @@ MOST_READINGS = 64
 LABEL = "length"
 
 
+class NoReading(CannotStream):
+    """A model of one length that cannot stream; `plan` is what is known of it."""
+
+    def __init__(self, blockers: tuple[Blocker, ...], plan: Plan):
+        super().__init__(blockers)
+        self.plan = plan
+
+
 @dataclass(frozen=True)
 class Relaxed:
     """A model of `frames` base frames as one of any length: stream axes, its plan, and the constants that were read anew.
 
-    `ends`: what pads the end by a number that may follow the length, and blocks streams that end.
+    `ends`: what pads the end by a number that may follow the length, and blocks streams that end. `kept`: numbers that were kept,
+    though they may follow the length. `given`: readings by node, as the caller said; `asked`: those that there are.
     """
 
     source: Source
@@ -49,28 +61,45 @@ class Relaxed:
     changes: tuple[Change, ...]
     doubts: tuple[Doubt, ...]
     ends: tuple[Blocker, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, set[str]] = field(default_factory=dict)
+
+    def require_answers(self) -> None:
+        """Raises `UsageError` for a reading of what was not asked, or of what has no such reading."""
+        for node, said in self.given.items():
+            if said not in self.asked.get(node, ()) and not (self.plan.blockers and node in {n.name for n in self.source.model.graph}
+                                                             and node not in self.asked):
+                options = [f"--reading {shlex.quote(f'{name}={c}')}" for name, choices in self.asked.items() for c in sorted(choices)]
+                raise UsageError(f"--reading {node}={said}: nothing asks for it; " + ("there is\n  " + "\n  ".join(options) if options else
+                                 "no number of this model has two readings"))
 
     def require_ends(self, end: bool) -> None:
         """Raises `CannotStream` where a stream that has an `end`, or a value over all of it, would need what the export does not tell."""
         whole = (self.plan.facts[name] for name in self.plan.outputs)
         if self.ends and (end or any(isinstance(f, Prefix) and f.exact for f in whole)):
-            raise CannotStream(self.ends)
+            raise NoReading(self.ends, self.plan)
 
     def as_json(self) -> dict[str, Any]:
         """The ``fixed_length`` of the sidecar."""
-        return {"frames": self.frames, "constants": [c.as_json() for c in self.changes]}
+        lengths = {name: int(f.extent.at(self.frames)) for name in self.axes if isinstance(f := self.plan.facts[name], Stream)}
+        return {"frames": self.frames, "length": lengths, "constants": [c.as_json() for c in self.changes],
+                "kept": [k.as_json() for k in self.kept], **({"readings": dict(self.given)} if self.given else {})}
 
 
-def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None) -> Relaxed:
+def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None,
+          given: Mapping[str, str] | None = None) -> Relaxed:
     """`source` with symbolic stream axes; what can't be read anew is in ``plan.blockers``.
 
-    `frames`: base frames of the export, where no axis says it.
+    `frames`: base frames of the export, where no axis says it. `given`: readings of numbers by node.
     """
     numbers = {name: _dim(source, name, axis) for name, axis in axes.items()}
     known = [n for n in numbers.values() if n]
     low = min(known, default=1)
     rates = {name: Fraction(n, low) if n and n % low == 0 else Fraction(1) for name, n in numbers.items()}
     settled: set[frozenset[str]] = set()
+    fills: dict[str, int] = {}
+    asked: dict[str, set[str]] = {}
     while True:
         slowest = min(rates.values())
         scaled = {name: rate / slowest for name, rate in rates.items()}
@@ -78,7 +107,8 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
         base = bases.pop()
         if bases or base.denominator != 1:
             raise UsageError("the inputs have lengths that do not belong together: " + ", ".join(f"{k} {n}" for k, n in numbers.items()))
-        walker = Baked(_opened(source, axes), axes, scaled, options or Options(), settled, frames=int(base))
+        walker = Baked(_opened(source, axes), axes, scaled, options or Options(), settled, frames=int(base), given=given or {}, fills=fills,
+                       asked=asked)
         try:
             plan = walker.plan()
         except RateMismatch as meeting:
@@ -86,9 +116,14 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
             for name in walker.groups[meeting.b.source]:
                 rates[name] *= meeting.a.rate / meeting.b.rate
             continue
+        found = multiples(walker)
+        if not walker.filling.keys() <= fills.keys():
+            fills |= walker.filling
+            continue
         _say_shapes(walker.source, plan)
-        ends = {b.node: b for b in (*multiples(walker), *walker.ends)}
-        return Relaxed(walker.source, dict(axes), plan, int(base), tuple(walker.changes), tuple(walker.doubts), tuple(ends.values()))
+        ends = {b.node: b for b in (*found, *walker.ends)}
+        return Relaxed(walker.source, dict(axes), plan, int(base), tuple(walker.changes), tuple(walker.doubts), tuple(ends.values()),
+                       kept(walker), given or {}, asked)
 
 
 def _dim(source: Source, name: str, axis: int) -> int | None:
@@ -103,10 +138,22 @@ def _opened(source: Source, axes: Mapping[str, int]) -> Source:
     for value in model.graph.inputs:
         if value.name and value.name in axes and value.shape is not None:
             value.shape = ir.Shape([LABEL if k == axes[value.name] else d for k, d in enumerate(value.shape)])
+    _reshaped_once(model)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for out in node.outputs:
             out.shape = None
     return replace(source, model=model)
+
+
+def _reshaped_once(model: ir.Model) -> None:
+    """A reshape of a reshape is one of what went in: the shape between tells nothing, and hides what is only written back."""
+    for node in model.graph:
+        before = node.inputs[0].producer() if node.op_type == "Reshape" and not node.domain and node.inputs[0] is not None else None
+        shape = node.inputs[1] if before is not None and len(node.inputs) > 1 else None
+        known = None if shape is None or shape.const_value is None else shape.const_value.numpy()
+        if before is not None and before.op_type == "Reshape" and not before.domain and known is not None and (known != 0).all():
+            node.replace_input_with(0, before.inputs[0])
+    common.RemoveUnusedNodesPass()(model)
 
 
 def _say_shapes(source: Source, plan: Plan) -> None:
@@ -117,10 +164,10 @@ def _say_shapes(source: Source, plan: Plan) -> None:
             value.shape = ir.Shape([d.constant if getattr(d, "constant", None) is not None else None for d in shape])
 
 
-def settle(source: Source, given: Mapping[str, int | str], options: Options) -> Relaxed | None:
+def settle(source: Source, given: Mapping[str, int | str], options: Options, said: Mapping[str, str] | None = None) -> Relaxed | None:
     """The model with its fixed length made symbolic, where `given` or the lack of dynamic dimensions asks for it; else None.
 
-    Raises `UsageError`, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
+    `said`: readings of numbers by node. Raises `UsageError`, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
     """
     told = {name: index_of(source, name, axis) for name, axis in given.items()}
     if all(_dim(source, name, axis) is None for name, axis in told.items()) and (told or dynamic(source)):
@@ -128,9 +175,10 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options) -> 
     possibly = list(readings(source, told, {name for name, _ in options.states}))
     if not possibly:
         return None
-    tried = [checked(source, relax(source, axes, None, options)) for axes in possibly]
+    tried = [checked(source, relax(source, axes, None, options, said)) for axes in possibly]
     possible = [r for r in tried if not r.plan.blockers]
-    maximal = [r for r in possible if not any(set(r.axes.items()) < set(other.axes.items()) for other in possible)]
+    asking = [r for r in tried if r.plan.blockers and all(b.node in r.asked for b in r.plan.blockers)]
+    maximal = [r for r in [*possible, *(asking if possible else [])] if not any(set(r.axes.items()) < set(other.axes.items()) for other in [*possible, *asking])]
     lines = [" ".join(f"--axis {name}={axis}" for name, axis in r.axes.items()) for r in maximal]
     if possible and not told and any(0 < len(v.shape or ()) < 3 for v in source.inputs):
         lines += _batch_reading(source)  # [N, 64] may be N frames; in [N, 900, 64] there are other axes for them
@@ -141,7 +189,9 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options) -> 
         return maximal[0]
     if not told and _batch_reading(source):
         return None
-    raise CannotStream(min(tried, key=_blocked).plan.blockers)
+    nearest = min(tried, key=_blocked)
+    nearest.require_answers()
+    raise NoReading(nearest.plan.blockers, nearest.plan)
 
 
 def _blocked(found: Relaxed) -> tuple[int, int]:
@@ -184,13 +234,13 @@ def readings(source: Source, told: Mapping[str, int], states: set[str]) -> Itera
             return
 
 
-def implied(source: Source, axes: Mapping[str, int], plan: Plan) -> Relaxed | None:
+def implied(source: Source, axes: Mapping[str, int], plan: Plan, said: Mapping[str, str] | None = None) -> Relaxed | None:
     """A model with a dynamic axis that runs at one length only, since numbers in it were fixed all the same; None for any other.
 
     `plan`: why it does not stream as it is.
     """
     for frames in _lengths_told(source, plan):
-        found = relax(source, axes, frames)
+        found = relax(source, axes, frames, None, said)
         if found.plan.blockers or not found.changes:
             continue
         runs = _Runs(source, found)
@@ -310,7 +360,7 @@ def _problem(source: Source, found: Relaxed) -> Blocker | None:
         second = _session(doubt.model(found.source.model))
         if any(runs.run(second, n, rows) is not None for n in (2 * found.frames, *lengths)):
             return Blocker(doubt.node, doubt.op_type, f"its constant {doubt.constant!r} can be read in two ways for other lengths than {found.frames}: "
-                           f"as {doubt.told}", "export the model with a dynamic length")
+                           f"as {doubt.told}", offered("export the model with a dynamic length", doubt.node, doubt.choices))
     return None
 
 

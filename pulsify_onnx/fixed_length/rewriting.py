@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pulsify_onnx.fixed_length.walk import Baked
 
 EXPORT = "export the model with a dynamic length"
+NUMBER, SHARE, FILL = "number", "share", "fill"
+"""Answers to what a number of an export means: it is one, it follows the length, it fills up to a multiple of frames."""
+READINGS = (NUMBER, SHARE, FILL)
 ENDING = "convert without an end of stream, or export the model with a dynamic length"
 
 
@@ -46,6 +50,7 @@ class Doubt:
     written: str = ""
     other: Array | None = field(default=None, compare=False)
     inputs: tuple[str | None, ...] = ()
+    choices: tuple[str, ...] = (NUMBER, SHARE)
 
     def model(self, model: ir.Model) -> ir.Model:
         """A copy of the model in the other reading: with `other` as the initializer `written`, or with the node's `inputs` as they were."""
@@ -54,11 +59,16 @@ class Doubt:
             copy.graph.initializers[self.written].const_value = ir.tensor(self.other)
             return copy
         node = next(n for n in copy.graph if n.name == self.node)
-        known = {v.name: v for v in node.inputs if v is not None} | dict(copy.graph.initializers)
+        known = {v.name: v for n in copy.graph for v in (*n.inputs, *n.outputs) if v is not None} | dict(copy.graph.initializers)
         node.resize_inputs(len(self.inputs))
         for k, name in enumerate(self.inputs):
             node.replace_input_with(k, None if name is None else known[name])
         return copy
+
+
+def offered(hint: str, node: str, choices: Sequence[str]) -> str:
+    """`hint`, and the options that answer which reading of `node` is meant."""
+    return f"{hint}; or say what it is: " + " or ".join(f"--reading {shlex.quote(f'{node}={choice}')}" for choice in choices)
 
 
 class Rewriting:
@@ -110,7 +120,8 @@ class Rewriting:
         was = self.array(index)
         shown = "a value for each frame" if was is None or was.size > 8 else str(was.tolist())
         self.walker.changes.append(Change(self.node.name, name, shown, now))
-        for other in others:
+        said = self.walker.said(self.node.name, (NUMBER, SHARE)) if others else None
+        for other in others if said is None else ():
             told = f"{now} or as {other.tolist()}"
             self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, name, told, value.name or "", other))
         self.raw.replace_input_with(index, value)
@@ -121,6 +132,8 @@ class Rewriting:
         assert like is not None
         if list(values) != self.numbers(index):
             made = [np.asarray(v, like.dtype).reshape(like.shape) for v in (values, *others)]
+            if others and self.walker.said(self.node.name, (NUMBER, SHARE)) == NUMBER:
+                return
             self.put(index, self.value(made[0]), str(list(values)), made[1:])
 
     def length(self, source: ir.Value, axis: int, times: Fraction, plus: int = 0) -> ir.Value:
@@ -133,6 +146,11 @@ class Rewriting:
         if times.denominator != 1:
             size = self.op("Div", size, self.value(np.asarray([times.denominator], np.int64)))
         return size
+
+    def ask(self, index: int, why: str, choices: tuple[str, ...] = (NUMBER,)) -> str:
+        """Which of the `choices` the node was said to mean; refuses it where nothing was said."""
+        said = self.walker.said(self.node.name, choices)
+        return said or self.refuse(index, why, offered(EXPORT, self.node.name, choices))
 
     def refuse(self, index: int, why: str, hint: str = EXPORT) -> NoReturn:
         """Refuse the node for its constant."""

@@ -12,7 +12,7 @@ from pulsify_onnx.errors import Blocker, Refusal, refuse
 from pulsify_onnx.extent import Length
 from pulsify_onnx.facts import Pair, Shape, Stream
 from pulsify_onnx.fixed_length.regroup import regrouped
-from pulsify_onnx.fixed_length.rewriting import ENDING, EXPORT, Change, Doubt, Rewriting
+from pulsify_onnx.fixed_length.rewriting import ENDING, EXPORT, FILL, SHARE, Change, Doubt, Rewriting, offered
 from pulsify_onnx.rules.reshape import resolve
 from pulsify_onnx.shapes import shape_of
 from pulsify_onnx.views import FAR
@@ -52,7 +52,7 @@ class Shapes(Rewriting):
         if allowzero:
             self.raw.attributes.pop("allowzero")
         if written.count(-1) <= 1:
-            others = []
+            others = [numbers] if -1 in numbers and not allowzero else []  # as it is written it may fit other lengths too
             for first, *more in doubtful:
                 if written[first] == -1:
                     others += [[-1 if j == k else wanted[j] if j == first else n for j, n in enumerate(written)] for k in more]
@@ -101,16 +101,16 @@ class Shapes(Rewriting):
         natural = end > 0 and end - max(start, 0) == fact.rate * self.walker.frames
         for at, bound in ((1, start), (2, end)):
             if not natural and (_share(abs(bound), n) and bound not in lengths or at == 1 and 0 < bound < n and bound in lengths):
-                self.refuse(at, f"cuts at {bound} of {n} frames, which may be a number or a share of them")
+                self.ask(at, f"cuts at {bound} of {n} frames, which may be a number or a share of them")
         if n - start < start <= n:
             self.integers(1, _swapped(starts, k, start - n), [starts] if start < n else [])
         elif -n <= start < 0 and (-start in lengths or n + start < -start):
             self.integers(1, _swapped(starts, k, n + start), [starts] if -start not in lengths and start > -n else [])
         if end in lengths and lengths[end][2] != fact.extent:
             name, axis, _ = lengths[end]
-            if end == n:
+            if end == n and self.walker.said(self.node.name, (FILL,)) is None:
                 self.walker.ends.append(Blocker(self.node.name, "Slice", f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
-                                                "of another number: padding that was computed for it", ENDING))
+                                                "of another number: padding that was computed for it", offered(ENDING, self.node.name, (FILL,))))
             value = next(v for v in self.walker.source.inputs if v.name == name)
             parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]
             self.put(2, self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0], f"the length of {name}")
@@ -119,7 +119,7 @@ class Shapes(Rewriting):
         elif 0 < end < n and n - end < end and end - start > 1:
             self.integers(2, _swapped(ends, k, end - n), [] if natural else [ends])
         elif -n < end < 0 and n + end < -end:
-            self.refuse(2, f"ends {-end} frames before the end of {n}, which may be {n + end} frames after the start")
+            self.ask(2, f"ends {-end} frames before the end of {n}, which may be {n + end} frames after the start")
 
     def _slice_attributes(self, fact: Stream) -> None:
         starts, ends = self.node.ints("starts") or [], self.node.ints("ends") or []
@@ -155,10 +155,24 @@ class Shapes(Rewriting):
         was = tuple(None if v is None else v.name for v in self.raw.inputs)
         self.put(index, self.value(scales), f"scales {scales.tolist()}")
         told = f"{sizes[at]} of {n} frames, a share of them, or as {sizes[at]} whatever their number"
-        self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, self.constant(index), told, inputs=was))
+        if self.walker.said(self.node.name, (SHARE,)) is None:
+            self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)))
         self.raw.replace_input_with(2, self.raw.inputs[index])
         self.raw.replace_input_with(index, None)
         self.raw.resize_inputs(3)
+
+    def pad(self) -> None:
+        """Padding that was said to fill up to a multiple of frames is computed."""
+        fact, multiple = self.node.facts[0], self.walker.fills.get(self.node.name)
+        pads = self.numbers(1) if len(self.node.facts) > 1 else None
+        if multiple is None or pads is None or not isinstance(fact, Stream) or self.raw.inputs[0] is None:
+            return
+        more = pads[fact.rank + fact.axis] - -self.walker.at(fact.extent) % multiple
+        lack = self.op("Mod", self.op("Neg", self.length(self.raw.inputs[0], fact.axis, Fraction(1))), self.value(np.asarray([multiple], np.int64)))
+        after = self.op("Add", lack, self.value(np.asarray([more], np.int64))) if more else lack
+        at = fact.rank + fact.axis
+        parts = [after if j == at else self.value(np.asarray([n], np.int64)) for j, n in enumerate(pads)]
+        self.put(1, self.op("Concat", *parts, axis=0), f"{more} and what makes a multiple of {multiple}")
 
     def split(self) -> None:
         """The last part takes what the others leave."""

@@ -45,7 +45,7 @@ class Tables(Rewriting):
         own = {self.walker.at(f.extent) for f in self.node.facts if isinstance(f, Stream)}
         n = next((n for n in sorted({self.walker.frames, *own}) if n >= 4 and _follows(value, n)), None)
         if n is not None:
-            self.refuse(index, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
+            self.ask(index, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
 
     def masked(self) -> None:
         """The mask of an attention in one node: queries × keys."""
@@ -229,8 +229,7 @@ class Tables(Rewriting):
             value = float(array.reshape(-1)[0])
             n = next((n for n in self.walker.lengths() if n >= 8 and _tells(value, n)), None)
             if n is not None:
-                self.refuse(k, f"is {value:g}, which may be a number or follow from the {n} frames of the export",
-                            hint=f"compute the count of frames in the graph; {EXPORT}")
+                self.ask(k, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
 
     def _beside(self, axis: int) -> tuple[ir.Value, int]:
         """An input that streams, and its stream axis."""

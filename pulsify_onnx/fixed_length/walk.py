@@ -6,7 +6,7 @@ two readings, the other one is kept as a `Doubt`, to be tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -27,12 +27,20 @@ from pulsify_onnx.rules.registry import CONTRIB
 
 @dataclass
 class Baked(Walker):
-    """Walks a model that was exported for `frames` base frames, and rewrites its graph on the way."""
+    """Walks a model that was exported for `frames` base frames, and rewrites its graph on the way.
+
+    `given`: readings by node, `asked`: which were asked for. `fills`: of pads that are read as filling up, the multiple of frames;
+    `filling`: those that were found on the way.
+    """
 
     frames: int = 0
     changes: list[Change] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     ends: list[Blocker] = field(default_factory=list)
+    given: Mapping[str, str] = field(default_factory=dict)
+    asked: dict[str, set[str]] = field(default_factory=dict)
+    fills: Mapping[str, int] = field(default_factory=dict)
+    filling: dict[str, int] = field(default_factory=dict)
 
     def _visit(self, raw: ir.Node) -> None:
         node = self._node(raw)
@@ -52,6 +60,12 @@ class Baked(Walker):
                 self._refused(node, refusal)
         else:
             super()._visit(raw)
+
+    def said(self, node: str, choices: tuple[str, ...]) -> str | None:
+        """The reading of `node` that was given, if it is one of the `choices`; and takes down that it was asked for."""
+        self.asked.setdefault(node, set()).update(choices)
+        said = self.given.get(node)
+        return said if said in choices else None
 
     def told(self, raw: ir.Node) -> Node:
         """A node with what is known of its inputs."""
@@ -101,6 +115,7 @@ class Baked(Walker):
 
 _SHAPES: dict[str, Callable[[Shapes], None]] = {
     "Reshape": Shapes.reshape, "Expand": Shapes.expand, "Slice": Shapes.slice, "Resize": Shapes.resize, "Split": Shapes.split,
+    "Pad": Shapes.pad,
 }
 _TABLES: dict[str, Callable[[Tables], None]] = {
     "Concat": Tables.concat, "Gather": Tables.gather, "GRU": Tables.recurrent, "LSTM": Tables.recurrent, "RNN": Tables.recurrent,
