@@ -57,9 +57,7 @@ def check(network: Network, seed: int) -> Result:
     rng = random.Random(seed)
     try:
         batch = Batch(network)
-        rows = network.sentence.batch if isinstance(network.sentence.batch, int) else 1
-        data = draw(network.inputs, rows, 48, np.random.default_rng(seed))
-        answer = batch(data, 48, Lane(0, rows), {})
+        answer = _usual(network, batch, seed)
     except Exception as error:  # onnxruntime's own exceptions have no common base
         result.kind, result.text = "unusable", str(error)[:200]
         return result
@@ -78,6 +76,16 @@ def check(network: Network, seed: int) -> Result:
     except Broken as error:
         result.kind, result.text = "CRASH", str(error)
     return result
+
+
+def _usual(network: Network, batch: Batch, seed: int) -> dict[str, Array] | None:
+    rows = network.sentence.batch if isinstance(network.sentence.batch, int) else 1
+    return batch(draw(network.inputs, rows, 48, np.random.default_rng(seed)), 48, Lane(0, rows), {})
+
+
+def answers(network: Network, seed: int) -> bool:
+    """Whether the batch model loads, runs, and is sure of what it says."""
+    return _usual(network, Batch(network), seed) is not None
 
 
 def _converted(network: Network, batch: Batch, pulse: int | None, end: bool, rng: random.Random, result: Result) -> None:
@@ -210,10 +218,10 @@ def _streams(network: Network, batch: Batch, model: Any, spec: Mapping[str, Any]
     rng.shuffle(lengths)
     queues: list[list[Stream]] = [[] for _ in lanes]
     for n, length in enumerate(lengths if len(lanes) < len(lengths) else lengths * len(lanes)):
-        lane = n % len(lanes)
+        place = n % len(lanes)
         margin = 0 if end else 2 * widest + 96
-        moving = draw([i for i in network.inputs if i.axis is not None], lanes[lane].count, length + margin, draws)
-        queues[lane].append(Stream(moving | static[lane], length))
+        moving = draw([i for i in network.inputs if i.axis is not None], lanes[place].count, length + margin, draws)
+        queues[place].append(Stream(moving | static[place], length))
     fill = rng.choice(FILLS) if end else None
     try:
         runner.run(queues, _pulses(spec, rng), fill)
@@ -313,8 +321,8 @@ def _reach(network: Network, batch: Batch, spec: Mapping[str, Any], end: bool, r
             return
         for o in outputs:
             moved = np.moveaxis(other[o["name"]] != base[o["name"]], o["axis"], 0)
-            for i in np.flatnonzero(moved.reshape(len(moved), -1).any(1)):
-                touched[o["name"]][i].add(j)
+            for at_i in np.flatnonzero(moved.reshape(len(moved), -1).any(1)):
+                touched[o["name"]][int(at_i)].add(j)
     for o in outputs:
         inner = {i: seen for i, seen in enumerate(touched[o["name"]]) if seen and min(seen) > 8 and max(seen) < frames - 9}
         if o["receptive_field"] is not None and inner:

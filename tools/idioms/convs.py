@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def conv1d(g: Graph, v: Value, out: int = 0, kernel: int = 0, stride: int = 1, d
     out = out or v.c
     weight = g.weight(out, v.c // groups, kernel)
     args = [v.name, weight] + ([g.bias(out)] if g.chance(0.8) else [])
-    common = {"dilations": [dilation] if dilation > 1 or g.chance(0.5) else None, "group": groups, "kernel_shape": [kernel] if g.chance(0.7) else None}
+    common: dict[str, Any] = {"dilations": [dilation] if dilation > 1 or g.chance(0.5) else None, "group": groups, "kernel_shape": [kernel] if g.chance(0.7) else None}
     if isinstance(pads, str):
         name = g.op("Conv", *args, auto_pad=pads, strides=[stride], **common)
         frames = tuple(-(-n // stride) for n in v.frames)
@@ -159,7 +160,7 @@ def pool(g: Graph, v: Value) -> Value:
     left, right = g.rng.choice(((0, 0), (k // 2, k // 2), (k - 1, 0), (0, k - 1)))
     kind = g.rng.choice(("MaxPool", "AveragePool"))
     ceil = g.opset >= 10 and g.chance(0.3)
-    attrs = {"kernel_shape": [k], "strides": [s], "pads": [left, right], "ceil_mode": 1 if ceil else None}
+    attrs: dict[str, Any] = {"kernel_shape": [k], "strides": [s], "pads": [left, right], "ceil_mode": 1 if ceil else None}
     if kind == "AveragePool" and g.chance(0.5):
         attrs["count_include_pad"] = 1
     if g.chance(0.2):
@@ -222,7 +223,7 @@ def pool2d(g: Graph, v: Value) -> Value:
         raise Unwritable("one feature")
     first = v.axes == "BCTF"
     ceil = g.opset >= 10 and g.chance(0.4)
-    attrs = {"kernel_shape": [1, 2] if first else [2, 1], "strides": [1, 2] if first else [2, 1], "ceil_mode": int(ceil) if g.opset >= 10 else None}
+    attrs: dict[str, Any] = {"kernel_shape": [1, 2] if first else [2, 1], "strides": [1, 2] if first else [2, 1], "ceil_mode": int(ceil) if g.opset >= 10 else None}
     name = g.op(g.rng.choice(("MaxPool", "AveragePool")), v.name, **attrs)
     return replace(v, name=name, f=-(-v.f // 2) if ceil else v.f // 2)
 

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from . import convs, framing, sequence, shapes, special
-from .graph import FLOAT, PROBES, Graph, Unwritable, Value, element
+from .graph import FLOAT, PROBES, SHORT, Graph, Unwritable, Value, element
 
 Block = Callable[[Graph, Value], Value]
 
@@ -54,6 +54,7 @@ class Sentence:
     blocks: tuple[tuple[str, int], ...] = ()
     heads: tuple[tuple[str, int], ...] = (("stream", 0),)
     told: bool = True
+    without: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         more = f" +{self.second}" if self.second else ""
@@ -88,6 +89,8 @@ class Network:
     inputs: list[Input]
     coarse: bool
     skipped: list[str] = field(default_factory=list)
+    empty: frozenset[int] = frozenset()
+    """Short lengths at which a value has no frames left."""
 
     @property
     def axes(self) -> dict[str, int]:
@@ -115,7 +118,7 @@ def draw(seed: int) -> Sentence:
 
 def _residual(g: Graph, v: Value) -> Value:
     """One or two other blocks beside the identity or a 1x1, joined."""
-    names = list(DOUBLES if g.dtype == "float64" else BLOCKS)
+    names = [n for n in (DOUBLES if g.dtype == "float64" else BLOCKS) if n not in g.without]
     y = v
     for name in g.rng.sample(names, g.rng.randint(1, 2)):
         y = BLOCKS[name](g, y)
@@ -127,7 +130,7 @@ def _residual(g: Graph, v: Value) -> Value:
 
 
 def _fits(v: Value) -> None:
-    if min(v.frames) < 8 or max(v.frames) > LONG * PROBES[-1]:
+    if min(v.usual) < 8 or max(v.usual) > LONG * PROBES[-1]:
         raise Unwritable("too short or too long")
     if v.c * v.f > 40:
         raise Unwritable("too wide")
@@ -193,7 +196,7 @@ def _second(g: Graph, s: Sentence, v: Value, name: str) -> tuple[Input, Value]:
 
 def write(s: Sentence) -> Network:
     """The network of a sentence. Blocks that do not fit are left out."""
-    g = Graph(random.Random(s.seed + 1), s.opset, s.dtype, s.style, s.batch)
+    g = Graph(random.Random(s.seed + 1), s.opset, s.dtype, s.style, s.batch, without=s.without)
     x = {"keras": "input_1:0", "dynamo": "arg0", "odd": g.rng.choice(("x", "past_000_x", "valid_frames", "0", "in put"))}.get(s.style, "x")
     y = {"keras": "input_2:0", "dynamo": "arg1", "odd": "present_000_x"}.get(s.style, "spk")
     time = g.rng.choice(("T", "time", "seq_len", "unk__12", "s77", "length"))
@@ -202,6 +205,7 @@ def write(s: Sentence) -> Network:
     inputs = [first]
     skipped: list[str] = []
     taps: list[Value] = []
+    empty: set[int] = set()
     steps: list[tuple[str, Callable[[Graph, Value], Value]]] = []
     if s.second:
 
@@ -228,12 +232,13 @@ def write(s: Sentence) -> Network:
             made = block(g, _narrow(g, v))
             _fits(made)
             v = made
+            empty |= {short for short, n in zip(SHORT, v.frames) if n < 1}
         except Unwritable:
             undo()
             skipped.append(name)
     outputs = _heads(g, s, v, taps, first, time)
     model = g.finish([i.info(time) for i in inputs], outputs)
-    return Network(s, model, inputs, g.coarse, skipped)
+    return Network(s, model, inputs, g.coarse, skipped, frozenset(empty))
 
 
 def _heads(g: Graph, s: Sentence, v: Value, taps: list[Value], first: Input, time: str) -> list[onnx.ValueInfoProto]:

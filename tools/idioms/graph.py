@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-PROBES = tuple(range(60, 73))
-"""Lengths of the base stream for which the frames of every value are followed."""
+SHORT = tuple(range(1, 25))
+PROBES = SHORT + tuple(range(60, 73))
+"""Lengths of the base stream for which the frames of every value are followed: short ones, and usual ones."""
 
 LAST = 2**63 - 1
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64}
@@ -30,6 +31,11 @@ class Value:
     c: int
     frames: tuple[int, ...]
     f: int = 1
+
+    @property
+    def usual(self) -> tuple[int, ...]:
+        """Frames at the usual lengths."""
+        return self.frames[len(SHORT) :]
 
     def at(self, letter: str) -> int:
         return self.axes.index(letter)
@@ -63,6 +69,7 @@ class Graph:
     taken: set[str] = field(default_factory=set)
     static: list[tuple[str, tuple[int | str, ...]]] = field(default_factory=list)
     coarse: bool = False
+    without: tuple[str, ...] = ()
     scope: str = "net"
     count: int = 0
 

@@ -13,7 +13,7 @@ from .graph import LAST, Graph, Unwritable, Value, windowed
 def join(g: Graph, a: Value, b: Value, how: str = "") -> Value:
     """Add or concatenate two values, cropping the longer where lengths differ (from the left, the right, or by a shape)."""
     a, b = g.to(a, "BCT"), g.to(b, "BCT")
-    gaps = {m - n for m, n in zip(a.frames, b.frames)}
+    gaps = {m - n for m, n in zip(a.usual, b.usual)}
     if gaps != {0}:
         if min(gaps) < 0 < max(gaps) or max(gaps) - min(gaps) > 3:
             raise Unwritable("lengths cross, or are of other rates")

@@ -90,6 +90,8 @@ class Batch:
 
     def __call__(self, data: Mapping[str, Array], length: int, lane: Lane, row_axes: Mapping[str, int | None]) -> dict[str, Array] | None:
         """Outputs for the first `length` base frames of a lane; None where the model does not run or is not sure."""
+        if length in self.network.empty and any(head == "pooled" for head, _ in self.network.sentence.heads):
+            return None  # onnxruntime may abort where it reduces no frames
         feed = {}
         for i in self.network.inputs:
             x = data[i.name]
@@ -134,7 +136,7 @@ def difference(got: Array, want: Array, network: Network) -> tuple[float, tuple[
         return None
     with np.errstate(invalid="ignore"):
         worst = np.abs(a - b)[bad]
-    if network.coarse and bad.mean() < 0.1 and np.isfinite(worst).all() and worst.max() < 0.15 * scale:
+    if network.coarse and bad.mean() < 0.5 and np.isfinite(worst).all() and worst.max() < 0.1 * scale:
         return None
     return float(np.nanmax(worst)) if not np.isnan(worst).all() else float("nan"), _first(bad)
 
