@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from . import convs, framing, sequence, shapes, special
+from . import convs, framing, planes, sequence, shapes, special
 from .graph import FLOAT, PROBES, SHORT, Graph, Unwritable, Value, element
 
 Block = Callable[[Graph, Value], Value]
@@ -29,12 +29,15 @@ BLOCKS: dict[str, Block] = {
         framing.unfold, framing.polyphase, framing.window_sum, framing.weight_norm, framing.einsum, framing.relative_attention,
         framing.attention_op, framing.rms_norm_op, framing.rotary, framing.stft_op, framing.instance_norm, framing.two_sums,
         framing.lstm_state_output,
+        planes.pool_plane, planes.resize_plane, planes.resize_flat, planes.plane_unet, planes.depth_to_space, planes.rows_mixed,
+        planes.reflect_conv, planes.same_any, planes.cropped_ends, planes.two_ends,
     )
 }
 DOUBLES = (
     "dense", "rows_of_frames", "layer_norm", "band_attention", "where_positions", "cumulative", "ema_scan", "shift", "difference", "stepped",
     "stacked", "neighbours", "channels", "repeat_frames", "bias_mask_rows", "branch", "activation",
     "unfold", "polyphase", "window_sum", "relative_attention", "rotary", "two_sums",
+    "cropped_ends", "two_ends", "rows_mixed",
 )
 WIDE, LONG = 12, 6
 FRONTS = ("BCT", "BCT", "BTC", "BTC", "TBC", "BT", "BCTF", "BCFT", "BTFC", "tokens", "int16")
