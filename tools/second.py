@@ -127,6 +127,8 @@ def main() -> int:
             reasons.update(result.reasons[:1])
         if args.verbose or result.kind in BAD:
             print(f"{result.kind} seed {seed}: {sentence}\n    {result.text or result.reasons}", flush=True)
+        elif result.counts["late"]:
+            print(f"late seed {seed}: {sentence}\n    {result.reasons}", flush=True)
         if result.kind in BAD:
             signs[result.sign] += 1
             if args.shrink and signs[result.sign] <= ALIKE:

@@ -102,7 +102,7 @@ def _converted(network: Network, batch: Batch, pulse: int | None, end: bool, rng
     try:
         runner_session = session(model)
     except Exception as error:
-        raise Broken(f"{at}: onnxruntime can't load it: {str(error)[:300]}") from None
+        raise Broken(f"{at}: onnxruntime can't load it: {str(error)[:600]}") from None
     told = {i["name"]: i.get("axis") for i in spec["inputs"]}
     if any(told.get(name) != axis for name, axis in network.axes.items()):
         result.counts["another reading"] += 1
@@ -137,7 +137,7 @@ def _pulsify(network: Network, pulse: int | None, end: bool, result: Result, at:
             result.kind, result.reasons = "refused", [f"{type(error).__name__}: {_general(str(error))}"]
             return None
         except Exception as error:
-            raise Broken(f"{at}: {type(error).__name__}: {str(error)[:300]}") from error
+            raise Broken(f"{at}: {type(error).__name__}: {str(error)[:600]}") from error
     raise Wrong(f"{at}: no pulse fits, not the one that was offered either")
 
 
@@ -226,7 +226,7 @@ def _streams(network: Network, batch: Batch, model: Any, spec: Mapping[str, Any]
     try:
         runner.run(queues, _pulses(spec, rng), fill)
     except Exception as error:
-        raise Broken(f"{at}, {fill} past the end: does not run: {str(error)[:300]}") from error
+        raise Broken(f"{at}, {fill} past the end: does not run: {str(error)[:600]}") from error
     sure = True
     for lane, queue in zip(lanes, queues):
         for nth, stream in enumerate(queue):
