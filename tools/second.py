@@ -1,7 +1,8 @@
 """Networks in the idioms of exporters, streamed by plain onnxruntime and compared with themselves.
 
     python tools/second.py --seconds 60
-    python tools/second.py --only 4711 --shrink --save /tmp/finds
+    python tools/second.py --only 4711 --shrink --save finds
+    python tools/second.py --model finds/wrong_4711.onnx --axis x=2
 
 Written from the README alone, and shares no code with the other generator. Every network follows from its seed.
 Exit status 1 where a stream is wrong or something crashes.
@@ -20,6 +21,7 @@ from pathlib import Path
 import onnx
 from idioms import checks
 from idioms.grammar import Sentence, draw, write
+from idioms.saved import load
 
 PATIENCE = 240
 ALIKE = 3
@@ -35,6 +37,18 @@ def judge(sentence: Sentence) -> checks.Result:
 def usable(sentence: Sentence) -> bool:
     """Whether the batch model loads and runs; if the process dies of that, it does not."""
     return checks.answers(write(sentence), sentence.seed)
+
+
+def replay(path: Path, axes: dict[str, int], count: int) -> int:
+    """Checks a saved model, each time at other pulses and lengths."""
+    kinds: Counter[str] = Counter()
+    for seed in range(count):
+        result = checks.check(load(path, axes, seed), seed)
+        kinds[result.kind] += 1
+        if result.kind != "same" and kinds[result.kind] <= ALIKE:
+            print(f"{result.kind} {path.name}: {result.text or result.reasons}", flush=True)
+    print(path.name, "  ".join(f"{kind} {n}" for kind, n in sorted(kinds.items())))
+    return int(any(kinds[kind] for kind in BAD))
 
 
 class Worker:
@@ -107,7 +121,12 @@ def main() -> int:
     parser.add_argument("--shrink", action="store_true", help="make what fails smaller")
     parser.add_argument("--without", action="append", default=[], help="leave out a block, a head or a manner of naming (odd) that is known to fail")
     parser.add_argument("--verbose", action="store_true", help="a line for every network")
+    parser.add_argument("--model", type=Path, help="a file to check instead of what the grammar writes")
+    parser.add_argument("--axis", action="append", default=[], metavar="INPUT=AXIS", help="the stream axis of an input of --model")
     args = parser.parse_args()
+    if args.model:
+        told = [text.rpartition("=") for text in args.axis]
+        return replay(args.model, {name: int(axis) for name, _, axis in told}, args.count or 12)
     first = args.only if args.only is not None else args.seed if args.seed is not None else int(time.time()) % 10**6 * 1000
     count = 1 if args.only is not None else args.count or 10**9
     stop = time.monotonic() + (args.seconds or (60 if not (args.count or args.only is not None) else 10**9))
