@@ -156,6 +156,7 @@ def main() -> int:
             if args.save:
                 args.save.mkdir(parents=True, exist_ok=True)
                 onnx.save(write(sentence).model, args.save / f"{result.kind.lower()}_{seed}.onnx")
+    worker.pool.shutdown()
     for sign, n in signs.most_common():
         print(f"{n:6d}  {sign}")
     for reason, n in reasons.most_common():
