@@ -6,7 +6,7 @@ SHARE ?= 0.25
 COUNT ?= 10000
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint conformance conformance-sample fuzz twins badfiles mutants venv clean
+.PHONY: demo test lint conformance conformance-sample fuzz second twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -31,6 +31,10 @@ conformance-sample: $(VENV)/.installed-dev
 # random networks, others every time
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
+
+# networks in the idioms of exporters, by a generator and a runner that know the package by its README alone
+second: $(VENV)/.installed-dev
+	$(BIN)/python tools/second.py --seconds $(SECONDS)
 
 # exports of random networks for one length against the networks themselves
 twins: $(VENV)/.installed-dev

@@ -1,0 +1,1 @@
+"""Networks as exporters write them, and a check of their streams that knows the package by its README alone."""
