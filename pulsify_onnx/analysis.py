@@ -94,8 +94,7 @@ class Walker:
         self._outputs()
         for blocker in owned.check(self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]):
             self._blame(blocker)
-        streams = [f for f in self.wires.values() if isinstance(f, Stream)]
-        multiple = math.lcm(self.multiple, *(f.rate.denominator for f in streams))
+        multiple = math.lcm(self.multiple, *(f.rate.denominator for f in self.wires.values() if isinstance(f, Stream)))
         blockers = sorted(self.blockers, key=lambda b: self.order.get(b.node, len(self.order)))
         return Plan(tuple(v.name or "" for v in self.source.inputs), tuple(v.name or "" for v in graph.outputs), self.facts,
                     self.wires, tuple(self.steps), tuple(blockers), multiple, self.options)
@@ -171,8 +170,8 @@ class Walker:
         if blocker not in self.blockers:
             self.blockers.append(blocker)
 
-    def _block(self, name: str, op_type: str, refusal: Refusal, wire: str = "") -> None:
-        self.blockers.append(Blocker(name, op_type, refusal.reason, refusal.hint, wire))
+    def _block(self, name: str, op_type: str, refusal: Refusal) -> None:
+        self.blockers.append(Blocker(name, op_type, refusal.reason, refusal.hint))
 
     def _branch(self, raw: ir.Node, node: Node) -> bool:
         """Walk the branches of an If in place of the node: the taken one where that is known, else both."""
@@ -294,7 +293,7 @@ class Walker:
             named = []
             for wire, expr, fact in zip(step.wires, step.exprs, step.facts):
                 if isinstance(fact, Stream) and (fact.lead or fact.trail.terms):
-                    border = borders.fold_border(expr, fact, {**self.wires, **{f.wire: f for f in node.streams}, **facts}, self._value, self.source.opset)
+                    border = borders.fold_border(expr, fact, {**self.wires, **{f.wire: f for f in node.streams}, **facts}, self.value_of, self.source.opset)
                     if border is None:
                         return self._on_solid(node)
                     fact = replace(fact, border=border)
@@ -329,9 +328,6 @@ class Walker:
 
     def value_of(self, wire: str) -> Const | None:
         """Its value, where it is a constant."""
-        return self._value(wire)
-
-    def _value(self, wire: str) -> Const | None:
         fact = self.facts.get(wire)
         if isinstance(fact, Static) and fact.value is not None:
             return fact.value
