@@ -17,9 +17,9 @@ from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
     from pulsify_onnx.api import PulsedModel, Report, analyze, inspect, pulsify, verify
-    from pulsify_onnx.runtime import StreamSession
-    from pulsify_onnx.sessions import BatchSession
-    from pulsify_onnx.verification import Verification
+    from pulsify_onnx.runtime.batch import BatchSession
+    from pulsify_onnx.runtime.runner import StreamSession
+    from pulsify_onnx.verification.check import Verification
 
 __all__ = [
     "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _LAZY = {"PulsedModel": "api", "Report": "api", "analyze": "api", "inspect": "api", "pulsify": "api", "verify": "api",
-         "StreamSession": "runtime", "BatchSession": "sessions", "Verification": "verification"}
+         "StreamSession": "runtime.runner", "BatchSession": "runtime.batch", "Verification": "verification.check"}
 
 
 def __getattr__(name: str) -> Any:

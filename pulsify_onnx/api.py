@@ -13,24 +13,25 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from pulsify_onnx import files, report
-from pulsify_onnx import spec as sidecar
-from pulsify_onnx.analysis import analyze as analyze_axes
-from pulsify_onnx.analysis import require
-from pulsify_onnx.approximation import Approximation, cut_past
-from pulsify_onnx.batching import rowed
+from pulsify_onnx.algebra.facts import Mirror, Stream
+from pulsify_onnx.algebra.plan import Options, Plan
+from pulsify_onnx.analysis.axis import choose
+from pulsify_onnx.analysis.state_candidates import possible_states
+from pulsify_onnx.analysis.walker import analyze as analyze_axes
+from pulsify_onnx.analysis.walker import require
+from pulsify_onnx.arrays import Array
+from pulsify_onnx.convert.batch import rowed
+from pulsify_onnx.convert.window_head import SlidingBatch, halve, joined, pulsed
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
-from pulsify_onnx.facts import Mirror, Stream
-from pulsify_onnx.fixed_length import READINGS, NoReading, Relaxed, implied, relax, runnable, settle
-from pulsify_onnx.pairing import possible_states
-from pulsify_onnx.plan import Options, Plan
-from pulsify_onnx.runtime import Array
-from pulsify_onnx.seed import choose
-from pulsify_onnx.sliding import SlidingBatch, halve, joined, pulsed
-from pulsify_onnx.source import Source, load
-from pulsify_onnx.trace import Difference, first_difference
-from pulsify_onnx.verification import Verification
-from pulsify_onnx.verification import verify as verify_stream
+from pulsify_onnx.model.load import Source, load
+from pulsify_onnx.output import write
+from pulsify_onnx.prepare.fixed_length import READINGS, NoReading, Relaxed, implied, relax, runnable, settle
+from pulsify_onnx.prepare.left_context import Approximation, cut_past
+from pulsify_onnx.report import sidecar as sidecar
+from pulsify_onnx.report import table
+from pulsify_onnx.verification.check import Verification
+from pulsify_onnx.verification.check import verify as verify_stream
+from pulsify_onnx.verification.trace import Difference, first_difference
 
 Model = str | Path | ir.Model | onnx.ModelProto
 
@@ -46,15 +47,15 @@ class PulsedModel:
 
     def proto(self) -> onnx.ModelProto:
         """The model as protobuf, metadata and weights included."""
-        return ir.to_proto(files.inside(self.model))
+        return ir.to_proto(write.inside(self.model))
 
     def save(self, path: str | Path) -> None:
         """Write the model to `path` and its sidecar beside it, both or none."""
-        files.save(self.model, self.spec, Path(path))
+        write.save(self.model, self.spec, Path(path))
 
     def report(self) -> dict[str, Any]:
         """The sidecar, and where the delay of each output comes from."""
-        return report.describe(self.plan, self.source, self.spec)
+        return table.describe(self.plan, self.source, self.spec)
 
 
 def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
@@ -289,13 +290,13 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
         try:
             made = sliding(pulse or sliding(None).spec["pulse_multiple"])
         except CannotStream as problem:
-            return Report(report.blocked(None, problem.blockers), problem.blockers)
+            return Report(table.blocked(None, problem.blockers), problem.blockers)
         return Report({**made.report(), "blockers": []})
     try:
         cut, _ = _cut(source, axes, left_context)
         plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance, readings=readings)
     except CannotStream as problem:
-        return Report(report.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
+        return Report(table.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
     possible = {} if states else {"possible_states": [list(pair) for pair in possible_states(cut, plan)]}
     if not plan.blockers:
         try:
@@ -304,4 +305,4 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
             return Report({**pulsed.report(), **possible, "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)
-    return Report({**report.blocked(plan, plan.blockers), **possible}, plan.blockers)
+    return Report({**table.blocked(plan, plan.blockers), **possible}, plan.blockers)

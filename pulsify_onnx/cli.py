@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from pulsify_onnx import guard
 from pulsify_onnx.errors import CannotStream, PulsifyError, UnusableStream, UsageError
+from pulsify_onnx.output import guard
 from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
-    from pulsify_onnx.verification import Verification
+    from pulsify_onnx.verification.check import Verification
 
 
 
@@ -90,18 +90,20 @@ def cli() -> None:
 def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str],
             allow_advance: bool, batch: int | str | None, head: str | None, readings: Sequence[str], check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
-    from pulsify_onnx import api, files, report
+    from pulsify_onnx import api
+    from pulsify_onnx.output import write
+    from pulsify_onnx.report import table
 
-    files.check_target(out, model)
+    write.check_target(out, model)
     pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
                          allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
-    for line in report.notes(pulsed.spec):
+    for line in table.notes(pulsed.spec):
         click.echo(line, err=True)
     if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
         click.echo("note: this model already streams: all its state is its own", err=True)
-    table = "" if as_json else report.table(pulsed.report())
+    table = "" if as_json else table.table(pulsed.report())
     found: Verification | None = None
-    with files.staged(pulsed.model, pulsed.spec, out) as aside:
+    with write.staged(pulsed.model, pulsed.spec, out) as aside:
         if check:
             guard.note(doing=guard.VERIFYING)
             try:
@@ -113,11 +115,11 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
                 _fail(found.exit_code, f"{found.message}; nothing was written")
         aside.commit()
     if as_json:
-        _json({"file": str(out), "sidecar": str(files.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
+        _json({"file": str(out), "sidecar": str(write.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
     else:
         click.echo(table)
         click.echo(f"\nverified: {found.message}" if found else "\nnot verified")
-        click.echo(f"written:  {out}, {files.sidecar_path(out)}")
+        click.echo(f"written:  {out}, {write.sidecar_path(out)}")
 
 
 @cli.command()
@@ -137,19 +139,20 @@ def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: 
             allow_advance: bool, batch: int | str | None, head: str | None, readings: Sequence[str], frame_rate: float | None,
             as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
-    from pulsify_onnx import api, report
+    from pulsify_onnx import api
+    from pulsify_onnx.report import table
 
     found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
                         allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
-    for line in report.notes(found.document):
+    for line in table.notes(found.document):
         click.echo(line, err=True)
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
-    document = report.with_times(found.document, frame_rate) if frame_rate else found.document
+    document = table.with_times(found.document, frame_rate) if frame_rate else found.document
     if as_json:
         _json(document)
     elif not found.blockers:
-        click.echo(report.table(document))
+        click.echo(table.table(document))
     if found.blockers:
         raise CannotStream(found.blockers)
 
@@ -169,7 +172,8 @@ def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: 
 def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | None, atol: float | None, inputs: Sequence[str], trace: bool,
            save: Path | None, as_json: bool) -> None:
     """Compare the stream of OUT.onnx with the batch model MODEL.onnx on random data."""
-    from pulsify_onnx import api, recordings
+    from pulsify_onnx import api
+    from pulsify_onnx.verification import recordings
 
     guard.note(doing=guard.VERIFYING)
     found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read(inputs), measure=True)

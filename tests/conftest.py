@@ -11,4 +11,4 @@ def no_rule_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(problem: Exception) -> None:
         raise problem
 
-    monkeypatch.setattr("pulsify_onnx.analysis.unexpected", fail)
+    monkeypatch.setattr("pulsify_onnx.analysis.walker.unexpected", fail)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from oracle import parse
 
-from pulsify_onnx import analysis, errors
+from pulsify_onnx import errors
+from pulsify_onnx.analysis import walker
 from pulsify_onnx.api import analyze
-from pulsify_onnx.rules.registry import RULES
+from pulsify_onnx.rules.kit.registry import RULES
 
 MODEL = """agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Relu(x) }"""
 
@@ -21,7 +22,7 @@ def test_a_rule_that_fails_is_a_refusal(monkeypatch):
     monkeypatch.setitem(RULES, ("", "Relu"), replace(RULES["", "Relu"], function=broken))
     with pytest.raises(IndexError):
         analyze(parse(MODEL))
-    monkeypatch.setattr(analysis, "unexpected", errors.unexpected)
+    monkeypatch.setattr(walker, "unexpected", errors.unexpected)
     blocker, = analyze(parse(MODEL)).blockers
     assert blocker.reason == f"{errors.UNEXPECTED} (IndexError: list index out of range)"
     assert blocker.op_type == "Relu" and "report it" in blocker.hint

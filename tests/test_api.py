@@ -79,7 +79,7 @@ def test_a_dynamic_pulse_takes_any_size():
     x = rand(1, 4, 20)
     got = [stream.push(x[..., a:b]) for a, b in [(0, 1), (1, 8), (8, 8), (8, 20)]]
     assert [g.shape[2] for g in got] == [0, 7, 0, 12]
-    whole = pulsify_onnx.runtime.session(conv().SerializeToString()).run(None, {"x": x})[0]
+    whole = pulsify_onnx.ort.session(conv().SerializeToString()).run(None, {"x": x})[0]
     np.testing.assert_allclose(np.concatenate(got, 2), whole[..., :19], atol=1e-5)
 
 

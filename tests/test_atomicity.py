@@ -18,7 +18,7 @@ import pytest
 from oracle import parse, rand
 from test_badfiles import ROOT, SAME, command
 
-from pulsify_onnx import files, staging
+from pulsify_onnx.output import atomic, write
 
 
 def convert(out: Path, pulse: int, *more: object, model: Path = SAME, **options) -> subprocess.Popen:
@@ -36,7 +36,7 @@ def pulse_of(out: Path) -> int:
     model = onnx.load(out)
     onnx.checker.check_model(model)
     spec = json.loads(next(p.value for p in model.metadata_props if p.key == "pulsify.spec"))
-    assert json.loads(files.sidecar_path(out).read_text()) == spec
+    assert json.loads(write.sidecar_path(out).read_text()) == spec
     return spec["pulse"]
 
 
@@ -78,18 +78,18 @@ def replace(a, b):
     real(a, b)
     if count == {after} and os.getpid() != watcher:
         os.kill({victim}, signal.SIGKILL)
-staging.os.replace = replace"""
+atomic.os.replace = replace"""
     run = subprocess.Popen(command(code, "convert", SAME, "-o", out, "--pulse", 5), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     finished(run)
     assert pulse_of(out) == 5 and names(out.parent) == ["out.onnx", "out.pulse.json"]
 
 
 def test_what_dead_writers_left_is_swept_and_what_lives_is_not(out: Path):
-    dead = out.parent / f"{staging.prefix(out)}dead"
+    dead = out.parent / f"{atomic.prefix(out)}dead"
     dead.mkdir()
-    with staging.folder(out) as living:
+    with atomic.folder(out) as living:
         assert not dead.exists()
-        with staging.folder(out):
+        with atomic.folder(out):
             assert living.exists()
 
 

@@ -14,7 +14,7 @@ import pytest
 from oracle import parse, rand
 
 from pulsify_onnx import cli
-from pulsify_onnx.runtime import session
+from pulsify_onnx.ort import session
 
 CONV = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }"
 STRIDED = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<strides=[3]>(x, w, b) }"
@@ -117,7 +117,7 @@ def test_inspect_batch_and_pulsed(conv: Path, tmp_path: Path, capfd):
 
 
 def test_a_wrong_stream_is_not_written(conv: Path, tmp_path: Path, capfd, monkeypatch):
-    from pulsify_onnx import windows
+    from pulsify_onnx.algebra import windows
     monkeypatch.setattr(windows, "_mask", lambda *_: None)
     stacked = write(tmp_path / "m.onnx", """agraph (float[1,4,T] x) => (float[1,4,U] y) {
         a = Conv<pads=[1,1]>(x, w, b)

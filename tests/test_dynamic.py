@@ -10,7 +10,7 @@ import pytest
 from oracle import draw, parse, rand, session, take
 
 from pulsify_onnx import StreamSession, pulsify
-from pulsify_onnx.runtime import PulseRunner
+from pulsify_onnx.runtime.runner import PulseRunner
 
 FIXTURES = sorted((Path(__file__).resolve().parent.parent / "fixtures").glob("*.onnx"))
 

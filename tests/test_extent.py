@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.extent import TIME, Length, common_unit, compare, larger, most, smaller
-from pulsify_onnx.quotients import ratio
+from pulsify_onnx.algebra.length import TIME, Length, common_unit, compare, larger, most, smaller
+from pulsify_onnx.algebra.quotients import ratio
 
 T = Length.symbol(TIME)
 

@@ -10,7 +10,9 @@ import onnx
 import pytest
 from oracle import parse, rand
 
-from pulsify_onnx import UsageError, files, large, pulsify, verify
+from pulsify_onnx import UsageError, pulsify, verify
+from pulsify_onnx.model import large
+from pulsify_onnx.output import write
 
 CONV = "agraph (float[1,16,T] x) => (float[1,16,U] y) { y = Conv<pads=[1,1]>(x, w, b) }"
 
@@ -21,7 +23,7 @@ def pulsed(pulse: int = 4):
 
 def test_nothing_stays_without_commit(tmp_path: Path):
     out = tmp_path / "out.onnx"
-    with files.staged(pulsed().model, pulsed().spec, out) as aside:
+    with write.staged(pulsed().model, pulsed().spec, out) as aside:
         assert aside.model.is_file()
     assert list(tmp_path.iterdir()) == []
 
@@ -33,7 +35,7 @@ def test_a_failure_leaves_the_old_pair(tmp_path: Path, monkeypatch):
 
     def full(*_):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(files.staging, "sync", full)
+    monkeypatch.setattr(write.atomic, "sync", full)
     with pytest.raises(UsageError, match="No space left"):
         pulsed(8).save(out)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
@@ -72,7 +74,7 @@ def test_external_data_goes_beside_the_model(tmp_path: Path):
 
 
 def test_large_weights_leave_the_model_file(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(files, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(write, "INLINE_LIMIT", 100)
     pulsed().save(tmp_path / "out.onnx")
     assert next(tmp_path.glob("out.onnx.*.data")).stat().st_size >= 16 * 16 * 3 * 4
     assert verify(parse(CONV, w=rand(16, 16, 3), b=rand(16)), tmp_path / "out.onnx").ok

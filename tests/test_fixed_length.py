@@ -12,12 +12,12 @@ from oracle import check, parse, rand, refused
 from test_cli import run
 from twins import attempt, folded, optimised, static, twin_network
 
+from pulsify_onnx.algebra.plan import Options
 from pulsify_onnx.api import PulsedModel, inspect, pulsify, verify
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream
-from pulsify_onnx.fixed_length import settle
-from pulsify_onnx.plan import Options
-from pulsify_onnx.source import load
-from pulsify_onnx.verification import verify as verify_stream
+from pulsify_onnx.model.load import load
+from pulsify_onnx.prepare.fixed_length import settle
+from pulsify_onnx.verification.check import verify as verify_stream
 
 FIXTURES = sorted(p for p in (Path(__file__).parent.parent / "fixtures").rglob("*.onnx") if p.parent.name != "clips")
 

@@ -12,14 +12,16 @@ from oracle import check, parse, rand, session
 from quantised import integer_kernels, network
 from rowing import batched, check_rows
 
-from pulsify_onnx import lower, pulsify
+from pulsify_onnx import pulsify
+from pulsify_onnx.algebra.facts import Mirror
+from pulsify_onnx.algebra.plan import Op, Plan, Step, Window, leaves
 from pulsify_onnx.api import analyze
-from pulsify_onnx.facts import Const, Mirror
-from pulsify_onnx.plan import Op, Plan, Step, Window, leaves
-from pulsify_onnx.quantised_histories import quantised_histories
-from pulsify_onnx.runtime import PulseRunner
-from pulsify_onnx.source import load
-from pulsify_onnx.verification import verify
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.lowering import lower
+from pulsify_onnx.model.load import load
+from pulsify_onnx.passes.quantised_histories import quantised_histories
+from pulsify_onnx.runtime.runner import PulseRunner
+from pulsify_onnx.verification.check import verify
 
 WEIGHTS = dict(s=np.float32(0.02), z=np.uint8(37), zi=np.int8(-5), ys=np.float32(0.03), yz=np.uint8(90), ws=np.float32(0.01),
                wq=np.random.default_rng(0).integers(-90, 90, (4, 4, 3)).astype(np.int8))

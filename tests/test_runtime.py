@@ -7,7 +7,7 @@ import pytest
 from oracle import parse, rand, session
 
 from pulsify_onnx import StreamSession, UsageError, pulsify
-from pulsify_onnx.runtime import length
+from pulsify_onnx.runtime.runner import length
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
     a = Conv<pads=[1,1]>(x, w, b)

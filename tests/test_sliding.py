@@ -17,7 +17,7 @@ from test_cli import run
 from pulsify_onnx import StreamSession
 from pulsify_onnx.api import PulsedModel, inspect, pulsify, verify
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream, PulseDoesNotFit, UsageError
-from pulsify_onnx.runtime import PulseRunner
+from pulsify_onnx.runtime.runner import PulseRunner
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "clips"
 CLIP = 20

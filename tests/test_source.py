@@ -7,7 +7,7 @@ from oracle import check, parse, rand, refused, session
 
 from pulsify_onnx.api import analyze, pulsify
 from pulsify_onnx.errors import InvalidModel, PulsifyError, unexpected
-from pulsify_onnx.source import load
+from pulsify_onnx.model.load import load
 
 
 def info(name, shape=("T", 4), dtype=TensorProto.FLOAT):
@@ -54,7 +54,7 @@ def test_truncated(tmp_path):
 
 
 def test_bytes_gone_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr("pulsify_onnx.analysis.unexpected", unexpected)
+    monkeypatch.setattr("pulsify_onnx.analysis.walker.unexpected", unexpected)
     model = parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
         c = Constant<value_ints=[0,0,1,0,0,1]>()
         p = Pad(x, c)

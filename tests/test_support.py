@@ -5,8 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from pulsify_onnx.rules.registry import CONTRIB, RULES
-from pulsify_onnx.support import END, FOLDED, START, rows, table, written
+from pulsify_onnx.report.support import END, FOLDED, START, rows, table, written
+from pulsify_onnx.rules.kit.registry import CONTRIB, RULES
 
 OLDEST = 7
 

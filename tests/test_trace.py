@@ -12,9 +12,11 @@ from families import FAMILIES
 from oracle import parse, rand
 from test_cli import run
 
-from pulsify_onnx import UsageError, pulsify, recordings, verify, windows
+from pulsify_onnx import UsageError, pulsify, verify
+from pulsify_onnx.algebra import windows
 from pulsify_onnx.api import trace
-from pulsify_onnx.verification import Case
+from pulsify_onnx.verification import recordings
+from pulsify_onnx.verification.check import Case
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
     a = Conv<pads=[1,1]>(x, w, b)

@@ -12,7 +12,7 @@ from families import FAMILIES
 from oracle import check, parse, rand
 
 from pulsify_onnx.api import analyze, inspect, pulsify, verify
-from pulsify_onnx.source import load
+from pulsify_onnx.model.load import load
 
 
 def _tensor(name: str, *values: float) -> onnx.TensorProto:

@@ -13,7 +13,7 @@ from oracle import parse, rand
 
 from pulsify_onnx import UsageError, pulsify
 from pulsify_onnx.errors import InvalidModel, UnusableStream
-from pulsify_onnx.verification import verify
+from pulsify_onnx.verification.check import verify
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
     a = Conv<pads=[1,1]>(x, w, b)

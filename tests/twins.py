@@ -15,7 +15,7 @@ from oracle import session
 
 from pulsify_onnx.api import PulsedModel, pulsify
 from pulsify_onnx.errors import UNEXPECTED, CannotStream, PulseDoesNotFit
-from pulsify_onnx.verification import verify
+from pulsify_onnx.verification.check import verify
 
 ADAPTIVE = "adaptive_"
 """How a node is named that pools as many parts of the length as its name goes on to say."""

@@ -75,7 +75,8 @@ def judged(case: int, folder: Path, before: set[str], code: int, out: str, err: 
 
 def attack(case: int, folder: Path) -> Found:
     """Run a case in this process, as the worker of the tool would."""
-    from pulsify_onnx import cli, guard
+    from pulsify_onnx import cli
+    from pulsify_onnx.output import guard
 
     arguments = write(case, folder)
     before = {p.name for p in folder.iterdir()}

@@ -36,7 +36,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import oracle  # noqa: E402
 
-from pulsify_onnx.facts import Prefix, Static  # noqa: E402
+from pulsify_onnx.algebra.facts import Prefix, Static  # noqa: E402
 
 LENGTHS = (13, 12, 24, 36)
 SUITES = ("pytorch-operator", "pytorch-converted", "simple")

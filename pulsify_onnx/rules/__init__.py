@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from pulsify_onnx.rules.registry import RULES, Rule, lookup
+from pulsify_onnx.rules.kit.registry import RULES, Rule, lookup
 
 for _module in sorted(m.name for m in iter_modules(__path__)):
     import_module(f"{__name__}.{_module}")

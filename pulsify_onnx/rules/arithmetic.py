@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Blocked, Pair, Static, Stream
+from pulsify_onnx.algebra.plan import Expr, Op, Options, Outcome, Step, Window
+from pulsify_onnx.algebra.windows import align, solid
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Blocked, Pair, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Op, Options, Outcome, Step, Window
-from pulsify_onnx.rules.combine import broadcast, call, static_value, step, the_stream
-from pulsify_onnx.rules.guarded import guarded
+from pulsify_onnx.rules.kit.combinators import broadcast, call, static_value, step, the_stream
+from pulsify_onnx.rules.kit.guarded import guarded
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.lengths import decided
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import shape_of
-from pulsify_onnx.windows import align, solid
 
 UNARY = {
     "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22), "Atanh": (9, 22),

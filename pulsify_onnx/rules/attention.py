@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Fact, Pair, Shape, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
+from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, reached, timed, visible
+from pulsify_onnx.algebra.windows import bordered, solid
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Array, Const, Fact, Pair, Shape, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.openness import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
-from pulsify_onnx.pairs import beside, chunk_pulse, closed, closing_delay, key_window, reached, timed, visible
-from pulsify_onnx.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
-from pulsify_onnx.rules.combine import call, const, op, static, step
-from pulsify_onnx.rules.registry import CONTRIB, rule
-from pulsify_onnx.shapes import infer
-from pulsify_onnx.windows import bordered, solid
+from pulsify_onnx.rules.kit.combinators import call, const, op, static, step
+from pulsify_onnx.rules.kit.infer import infer
+from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 
 
 def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Band, Pair
+from pulsify_onnx.algebra.plan import Outcome
+from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Band, Pair
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.views import axes_of
-from pulsify_onnx.windows import align
+from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import axes_of
 
 
 @rule("Transpose", versions=(1, 13, 21, 23, 24, 25))

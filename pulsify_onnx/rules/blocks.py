@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.plan import Outcome, Step
+from pulsify_onnx.algebra.windows import align, faster, solid, windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome, Step
-from pulsify_onnx.rules.combine import kept, op, step, the_stream
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import align, faster, solid, windowed
+from pulsify_onnx.rules.kit.combinators import kept, op, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 
 def _spatial(node: Node) -> tuple[Stream, int]:

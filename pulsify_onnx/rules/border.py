@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.facts import Border, Mirror
+from pulsify_onnx.algebra.length import Length, holds
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length, holds
-from pulsify_onnx.facts import Border, Const, Mirror
 
 MODES = {"edge": Mirror(edge=True), "reflect": Mirror(edge=False)}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pulsify_onnx.dtypes import SELECTABLE
+from pulsify_onnx.algebra.facts import Fact, Pair, Pending, Sizes, Stream
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
-from pulsify_onnx.facts import Fact, Pair, Pending, Sizes, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import shape_of
+from pulsify_onnx.rules.kit.dtypes import SELECTABLE
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 DECIDED = "the branch taken is decided at run time"
 

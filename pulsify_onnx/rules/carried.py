@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 UNVERIFIED = "onnxruntime cannot load opset 27 yet, so its stream could not be verified against the batch model"
 

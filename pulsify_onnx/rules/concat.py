@@ -7,16 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Fact, Pair, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Position, Ref, Step
+from pulsify_onnx.algebra.windows import align, bordered, pad, zero
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Array, Const, Fact, Pair, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Op, Outcome, Position, Ref, Step
-from pulsify_onnx.rules.combine import call, const, joined, own, paired, step
-from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.kit.combinators import call, const, joined, own, paired, step
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.resumed import resumed
-from pulsify_onnx.shapes import shape_of
-from pulsify_onnx.windows import align, bordered, pad, zero
 
 
 @rule("Concat", versions=(4, 11, 13))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Step
-from pulsify_onnx.rules.combine import call, const, step
-from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, running_sum, wide
-from pulsify_onnx.shapes import infer
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Outcome, Step
+from pulsify_onnx.rules.kit.combinators import call, const, step
+from pulsify_onnx.rules.kit.infer import infer
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, running_sum, wide
 
 
 def summed(node: Node, streams: Sequence[Stream], product: Callable[[list[Expr]], Expr], added: Expr | None = None) -> Outcome | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.facts import Fact, Stream
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Fact, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import broadcast, kept, the_stream
 from pulsify_onnx.rules.conv import convolution
+from pulsify_onnx.rules.kit.combinators import broadcast, kept, the_stream
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 from pulsify_onnx.rules.matmul import gemm_axes, product_axes
 from pulsify_onnx.rules.norm import HINT, WHOLE
-from pulsify_onnx.rules.registry import CONTRIB, rule
-from pulsify_onnx.shapes import shape_of
 
 GATE = "its gate or its scale has one value per frame of a fixed length"
 

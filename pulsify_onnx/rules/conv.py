@@ -7,16 +7,17 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Static, Stream
+from pulsify_onnx.algebra.length import Length, larger
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Op, Outcome, Step
+from pulsify_onnx.algebra.windows import crop, faster, pad, solid, windowed, zero
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length, larger
-from pulsify_onnx.facts import Const, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dims, Expr, Frames, Op, Outcome, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer
-from pulsify_onnx.views import EXPLICIT, Spatial, shorter, spatial
-from pulsify_onnx.windows import crop, faster, pad, solid, windowed, zero
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.infer import infer
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import EXPLICIT, Spatial, shorter, spatial
 
 CHANNELS = "the stream runs along the channels, which every output value sums over"
 CHANNELS_HINT = "transpose time to a spatial axis before the convolution, or name another axis with --axis"

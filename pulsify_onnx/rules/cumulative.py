@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Past, Position, State, Step
-from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
-from pulsify_onnx.rules.gating import along, fed, packed, packed_shape, seen_before, select, unpacked
-from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.gating import along, fed, packed, packed_shape, seen_before, select, unpacked
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Fact, Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Outcome, Step
 from pulsify_onnx.errors import Blocker
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Pending, Prefix, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome, Step
-from pulsify_onnx.rules.combine import BACK, BACK_HINT, call, const, step
-from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
+from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT, call, const, step
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
 from pulsify_onnx.rules.reductions import elements, reduced_axes
 
 TOTALS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool")

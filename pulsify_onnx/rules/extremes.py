@@ -6,15 +6,15 @@ from typing import Any
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Position, Step, attributes
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Op, Outcome, Position, Step, attributes
-from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
-from pulsify_onnx.rules.prefix import Accumulator, along, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.running import Accumulator, along, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
 from pulsify_onnx.rules.reductions import squeezed
-from pulsify_onnx.rules.registry import rule
 
 
 @rule("ArgMax", versions=(1, 11, 12, 13))

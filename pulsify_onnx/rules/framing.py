@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.length import holds
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome
+from pulsify_onnx.algebra.windows import crop, windowed
+from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import holds
-from pulsify_onnx.facts import Array, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.openness import FAR, Positions, Sides, Unknown
-from pulsify_onnx.plan import Dims, Expr, Frames, Outcome
-from pulsify_onnx.rules.combine import call, const, step
-from pulsify_onnx.windows import crop, windowed
+from pulsify_onnx.rules.kit.combinators import call, const, step
+from pulsify_onnx.rules.kit.masks import FAR, Positions, Sides, Unknown
+from pulsify_onnx.rules.kit.node import Node
 
 FRAMES = 97
 """Consecutive frames on which indices are tried: a prime, so that no period of theirs goes unseen."""

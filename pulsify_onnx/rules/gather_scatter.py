@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Fact, Stream
+from pulsify_onnx.algebra.plan import Expr, Outcome, Step, Window
+from pulsify_onnx.algebra.windows import solid
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Fact, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Step, Window
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, joined, op, step
-from pulsify_onnx.rules.guarded import guarded
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer, shape_of
-from pulsify_onnx.windows import solid
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, joined, op, step
+from pulsify_onnx.rules.kit.guarded import guarded
+from pulsify_onnx.rules.kit.infer import infer, shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 PICKS = "it picks frames of the stream by index"
 WRITES = "it writes to frames of the stream by index"

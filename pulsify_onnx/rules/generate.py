@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Dims, Expr, Outcome, Position
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dims, Expr, Outcome, Position
-from pulsify_onnx.rules.combine import call, kept, static_value, step
-from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.rules.kit.combinators import call, kept, static_value, step
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.reshape import LENGTH_TOLD, constant_over_time
 from pulsify_onnx.rules.slicing import rate_of
-from pulsify_onnx.shapes import shape_of
 
 
 @rule("Range", versions=(11, 27))

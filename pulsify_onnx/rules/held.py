@@ -14,13 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Attribute, Count, Dims, Expr, Frames, Op, Position, Start
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Attribute, Count, Dims, Expr, Frames, Op, Position, Start
-from pulsify_onnx.rules.combine import call, const, static
-from pulsify_onnx.rules.gating import real, select, starts_as_zeros
+from pulsify_onnx.rules.kit.combinators import call, const, static
+from pulsify_onnx.rules.kit.gating import real, select, starts_as_zeros
+from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.scan import beside, held
 
 OPEN = 8192

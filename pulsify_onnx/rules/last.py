@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.extent import Length, LengthLike, assume, most
-from pulsify_onnx.facts import Prefix, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Expr, Outcome, Start, State
-from pulsify_onnx.rules.combine import call, const, step
-from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, wide
-from pulsify_onnx.windows import crop, windowed
+from pulsify_onnx.algebra.facts import Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length, LengthLike, assume, most
+from pulsify_onnx.algebra.plan import Count, Expr, Outcome, Start, State
+from pulsify_onnx.algebra.windows import crop, windowed
+from pulsify_onnx.rules.kit.combinators import call, const, step
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, wide
 
 
 def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -> tuple[Expr, Prefix, tuple[State, ...]]:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Sizes, Static, Stream
-from pulsify_onnx.node import Node, World
-from pulsify_onnx.plan import Dims, Expr, Op, Outcome, Position, Ref, Window
-from pulsify_onnx.rules.combine import call
+from pulsify_onnx.algebra.facts import Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Dims, Expr, Op, Outcome, Position, Ref, Window
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.rules.kit.combinators import call
+from pulsify_onnx.rules.kit.node import Node, World
 from pulsify_onnx.rules.reshape import constant_over_time
 
 COMPARED: dict[str, Callable[[float, float], bool]] = {

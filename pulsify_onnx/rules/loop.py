@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx import fold
-from pulsify_onnx.bodies import all_nodes, prune, subgraphs
+from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.facts import Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length, holds
+from pulsify_onnx.algebra.plan import Count, Expr, Options, Outcome, Position, Step
+from pulsify_onnx.algebra.windows import crop, timely
+from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length, holds
-from pulsify_onnx.facts import Array, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Expr, Options, Outcome, Position, Step
-from pulsify_onnx.rules.combine import call, const
-from pulsify_onnx.rules.gating import fed
-from pulsify_onnx.rules.registry import rule
+from pulsify_onnx.model.subgraphs import all_nodes, prune, subgraphs
+from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.gating import fed
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import FAR
 from pulsify_onnx.rules.scan import Body, Feed, check_body, per_frame
 from pulsify_onnx.rules.slicing import rate_of
-from pulsify_onnx.views import FAR
-from pulsify_onnx.windows import crop, timely
 
 ROUNDS = "how often it runs is decided at run time"
 ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
@@ -104,7 +105,7 @@ def _constant(node: Node, value: ir.Value | None) -> Array | None:
         return np.asarray(made.attributes["value"].as_tensor().numpy())
     if made is not None and made.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Concat") and value.name not in node.outer:
         inputs = [_constant(node, v) for v in made.inputs]
-        found = fold.evaluate(made.op_type, inputs, made.attributes, opset=node.opset) if all(v is not None for v in inputs) else None
+        found = evaluate.evaluate(made.op_type, inputs, made.attributes, opset=node.opset) if all(v is not None for v in inputs) else None
         return found[0] if found is not None else None
     fact = node.outer.get(value.name or "")
     return fact.value.array if isinstance(fact, Static) and fact.value is not None else None

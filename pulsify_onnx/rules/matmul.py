@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Fact, Pair, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Outcome, Ref
+from pulsify_onnx.algebra.query_key import Side
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Fact, Pair, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.pairs import Side
-from pulsify_onnx.plan import Expr, Outcome, Ref
 from pulsify_onnx.rules.attention import matmul_pair, weighted_sum
-from pulsify_onnx.rules.combine import call, kept, op, static
 from pulsify_onnx.rules.contraction import summed
-from pulsify_onnx.rules.prefix import cast, number, wide
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer, shape_of
+from pulsify_onnx.rules.kit.combinators import call, kept, op, static
+from pulsify_onnx.rules.kit.infer import infer, shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.running import cast, number, wide
 
 SUMMED = "it sums over the stream, so its result needs all frames"
 SUMMED_HINT = "keep time out of the summed axis; attention over the past needs a window"

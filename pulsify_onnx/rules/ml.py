@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome, Step
-from pulsify_onnx.rules.combine import op, step, the_stream
-from pulsify_onnx.rules.guarded import guarded
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import align, solid, timely
+from pulsify_onnx.algebra.plan import Outcome, Step
+from pulsify_onnx.algebra.windows import align, solid, timely
+from pulsify_onnx.rules.kit.combinators import op, step, the_stream
+from pulsify_onnx.rules.kit.guarded import guarded
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 
 @rule("Binarizer", versions=(1,), domain="ai.onnx.ml")

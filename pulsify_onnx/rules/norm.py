@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pulsify_onnx.algebra.facts import Pair
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Pair
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.attention import softmax_over_keys
-from pulsify_onnx.rules.combine import apart, joined, op, step, the_stream
+from pulsify_onnx.rules.kit.combinators import apart, joined, op, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.pooling_attention import OVER_TIME, OVER_TIME_HINT, softmax_over_time
-from pulsify_onnx.rules.registry import rule
 
 WHOLE = "it normalises over the whole stream, so the first frame needs the last"
 HINT = "normalise over the channels of a frame, or use running statistics (cumulative layer norm)"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.facts import Fact, Pair, Sizes, Skew
+from pulsify_onnx.algebra.query_key import relative
 from pulsify_onnx.errors import Refusal
-from pulsify_onnx.facts import Fact, Pair, Sizes, Skew
-from pulsify_onnx.pairs import relative
-from pulsify_onnx.rules import rowwise
+from pulsify_onnx.rules.kit import merged_time
 
 
 def unfit_output(fact: Fact | None) -> Refusal | None:
@@ -17,6 +17,6 @@ def unfit_output(fact: Fact | None) -> Refusal | None:
     if isinstance(fact, (Pair, Skew)) or relative(fact):
         return Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
                        hint="remove this output, or cut the model before it")
-    if rowwise.merged(fact):
-        return Refusal(rowwise.LEAVES, rowwise.LEAVES_HINT)
+    if merged_time.merged(fact):
+        return Refusal(merged_time.LEAVES, merged_time.LEAVES_HINT)
     return None

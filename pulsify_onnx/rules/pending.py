@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.facts import Pending
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
-from pulsify_onnx.facts import Pending
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import BACK, BACK_HINT
 from pulsify_onnx.rules.deviation import deviating
+from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import lookup
 from pulsify_onnx.rules.pooling_attention import pooling
-from pulsify_onnx.rules.registry import lookup
 
 
 def closed(node: Node) -> Outcome:

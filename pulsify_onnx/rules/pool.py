@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.length import smaller
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Window
+from pulsify_onnx.algebra.windows import pad, windowed, zero
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import smaller
-from pulsify_onnx.facts import Const, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Window
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer, overstated
-from pulsify_onnx.views import Spatial, spatial
-from pulsify_onnx.windows import pad, windowed, zero
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
+from pulsify_onnx.rules.kit.infer import infer, overstated
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import Spatial, spatial
 
 CHANNELS = "the stream runs along the channels or the batch of a pool"
 

@@ -11,17 +11,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Pending, Shape, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Outcome, Step
+from pulsify_onnx.algebra.windows import solid
 from pulsify_onnx.errors import Blocker
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Pending, Shape, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Outcome, Step
-from pulsify_onnx.rules.combine import call, op, step
-from pulsify_onnx.rules.prefix import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
+from pulsify_onnx.rules.kit.combinators import call, op, step
+from pulsify_onnx.rules.kit.infer import infer
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import lookup
+from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
 from pulsify_onnx.rules.reductions import reduced_axes
-from pulsify_onnx.rules.registry import lookup
-from pulsify_onnx.shapes import infer
-from pulsify_onnx.windows import solid
 
 OVER_TIME = "it is taken over the whole stream, so every frame needs the last"
 OVER_TIME_HINT = "take it over the channels; attention over the past needs a window"

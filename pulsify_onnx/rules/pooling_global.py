@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import call, kept, the_stream
-from pulsify_onnx.rules.prefix import number, wide
+from pulsify_onnx.rules.kit.combinators import call, kept, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.running import number, wide
 from pulsify_onnx.rules.reductions import RUNNING, Running, reduce_stream
-from pulsify_onnx.rules.registry import rule
 
 
 @rule("GlobalAveragePool", versions=(1, 22))

@@ -8,18 +8,19 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import Fact, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Expr, Frames, Op, Outcome, Step, Unsigned, Window
+from pulsify_onnx.algebra.windows import pad, windowed
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Fact, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Frames, Op, Outcome, Step, Unsigned, Window
-from pulsify_onnx.rules.combine import apart, call, kept, op, static, step, the_stream
 from pulsify_onnx.rules.conv import convolution, kernel_of, other_pads
+from pulsify_onnx.rules.kit.combinators import apart, call, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.infer import infer, shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.views import spatial
 from pulsify_onnx.rules.matmul import SUMMED, SUMMED_HINT, product_axes
-from pulsify_onnx.rules.registry import CONTRIB, rule
-from pulsify_onnx.shapes import infer, shape_of
-from pulsify_onnx.views import spatial
-from pulsify_onnx.windows import pad, windowed
 
 PER_FRAME = "it has one scale per frame"
 PER_FRAME_HINT = "quantise per tensor, or per channel"

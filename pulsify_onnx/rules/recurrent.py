@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Dim, Expr, Op, Outcome, Past, State, Step
+from pulsify_onnx.algebra.windows import complete
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dim, Expr, Op, Outcome, Past, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, carried, joined, own, static, step
-from pulsify_onnx.rules.gating import fed, seen_before, starts_as_zeros
 from pulsify_onnx.rules.held import Gate, gated
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.shapes import infer
-from pulsify_onnx.windows import complete
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, joined, own, static, step
+from pulsify_onnx.rules.kit.gating import fed, seen_before, starts_as_zeros
+from pulsify_onnx.rules.kit.infer import infer
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 LENS, INITIAL = 4, (5, 6)
 """Indices of the inputs sequence_lens, initial_h and initial_c."""

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Count, Expr, Outcome, State, Step
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Count, Expr, Outcome, State, Step
-from pulsify_onnx.rules.combine import call, const, kept, step, the_stream
-from pulsify_onnx.rules.prefix import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, running_sum, squeeze_by, wide
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.views import axes_of
+from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, running_sum, squeeze_by, wide
+from pulsify_onnx.rules.kit.views import axes_of
 
 
 def squeezed(axis: int, gone: Sequence[int], keepdims: bool) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 
 LENGTHS = "its result has as many entries as the values call for, so nobody can tell which frame they belong to"
 LENGTHS_HINT = "keep all frames and mark the wanted ones by a mask, or cut the model there"

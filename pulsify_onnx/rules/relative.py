@@ -13,19 +13,20 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Pair, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Offset, Outcome, Ref, leaves
+from pulsify_onnx.algebra.query_key import relative
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, Refusal, refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Pair, Shape, Sizes, Skew, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.pairs import relative
-from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Grid, Offset, Outcome, Ref, leaves
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
-from pulsify_onnx.rules.combine import call, const, op, static, step
-from pulsify_onnx.rules.registry import RuleFunction
+from pulsify_onnx.rules.kit.combinators import call, const, op, static, step
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import RuleFunction
+from pulsify_onnx.rules.kit.views import cuts, pads_of
 from pulsify_onnx.rules.reshape import resolve
 from pulsify_onnx.rules.slicing import rate_of
-from pulsify_onnx.shapes import shape_of
-from pulsify_onnx.views import cuts, pads_of
 
 SKEWED = "it works on queries × relative positions before they are skewed to queries × keys"
 SKEWED_HINT = "skew them first: pad one position before the first, reshape, drop the first row, reshape, keep the first columns"

@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import ALONE, Fact, Pair, Shape, Sizes, Static, Stream
+from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.plan import Dim, Dims, Frames, Merged, Op, Outcome, Step
+from pulsify_onnx.algebra.quotients import ratio
+from pulsify_onnx.algebra.windows import align, faster, solid, windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import TIME, Length
-from pulsify_onnx.facts import ALONE, Fact, Pair, Shape, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dim, Dims, Frames, Merged, Op, Outcome, Step
-from pulsify_onnx.quotients import ratio
-from pulsify_onnx.rules.combine import call, paired, static_value, step, the_stream
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.rules.rowwise import dim
+from pulsify_onnx.rules.kit.combinators import call, paired, static_value, step, the_stream
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.merged_time import dim
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.slicing import rate_of
-from pulsify_onnx.shapes import shape_of
-from pulsify_onnx.windows import align, faster, solid, windowed
 
 LENGTH_TOLD = "the target shape has a fixed number of frames, so it fits one length of the stream only"
 

@@ -9,16 +9,17 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
+from pulsify_onnx.algebra.windows import align, faster, pad, solid, windowed
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Const, Mirror, Shape, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
-from pulsify_onnx.rules.combine import call, const, step, the_stream
 from pulsify_onnx.rules.conv import cut
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.sampling import Sampling, periodic
-from pulsify_onnx.windows import align, faster, pad, solid, windowed
+from pulsify_onnx.rules.kit.combinators import call, const, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.sampling import Sampling, periodic
 
 WHOLE = "resize by a whole factor"
 

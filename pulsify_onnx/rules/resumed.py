@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from pulsify_onnx.algebra.facts import Prefix, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Carry, Dims, Expr, Frames, Op, Outcome, Ref, Step, Window
+from pulsify_onnx.algebra.windows import NONE, solid
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Prefix, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Carry, Dims, Expr, Frames, Op, Outcome, Ref, Step, Window
-from pulsify_onnx.rules.combine import call, const, step
-from pulsify_onnx.rules.rowwise import alike, by_frame
-from pulsify_onnx.views import FAR
-from pulsify_onnx.windows import NONE, solid
+from pulsify_onnx.rules.kit.combinators import call, const, step
+from pulsify_onnx.rules.kit.merged_time import alike, by_frame
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import FAR
 
 
 def resumed(node: Node, axis: int) -> Outcome:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
 from pulsify_onnx.rules.gather_scatter import indexed
-from pulsify_onnx.rules.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 
 POSITIONS = "its table of positions has a fixed number of frames, so it fits one length of the stream only"
 POSITIONS_HINT = "pass position_ids computed from the input (Range), or slice the tables to its length"

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.bodies import Typed, all_nodes, infer_graph
-from pulsify_onnx.dtypes import SELECTABLE, carrier
+from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
+from pulsify_onnx.algebra.windows import complete
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Fact, Prefix, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
-from pulsify_onnx.rules.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, unpacked
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import complete
+from pulsify_onnx.model.subgraphs import all_nodes
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
+from pulsify_onnx.rules.kit.dtypes import SELECTABLE, carrier
+from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, unpacked
+from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 

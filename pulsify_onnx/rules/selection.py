@@ -7,13 +7,14 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Pair, Static, Stream
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Outcome, Position, Step
+from pulsify_onnx.algebra.windows import align, crop, pad, zero
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.facts import Const, Pair, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Dim, Dims, Expr, Frames, Grid, Outcome, Position, Step
-from pulsify_onnx.rules.combine import apart, call, const, kept, static, step, the_stream
-from pulsify_onnx.rules.registry import CONTRIB, rule
-from pulsify_onnx.windows import align, crop, pad, zero
+from pulsify_onnx.rules.kit.combinators import apart, call, const, kept, static, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 
 
 @rule("OneHot", versions=(9, 11, 28))

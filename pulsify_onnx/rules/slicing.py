@@ -7,20 +7,21 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.facts import Fact, Pair, Sizes, Static, Stream
+from pulsify_onnx.algebra.length import LARGE, Length, compare, holds, larger, smaller
+from pulsify_onnx.algebra.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
+from pulsify_onnx.algebra.windows import align, crop, pad, sealed, solid, timely, windowed
+from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import LARGE, Length, compare, holds, larger, smaller
-from pulsify_onnx.facts import Const, Fact, Pair, Sizes, Static, Stream
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
 from pulsify_onnx.rules.border import border_of
-from pulsify_onnx.rules.combine import call, const, kept, paired, step, the_stream
 from pulsify_onnx.rules.framing import framed
+from pulsify_onnx.rules.kit.combinators import call, const, kept, paired, step, the_stream
+from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import FAR, Cut, cuts, pads_of
 from pulsify_onnx.rules.last import last_entries, last_slice
-from pulsify_onnx.rules.registry import rule
 from pulsify_onnx.rules.resumed import newest
-from pulsify_onnx.shapes import shape_of
-from pulsify_onnx.views import FAR, Cut, cuts, pads_of
-from pulsify_onnx.windows import align, crop, pad, sealed, solid, timely, windowed
 
 
 def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.facts import Static
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Outcome
+from pulsify_onnx.algebra.windows import align, windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.extent import Length
-from pulsify_onnx.facts import Static
-from pulsify_onnx.node import Node
-from pulsify_onnx.plan import Outcome
-from pulsify_onnx.rules.combine import UNKNOWN_SHAPE, kept, op, static, step, the_stream
-from pulsify_onnx.rules.registry import rule
-from pulsify_onnx.windows import align, windowed
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.registry import rule
 
 
 def _number(node: Node, index: int, what: str) -> int | None:

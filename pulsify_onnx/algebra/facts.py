@@ -1,0 +1,303 @@
+"""Facts: what the analysis knows of a wire (a tensor of the source graph).
+
+    Static    does not depend on the stream
+    Sizes     small integers computed from shapes, as `Length` expressions; gone from the pulsed graph
+    Stream    has the stream on one axis
+    Pair      two streams meet on two axes (query × key), not yet computed
+    Skew      queries meet offsets (key minus query), on the way to a Pair
+    Prefix    the stream axis was reduced away: after each pulse, the value over all frames so far
+    Pending   a value per frame that needs the whole stream, not computed until a reduction closes it
+    Clip      a value over the last window of frames
+    Blocked   behind a node that cannot stream
+
+All are frozen, comparable data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Union
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.arrays import Array, Const
+from pulsify_onnx.errors import Blocker
+
+Shape = tuple[Length, ...]
+
+
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A border made of the stream's own frames: with ``edge`` the outermost one again and again, else those inwards of it."""
+
+    edge: bool
+
+
+@dataclass(frozen=True)
+class Onset:
+    """A border at the start whose frames differ: those of the ``lead``, one by one; before the first of them it goes on as that one."""
+
+    frames: Const
+
+    def upto(self, axis: int, start: int, count: int) -> Border:
+        """`count` of its frames from `start` on, as a border."""
+        rows = np.take(self.frames.array, np.arange(start, start + count), axis)
+        first = np.take(rows, [0], axis)
+        return Const(first) if count and (rows == first).all() else Onset(Const(rows))
+
+
+Border = Union[Const, Mirror, Onset]
+
+
+@dataclass(frozen=True)
+class Static:
+    """Does not depend on the stream. ``value`` is known where the tensor is constant and small enough to fold.
+
+    ``own``: it is computed from a state of the source, which the caller carries from pulse to pulse.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    value: Const | None = None
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A small tensor of lengths: ``values`` in row-major order, ``shape`` its own (static) shape."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+    values: tuple[Length, ...]
+
+    def array(self) -> Array:
+        """As a numpy array of `Length` objects."""
+        out = np.empty(len(self.values), dtype=object)
+        out[:] = self.values
+        return out.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Base frames that a frame depends on, relative to its own time; ``past`` is None when unbounded.
+
+    Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending` is
+    ``future``, or more where what pads the end was read. Some frames may reach back further by ``between``: those that
+    lie between two frames of what they were made from.
+    """
+
+    past: Fraction | None = Fraction(0)
+    future: Fraction = Fraction(0)
+    ending: Fraction = Fraction(0)
+    between: Fraction = Fraction(0)
+
+    def shifted(self, by: Fraction) -> Reach:
+        """Seen from an index that is `by` base frames later."""
+        return replace(self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by)
+
+    def padded(self, ending: Fraction) -> Reach:
+        """With frames at the end that are there only once the stream is over, from `ending` on."""
+        return replace(self, ending=max(self.ending, ending))
+
+    def joined(self, other: Reach) -> Reach:
+        """The hull of both."""
+        future, ending = max(self.future, other.future), max(self.ending, other.ending)
+        if self.past is None or other.past is None:
+            return Reach(None, future, ending)
+        past = min(self.past, other.past)
+        return Reach(past, future, ending, past - min(self.past - self.between, other.past - other.between))
+
+
+ALONE = (Length.of(1), Length.of(1))
+"""Sizes of the axes merged with time where there are none."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The stream runs along ``axis``: ``S[delay + i] == batch[i]`` for the frames that are real.
+
+    ``wire`` names the tensor whose pulses carry the values. ``shape`` is the batch shape; ``shape[axis]``
+    is the extent as data. The first ``lead`` and the last ``trail`` frames equal ``border`` (a constant
+    frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
+    Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
+    can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
+    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. ``around`` are the sizes of
+    the axes that are merged with time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of one
+    of their rows, a pulse is laid out as the batch tensor is, and only operators that treat all frames alike may see it.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    axis: int
+    rate: Fraction
+    delay: int = 0
+    lead: int = 0
+    trail: Length = Length(())
+    border: Border | None = None
+    positional: bool = False
+    reach: Reach = field(default=Reach())
+    source: str = ""
+    origin: Length | None = None
+    around: tuple[Length, Length] = ALONE
+
+    @property
+    def extent(self) -> Length:
+        """Number of frames of the batch tensor, as data."""
+        return self.shape[self.axis]
+
+    @property
+    def merged(self) -> bool:
+        """Whether other axes are merged with time."""
+        return self.around != ALONE
+
+    @property
+    def whole(self) -> Shape:
+        """Shape of the batch tensor, with what is merged with time."""
+        slower, faster = self.around
+        return (*self.shape[: self.axis], slower * self.extent * faster, *self.shape[self.axis + 1:]) if self.merged else self.shape
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def placed(self, wire: str, dtype: ir.DataType, shape: tuple[Length | None, ...], axis: int) -> Stream:
+        """This stream as `wire` along `axis` of `shape`, whose dimension there becomes the extent."""
+        full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]
+        full[axis] = self.extent
+        return replace(self, wire=wire, dtype=dtype, axis=axis, shape=tuple(full))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Every frame of one stream meets every frame of another (query × key): ``axes`` are the two stream axes.
+
+    Never computed as a whole: it is evaluated on a window of either stream, where a reader closes it. ``delays`` are
+    those of its two sides; ``positional`` where it follows from frame indices alone. ``alive`` is None, or says that
+    all entries are zero but for keys from ``q - alive.left`` to ``q + alive.right`` (a softmax behind a closed mask).
+    With ``behind``, only entries whose key is not after the query are those of the batch model.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    axes: tuple[int, int]
+    rate: Fraction
+    delays: tuple[int, int] = (0, 0)
+    positional: bool = False
+    alive: Band | None = None
+    reach: Reach = field(default=Reach())
+    source: str = ""
+    behind: bool = False
+
+
+@dataclass(frozen=True)
+class Skew:
+    """Every query meets every offset (key minus query) of a table of relative positions, on the way to query × key.
+
+    ``axis`` is that of the queries, the next one that of the offsets: `width` entries, of which entry ``origin`` is offset 0.
+    The wire is evaluated on a window of either stream, for the offsets that occur there. ``form`` says how far the batch
+    model has come in skewing it: "rows" as computed, with `padded` entries before the first offset; "folded" to rows of
+    as many entries as there are queries; "dropped" without the first of these rows; "skewed" back to a row per query.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    axis: int
+    rate: Fraction
+    queries: Length
+    width: Length
+    origin: Length
+    delay: int = 0
+    form: str = "rows"
+    padded: int = 0
+    reach: Reach = field(default=Reach())
+    source: str = ""
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Those of queries and offsets."""
+        return self.axis, self.axis + 1
+
+
+@dataclass(frozen=True)
+class Band:
+    """Keys that a query sees, relative to it; with a `chunk`, the right edge is that of the chunk ``ahead`` of its own.
+
+    ``side``: which axis of the pair the keys run along. ``right`` is the most over all queries.
+    """
+
+    left: int
+    right: int
+    side: int
+    chunk: int = 1
+    ahead: int = 0
+
+    def last(self, query: int) -> int:
+        """The last key that `query` sees."""
+        return query + self.right if self.chunk == 1 else (query // self.chunk + 1 + self.ahead) * self.chunk - 1
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A running value: after each pulse, that of the batch model over all frames so far.
+
+    ``waits`` are the (extent, rate, delay) of the streams it was reduced from: it is complete when all of their
+    frames have come. ``exact`` is false where that is only after the flush. ``mean``: the stream whose mean over some
+    axes it is, element by element in this order, and these axes.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    exact: bool
+    waits: tuple[tuple[Length, Fraction, int], ...] = ()
+    mean: tuple[Stream, tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """One value per frame that needs the whole stream; only a reduction over the stream can close it.
+
+    ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
+    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``. ``blame`` is the
+    blocker where a reader needs it frame by frame.
+    """
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    form: str
+    x: Stream
+    axes: tuple[int, ...]
+    blame: Blocker
+    values: Stream | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """After each pulse, the value over the last window of a fixed number of frames; ``shape`` is as for a clip of that length."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Behind a node that cannot stream; only that node is reported."""
+
+    wire: str
+    by: str
+
+
+Fact = Union[Static, Sizes, Stream, Pair, Skew, Prefix, Pending, Clip, Blocked]

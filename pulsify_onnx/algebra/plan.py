@@ -1,0 +1,307 @@
+"""The streaming vocabulary: what rules say, and all that lowering can do.
+
+An `Expr` describes a tensor of one pulse. A `Step` computes the wires of one node (or of a help step) and
+declares its states. A `Plan` is the whole pulsed graph before it is one. All of it is frozen, comparable
+data; wires are named, so expressions stay shallow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Union
+
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.facts import Border, Fact, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.errors import Blocker
+
+
+@dataclass(frozen=True)
+class Frames:
+    """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to, 2: its offsets (keys minus queries)."""
+
+    rate: Fraction
+    extra: int = 0
+    role: int = 0
+
+
+@dataclass(frozen=True)
+class Merged:
+    """``slower * frames * faster``: a dimension of a pulse in which time is merged with other axes."""
+
+    slower: Length
+    frames: Frames
+    faster: Length
+
+
+Dim = Union[int, Frames, Length, Merged]
+"""A dimension in a pulse: a number, frames, a symbolic batch dimension, or a product of these."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
+
+    A frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
+    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
+    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. Frames
+    mirrored at the end are found up to `reach` frames before their place. ``within``: the positions of an infinite border and
+    of the frames between its two sides; all others read as zeros, so that what is made of no frame at all is finite.
+    """
+
+    low: int
+    high: Length
+    border: Border
+    start: bool
+    end: bool
+    arrival: bool
+    reach: int = 0
+    within: tuple[int, Length] | None = None
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The tensor `wire` of this pulse: a static value, a prefix value, or the pulse of a stream as it is."""
+
+    wire: str
+
+
+@dataclass(frozen=True)
+class Window:
+    """``frames`` frames of stream `wire`, the first of them `back` frames before this pulse (negative: inside it).
+
+    ``border`` is what the reader sees of its input's border; the analysis folds the reader's own border from it.
+    """
+
+    wire: str
+    back: int
+    frames: Frames
+    mask: Mask | None = None
+    border: Border | None = None
+    role: int = 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pair `wire` on windows of its two sides: (frames back, frames more than a pulse) of each; `swapped` sides."""
+
+    wire: str
+    a: tuple[int, int]
+    b: tuple[int, int]
+    swapped: bool = False
+
+
+@dataclass(frozen=True)
+class Position:
+    """int64 [frames]: batch index of each frame of a window that starts `delay` frames before this pulse."""
+
+    rate: Fraction
+    delay: int = 0
+    extra: int = 0
+    role: int = 0
+
+
+@dataclass(frozen=True)
+class Offset:
+    """int64 [offsets]: key minus query, from that of the last query and the first key on; the sides run at `rate`."""
+
+    rate: Fraction
+
+
+@dataclass(frozen=True)
+class Start:
+    """int64 scalar: batch index of the first frame of this pulse of a stream; negative while it warms up."""
+
+    rate: Fraction
+    delay: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """int64 scalar: `length` for the base frames seen so far (with an end of stream: the real ones)."""
+
+    length: Length
+
+
+@dataclass(frozen=True)
+class Dims:
+    """int64 [rank]: a shape."""
+
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The value that state `state` of this step had after the last pulse (zeros at first)."""
+
+    state: str
+
+
+class Attribute:
+    """An attribute of the source, kept as it is; compares by value (subgraphs and tensors: by identity)."""
+
+    __slots__ = ("_key", "attr")
+
+    def __init__(self, attr: ir.Attr):
+        self.attr = attr
+        whole = attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS, ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+        self._key = (attr.name, attr.type, id(attr.value) if whole else repr(attr.value))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attribute) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def attributes(values: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+    """Attributes in the hashable form that an `Op` has them."""
+    return tuple((k, Attribute(v) if isinstance(v, ir.Attr) else tuple(v) if isinstance(v, list) else v) for k, v in values)
+
+
+@dataclass(frozen=True)
+class Op:
+    """An ONNX operator on expressions; output `index` of it."""
+
+    op_type: str
+    inputs: tuple[Expr | None, ...]
+    attributes: tuple[tuple[str, Any], ...] = ()
+    domain: str = ""
+    outputs: int = 1
+    index: int = 0
+
+
+Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Past, Const, Op]
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of a step. ``next`` is its value after this pulse; it starts as zeros."""
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[Dim, ...]
+    next: Expr
+    role: str
+
+
+@dataclass(frozen=True)
+class Carry:
+    """A state of the source at work: ``initial`` is what the pulse begins with, ``final`` what the next one must begin with.
+
+    Carries with the same ``of`` have the same final value.
+    """
+
+    initial: str
+    final: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Unsigned:
+    """How a step makes or reads 8-bit integers that are carried as unsigned ones, each 128 more; ``undo`` is the step's in that form."""
+
+    expr: Expr
+    undo: Expr | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`.
+
+    ``history`` names a static tensor: the frames that came before this pulse, of a stream that has them from the caller.
+    ``undo``: what gives back from the frames of the only wire those of the only stream that it was computed from, frame by
+    frame and never larger: a history of that stream serves readers of the wire. A `deferred` step is computed where its wire is
+    read, on the window of each reader. ``unsigned``: its other form, where its result or what it reads are signed 8-bit integers.
+    """
+
+    node: str
+    op_type: str
+    wires: tuple[str, ...]
+    exprs: tuple[Expr, ...]
+    facts: tuple[Fact, ...]
+    states: tuple[State, ...] = ()
+    carries: tuple[Carry, ...] = ()
+    history: str = ""
+    undo: Expr | None = None
+    unsigned: Unsigned | None = None
+    deferred: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule gives: a fact per output of the node, and the steps that compute their wires.
+
+    ``pulse_multiple``: where the node itself asks for pulses of so many base frames.
+    """
+
+    facts: tuple[Fact, ...]
+    steps: tuple[Step, ...] = ()
+    pulse_multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller asked of the analysis. ``step``: every pulse is a multiple of it.
+
+    ``states``: (input, output) pairs that are states of the source itself. ``advance``: outputs may come before their time.
+    """
+
+    end_of_stream: bool = False
+    step: int = 1
+    states: tuple[tuple[str, str], ...] = ()
+    advance: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The analysed model.
+
+    ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
+    tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base frames from
+    which on all is true that was decided by the length of the stream.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    facts: dict[str, Fact]
+    wires: dict[str, Fact]
+    steps: tuple[Step, ...]
+    blockers: tuple[Blocker, ...]
+    pulse_multiple: int
+    options: Options
+    least: int = 1
+
+    def producer(self) -> dict[str, Step]:
+        """Step by wire."""
+        return {wire: step for step in self.steps for wire in step.wires}
+
+    def check(self) -> None:
+        """Raise ValueError where the plan is not well formed; run between analysis and lowering."""
+        made = {wire for step in self.steps for wire in step.wires}
+        seen: set[str] = set()
+        for step in self.steps:
+            own = {state.name for state in step.states}
+            for leaf in leaves(step):
+                if isinstance(leaf, Window) and not isinstance(self.wires.get(leaf.wire), Stream):
+                    raise ValueError(f"{step.node}: window on {leaf.wire}, which is no stream")
+                if isinstance(leaf, (Window, Ref, Grid)) and leaf.wire in made and leaf.wire not in seen and leaf.wire not in step.wires:
+                    raise ValueError(f"{step.node}: {leaf.wire} is used before it is made")
+                if isinstance(leaf, Past) and leaf.state not in own:
+                    raise ValueError(f"{step.node}: state {leaf.state} is not its own")
+            seen.update(step.wires)
+
+
+def leaves(step: Step) -> Iterator[Expr]:
+    """Every leaf of a step's expressions and of its states' updates."""
+    stack: list[Expr | None] = [*step.exprs, *(state.next for state in step.states)]
+    while stack:
+        expr = stack.pop()
+        if isinstance(expr, Op):
+            stack.extend(expr.inputs)
+        elif expr is not None:
+            yield expr

@@ -1,0 +1,203 @@
+"""Where two streams meet on two axes: alignment of either side, and the delay of a reader that closes a band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import reduce
+
+from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
+from pulsify_onnx.algebra.length import LARGE, Length, common_unit, most
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Options, Step, Window
+from pulsify_onnx.algebra.windows import RateMismatch, bordered, ending, solid, zero
+from pulsify_onnx.errors import refuse
+
+Side = int | tuple[int, int] | None
+"""Output axes of an input: one for a stream, two for a pair, None for a static value."""
+
+
+def meets(facts: Sequence[Fact | None], axes: Sequence[Side]) -> bool:
+    """Whether a result has two stream axes."""
+    found = {a for f, a in zip(facts, axes) if isinstance(f, Stream)}
+    return len(found) > 1 or any(isinstance(f, Pair) for f in facts)
+
+
+def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], Pair]:
+    """Align both sides of a result with two stream axes: an expression per input (None: not a stream), and the pair.
+
+    Wire, dtype and shape of the pair are to be replaced. Refuses three stream axes and sides of different rates.
+    """
+    flat = {i for a in axes if a is not None for i in ((a,) if isinstance(a, int) else a)}
+    if len(flat) != 2:
+        refuse("three of its axes would follow the stream", hint="attention over pairs of pairs can't stream")
+    low, high = sorted(flat)
+    inputs = [solid(f, options, steps) if isinstance(f, Stream) and bordered(f) else f for f in facts]
+    sides: tuple[list[tuple[int, bool, Length, Reach]], ...] = ([], [])
+    rates: list[Stream | Pair] = []
+    for fact, at in zip(inputs, axes):
+        if isinstance(fact, Stream):
+            sides[int(at == high)].append((fact.delay, fact.positional, fact.extent, timed(fact)))
+            rates.append(fact)
+        elif isinstance(fact, Pair):
+            assert isinstance(at, tuple)
+            for k in (0, 1):
+                sides[int(at[k] == high)].append((fact.delays[k], fact.positional, fact.shape[fact.axes[k]], fact.reach))
+            rates.append(fact)
+    for other in rates[1:]:
+        if other.rate != rates[0].rate:
+            if isinstance(other, Stream) and isinstance(rates[0], Stream):
+                raise RateMismatch(rates[0], other)
+            refuse(f"its two sides run at different rates ({rates[0].rate} and {other.rate})", hint="attend between streams of one rate")
+    for side in sides:
+        if any(common_unit(side[0][2], entry[2]) is None for entry in side):
+            refuse("it joins streams of different lengths", hint="pad or crop one of them")
+    delays = tuple(max((d for d, positional, _, _ in side if not positional), default=0) for side in sides)
+    exprs: list[Expr | None] = []
+    for fact, at in zip(inputs, axes):
+        if isinstance(fact, Stream):
+            role = int(at == high)
+            exprs.append(Window(fact.wire, delays[role] - fact.delay, Frames(fact.rate, role=role), role=role))
+        elif isinstance(fact, Pair):
+            assert isinstance(at, tuple)
+            swapped = at[0] == high
+            mine = fact.delays[::-1] if swapped else fact.delays
+            exprs.append(Grid(fact.wire, (delays[0] - mine[0], 0), (delays[1] - mine[1], 0), swapped))
+        else:
+            exprs.append(None)
+    first = rates[0]
+    reach = reduce(Reach.joined, [entry[3] for side in sides for entry in side])
+    shape = tuple(Length.of(1) for _ in range(high + 1))
+    shape = (*shape[:low], sides[0][0][2], *shape[low + 1: high], sides[1][0][2])
+    pair = Pair("", first.dtype, shape, (low, high), first.rate, (delays[0], delays[1]),
+                all(isinstance(f, (Stream, Pair)) and f.positional for f in rates), None, reach, first.source,
+                any(isinstance(f, Pair) and f.behind for f in rates))
+    return exprs, pair
+
+
+def relative(fact: Fact | None) -> bool:
+    """Whether a wire is a table of relative positions."""
+    return isinstance(fact, Stream) and fact.origin is not None
+
+
+def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], Skew]:
+    """Queries that meet a table of relative positions: an expression per input (None: static), and the result.
+
+    Wire, dtype and shape of the result are to be replaced.
+    """
+    queries, table, at = None, None, -1
+    for fact, axis in zip(facts, axes):
+        if not isinstance(fact, Stream) or not isinstance(axis, int):
+            if axis is not None:
+                refuse("it joins relative positions with pairs of frames", hint="skew the product with the queries first")
+        elif fact.origin is not None and table is None:
+            table, at = fact, axis - 1
+        elif fact.origin is None and queries is None:
+            queries = solid(fact, options, steps)
+        else:
+            refuse("it joins relative positions with more than the queries", hint="multiply them one after another")
+    assert queries is not None and table is not None and table.origin is not None
+    if queries.rate * 2 != table.rate or [a for f, a in zip(facts, axes) if isinstance(f, Stream) and f.origin is None] != [at]:
+        refuse("its relative positions do not run along the last axis, one for every key before and after a query",
+               hint="multiply queries by the table so that it gives [.., query, position]")
+    exprs: list[Expr | None] = []
+    for fact in facts:
+        if not isinstance(fact, Stream):
+            exprs.append(None)
+        elif fact.origin is not None:
+            exprs.append(Window(fact.wire, queries.delay, Frames(fact.rate), role=2))
+        else:
+            exprs.append(Window(queries.wire, 0, Frames(queries.rate)))
+    shape = (*(Length.of(1) for _ in range(at)), queries.extent, table.extent)
+    return exprs, Skew("", queries.dtype, shape, at, queries.rate, queries.extent, table.extent, table.origin, queries.delay,
+                       reach=queries.reach, source=queries.source)
+
+
+def placed(pair: Pair | Skew, wire: str, dtype, shape: Sequence[Length | None]) -> Pair | Skew:  # type: ignore[no-untyped-def]
+    """`pair` as output `wire`; the dimensions of `shape` at its axes become the extents."""
+    a, b = pair.axes
+    full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]
+    full[a], full[b] = pair.shape[a], pair.shape[b]
+    return replace(pair, wire=wire, dtype=dtype, shape=tuple(full))
+
+
+def chunk_pulse(band: Band, rate: Fraction) -> int:
+    """Base frames that a pulse must be a multiple of, so that no chunk is cut."""
+    return 1 if band.chunk == 1 else (Fraction(band.chunk) / rate).numerator
+
+
+def closing_delay(band: Band, rate: Fraction, query: int, key: int, extent: Length, options: Options) -> int:
+    """Least delay of a reader whose frame q reads keys up to ``band.last(q)``.
+
+    `query` and `key`: delays of the two sides; `extent`: number of keys. With an end of stream no key is read
+    before it is known to be one.
+    """
+    unit = math.lcm(options.step, chunk_pulse(band, rate), rate.denominator)
+    if band.chunk == 1:
+        delay = max(query, key + band.right, 0)
+        return max(delay, most(extent - band.right, rate, options.step)) if options.end_of_stream and band.right >= 0 else delay
+    period = math.lcm(unit, *extent.divisors())
+    start = LARGE // period * period
+    counts = [start + k * unit for k in range(max(1, 2 * period // unit))]
+    delay = max(query, 0)
+    while not all(_in_time(band, n, rate, delay, key, extent, options) for n in counts):
+        delay += 1
+    return delay
+
+
+def _in_time(band: Band, n: int, rate: Fraction, delay: int, key: int, extent: Length, options: Options) -> bool:
+    come = int(rate * n)
+    last = band.last(come - 1 - delay)
+    return last <= come - 1 - key and (not options.end_of_stream or last < extent.at(n))
+
+
+def visible(band: Band, delay: int, key: int) -> Band:
+    """The part of a band that is there when the result has `delay`: the pulses end with whole chunks."""
+    return replace(band, right=min(band.right, delay - key))
+
+
+def key_window(x: Stream, delay: int, band: Band, options: Options, seal: bool = True) -> Window:
+    """The window of keys that the queries of a pulse see, zeros where no frame is real."""
+    back = delay - x.delay + band.left
+    frames = Frames(x.rate, band.left + band.right)
+    low, end = x.delay, options.end_of_stream
+    if not seal or (low <= 0 and not end):
+        return Window(x.wire, back, frames)
+    arrival = not end or most(x.extent, x.rate, options.step) <= x.delay
+    return Window(x.wire, back, frames, Mask(low, x.extent + x.delay, zero(x), low > 0, end, arrival))
+
+
+def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, int, Band]:
+    """The pair on this pulse's queries and the keys they see, the delay of the result, and the keys of its window.
+
+    `values` are what the keys carry (None: nothing but the pair itself is read).
+    """
+    band = pair.alive
+    assert band is not None
+    b = band.side
+    query, key = pair.delays[1 - b], pair.delays[b]
+    if values is not None:
+        key = max(key, values.delay)
+    delay = closing_delay(band, pair.rate, query, key, pair.shape[pair.axes[b]], options)
+    band = visible(band, delay, key)
+    queries = (delay - query, 0)
+    keys = (delay - pair.delays[b] + band.left, band.left + band.right)
+    return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, band
+
+
+def beside(values: Pair, side: int, delay: int, keys: Band) -> Grid:
+    """Positional pair `values`, keys along `side`, on the queries and keys on which `closed` evaluates the weights."""
+    along, queries = (delay + keys.left, keys.left + keys.right), (delay, 0)
+    return Grid(values.wire, queries if side else along, along if side else queries)
+
+
+def timed(x: Stream) -> Reach:
+    """What a frame of `x` depends on, seen from when it comes: frames of a cache come before frame 0 of the stream."""
+    return x.reach if bordered(x) else x.reach.shifted(-min(x.delay, 0) / x.rate)
+
+
+def reached(reach: Reach, keys: Length, band: Band, rate: Fraction, key: int) -> Reach:
+    """What a result of attention over `band` of so many `keys` depends on, which have delay `key`."""
+    keyed, early = reach.padded(ending(keys, rate)), min(key, 0)
+    return reach.joined(keyed.shifted((early - band.left) / rate)).joined(keyed.shifted((early + band.right) / rate))

@@ -1,0 +1,288 @@
+"""Delays: the one place that computes them.
+
+A reader of frames ``t*stride … t*stride + span - 1`` is a window on the tapped delay line of a wire. Padding and
+cropping move indices and the border only; joins align. Every function is pure: facts in, expressions and facts out.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import reduce
+
+import numpy as np
+
+from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
+from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, common_unit, holds, larger, most, smaller
+from pulsify_onnx.algebra.plan import Frames, Mask, Options, Step, Window
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.errors import Refusal, refuse
+
+
+class RateMismatch(Refusal):
+    """Two streams meet at different rates; the walker may settle it by giving their inputs other rates."""
+
+    def __init__(self, a: Stream, b: Stream):
+        super().__init__(f"{a.source or a.wire} gives {a.rate} frames where {b.source or b.wire} gives {b.rate}",
+                         "bring both to one rate before they meet")
+        self.a, self.b = a, b
+
+
+NONE = Length(())
+SHORT = 33
+"""Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
+
+
+def bordered(x: Stream) -> bool:
+    """Whether `x` has frames that did not come over its wire."""
+    return x.lead > 0 or bool(x.trail.terms)
+
+
+def frames(x: Stream, extra: int = 0) -> Frames:
+    """The frames of one pulse of `x`."""
+    return Frames(x.rate, extra)
+
+
+def zero(x: Stream) -> Const:
+    """A border of zeros for `x`."""
+    return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
+
+
+def ending(count: Length, rate: Fraction) -> Fraction:
+    """How many base frames before the end of the stream the frames after the first `count` begin."""
+    period = math.lcm(*count.divisors(), rate.denominator)
+    start = LARGE // period * period
+    return max(n - count.at(n) / rate for n in range(start, start + period))
+
+
+def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
+    """`x` with frames of `border` before and after it: nothing flows, only indices move.
+
+    Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`), also
+    where the new frames would mirror mirrored ones.
+    """
+    after = Length.of(after)
+    if before < 0:
+        return pad(crop(x, start=-before), 0, after, border, options, steps)
+    least = after.constant if after.constant is not None else 0 if holds(after, -1, 1) else -1
+    crops = least < 0 and holds(after, 1, -1) and not (options.end_of_stream and any(after.at(n) > 0 for n in range(1, SHORT)))
+    if least < 0 and crops:
+        return pad(crop(x, end=-after), before, 0, border, options, steps)
+    if least < 0:
+        refuse(f"it pads the end by {after} frames, which crops some streams and pads others", hint="pad by a number that is never negative")
+    if not before and not after.terms:
+        return x
+    if after.terms and x.extent.at(2 * LARGE) - x.extent.at(LARGE) < LARGE * x.rate - 1:
+        refuse(f"it pads the end of {x.extent} frames, which comes before the end of the stream", hint="pad before cutting the stream off")
+    if isinstance(border, Mirror):
+        _most(after)
+        for count in (before, after) if not border.edge else ():
+            assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
+    if options.advance and before and x.lead and isinstance(border, Const) and not x.trail.terms and not after.terms:
+        border = _led(x, before, border)
+    elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
+        x = solid(x, options, steps)
+    reach = x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach
+    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
+                   trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
+
+
+def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
+    """`x` without its first and last frames: more delay, no state."""
+    end = Length.of(end)
+    trail = larger(0, x.trail - end)
+    border = x.border.upto(x.axis, start, x.lead - start) if isinstance(x.border, Onset) and x.lead > start else x.border
+    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, lead=max(0, x.lead - start),
+                   trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
+
+
+def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False) -> tuple[Window, Stream]:
+    """A reader of `span` frames every `stride`: its window, and the stream of its outputs.
+
+    The output has the least delay that the network allows; wire, shape and dtype are `x`'s with the new extent.
+    `through`: a reader of single frames treats mirrored ones as those they mirror, so they stay a border of its outputs.
+    """
+    extent = (x.extent - span).floordiv(stride) + 1
+    rate = x.rate / stride
+    if through and isinstance(x.border, Mirror) and span == stride == 1:
+        (window,), y = align([x], options)
+        return window, y
+    lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
+    delay = max(-(-(x.delay + span - stride) // stride), -lead, _mirrored(x, stride, options))
+    if options.end_of_stream and x.trail.terms:
+        whole = (x.extent - x.trail - span).floordiv(stride) + 1
+        delay = max(delay, most(whole, rate, options.step))
+    back = stride * delay - x.delay
+    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, options, x.lead > 0, bool(x.trail.terms)), x.border)
+    reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
+    y = replace(x, shape=_with(x, extent), rate=rate, delay=delay, lead=lead, trail=NONE, reach=reach, positional=False,
+                border=x.border if lead else None)
+    return window, y
+
+
+def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[list[Window], Stream]:
+    """Bring streams that meet to one delay: a window for each, and the joined stream (wire and shape of the first).
+
+    Borders of equal width pass through unless `leads` is false; mirrored ones only where all are the same. Raises RateMismatch, and Refusal where lengths differ.
+    """
+    first = next((x for x in xs if not x.positional), xs[0])
+    for x in xs:
+        if x.origin != first.origin:
+            refuse("it joins relative positions, counted from a query to a key, with frames of the stream", hint="count positions from the first frame")
+        if x.rate != first.rate:
+            raise RateMismatch(first, x)
+        if common_unit(x.extent, first.extent) is None:
+            refuse(f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
+                   hint="pad or crop one of them so that both have one length")
+    if any(isinstance(x.border, Mirror) for x in xs):
+        leads = leads and len({(x.lead, x.trail, x.border) for x in xs}) == 1
+    lead = min(x.lead for x in xs) if leads else 0
+    trail = reduce(smaller, (x.trail for x in xs)) if leads else NONE
+    delay = max(max((x.delay for x in xs if not x.positional), default=0), -lead)
+    for x in xs:
+        if x.lead > lead:
+            delay = max(delay, _mirrored(x, 1, options))
+        if options.end_of_stream and x.trail != trail:
+            delay = max(delay, most(x.extent - x.trail, x.rate, options.step))
+    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, options, x.lead > lead, x.trail != trail), x.border) for x in xs]
+    reach = first.reach
+    for x in xs:
+        reach = reach.joined(x.reach)
+    y = replace(first, delay=delay, lead=lead, trail=trail, reach=reach, positional=all(x.positional for x in xs),
+                border=first.border if lead or trail.terms else None)
+    return reads, y
+
+
+def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
+    """`x`, which has no border, with `factor` frames in the place of each; the extent is the caller's to tell.
+
+    `between`: how much further back than `x` one of them reaches, in frames of `x`; told where the last of them, which
+    lies nearly a frame later, has less to read than the first.
+    """
+    reach = replace(x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate)
+    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, reach=reach, positional=False)
+
+
+def timely(reads: Sequence[Window], y: Stream, options: Options, stride: int = 1) -> tuple[list[Window], Stream]:
+    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on.
+
+    `stride`: how many of their frames make one of `y`.
+    """
+    late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
+    return [replace(w, back=w.back + stride * late) for w in reads], replace(y, delay=y.delay + late)
+
+
+def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
+    """`x` with its border really in the stream (or `x` itself, without one); the step goes to `steps`."""
+    if not bordered(x) and x.delay >= 0:
+        return x
+    (window,), y = align([x], options, leads=False)
+    if window.mask is None and not window.back:
+        return replace(y, wire=x.wire)
+    name = f"{x.wire}#solid{_digest(x)}"
+    y = replace(y, wire=name)
+    steps.append(Step(x.wire, "Pad", (name,), (window,), (y,)))
+    return y
+
+
+def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
+    """`x` as it leaves the graph: solid, or with `advance` as early as it can be, without the frames that never come."""
+    if not options.advance or x.delay >= 0 or x.lead < -x.delay or isinstance(x.border, Mirror) or (x.trail.terms and options.end_of_stream):
+        return solid(x, options, steps)
+    early = -x.delay
+    border = x.border.upto(x.axis, 0, early) if isinstance(x.border, Onset) else x.border
+    y = replace(x, lead=early, trail=NONE, border=border)
+    if x.lead == early:
+        return y
+    mask = _mask(x, options, True, False)
+    y = replace(y, wire=f"{x.wire}#early{_digest(x)}")
+    steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, 0, Frames(x.rate), mask, x.border),), (y,)))
+    return y
+
+
+def sealed(x: Stream, options: Options) -> Mask | None:
+    """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
+    low = x.lead + x.delay
+    high = x.extent - x.trail + x.delay
+    start, end = low > 0, options.end_of_stream
+    return Mask(low, high, zero(x), start, end, arrival=False) if start or end else None
+
+
+def _digest(x: Stream) -> str:
+    frames = x.border.frames if isinstance(x.border, Onset) else x.border
+    border = frames.array.tobytes() if isinstance(frames, Const) else repr(frames).encode()
+    key = repr((x.delay, x.lead, str(x.trail), str(x.extent))).encode() + border
+    return f"{zlib.crc32(key):08x}"
+
+
+def _led(x: Stream, before: int, border: Const) -> Border:
+    """The border of `x` after `before` frames of `border`, frame by frame where they differ."""
+    own = x.border.frames if isinstance(x.border, Onset) else x.border
+    if own == border or not isinstance(own, Const):
+        return border
+    shape = np.broadcast_shapes(*(np.take(c.array, [0], x.axis).shape for c in (own, border)))
+    parts = [np.broadcast_to(c.array, [count if k == x.axis else d for k, d in enumerate(shape)]) for c, count in ((border, before), (own, x.lead))]
+    return Onset(Const(np.concatenate(parts, x.axis))).upto(x.axis, 0, before + x.lead)
+
+
+def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
+    return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
+
+
+def _mirrored(x: Stream, stride: int, options: Options) -> int:
+    """Least delay of a reader at which the frame that its frame 0 sees farthest inwards of the start has come.
+
+    Frames of one step come together, so frame 0 may leave in the very step that brings the one it sees.
+    """
+    if not x.lead or not isinstance(x.border, Mirror):
+        return -x.lead
+    inwards = 0 if x.border.edge else x.lead
+    farthest = x.delay + x.lead + inwards
+    delay = -(-(farthest + 1) // stride) - 1
+    together = x.rate * options.step
+    if together.denominator == 1 and int(together) % stride == 0:
+        delay = min(delay, farthest // int(together) * (int(together) // stride))
+    return delay
+
+
+def _most(length: Length) -> int:
+    """The largest value of a number of frames that must not grow with the stream."""
+    period = math.lcm(*length.divisors(), 1)
+    near, far, farther = (max(length.at(n + k) for k in range(2 * period)) for n in (0, LARGE // period * period, 2 * LARGE // period * period))
+    if farther > far:
+        refuse(f"it pads {length} mirrored frames at the end, more and more with the length of the stream", hint="pad a fixed number of frames")
+    return max(near, far)
+
+
+def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
+    border = x.border
+    if border is None:
+        return None
+    if isinstance(border, Mirror):
+        start, end = start and x.lead > 0, end and options.end_of_stream
+        reach = _most(x.trail) * (1 if border.edge else 2) if end else 0
+        return Mask(x.lead + x.delay, x.extent - x.trail + x.delay, border, start, end, False, reach) if start or end else None
+    if isinstance(border, Onset):
+        return Mask(x.lead + x.delay, x.extent + x.delay, border, True, False, arrival=False) if start else None
+    zeros = not border.array.any()
+    low = x.lead + x.delay
+    computed = not x.source  # no history that starts as zeros: frames before the first are computed from their positions
+    start = start and (low > 0 or not zeros or computed)
+    end = end and options.end_of_stream
+    if not start and not end:
+        return None
+    arrival = zeros and (not end or most(x.extent - x.trail, x.rate, options.step) <= x.delay)
+    within = None if np.isfinite(border.array.astype(np.float64)).all() else (x.delay, x.extent + x.delay)
+    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival, within=within)
+
+
+def complete(x: Stream, options: Options) -> bool:
+    """Whether after every pulse all frames that the batch model would have are there."""
+    step = options.step
+    period = math.lcm(step, *x.extent.divisors(), x.rate.denominator)
+    start = LARGE // period * period
+    times = [(n, x.extent.at(n)) for n in range(start, start + 4 * period + 1, step)]
+    return all(math.floor(x.rate * n) - x.delay == extent and (extent - 1) / x.rate + x.reach.ending < n for n, extent in times)

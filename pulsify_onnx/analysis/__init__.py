@@ -1,0 +1,1 @@
+"""Model -> Plan: the axis, the walk, and every blocker by name."""

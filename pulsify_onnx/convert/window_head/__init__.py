@@ -1,0 +1,7 @@
+"""Sliding classifiers: models of clips as a streamed body and a head that runs on the last window."""
+
+from pulsify_onnx.convert.window_head.joined import joined, pulsed
+from pulsify_onnx.convert.window_head.reference import SlidingBatch
+from pulsify_onnx.prepare.split_head import Halves, halve
+
+__all__ = ["Halves", "SlidingBatch", "halve", "joined", "pulsed"]

@@ -1,0 +1,1 @@
+"""Plan -> graph: knows the vocabulary of plans, and no operator."""

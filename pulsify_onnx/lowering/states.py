@@ -1,0 +1,267 @@
+"""The pulsed graph under construction: its states, its clock, and what is known of the rows of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Dim, Frames, Mask, Merged, Plan, State
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.errors import Blocker, CannotStream
+from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, Layout
+from pulsify_onnx.lowering.batch.packing import Packing, packing
+from pulsify_onnx.lowering.batch.rows import RowEmitter
+from pulsify_onnx.lowering.clock import Measures
+from pulsify_onnx.lowering.writer import Emitter
+from pulsify_onnx.model.load import Source
+
+VALID_FRAMES = "valid_frames"
+"""The input that says how many frames of a pulse are real, where the source has no such name itself."""
+SOURCE = "source"
+"""Role of a state that the source itself has."""
+
+WITHOUT_WHERE = {ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32, ir.DataType.UINT64: ir.DataType.INT64,
+                 ir.DataType.BFLOAT16: ir.DataType.FLOAT}
+"""Types that onnxruntime has no Where for, and the wider ones that carry them."""
+
+
+@dataclass(frozen=True)
+class LoweredState:
+    """A past/present pair of the pulsed graph; `exact` where it is that of the batch model after every pulse."""
+
+    input: ir.Value
+    output: ir.Value
+    dtype: ir.DataType
+    shape: tuple[int | str, ...]
+    node: str
+    role: str
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The pulsed graph and its states, in order.
+
+    ``batch``: 1, or its symbol; ``shared``: nodes for which its rows are no streams of their own; ``valid_frames``: the input of that number.
+    """
+
+    model: ir.Model
+    states: tuple[LoweredState, ...]
+    batch: int | str
+    shared: tuple[str, ...]
+    valid_frames: str | None
+
+
+class Draft(Measures):
+    """What lowering has written so far."""
+
+    def __init__(self, plan: Plan, source: Source, pulse: int | None):
+        self.plan, self.source, self.pulse = plan, source, pulse
+        graph = source.model.graph
+        self.node = ""
+        reserved = {*plan.inputs, *plan.outputs, *graph.initializers}
+        self.rows = RowEmitter(source.opset, reserved, lambda: self.node) if self._batch() != 1 else None
+        self.emit = self.rows or Emitter(source.opset, reserved)
+        self.valid_frames = self.emit.name(VALID_FRAMES)
+        self.values: dict[str, ir.Value] = {}
+        self.memo: dict[object, ir.Value] = {}
+        self.inputs: list[ir.Value] = []
+        self.controls: list[ir.Value] = []
+        self.states: list[LoweredState] = []
+        self.remembered: set[int] = set()
+        self.pasts: dict[str, ir.Value] = {}
+        self.packed: dict[str, tuple[ir.Value, Packing]] = {}
+        self.clock: ir.Value | None = None
+        self.seen: ir.Value | None = None
+
+    def _positional(self, wire: str) -> bool:
+        fact = self.plan.wires[wire]
+        return isinstance(fact, Stream) and fact.positional
+
+    # rows of a batch
+
+    def _settled(self, value: ir.Value, fact: Fact, extra: int = 0) -> ir.Value:
+        """The tensor of a wire, of a stream with `extra` frames, with what its shape says of its rows."""
+        if self.rows is not None and isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
+            shape = self._pulsed(fact, extra)
+            named = [k for k, d in enumerate(shape) if str(self._batch()) in d.symbols()]
+            rows = named[0] if len(named) == 1 else MIXED if named or not isinstance(fact, Static) else SHARED
+            self.rows.settle(value, shape, rows, len(named) == 1 and str(shape[named[0]]) == self._batch())
+        return value
+
+    def _pulsed(self, fact: Static | Stream | Pair | Skew | Prefix, extra: int) -> Shape:
+        """The shape of a wire in a pulse, of a stream with `extra` frames."""
+        if not isinstance(fact, Stream):
+            return fact.shape
+        dims: list[Dim] = list(fact.shape)
+        dims[fact.axis] = Merged(fact.around[0], Frames(fact.rate, extra), fact.around[1])
+        return tuple(map(self._long, dims))
+
+    def _whole(self, value: ir.Value) -> ir.Value:
+        """A tensor for what takes no number per row: that of the first row."""
+        return value if self.rows is None else self.rows.first(value)
+
+    def _placed(self, past: ir.Value, shape: Sequence[int | str], rank: int | None = None) -> ir.Value:
+        """A state, whose first axis is the batch; of less than its dimensions with `rank`, it is one with a value per row."""
+        if self.rows is not None:
+            own = rank is not None and rank < len(shape)
+            self.rows.place(past, Layout(rank, SHARED, True, tuple(d == 1 for d in shape[1:])) if own else
+                            Layout(len(shape), 0 if shape[0] == self._batch() else SHARED))
+        return past
+
+    def _shared_state(self, shape: Shape) -> None:
+        """Note a state of the source that has no rows."""
+        if self.rows is not None and str(self._batch()) not in map(str, shape):
+            self.rows.note()
+
+    # states
+
+    def _declare(self, state: State, order: tuple[Length, Length] | None) -> None:
+        """A state; `order` are the axes that are merged with its batch, where that is known."""
+        dims = tuple(Length.of(d) for d in state.shape if not isinstance(d, (Frames, Merged)))
+        packing = self._packing(dims, order, state.name)
+        past = ir.Value(name=state.name, shape=ir.Shape(packing.state), type=ir.TensorType(state.dtype))
+        self.packed[state.name] = self._placed(past, packing.state), packing
+        self.pasts[state.name] = packing.unpack(self.emit, past)
+
+    def _packing(self, shape: Shape, order: tuple[Length, Length] | None, name: str) -> Packing:
+        """How a tensor of `shape` becomes a state. Raises `CannotStream` where its size is not known."""
+        found = packing(shape, self._batch(), order)
+        if found is None:
+            raise CannotStream((Blocker(name, "state", f"it has to remember a tensor of unknown size [{', '.join(map(str, shape))}]",
+                                        "export with fixed sizes for all axes but batch and time"),))
+        if self.rows is not None and order is None and found.within != ALONE:
+            self.rows.note()
+        return found
+
+    def _present(self, name: str, value: ir.Value, state: State) -> None:
+        past, packing = self.packed[name]
+        self._remember(past, packing.pack(self.emit, value), state.dtype, packing.state, state.role)
+
+    def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:
+        if self.rows is not None:
+            if len(shape) != self.rows.axes(value):
+                value = self.rows.first(value)
+            if shape[0] != self._batch() or not (self.rows.layout(value).rows == 0 or self.rows.layout(value).lifted):
+                self.rows.note()
+        if value.producer() is None or id(value) in self.remembered or not (value.name or "").startswith("pulsify/"):
+            node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/present_{len(self.states)}"))
+            self.emit.nodes.append(node)
+            value = node.outputs[0]
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+        self.states.append(LoweredState(past, value, dtype, shape, self.node, role))
+        self.remembered.add(id(value))
+
+    def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """A count of frames: (before, after) this pulse, as states are."""
+        batch = self._batch()
+        past = self._placed(ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1))
+        present = self.emit.one("Add", past, added)
+        node, self.node = self.node, tag
+        self._remember(past, present, ir.DataType.INT64, (batch, 1), tag)
+        self.node = node
+        return past, present
+
+    def _number(self, rows: ir.Value) -> ir.Value:
+        flat = self.emit.one("Reshape", rows, self.emit.ints(-1))
+        if self.rows is not None:
+            return self.rows.per_row(flat)
+        return self.emit.one("Gather", flat, self.emit.constant(np.asarray(0, np.int64)), axis=0)
+
+    def _clock(self) -> ir.Value:
+        """int64 scalar: base frames before this pulse."""
+        if self.clock is None:
+            past, self.after = self._counter("clock", self._frames_value(Frames(Fraction(1))))
+            self.clock = self._number(past)
+        return self.clock
+
+    def _seen(self) -> ir.Value:
+        """int64 scalar: base frames of the stream up to and with this pulse, as far as they are real."""
+        if self.seen is None:
+            if self.plan.options.end_of_stream:
+                valid = self._valid_frames()
+                _, present = self._counter("seen", self.emit.one("Reshape", valid, self.emit.ints(-1, 1)))
+            else:
+                self._clock()
+                present = self.after
+            self.seen = self._number(present)
+        return self.seen
+
+    def _valid_frames(self) -> ir.Value:
+        if not self.controls:
+            valid = ir.Value(name=self.valid_frames, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64))
+            self.controls.append(self._placed(valid, [self._batch()]))
+        return self.controls[0]
+
+    # frames that are not real
+
+    def _masked(self, value: ir.Value, x: Stream, mask: Mask, back: int, frames: Frames) -> ir.Value:
+        """A window with the border of its mask where its frames are not real."""
+        if not mask.start and not mask.end:
+            return value
+        position = self._position(x.rate, back, frames)
+        tests = []
+        if mask.start:
+            tests.append(self.emit.one("Not", self.emit.one("Less", position, self.emit.constant(np.asarray(mask.low, np.int64)))))
+        if mask.end:
+            tests.append(self.emit.one("Less", position, self._length(mask.high)))
+        real = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
+        shape = [1] * x.rank
+        shape[x.axis] = -1
+        flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
+        made = self._chosen(flags, value, self._outside(mask, x, position, back), x.dtype)
+        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))
+
+    def _begun(self, past: ir.Value, border: Border | None, dtype: ir.DataType) -> ir.Value:
+        """A history whose frames before the first are those of a constant `border`."""
+        if not isinstance(border, Const) or not border.array.any():
+            return past
+        fresh = self.emit.one("Equal", self._clock(), self.emit.constant(np.asarray(0, np.int64)))
+        return self._chosen(self.emit.one("Not", fresh), past, self.emit.constant(border), dtype)
+
+    def _outside(self, mask: Mask, x: Stream, position: ir.Value, back: int) -> ir.Value:
+        """What the frames of a window, the first of them `back` frames before this pulse, read as that are not real."""
+        if isinstance(mask.border, Const):
+            return self._outwards(mask, x, position, back, self.emit.constant(mask.border))
+        assert isinstance(mask.border, Onset)
+        count = mask.border.frames.array.shape[x.axis]
+        index = self.emit.one("Sub", position, self.emit.constant(np.asarray(mask.low - count, np.int64)))
+        index = self.emit.one("Max", self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))), self.emit.constant(np.asarray(0, np.int64)))
+        return self.emit.one("Gather", self.emit.constant(mask.border.frames), index, axis=x.axis)
+
+    def _outwards(self, mask: Mask, x: Stream, position: ir.Value, back: int, border: ir.Value) -> ir.Value:
+        """`border`, or zeros where not even it reaches to."""
+        if mask.within is None:
+            return border
+        first, last = mask.within
+        tests = []
+        if mask.start and -back < first:
+            tests.append(self.emit.one("Less", self.emit.constant(np.asarray(first - 1, np.int64)), position))
+        if mask.end:
+            tests.append(self.emit.one("Less", position, self._length(last)))
+        if not tests:
+            return border
+        inside = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
+        flags = self.emit.one("Reshape", inside, self.emit.ints(*(-1 if k == x.axis else 1 for k in range(x.rank))))
+        return self._chosen(flags, border, self.emit.constant(np.zeros([1] * x.rank, x.dtype.numpy())), x.dtype)
+
+    def _chosen(self, flags: ir.Value, value: ir.Value, border: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """`value` where `flags`, else `border`; onnxruntime's Where takes no booleans and not every integer."""
+        if dtype == ir.DataType.BOOL:
+            real = self.emit.one("And", flags, value)
+            if border.const_value is not None and not border.const_value.numpy().any():
+                return real
+            return self.emit.one("Or", real, self.emit.one("And", self.emit.one("Not", flags), border))
+        wider = WITHOUT_WHERE.get(dtype)
+        if wider is None:
+            return self.emit.one("Where", flags, value, border)
+        cast = self.emit.one("Cast", value, to=int(wider)), self.emit.one("Cast", border, to=int(wider))
+        return self.emit.one("Cast", self.emit.one("Where", flags, *cast), to=int(dtype))
+
+    # labels of shapes

@@ -1,0 +1,1 @@
+"""The batch model as a graph: read, checked, normalised, and looked at."""

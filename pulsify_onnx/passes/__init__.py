@@ -1,0 +1,1 @@
+"""Plan -> Plan: when everything happens, and how it is remembered."""

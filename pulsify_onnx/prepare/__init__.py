@@ -1,0 +1,1 @@
+"""Batch model -> batch model: rewrites that come before the analysis of what is streamed."""

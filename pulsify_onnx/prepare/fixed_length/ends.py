@@ -1,0 +1,194 @@
+"""Pads that may have been computed from the length of the export: those that fill the last window of a stride, or the last chunk.
+
+A number of frames that is always the same, and one that fills up what the length leaves open, are alike at the length of the
+export. Where they differ at the end of the stream only, a stream that never ends is the same in both readings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.facts import Static, Stream
+from pulsify_onnx.errors import Blocker, refuse
+from pulsify_onnx.prepare.fixed_length.rewriting import ENDING, EXPORT, FILL, NUMBER, offered
+from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import pads_of
+
+if TYPE_CHECKING:
+    from pulsify_onnx.prepare.fixed_length.walk import Baked
+
+THROUGH = ELEMENTWISE | {"Transpose", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear", "DequantizeLinear"}
+"""Operators that may stand between a pad and the window that it fills."""
+
+MANY = 16
+"""So many frames more after the end than before the start are no lookahead of a convolution."""
+
+PARAMETERS = {"pytorch"}
+"""Producers in which the padding of a convolution is a parameter, the same on both sides, and never follows the length."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Frames put `before` and `after` a stream of `frames` by a node, for which the input or attribute `constant` is to blame.
+
+    `zeros`: what is put there is constant. `writable`: its numbers are a constant that can be computed instead.
+    """
+
+    node: str
+    op_type: str
+    constant: str
+    before: int
+    after: int
+    frames: int
+    zeros: bool = True
+    writable: bool = False
+
+
+def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
+    """The padding that may be there to fill up the last window of the strided `node`, where the two readings differ at the end only.
+
+    Refuses `node` where they differ at the start.
+    """
+    x, y = node.fact(0), walker.facts.get(node.outputs[0])
+    if not isinstance(x, Stream) or not isinstance(y, Stream) or y.rate >= x.rate or (x.rate / y.rate).denominator != 1:
+        return None
+    if not _filled(walker, x, y):
+        return None
+    doubts = (_doubt(walker, node, found, int(x.rate / y.rate), walker.at(y.extent)) for found in _paddings(walker, raw, node, x))
+    return next((doubt for doubt in doubts if doubt is not None), None)
+
+
+def _doubt(walker: Baked, node: Node, found: Padding, stride: int, count: int) -> Blocker | None:
+    """Whether a padding in front of `count` windows may be computed."""
+    before, after, extra = found.before, found.after, -found.frames % stride
+    told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
+            f"or what fills the last of {count} windows, {stride} frames apart")
+    if count == -(-found.frames // stride):
+        own = found.op_type not in ("Pad", "Concat")
+        halves = after - before in (0, 1, -1 if own else 0)
+        starts = {(before + after - extra + e + (before > after)) // 2 for e in range(stride)}
+        if halves and before + after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
+            if walker.said(node.name, (NUMBER,)) is None:
+                refuse(f"{told}: another number at the start for another length",
+                       offered(f"{EXPORT}, and with pads that do not follow it", node.name, (NUMBER,)))
+            return None
+        doubtful = (before != after or not own) and (halves or after == extra or after - extra in (before, before - 1))
+    else:
+        doubtful = after > before
+    return _ending(walker, found, told, stride) if doubtful else None
+
+
+def multiples(walker: Baked) -> list[Blocker]:
+    """Paddings that may be there to bring the length to a multiple of what the streams behind them are strided by."""
+    found = []
+    for node in walker.source.model.graph:
+        padding = _put(walker, node)
+        if padding is None or padding.before > padding.after or padding.before == padding.after != 0:
+            continue
+        x = walker.facts[node.outputs[0].name or ""]
+        behind = [walker.facts.get(name) for name in _behind(node)]
+        factors = [x.rate / f.rate for f in behind if isinstance(f, Stream) and isinstance(x, Stream)]
+        most = max((int(f) for f in factors if f.denominator == 1), default=1)
+        whole = padding.frames + padding.before + padding.after
+        more = padding.after - padding.before
+        told = f"its constant {padding.constant!r} pads {padding.frames} frames with {padding.before} before and {padding.after} after, which may be"
+        if most > 1 and more < most and whole % most == 0:
+            found.append(_ending(walker, padding, f"{told} numbers or what makes {whole} frames, a multiple of {most}", most))
+        elif more >= MANY:
+            found.append(_ending(walker, padding, f"{told} numbers or what makes {whole} frames of any stream"))
+    return [blocker for blocker in found if blocker is not None]
+
+
+def _ending(walker: Baked, padding: Padding, told: str, multiple: int = 0) -> Blocker | None:
+    """What blocks streams that end, unless it was said which reading is meant; `multiple`: what the frames may be filled up to."""
+    fills = padding.writable and multiple > 0 and padding.after >= -padding.frames % multiple
+    choices = (NUMBER, FILL) if fills else (NUMBER,)
+    said = walker.said(padding.node, choices)
+    if said is None:
+        return Blocker(padding.node, padding.op_type, f"{told}: streams of another length would end in another way",
+                       offered(ENDING, padding.node, choices))
+    if said == FILL:
+        walker.filling[padding.node] = multiple
+    return None
+
+
+def _filled(walker: Baked, x: Stream, y: Stream) -> bool:
+    """Whether the export would have a window less with a frame less."""
+    shorter = next((t for t in range(walker.frames - 1, 0, -1) if x.extent.at(t) < walker.at(x.extent)), None)
+    return shorter is None or y.extent.at(shorter) < walker.at(y.extent)
+
+
+def _paddings(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> list[Padding]:
+    """What a window of `raw` puts around the stream by itself, and with the nodes before it."""
+    parts = []
+    value = raw.inputs[0]
+    while value is not None and (made := value.producer()) is not None:
+        part = _put(walker, made)
+        if part is not None:
+            parts.append(part)
+        elif made.op_type not in THROUGH or made.domain:
+            break
+        value = next((v for v in made.inputs if v is not None and isinstance(walker.facts.get(v.name or ""), Stream)), None)
+    own = [0, 0]
+    pads = node.ints("pads") if node.op_type != "Pad" else None
+    k = x.axis - x.rank + len(pads or ()) // 2
+    if pads and 0 <= k < len(pads) // 2:
+        own = [pads[k], pads[k + len(pads) // 2]]
+    alone = Padding(node.name, node.op_type, "pads", own[0], own[1], walker.at(x.extent))
+    found = [alone] if own[0] != own[1] or own[0] and walker.source.model.producer_name not in PARAMETERS else []
+    if parts:
+        blamed = next((p for p in parts if p.after), parts[0])
+        before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
+        writable = blamed.writable and len(parts) == 1 and own == [0, 0]
+        found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros, writable))
+        found += [part for part in parts if len(parts) > 1 and part.op_type == "Pad"]  # one alone may be computed, before or after numbers
+    return found
+
+
+def _put(walker: Baked, made: ir.Node) -> Padding | None:
+    """The frames that a Pad, or a Concat with constants, puts around a stream."""
+    facts = [None if v is None else walker.facts.get(v.name or "") for v in made.inputs]
+    if made.domain or made.op_type not in ("Pad", "Concat") or not isinstance(walker.facts.get(made.outputs[0].name or ""), Stream):
+        return None
+    node = walker.told(made)
+    if made.op_type == "Pad":
+        x = facts[0]
+        if not isinstance(x, Stream):
+            return None
+        pads, _, mode = pads_of(node, x.rank)
+        before, after = pads[x.axis]
+        if before.constant is None or after.constant is None or min(before.constant, after.constant) < 0:
+            return None
+        if not before.terms and not after.terms and any(p.terms for pair in pads for p in pair):
+            return None
+        constant = node.inputs[1] if node.since >= 11 else "pads"
+        writable = node.since >= 11 and len(pads) == x.rank and node.fact(3) is None
+        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, walker.at(x.extent), mode == "constant", writable)
+    at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
+    x = facts[at[0]] if len(at) == 1 else None
+    if not isinstance(x, Stream) or len(facts) < 2 or node.axis(x.rank) != x.axis:
+        return None
+    sizes = [f.shape[x.axis].constant if isinstance(f, Static) else None for f in facts]
+    if any(s is None for k, s in enumerate(sizes) if k != at[0]):
+        return None
+    before_, after_ = (sum(s or 0 for s in part) for part in (sizes[: at[0]], sizes[at[0] + 1:]))
+    constant = node.inputs[-1] if at[0] + 1 < len(facts) else node.inputs[0]
+    return Padding(node.name, "Concat", constant or "", before_, after_, walker.at(x.extent))
+
+
+def _behind(node: ir.Node) -> list[str]:
+    """Names of all values that depend on `node`."""
+    seen: dict[str, None] = {}
+    waiting = list(node.outputs)
+    while waiting:
+        value = waiting.pop()
+        for user, _ in value.uses():
+            for out in user.outputs:
+                if out.name and out.name not in seen:
+                    seen[out.name] = None
+                    waiting.append(out)
+    return list(seen)

@@ -1,0 +1,107 @@
+"""Frames that are not real, kept away from what a recurrence carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.facts import Fact, Shape, Static, Stream
+from pulsify_onnx.algebra.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Window
+from pulsify_onnx.algebra.windows import align, sealed, solid, timely
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.dtypes import SELECTABLE, carrier
+from pulsify_onnx.rules.kit.node import Node
+
+
+def fed(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
+    """Streams a recurrence reads, aligned and without borders; the second is what a carried value makes of their time.
+
+    `finals` and `frames` say whether its final values and its values at every frame are read. Final values are of real
+    frames only: a frame may then not come before it is known to stay real (without an end, where that delays no frames).
+    Whole numbers may be used as indices, so theirs read as zeros where they are not real.
+    """
+    indices = [not x.dtype.is_floating_point() and not x.positional for x in xs]
+    xs = [solid(x, options, steps) if index else x for x, index in zip(xs, indices)]
+    windows, y = align(xs, options, leads=False)
+    if (finals or any(indices)) and options.end_of_stream or finals and not frames:
+        windows, y = timely(windows, y, options)
+    windows = [replace(w, mask=sealed(x, options)) if index else w for w, x, index in zip(windows, xs, indices)]
+    return windows, replace(y, reach=replace(y.reach, past=None), positional=False)
+
+
+def seen_before(x: Stream) -> Expr:
+    """bool scalar: frame 0 of `x` came before this pulse, so what is carried is its own and not the initial value."""
+    return call("Less", const(0), Start(x.rate, x.delay))
+
+
+def starts_as_zeros(node: Node, fact: Fact | None) -> bool:
+    """Whether an initial state is left out or nothing but zeros, as every state is at first."""
+    if not isinstance(fact, Static):
+        return fact is None
+    if fact.value is not None:
+        return not fact.value.array.any()
+    made = node.world.step_of(fact.wire)
+    expr = made.exprs[made.wires.index(fact.wire)] if made is not None else None
+    return isinstance(expr, Op) and expr.op_type == "Expand" and isinstance(expr.inputs[0], Const) and not expr.inputs[0].array.any()
+
+
+def real(x: Stream, options: Options, ends: bool) -> Expr | None:
+    """bool [frames]: which frames of this pulse of `x` are real; None where nothing but real frames can be seen."""
+    index = Position(x.rate, x.delay)
+    tests: list[Expr] = []
+    if x.delay > 0:
+        tests.append(call("Less", const(-1), index))
+    if ends and options.end_of_stream:
+        tests.append(call("Less", index, Count(x.extent)))
+    if not tests:
+        return None
+    return tests[0] if len(tests) == 1 else call("And", *tests)
+
+
+def along(flags: Expr, x: Stream) -> Expr:
+    """A vector of one value per frame, shaped to broadcast against `x`."""
+    shape = [1] * x.rank
+    shape[x.axis] = -1
+    return call("Reshape", flags, const(shape))
+
+
+def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
+    """``Where`` for any dtype."""
+    if dtype in SELECTABLE:
+        return call("Where", flag, yes, no)
+    wide = carrier(dtype)
+    return call("Cast", call("Where", flag, call("Cast", yes, to=int(wide)), call("Cast", no, to=int(wide))), to=int(dtype))
+
+
+# states: a symbolic dimension is the batch and comes first, a scalar is one number
+
+def _front(shape: Shape) -> list[int]:
+    order = list(range(len(shape)))
+    batch = next((k for k, d in enumerate(shape) if d.constant is None), 0)
+    return [batch, *order[:batch], *order[batch + 1:]] if shape else []
+
+
+def packed_shape(shape: Shape) -> tuple[Dim, ...]:
+    """Shape of the state for a carried value of `shape`."""
+    return tuple(d.constant if d.constant is not None else d for d in (shape[k] for k in _front(shape))) or (1,)
+
+
+def packed(value: Expr, shape: Shape) -> Expr:
+    """A carried value of `shape` as its state."""
+    if not shape:
+        return call("Reshape", value, const([1]))
+    order = _front(shape)
+    return value if order == sorted(order) else call("Transpose", value, perm=order)
+
+
+def unpacked(past: Expr, shape: Shape) -> Expr:
+    """A state as the carried value of `shape`."""
+    if not shape:
+        return call("Gather", past, const(0), axis=0)
+    order = _front(shape)
+    return past if order == sorted(order) else call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
+
+

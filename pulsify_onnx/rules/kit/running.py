@@ -1,0 +1,215 @@
+"""Running values: accumulators over the frames so far.
+
+A `Feed` is the pulse of one or more streams about to be reduced: frames that are not real are hidden by a fill, and
+only real frames are counted. An `Accumulator` is a state that starts as zeros: where zero is not neutral, the past
+counts only once a real frame came before this pulse. Half floats accumulate in float32; a float32 `running_sum` has a second
+state for what every addition loses, as it would stop growing after 2^24 frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.facts import Prefix, Shape, Stream
+from pulsify_onnx.algebra.length import Length, most
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, Position, Start, State, Step, Window
+from pulsify_onnx.algebra.windows import align, complete, solid
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.node import Node
+
+_WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
+         ir.DataType.UINT8: ir.DataType.INT32, ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32,
+         ir.DataType.BOOL: ir.DataType.INT32}
+
+
+def wide(dtype: ir.DataType) -> ir.DataType:
+    """The type that values of `dtype` accumulate in."""
+    return _WIDE.get(dtype, dtype)
+
+
+def cast(value: Expr, old: ir.DataType, new: ir.DataType) -> Expr:
+    """`value` as `new`."""
+    return value if old == new else call("Cast", value, to=int(new))
+
+
+def number(value: object, dtype: ir.DataType) -> Const:
+    """A scalar of `dtype`."""
+    return Const(np.asarray(value, dtype.numpy()))
+
+
+def lowest(dtype: ir.DataType, sign: int = 1) -> Const:
+    """The neutral element of a maximum over `dtype` (with `sign` -1, of a minimum)."""
+    if dtype.is_floating_point():
+        return number(-sign * np.inf, dtype)
+    info = np.iinfo(dtype.numpy())
+    return number(info.min if sign > 0 else info.max, dtype)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The pulses of streams that share one time and one delay, about to be reduced."""
+
+    streams: tuple[Stream, ...]
+    windows: tuple[Window, ...]
+    options: Options
+
+    @property
+    def x(self) -> Stream:
+        """The first of the streams, whose time all of them share."""
+        return self.streams[0]
+
+    @property
+    def frames(self) -> Expr:
+        """int64 [1]: frames in a pulse."""
+        return Dims((Frames(self.x.rate),))
+
+    @property
+    def start(self) -> Expr:
+        """int64 scalar: index of the first frame of this pulse."""
+        return Start(self.x.rate, self.x.delay)
+
+    @property
+    def real(self) -> Expr | None:
+        """bool [frames]: which frames of this pulse are real; None where all are."""
+        index = Position(self.x.rate, self.x.delay)
+        tests: list[Expr] = []
+        if self.x.delay > 0:
+            tests.append(call("Less", const(-1), index))
+        if self.options.end_of_stream:
+            tests.append(call("Less", index, Count(self.x.extent)))
+        if not tests:
+            return None
+        return tests[0] if len(tests) == 1 else call("And", *tests)
+
+    @property
+    def started(self) -> Expr:
+        """bool scalar: a real frame came before this pulse."""
+        return call("Less", const(0), self.start)
+
+    def value(self, index: int = 0) -> Expr:
+        """The pulse of stream `index` in the type it accumulates in."""
+        dtype = self.streams[index].dtype
+        return cast(self.windows[index], dtype, wide(dtype))
+
+    def only_real(self, value: Expr, fill: Const, index: int = 0) -> Expr:
+        """`value`, whose frames run along the axis of stream `index`, with `fill` where a frame is not real."""
+        return value if self.real is None else call("Where", along(self.real, self.streams[index]), value, fill)
+
+    def settled(self, value: Expr, dtype: ir.DataType) -> Expr:
+        """A running value of `dtype`, 0 while no real frame has come: the neutral element is not finite."""
+        if self.real is None or not dtype.is_floating_point():
+            return value
+        return call("Where", call("Less", const([0]), self.seen()), value, number(0, dtype))
+
+    def before(self) -> Expr:
+        """int64 [1]: real frames before this pulse."""
+        return self._real_part(self.start)
+
+    def seen(self) -> Expr:
+        """int64 [1]: real frames up to and with this pulse."""
+        return self._real_part(call("Add", self.start, self.frames))
+
+    def _real_part(self, count: Expr) -> Expr:
+        if self.options.end_of_stream:
+            count = call("Min", count, Count(self.x.extent))
+        if self.x.delay > 0 or self.options.end_of_stream:
+            count = call("Max", count, const(0))
+        return call("Reshape", count, const([1]))
+
+    def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Prefix:
+        """The running value `wire`."""
+        return Prefix(wire, dtype, shape, complete(self.x, self.options), ((self.x.extent, self.x.rate, self.x.delay),))
+
+
+def feed(xs: Sequence[Stream], options: Options, steps: list[Step]) -> Feed:
+    """`xs` at the least delay at which a frame that has come is real, however the stream goes on."""
+    whole = [solid(x, options, steps) for x in xs]
+    windows, y = align(whole, options)
+    delay = max(y.delay, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)))
+    return Feed(tuple(replace(x, delay=delay) for x in whole),
+                tuple(replace(w, back=w.back + delay - y.delay) for w in windows), options)
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """A state of `shape` that a reduction carries; ``initial``: what it starts from where that is not zeros."""
+
+    feed: Feed
+    name: str
+    dtype: ir.DataType
+    shape: Shape
+    role: str
+    initial: Const | None = None
+
+    @property
+    def _order(self) -> list[int] | None:
+        """The batch (the only dimension known by name) goes to axis 0."""
+        named = [k for k, d in enumerate(self.shape) if d.constant is None]
+        if len(named) != 1 or named[0] == 0:
+            return None
+        return [named[0], *(k for k in range(len(self.shape)) if k != named[0])]
+
+    @property
+    def past(self) -> Expr:
+        """Its value before this pulse."""
+        past: Expr = Past(self.name)
+        order = self._order
+        if order is not None:
+            past = call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
+        return past if self.initial is None else call("Where", self.feed.started, past, self.initial)
+
+    def becomes(self, value: Expr) -> State:
+        """Its state, with the value after this pulse."""
+        order = self._order
+        shape = [self.shape[k] for k in order] if order is not None else self.shape
+        following = value if order is None else call("Transpose", value, perm=order)
+        return State(self.name, self.dtype, tuple(d if d.constant is None else d.constant for d in shape), following, self.role)
+
+
+def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tuple[Expr, tuple[State, ...]]:
+    """``past * scale + added``: the accumulator after this pulse, and its states.
+
+    In float32 what the addition rounds off is found exactly (Knuth's two-sum), kept, and part of what the next pulse adds. Past
+    the range of floats nothing is kept, so that an infinite sum stays infinite.
+    """
+    past = held.past if scale is None else call("Mul", held.past, scale)
+    if held.dtype != ir.DataType.FLOAT:
+        after = call("Add", past, added)
+        return after, (held.becomes(after),)
+    lost = replace(held, name=f"{held.name}.lost", role="lost")
+    whole = call("Add", added, lost.past if scale is None else call("Mul", lost.past, scale))
+    after = call("Add", past, whole)
+    moved = call("Sub", after, past)
+    rest = call("Add", call("Sub", past, call("Sub", after, moved)), call("Sub", whole, moved))
+    finite = call("Less", call("Abs", rest), number(np.inf, held.dtype))
+    return after, (held.becomes(after), lost.becomes(call("Where", finite, rest, number(0, held.dtype))))
+
+
+def along(flags: Expr, x: Stream) -> Expr:
+    """A vector of one value per frame, shaped to broadcast against `x`."""
+    shape = [1] * x.rank
+    shape[x.axis] = -1
+    return call("Reshape", flags, const(shape))
+
+
+def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
+    """`shape` without `axes`, or with one element along them."""
+    return tuple(Length.of(1) if k in axes else d for k, d in enumerate(shape) if keepdims or k not in axes)
+
+
+def reduce_by(node: Node, op_type: str, value: Expr, axes: Sequence[int]) -> Expr:
+    """A Reduce operator that keeps its axes, in the form of the node's opset."""
+    if node.opset >= (13 if op_type == "ReduceSum" else 18):
+        return call(op_type, value, const(list(axes)), keepdims=1)
+    return call(op_type, value, axes=list(axes), keepdims=1)
+
+
+def squeeze_by(node: Node, value: Expr, axes: Sequence[int]) -> Expr:
+    """`value` without `axes`, in the form of the node's opset."""
+    return call("Squeeze", value, const(list(axes))) if node.opset >= 13 else call("Squeeze", value, axes=list(axes))

@@ -1,0 +1,136 @@
+"""Typed views of a node's attributes across opset versions: where an attribute became an input, or a default changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pulsify_onnx.algebra.facts import Prefix, Stream
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Outcome
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules.kit.node import Node
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """Window attributes of convolutions and pools, one entry per spatial axis; pads: all befores, then all afters.
+
+    ``least``: down to how many frames less than none onnxruntime pads by auto_pad SAME as the standard says.
+    """
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    pads: list[int]
+    auto_pad: str
+    least: int = 0
+
+    @property
+    def same(self) -> bool:
+        """Whether the pads follow from the size of the input."""
+        return self.auto_pad in ("SAME_UPPER", "SAME_LOWER")
+
+    @property
+    def spans(self) -> list[int]:
+        """Frames from the first to the last tap: ``(kernel - 1) * dilation + 1``."""
+        return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations)]
+
+
+EXPLICIT = "export with explicit pads"
+_SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
+"""Windows may be so much shorter than their stride with auto_pad SAME; of other operators, not at all."""
+
+
+def spatial(node: Node, kernel: list[int]) -> Spatial:
+    """The window of a convolution or pool with spatial `kernel`; refuses auto_pad SAME where onnxruntime is not as the standard says."""
+    n = len(kernel)
+    auto = node.attr("auto_pad", "NOTSET")
+    pads = [0] * (2 * n) if auto != "NOTSET" else node.ints("pads") or [0] * (2 * n)
+    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, _SHORT.get(node.op_type, 0))
+    if view.same and node.op_type != "ConvTranspose":
+        dilated = max(view.dilations) > 1 if "Conv" in node.op_type else view.spans != kernel
+        if dilated:
+            refuse(f"auto_pad {auto} with dilations, which onnxruntime does not pad as the standard says", hint=EXPLICIT)
+    return view
+
+
+def shorter(view: Spatial, k: int) -> NoReturn:
+    """Refuse auto_pad SAME at spatial axis `k`, whose window is shorter than its stride."""
+    refuse(f"auto_pad {view.auto_pad} with a kernel of {view.kernel[k]} and a stride of {view.strides[k]}, which onnxruntime does not pad as the standard says",
+           hint=EXPLICIT)
+
+
+def axes_of(node: Node, rank: int, changed: int, index: int = 1, what: str = "axes") -> list[int] | None:
+    """``axes``, an attribute before schema version `changed` and input `index` since; non-negative, None if left out."""
+    if node.since < changed:
+        found = node.ints("axes")
+    else:
+        value = node.const(index, what)
+        found = None if value is None else [int(v) for v in value.ravel()]
+    return None if found is None else [a + rank if a < 0 else a for a in found]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One axis of a Slice; ``end`` None: to the very end (or, backwards, the very start)."""
+
+    axis: int
+    start: Length
+    end: Length | None
+    step: int
+
+
+FAR = 2**30
+"""Bounds beyond this mean "to the end"."""
+
+
+def cuts(node: Node, rank: int) -> list[Cut]:
+    """The slices of a Slice node, bounds as written (negative ones are not resolved)."""
+    if node.since < 10:
+        starts: list[Length] | None = [Length.of(v) for v in node.ints("starts") or []]
+        ends: list[Length] | None = [Length.of(v) for v in node.ints("ends") or []]
+        axes, steps = node.ints("axes"), None
+    else:
+        starts, ends = node.sizes(1, "the start of the slice"), node.sizes(2, "the end of the slice")
+        axes_value, steps_value = node.const(3, "axes"), node.const(4, "steps")
+        axes = None if axes_value is None else [int(a) for a in axes_value.ravel()]
+        steps = None if steps_value is None else [int(s) for s in steps_value.ravel()]
+    if starts is None or ends is None:
+        refuse("it has no bounds", hint="export it with starts and ends")
+    out = []
+    for k, (start, end) in enumerate(zip(starts, ends)):
+        axis = axes[k] if axes is not None else k
+        bound = end.constant
+        far = bound is not None and abs(bound) > FAR
+        out.append(Cut(axis + rank if axis < 0 else axis, start, None if far else end, steps[k] if steps else 1))
+    return out
+
+
+def pads_of(node: Node, rank: int) -> tuple[list[tuple[Length, Length]], object, str]:
+    """(before, after) of every axis, the fill value (a number) and the mode of a Pad node."""
+    if node.since < 11:
+        flat: list[Length] | None = [Length.of(v) for v in node.ints("pads" if node.since > 1 else "paddings") or []]
+        value: object = node.attr("value", 0.0)
+    else:
+        flat = node.sizes(1, "the number of frames to pad")
+        found = node.const(2, "the fill value")
+        value = 0 if found is None or not found.size else found.reshape(-1)[0]
+    if flat is None:
+        refuse("it has no pads", hint="export it with constant pads")
+    axes = list(range(rank))
+    if node.since >= 18 and node.fact(3) is not None:
+        axes = axes_of(node, rank, 0, index=3) or axes
+    pads = [(Length.of(0), Length.of(0))] * rank
+    for k, axis in enumerate(axes):
+        pads[axis] = (flat[k], flat[k + len(axes)])
+    return pads, value, node.attr("mode", "constant")
+
+
+def never_empty(node: Node, outcome: Outcome) -> Outcome:
+    """The outcome, unless a stream or a value over one is without a single element: there is nothing to carry on."""
+    for what, facts in (("input", node.facts), ("result", outcome.facts)):
+        for fact in facts:
+            if isinstance(fact, (Stream, Prefix)) and any(d.constant == 0 for d in fact.shape):
+                refuse(f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0", hint="remove it from the model")
+    return outcome

@@ -1,0 +1,1 @@
+"""Runs a pulsed model from its sidecar alone."""

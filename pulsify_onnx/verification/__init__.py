@@ -1,0 +1,1 @@
+"""Batch against stream, in onnxruntime."""
