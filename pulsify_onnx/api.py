@@ -13,11 +13,10 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Mirror, Stream
+from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.analysis.state_candidates import possible_states
-from pulsify_onnx.analysis.walker import analyze as analyze_axes
 from pulsify_onnx.analysis.walker import require
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.convert.batch import rowed
@@ -25,10 +24,11 @@ from pulsify_onnx.convert.window_head import SlidingBatch, halve, joined, pulsed
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.output import write
+from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.prepare.fixed_length import READINGS, NoReading, Relaxed, implied, relax, runnable, settle
 from pulsify_onnx.prepare.left_context import Approximation, cut_past
 from pulsify_onnx.report import sidecar as sidecar
-from pulsify_onnx.report import table
+from pulsify_onnx.report import tables
 from pulsify_onnx.verification.check import Verification
 from pulsify_onnx.verification.check import verify as verify_stream
 from pulsify_onnx.verification.trace import Difference, first_difference
@@ -55,7 +55,7 @@ class PulsedModel:
 
     def report(self) -> dict[str, Any]:
         """The sidecar, and where the delay of each output comes from."""
-        return table.describe(self.plan, self.source, self.spec)
+        return tables.describe(self.plan, self.source, self.spec)
 
 
 def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
@@ -68,28 +68,25 @@ def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
     is in ``plan.blockers``.
     """
     source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states, end_of_stream, readings)
-    return _planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read)
+    return _planned(source, axes, pulse, end_of_stream, Options(states=_pairs(source, states or {}), advance=allow_advance), read)
 
 
 Reading = tuple[dict[str, int], Plan]
 
 
-def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, options: Options, read: Reading | None) -> Plan:
-    """The plan at `pulse`; `read` is what is known of `source` from before, maybe with other options."""
+def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, end: bool, options: Options, read: Reading | None) -> Plan:
+    """The plan, scheduled for `pulse`; `read` is what is known of `source` from before, maybe with other options."""
     if pulse is not None and pulse < 1:
         raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
-    chosen, plan = read if read is not None and read[1].options == options else choose(source, axes, options)
-    step = pulse or plan.pulse_multiple
-    timed = options.end_of_stream or any(isinstance(f, Stream) and isinstance(f.border, Mirror) for f in plan.facts.values())
-    if timed and not plan.blockers and step != plan.options.step and step % plan.pulse_multiple == 0:
-        plan = analyze_axes(source, chosen, replace(plan.options, step=step))
-    return plan
+    _, plan = read if read is not None and read[1].options == options else choose(source, axes, options)
+    fits = pulse is not None and pulse % plan.pulse_multiple == 0
+    return schedule(plan, Timing(pulse if fits and pulse is not None else plan.pulse_multiple, end))
 
 
 def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
                 end: bool, readings: Mapping[str, str] | None) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
     """A model that was exported for one length as one for any, and its axes; others as they are, with how they were read."""
-    options = Options(end, states=_pairs(source, states or {}))
+    options = Options(states=_pairs(source, states or {}))
     nodes = {node.name for node in source.model.graph}
     for name, said in (readings or {}).items():
         if said not in READINGS:
@@ -154,7 +151,7 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     source, approximation = _cut(source, axes, left_context)
     batch = None if batch == 1 else batch
     read = read if approximation is None else None
-    plan = require(_planned(source, axes, pulse, Options(end_of_stream, states=_pairs(source, states or {}), advance=allow_advance), read))
+    plan = require(_planned(source, axes, pulse, end_of_stream, Options(states=_pairs(source, states or {}), advance=allow_advance), read))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     told: dict[str, Any] = {}
@@ -290,13 +287,13 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
         try:
             made = sliding(pulse or sliding(None).spec["pulse_multiple"])
         except CannotStream as problem:
-            return Report(table.blocked(None, problem.blockers), problem.blockers)
+            return Report(tables.blocked(None, problem.blockers), problem.blockers)
         return Report({**made.report(), "blockers": []})
     try:
         cut, _ = _cut(source, axes, left_context)
         plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance, readings=readings)
     except CannotStream as problem:
-        return Report(table.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
+        return Report(tables.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
     possible = {} if states else {"possible_states": [list(pair) for pair in possible_states(cut, plan)]}
     if not plan.blockers:
         try:
@@ -305,4 +302,4 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
             return Report({**pulsed.report(), **possible, "blockers": []})
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)
-    return Report({**table.blocked(plan, plan.blockers), **possible}, plan.blockers)
+    return Report({**tables.blocked(plan, plan.blockers), **possible}, plan.blockers)

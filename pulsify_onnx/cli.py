@@ -92,16 +92,16 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api
     from pulsify_onnx.output import write
-    from pulsify_onnx.report import table
+    from pulsify_onnx.report import tables
 
     write.check_target(out, model)
     pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
                          allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
-    for line in table.notes(pulsed.spec):
+    for line in tables.notes(pulsed.spec):
         click.echo(line, err=True)
     if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
         click.echo("note: this model already streams: all its state is its own", err=True)
-    table = "" if as_json else table.table(pulsed.report())
+    table = "" if as_json else tables.table(pulsed.report())
     found: Verification | None = None
     with write.staged(pulsed.model, pulsed.spec, out) as aside:
         if check:
@@ -140,11 +140,11 @@ def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: 
             as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api
-    from pulsify_onnx.report import table
+    from pulsify_onnx.report import tables
 
     found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
                         allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
-    for line in table.notes(found.document):
+    for line in tables.notes(found.document):
         click.echo(line, err=True)
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
@@ -152,7 +152,7 @@ def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: 
     if as_json:
         _json(document)
     elif not found.blockers:
-        click.echo(table.table(document))
+        click.echo(tables.table(document))
     if found.blockers:
         raise CannotStream(found.blockers)
 

@@ -15,7 +15,7 @@ from twins import folded, static
 
 from pulsify_onnx.api import inspect, pulsify, verify
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream, UsageError
-from pulsify_onnx.report.table import notes
+from pulsify_onnx.report.tables import notes
 from pulsify_onnx.verification.check import verify as verify_stream
 
 POOLED = "y = AveragePool<kernel_shape=[8], strides=[8]>(x)"

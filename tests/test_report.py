@@ -9,7 +9,7 @@ import pytest
 from oracle import parse, rand
 
 from pulsify_onnx import inspect, pulsify, verify
-from pulsify_onnx.report.table import table, with_times
+from pulsify_onnx.report.tables import table, with_times
 
 W = {"w": rand(4, 4, 3), "b": rand(4)}
 

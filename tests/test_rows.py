@@ -13,7 +13,7 @@ from oracle import parse, rand
 from rowing import batched, check_rows
 
 from pulsify_onnx.api import inspect, pulsify, verify
-from pulsify_onnx.report.table import table
+from pulsify_onnx.report.tables import table
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SAME = "a = Conv<pads=[1,1]>(x, w, b)\n"

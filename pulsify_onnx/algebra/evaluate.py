@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
+from onnxruntime import InferenceSession
 
-from pulsify_onnx import ort
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array
+from pulsify_onnx.ort import session as open_session
 
 LIMIT = 1 << 16
 """Largest number of elements that is folded; weights stay nodes for the runtime to fold."""
@@ -50,14 +50,14 @@ def _evaluated(op_type: str, inputs: Sequence[Array | None], attributes: Mapping
 
 
 @lru_cache(maxsize=256)
-def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: int) -> ort.InferenceSession:
+def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: int) -> InferenceSession:
     """The node as a model of its own, for inputs (name, dtype, rank) of any size; the same ones are folded again and again."""
     node = onnx.NodeProto.FromString(serialized)
     inputs = [onnx.helper.make_tensor_value_info(name, dtype, [None] * rank) for name, dtype, rank in kinds]
     graph = onnx.helper.make_graph([node], "fold", inputs, [onnx.ValueInfoProto(name=name) for name in node.output])
     imports = [onnx.helper.make_opsetid("", opset)] + ([onnx.helper.make_opsetid(node.domain, 1)] if node.domain else [])
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10 if opset < 24 else 11)
-    return ort.session(model.SerializeToString(), severity=4, kept=True)
+    return open_session(model.SerializeToString(), severity=4, kept=True)
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:

@@ -22,6 +22,7 @@ from typing import Union
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.delay import Delay
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker
@@ -128,7 +129,8 @@ class Stream:
     frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
     Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
     can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
-    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. ``around`` are the sizes of
+    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. The first ``cached`` frames are those of
+    a cache that the caller carries: they come before the first pulse. ``around`` are the sizes of
     the axes that are merged with time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of one
     of their rows, a pulse is laid out as the batch tensor is, and only operators that treat all frames alike may see it.
     """
@@ -138,7 +140,7 @@ class Stream:
     shape: Shape
     axis: int
     rate: Fraction
-    delay: int = 0
+    delay: Delay = Delay()
     lead: int = 0
     trail: Length = Length(())
     border: Border | None = None
@@ -146,6 +148,7 @@ class Stream:
     reach: Reach = field(default=Reach())
     source: str = ""
     origin: Length | None = None
+    cached: int = 0
     around: tuple[Length, Length] = ALONE
 
     @property
@@ -191,7 +194,7 @@ class Pair:
     shape: Shape
     axes: tuple[int, int]
     rate: Fraction
-    delays: tuple[int, int] = (0, 0)
+    delays: tuple[Delay, Delay] = (Delay(), Delay())
     positional: bool = False
     alive: Band | None = None
     reach: Reach = field(default=Reach())
@@ -217,7 +220,7 @@ class Skew:
     queries: Length
     width: Length
     origin: Length
-    delay: int = 0
+    delay: Delay = Delay()
     form: str = "rows"
     padded: int = 0
     reach: Reach = field(default=Reach())
@@ -248,19 +251,34 @@ class Band:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """The frames of a stream that a running value waits for; ``ending`` is that of its `Reach`."""
+
+    extent: Length
+    rate: Fraction
+    delay: Delay
+    ending: Fraction
+
+    @staticmethod
+    def of(x: Stream) -> Wait:
+        """For all frames of `x`."""
+        return Wait(x.extent, x.rate, x.delay, x.reach.ending)
+
+
+@dataclass(frozen=True)
 class Prefix:
     """A running value: after each pulse, that of the batch model over all frames so far.
 
-    ``waits`` are the (extent, rate, delay) of the streams it was reduced from: it is complete when all of their
-    frames have come. ``exact`` is false where that is only after the flush. ``mean``: the stream whose mean over some
+    ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false where
+    that is only after the flush, and is known once the plan is scheduled. ``mean``: the stream whose mean over some
     axes it is, element by element in this order, and these axes.
     """
 
     wire: str
     dtype: ir.DataType
     shape: Shape
-    exact: bool
-    waits: tuple[tuple[Length, Fraction, int], ...] = ()
+    waits: tuple[Wait, ...] = ()
+    exact: bool = False
     mean: tuple[Stream, tuple[int, ...]] | None = None
 
 

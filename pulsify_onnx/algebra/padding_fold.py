@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.delay import Delay
 from pulsify_onnx.algebra.facts import Border, Fact, Mirror, Onset, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Ref, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Number, Op, Ref, Step, When, Window, leaves, walk
 from pulsify_onnx.arrays import Array, Const
 
 
@@ -35,7 +36,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
     """
     if isinstance(y.border, Mirror):
         return y.border if _by_frame(expr, y) else None
-    single = y.trail.terms or not any(isinstance(w.border, Onset) for w in _windows(expr))
+    single = y.trail.terms or not any(isinstance(w.border, Onset) for w in walk(expr) if isinstance(w, Window))
     wanted = 1 if single else y.lead
     border = _folded(expr, y, wires, value, opset, wanted, 1)
     if border is None:
@@ -45,7 +46,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
         if not _equal(border, first):
             return None
         border = first
-    streams = [y, *(wires[w.wire] for w in _windows(expr))]
+    streams = [y, *(wires[w.wire] for w in walk(expr) if isinstance(w, Window))]
     for size in SIZES if any(isinstance(x, Stream) and (_unknown(x) or None in (d.constant for d in x.around)) for x in streams) else ():
         other = _folded(expr, y, wires, value, opset, wanted, size)
         if other is None or not _equal(other, border):
@@ -62,7 +63,10 @@ def _folded(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[s
     def frames(f: Frames) -> int:
         if wanted > 1 and f.rate < y.rate:
             raise _NotConstant
-        count = Fraction(f.rate) / y.rate * wanted + f.extra
+        extra = Delay.of(f.extra)
+        if extra.terms:
+            raise _NotConstant
+        count = Fraction(f.rate) / y.rate * wanted + extra.constant
         if count.denominator != 1 or count < 1:
             raise _NotConstant
         return int(count)
@@ -91,6 +95,15 @@ def _folded(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[s
             return _bordering(e.border, x, frames(e.frames), size)
         if isinstance(e, Dims):
             return np.asarray([long(d) for d in e.dims], np.int64)
+        if isinstance(e, When):
+            yes, no = run(e.yes), run(e.no)
+            if yes is None or no is None or not np.array_equal(yes, no):
+                raise _NotConstant
+            return no
+        if isinstance(e, Number):
+            if e.value.terms:
+                raise _NotConstant
+            return np.asarray([e.value.constant], np.int64)
         if isinstance(e, Op):
             found_all = evaluate.evaluate(e.op_type, [run(i) for i in e.inputs], dict(e.attributes), opset=opset, domain=e.domain, outputs=e.outputs)
             if found_all is None:
@@ -145,20 +158,9 @@ def _equal(a: Array, b: Array) -> bool:
     return bool(np.isclose(a, b, rtol=0, atol=ROUNDING.get(kind, 1e-2) * scale, equal_nan=True).all())
 
 
-def _windows(expr: Expr | None) -> Iterator[Window]:
-    if isinstance(expr, Window):
-        yield expr
-    for inner in expr.inputs if isinstance(expr, Op) else ():
-        yield from _windows(inner)
-
-
 def _by_frame(expr: Expr | None, y: Stream) -> bool:
     """Whether every frame of `y` is computed from the same frame of what it reads, wherever that is."""
-    if isinstance(expr, Op):
-        return all(_by_frame(e, y) for e in expr.inputs)
-    if isinstance(expr, Window):
-        return expr.frames == Frames(y.rate) and expr.border == y.border
-    return expr is None or isinstance(expr, (Const, Ref, Dims))
+    return all(e.frames == Frames(y.rate) and e.border == y.border if isinstance(e, Window) else isinstance(e, (Op, When, Const, Ref, Dims)) for e in walk(expr))
 
 
 def movable(step: Step, fact: Stream) -> bool:

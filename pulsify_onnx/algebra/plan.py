@@ -7,13 +7,14 @@ data; wires are named, so expressions stay shallow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Union
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
 from pulsify_onnx.algebra.facts import Border, Fact, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Const
@@ -25,8 +26,12 @@ class Frames:
     """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to, 2: its offsets (keys minus queries)."""
 
     rate: Fraction
-    extra: int = 0
+    extra: DelayLike = 0
     role: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.extra, Delay) and not self.extra.terms:
+            object.__setattr__(self, "extra", self.extra.constant)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,36 @@ Dim = Union[int, Frames, Length, Merged]
 class Mask:
     """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
 
-    A frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
+    Those of a wire with `delay` whose index is at least `first` and below `end` are real; `before` and `after` say which side is
+    asked about at all. With `computed` the frames before the first are not zeros by themselves. With `sealed` the window
+    is masked whatever the border; a `guard` hides what may be there before the stream begins even where nothing comes
+    late. Frames mirrored at the end are found up to `reach` frames before their place. ``infinite``: the number of frames with those
+    of an infinite border; all others read as zeros, so that what is made of no frame at all is finite. ``reader``: the delay of a
+    reader whose own frames are meant; past the end it hides only what is known to be no frame.
+    """
+
+    delay: Delay
+    first: int
+    end: Length
+    border: Border
+    before: bool
+    after: bool
+    rate: Fraction
+    computed: bool = False
+    sealed: bool = False
+    guard: bool = False
+    reach: int = 0
+    infinite: Length | None = None
+    reader: Delay | None = None
+
+
+@dataclass(frozen=True)
+class TimedMask:
+    """A mask at a time: a frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
+
     `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
-    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. Frames
-    mirrored at the end are found up to `reach` frames before their place. ``within``: the positions of an infinite border and
-    of the frames between its two sides; all others read as zeros, so that what is made of no frame at all is finite.
+    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. ``within``: the
+    positions of an infinite border and of the frames between its two sides.
     """
 
     low: int
@@ -78,9 +108,9 @@ class Window:
     """
 
     wire: str
-    back: int
+    back: DelayLike
     frames: Frames
-    mask: Mask | None = None
+    mask: Mask | TimedMask | None = None
     border: Border | None = None
     role: int = 0
 
@@ -90,8 +120,8 @@ class Grid:
     """Pair `wire` on windows of its two sides: (frames back, frames more than a pulse) of each; `swapped` sides."""
 
     wire: str
-    a: tuple[int, int]
-    b: tuple[int, int]
+    a: tuple[DelayLike, DelayLike]
+    b: tuple[DelayLike, DelayLike]
     swapped: bool = False
 
 
@@ -100,8 +130,8 @@ class Position:
     """int64 [frames]: batch index of each frame of a window that starts `delay` frames before this pulse."""
 
     rate: Fraction
-    delay: int = 0
-    extra: int = 0
+    delay: DelayLike = 0
+    extra: DelayLike = 0
     role: int = 0
 
 
@@ -117,7 +147,7 @@ class Start:
     """int64 scalar: batch index of the first frame of this pulse of a stream; negative while it warms up."""
 
     rate: Fraction
-    delay: int
+    delay: DelayLike
 
 
 @dataclass(frozen=True)
@@ -132,6 +162,30 @@ class Dims:
     """int64 [rank]: a shape."""
 
     dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Number:
+    """int64 [1]: a number of frames that the schedule finds."""
+
+    value: Delay
+
+
+@dataclass(frozen=True)
+class Test:
+    """What a step may depend on: that the stream may end (`ends`), or that a wire comes late (`late` is above 0)."""
+
+    ends: bool = False
+    late: Delay = Delay()
+
+
+@dataclass(frozen=True)
+class When:
+    """``yes`` where `test` holds, ``no`` elsewhere."""
+
+    test: Test
+    yes: Expr
+    no: Expr
 
 
 @dataclass(frozen=True)
@@ -175,7 +229,7 @@ class Op:
     index: int = 0
 
 
-Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Past, Const, Op]
+Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Number, When, Past, Const, Op]
 
 
 @dataclass(frozen=True)
@@ -187,6 +241,7 @@ class State:
     shape: tuple[Dim, ...]
     next: Expr
     role: str
+    test: Test | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +265,16 @@ class Unsigned:
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """A reason why a step can't stream, where `test` holds once the plan is scheduled; ``blame`` says it of a node."""
+
+    test: Test
+    reason: str
+    hint: str
+    blame: Blocker | None = None
+
+
+@dataclass(frozen=True)
 class Step:
     """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`.
 
@@ -230,6 +295,7 @@ class Step:
     undo: Expr | None = None
     unsigned: Unsigned | None = None
     deferred: bool = False
+    requires: tuple[Requirement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -246,13 +312,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller asked of the analysis. ``step``: every pulse is a multiple of it.
+    """What the caller asked of the analysis.
 
     ``states``: (input, output) pairs that are states of the source itself. ``advance``: outputs may come before their time.
     """
 
-    end_of_stream: bool = False
-    step: int = 1
     states: tuple[tuple[str, str], ...] = ()
     advance: bool = False
 
@@ -275,6 +339,12 @@ class Plan:
     pulse_multiple: int
     options: Options
     least: int = 1
+    timing: Timing | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether the stream may end, of a plan that has been scheduled."""
+        return self.timing is not None and self.timing.end_of_stream
 
     def producer(self) -> dict[str, Step]:
         """Step by wire."""
@@ -296,12 +366,29 @@ class Plan:
             seen.update(step.wires)
 
 
-def leaves(step: Step) -> Iterator[Expr]:
-    """Every leaf of a step's expressions and of its states' updates."""
-    stack: list[Expr | None] = [*step.exprs, *(state.next for state in step.states)]
+def parts(expr: Expr | None) -> tuple[Expr | None, ...]:
+    """The expressions that one is made of; none for a leaf."""
+    return expr.inputs if isinstance(expr, Op) else (expr.yes, expr.no) if isinstance(expr, When) else ()
+
+
+def rebuilt(expr: Expr, of: Callable[[Expr], Expr]) -> Expr:
+    """`expr` with what `of` makes of its parts; a leaf as it is."""
+    if isinstance(expr, Op):
+        return replace(expr, inputs=tuple(None if e is None else of(e) for e in expr.inputs))
+    return replace(expr, yes=of(expr.yes), no=of(expr.no)) if isinstance(expr, When) else expr
+
+
+def walk(*exprs: Expr | None) -> Iterator[Expr]:
+    """Every expression inside of `exprs`, themselves too; shared ones once."""
+    stack, seen = [*exprs], set()
     while stack:
         expr = stack.pop()
-        if isinstance(expr, Op):
-            stack.extend(expr.inputs)
-        elif expr is not None:
+        if expr is not None and id(expr) not in seen:
+            seen.add(id(expr))
             yield expr
+            stack.extend(parts(expr))
+
+
+def leaves(step: Step) -> Iterator[Expr]:
+    """Every leaf of a step's expressions and of its states' updates."""
+    return (e for e in walk(*step.exprs, *(s.next for s in step.states)) if not isinstance(e, (Op, When)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 
+from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
 from pulsify_onnx.algebra.length import LARGE, Length, common_unit, most
 from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Options, Step, Window
@@ -34,7 +35,7 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
         refuse("three of its axes would follow the stream", hint="attention over pairs of pairs can't stream")
     low, high = sorted(flat)
     inputs = [solid(f, options, steps) if isinstance(f, Stream) and bordered(f) else f for f in facts]
-    sides: tuple[list[tuple[int, bool, Length, Reach]], ...] = ([], [])
+    sides: tuple[list[tuple[Delay, bool, Length, Reach]], ...] = ([], [])
     rates: list[Stream | Pair] = []
     for fact, at in zip(inputs, axes):
         if isinstance(fact, Stream):
@@ -53,7 +54,7 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
     for side in sides:
         if any(common_unit(side[0][2], entry[2]) is None for entry in side):
             refuse("it joins streams of different lengths", hint="pad or crop one of them")
-    delays = tuple(max((d for d, positional, _, _ in side if not positional), default=0) for side in sides)
+    delays = tuple(latest(d for d, positional, _, _ in side if not positional) for side in sides)
     exprs: list[Expr | None] = []
     for fact, at in zip(inputs, axes):
         if isinstance(fact, Stream):
@@ -74,6 +75,12 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
                 all(isinstance(f, (Stream, Pair)) and f.positional for f in rates), None, reach, first.source,
                 any(isinstance(f, Pair) and f.behind for f in rates))
     return exprs, pair
+
+
+def latest(delays: Iterable[Delay]) -> Delay:
+    """The largest of `delays`, 0 where there is none."""
+    found = list(dict.fromkeys(delays))
+    return found[0] if len(found) == 1 else time(*map(AtLeast, found)) if found else Delay()
 
 
 def relative(fact: Fact | None) -> bool:
@@ -127,48 +134,76 @@ def chunk_pulse(band: Band, rate: Fraction) -> int:
     return 1 if band.chunk == 1 else (Fraction(band.chunk) / rate).numerator
 
 
-def closing_delay(band: Band, rate: Fraction, query: int, key: int, extent: Length, options: Options) -> int:
-    """Least delay of a reader whose frame q reads keys up to ``band.last(q)``.
+@dataclass(frozen=True)
+class Closes(Bound):
+    """A reader whose frame q reads keys up to ``band.last(q)``: `query` and `key` are the delays of the two sides, `extent` the number of keys.
 
-    `query` and `key`: delays of the two sides; `extent`: number of keys. With an end of stream no key is read
-    before it is known to be one.
+    With an end of stream no key is read before it is known to be one.
     """
-    unit = math.lcm(options.step, chunk_pulse(band, rate), rate.denominator)
-    if band.chunk == 1:
-        delay = max(query, key + band.right, 0)
-        return max(delay, most(extent - band.right, rate, options.step)) if options.end_of_stream and band.right >= 0 else delay
-    period = math.lcm(unit, *extent.divisors())
-    start = LARGE // period * period
-    counts = [start + k * unit for k in range(max(1, 2 * period // unit))]
-    delay = max(query, 0)
-    while not all(_in_time(band, n, rate, delay, key, extent, options) for n in counts):
-        delay += 1
-    return delay
+
+    band: Band
+    rate: Fraction
+    query: Delay
+    key: Delay
+    extent: Length
+
+    def delays(self) -> tuple[Delay, ...]:
+        """Those of both sides."""
+        return self.query, self.key
+
+    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+        """The least delay of the reader."""
+        query, key = values
+        unit = math.lcm(at.step, chunk_pulse(self.band, self.rate), self.rate.denominator)
+        if self.band.chunk == 1:
+            delay = max(query, key + self.band.right, 0)
+            known = at.end_of_stream and self.band.right >= 0
+            return max(delay, most(self.extent - self.band.right, self.rate, at.step)) if known else delay
+        period = math.lcm(unit, *self.extent.divisors())
+        start = LARGE // period * period
+        counts = [start + k * unit for k in range(max(1, 2 * period // unit))]
+        delay = max(query, 0)
+        while not all(self._in_time(n, delay, key, at) for n in counts):
+            delay += 1
+        return delay
+
+    def _in_time(self, n: int, delay: int, key: int, at: Timing) -> bool:
+        come = int(self.rate * n)
+        last = self.band.last(come - 1 - delay)
+        return last <= come - 1 - key and (not at.end_of_stream or last < self.extent.at(n))
 
 
-def _in_time(band: Band, n: int, rate: Fraction, delay: int, key: int, extent: Length, options: Options) -> bool:
-    come = int(rate * n)
-    last = band.last(come - 1 - delay)
-    return last <= come - 1 - key and (not options.end_of_stream or last < extent.at(n))
+def closing_delay(band: Band, rate: Fraction, query: Delay, key: Delay, extent: Length) -> Delay:
+    """Least delay of a reader whose frame q reads keys up to ``band.last(q)``; see `Closes`."""
+    return time(Closes(band, rate, query, key, extent))
 
 
-def visible(band: Band, delay: int, key: int) -> Band:
+@dataclass(frozen=True)
+class Visible:
+    """The part of a band that is there when the result is: `left` frames back and `right` ahead of a query, and so many `frames` more than a pulse."""
+
+    left: int
+    right: Delay
+
+    @property
+    def frames(self) -> Delay:
+        """Frames more than a pulse."""
+        return self.right + self.left
+
+
+def visible(band: Band, delay: Delay, key: Delay) -> Visible:
     """The part of a band that is there when the result has `delay`: the pulses end with whole chunks."""
-    return replace(band, right=min(band.right, delay - key))
+    return Visible(band.left, Delay.of(band.right) if band.chunk == 1 else -time(AtLeast(Delay.of(-band.right)), AtLeast(key - delay)))
 
 
-def key_window(x: Stream, delay: int, band: Band, options: Options, seal: bool = True) -> Window:
+def key_window(x: Stream, delay: Delay, band: Visible, seal: bool = True) -> Window:
     """The window of keys that the queries of a pulse see, zeros where no frame is real."""
     back = delay - x.delay + band.left
-    frames = Frames(x.rate, band.left + band.right)
-    low, end = x.delay, options.end_of_stream
-    if not seal or (low <= 0 and not end):
-        return Window(x.wire, back, frames)
-    arrival = not end or most(x.extent, x.rate, options.step) <= x.delay
-    return Window(x.wire, back, frames, Mask(low, x.extent + x.delay, zero(x), low > 0, end, arrival))
+    frames = Frames(x.rate, band.frames)
+    return Window(x.wire, back, frames, Mask(x.delay, 0, x.extent, zero(x), True, True, x.rate) if seal else None)
 
 
-def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, int, Band]:
+def closed(pair: Pair, values: Stream | None) -> tuple[Grid, Delay, Visible]:
     """The pair on this pulse's queries and the keys they see, the delay of the result, and the keys of its window.
 
     `values` are what the keys carry (None: nothing but the pair itself is read).
@@ -178,26 +213,26 @@ def closed(pair: Pair, values: Stream | None, options: Options) -> tuple[Grid, i
     b = band.side
     query, key = pair.delays[1 - b], pair.delays[b]
     if values is not None:
-        key = max(key, values.delay)
-    delay = closing_delay(band, pair.rate, query, key, pair.shape[pair.axes[b]], options)
-    band = visible(band, delay, key)
+        key = latest((key, values.delay))
+    delay = closing_delay(band, pair.rate, query, key, pair.shape[pair.axes[b]])
+    seen = visible(band, delay, key)
     queries = (delay - query, 0)
-    keys = (delay - pair.delays[b] + band.left, band.left + band.right)
-    return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, band
+    keys = (delay - pair.delays[b] + seen.left, seen.frames)
+    return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, seen
 
 
-def beside(values: Pair, side: int, delay: int, keys: Band) -> Grid:
+def beside(values: Pair, side: int, delay: Delay, keys: Visible) -> Grid:
     """Positional pair `values`, keys along `side`, on the queries and keys on which `closed` evaluates the weights."""
-    along, queries = (delay + keys.left, keys.left + keys.right), (delay, 0)
+    along, queries = (delay + keys.left, keys.frames), (delay, 0)
     return Grid(values.wire, queries if side else along, along if side else queries)
 
 
 def timed(x: Stream) -> Reach:
     """What a frame of `x` depends on, seen from when it comes: frames of a cache come before frame 0 of the stream."""
-    return x.reach if bordered(x) else x.reach.shifted(-min(x.delay, 0) / x.rate)
+    return x.reach.shifted(x.cached / x.rate)
 
 
-def reached(reach: Reach, keys: Length, band: Band, rate: Fraction, key: int) -> Reach:
-    """What a result of attention over `band` of so many `keys` depends on, which have delay `key`."""
-    keyed, early = reach.padded(ending(keys, rate)), min(key, 0)
+def reached(reach: Reach, keys: Length, band: Band, rate: Fraction, key: Delay) -> Reach:
+    """What a result of attention over `band` of so many `keys` depends on, which have delay `key` (below 0: they begin with a cache)."""
+    keyed, early = reach.padded(ending(keys, rate)), 0 if key.terms else min(key.constant, 0)
     return reach.joined(keyed.shifted((early - band.left) / rate)).joined(keyed.shifted((early + band.right) / rate))

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 
 import numpy as np
 
+from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
 from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, common_unit, holds, larger, most, smaller
-from pulsify_onnx.algebra.plan import Frames, Mask, Options, Step, Window
+from pulsify_onnx.algebra.plan import Frames, Mask, Options, Requirement, Step, Test, Window
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal, refuse
 
@@ -30,6 +31,8 @@ class RateMismatch(Refusal):
                          "bring both to one rate before they meet")
         self.a, self.b = a, b
 
+
+NEVER_NEGATIVE = "pad by a number that is never negative"
 
 NONE = Length(())
 SHORT = 33
@@ -58,6 +61,52 @@ def ending(count: Length, rate: Fraction) -> Fraction:
     return max(n - count.at(n) / rate for n in range(start, start + period))
 
 
+@dataclass(frozen=True)
+class Known(Bound):
+    """A wire of `rate` at which every frame that has come is one of the `extent` frames, however the stream goes on; ``always`` also where it never ends."""
+
+    extent: Length
+    rate: Fraction
+    always: bool = False
+    whole: bool = False
+
+    def delays(self) -> tuple[Delay, ...]:
+        """None: it follows from the lengths alone."""
+        return ()
+
+    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+        """How far the wire would run ahead."""
+        if not at.end_of_stream and not self.always:
+            return None
+        return most(self.extent, self.rate, math.lcm(at.step, self.rate.denominator) if self.whole else at.step)
+
+
+@dataclass(frozen=True)
+class SeenInwards(Bound):
+    """A reader, every `stride` frames, whose frame 0 sees `inwards` frames inwards of the start of a wire.
+
+    Frames of one pulse come together, so frame 0 may leave in the very pulse that brings the one it sees.
+    """
+
+    delay: Delay
+    inwards: int
+    stride: int
+    rate: Fraction
+
+    def delays(self) -> tuple[Delay, ...]:
+        """That of the wire it reads."""
+        return (self.delay,)
+
+    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+        """The least delay of the reader."""
+        farthest = values[0] + self.inwards
+        delay = -(-(farthest + 1) // self.stride) - 1
+        together = self.rate * at.step
+        if together.denominator == 1 and int(together) % self.stride == 0:
+            delay = min(delay, farthest // int(together) * (int(together) // self.stride))
+        return delay
+
+
 def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
     """`x` with frames of `border` before and after it: nothing flows, only indices move.
 
@@ -68,11 +117,13 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
     if before < 0:
         return pad(crop(x, start=-before), 0, after, border, options, steps)
     least = after.constant if after.constant is not None else 0 if holds(after, -1, 1) else -1
-    crops = least < 0 and holds(after, 1, -1) and not (options.end_of_stream and any(after.at(n) > 0 for n in range(1, SHORT)))
-    if least < 0 and crops:
+    both = f"it pads the end by {after} frames, which crops some streams and pads others"
+    if least < 0 and holds(after, 1, -1):
+        if any(after.at(n) > 0 for n in range(1, SHORT)):
+            steps.append(Step(x.wire, "Pad", (), (), (), requires=(Requirement(Test(ends=True), both, NEVER_NEGATIVE),)))
         return pad(crop(x, end=-after), before, 0, border, options, steps)
     if least < 0:
-        refuse(f"it pads the end by {after} frames, which crops some streams and pads others", hint="pad by a number that is never negative")
+        refuse(both, hint=NEVER_NEGATIVE)
     if not before and not after.terms:
         return x
     if after.terms and x.extent.at(2 * LARGE) - x.extent.at(LARGE) < LARGE * x.rate - 1:
@@ -95,7 +146,7 @@ def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
     end = Length.of(end)
     trail = larger(0, x.trail - end)
     border = x.border.upto(x.axis, start, x.lead - start) if isinstance(x.border, Onset) and x.lead > start else x.border
-    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, lead=max(0, x.lead - start),
+    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, lead=max(0, x.lead - start), cached=max(0, x.cached - start),
                    trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
 
 
@@ -111,15 +162,13 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
         (window,), y = align([x], options)
         return window, y
     lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
-    delay = max(-(-(x.delay + span - stride) // stride), -lead, _mirrored(x, stride, options))
-    if options.end_of_stream and x.trail.terms:
-        whole = (x.extent - x.trail - span).floordiv(stride) + 1
-        delay = max(delay, most(whole, rate, options.step))
+    whole = (x.extent - x.trail - span).floordiv(stride) + 1
+    delay = time(AtLeast(x.delay + (span - stride), stride), AtLeast(Delay.of(-lead)), *_mirrored(x, stride), *((Known(whole, rate),) if x.trail.terms else ()))
     back = stride * delay - x.delay
-    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, options, x.lead > 0, bool(x.trail.terms)), x.border)
+    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, x.lead > 0, bool(x.trail.terms)), x.border)
     reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
     y = replace(x, shape=_with(x, extent), rate=rate, delay=delay, lead=lead, trail=NONE, reach=reach, positional=False,
-                border=x.border if lead else None)
+                border=x.border if lead else None, cached=0)
     return window, y
 
 
@@ -141,18 +190,17 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
         leads = leads and len({(x.lead, x.trail, x.border) for x in xs}) == 1
     lead = min(x.lead for x in xs) if leads else 0
     trail = reduce(smaller, (x.trail for x in xs)) if leads else NONE
-    delay = max(max((x.delay for x in xs if not x.positional), default=0), -lead)
+    bounds: list[Bound] = [AtLeast(x.delay) for x in xs if not x.positional]
     for x in xs:
-        if x.lead > lead:
-            delay = max(delay, _mirrored(x, 1, options))
-        if options.end_of_stream and x.trail != trail:
-            delay = max(delay, most(x.extent - x.trail, x.rate, options.step))
-    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, options, x.lead > lead, x.trail != trail), x.border) for x in xs]
+        bounds += _mirrored(x, 1) if x.lead > lead else ()
+        bounds += (Known(x.extent - x.trail, x.rate),) if x.trail != trail else ()
+    delay = time(*bounds, AtLeast(Delay.of(-lead)))
+    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.lead > lead, x.trail != trail), x.border) for x in xs]
     reach = first.reach
     for x in xs:
         reach = reach.joined(x.reach)
     y = replace(first, delay=delay, lead=lead, trail=trail, reach=reach, positional=all(x.positional for x in xs),
-                border=first.border if lead or trail.terms else None)
+                border=first.border if lead or trail.terms else None, cached=0)
     return reads, y
 
 
@@ -166,22 +214,17 @@ def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
     return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, reach=reach, positional=False)
 
 
-def timely(reads: Sequence[Window], y: Stream, options: Options, stride: int = 1) -> tuple[list[Window], Stream]:
-    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on.
-
-    `stride`: how many of their frames make one of `y`.
-    """
-    late = max(0, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)) - y.delay)
-    return [replace(w, back=w.back + stride * late) for w in reads], replace(y, delay=y.delay + late)
+def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[list[Window], Stream]:
+    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it may end, or `always`."""
+    delay = time(AtLeast(y.delay), Known(y.extent, y.rate, always, whole=True))
+    return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
 
 
 def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
     """`x` with its border really in the stream (or `x` itself, without one); the step goes to `steps`."""
-    if not bordered(x) and x.delay >= 0:
+    if not bordered(x) and not x.cached:
         return x
     (window,), y = align([x], options, leads=False)
-    if window.mask is None and not window.back:
-        return replace(y, wire=x.wire)
     name = f"{x.wire}#solid{_digest(x)}"
     y = replace(y, wire=name)
     steps.append(Step(x.wire, "Pad", (name,), (window,), (y,)))
@@ -190,31 +233,28 @@ def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
 
 def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
     """`x` as it leaves the graph: solid, or with `advance` as early as it can be, without the frames that never come."""
-    if not options.advance or x.delay >= 0 or x.lead < -x.delay or isinstance(x.border, Mirror) or (x.trail.terms and options.end_of_stream):
+    early = -x.delay.constant
+    if not options.advance or x.delay.terms or not 0 < early <= x.lead or isinstance(x.border, Mirror) or x.trail.terms:
         return solid(x, options, steps)
-    early = -x.delay
     border = x.border.upto(x.axis, 0, early) if isinstance(x.border, Onset) else x.border
     y = replace(x, lead=early, trail=NONE, border=border)
     if x.lead == early:
         return y
-    mask = _mask(x, options, True, False)
+    mask = _mask(x, True, False)
     y = replace(y, wire=f"{x.wire}#early{_digest(x)}")
     steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, 0, Frames(x.rate), mask, x.border),), (y,)))
     return y
 
 
-def sealed(x: Stream, options: Options) -> Mask | None:
+def sealed(x: Stream) -> Mask:
     """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
-    low = x.lead + x.delay
-    high = x.extent - x.trail + x.delay
-    start, end = low > 0, options.end_of_stream
-    return Mask(low, high, zero(x), start, end, arrival=False) if start or end else None
+    return Mask(x.delay, x.lead, x.extent - x.trail, zero(x), True, True, x.rate, sealed=True)
 
 
 def _digest(x: Stream) -> str:
     frames = x.border.frames if isinstance(x.border, Onset) else x.border
     border = frames.array.tobytes() if isinstance(frames, Const) else repr(frames).encode()
-    key = repr((x.delay, x.lead, str(x.trail), str(x.extent))).encode() + border
+    key = repr((x.delay.constant, x.lead, str(x.trail), str(x.extent))).encode() + border
     return f"{zlib.crc32(key):08x}"
 
 
@@ -232,20 +272,11 @@ def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
     return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
 
 
-def _mirrored(x: Stream, stride: int, options: Options) -> int:
-    """Least delay of a reader at which the frame that its frame 0 sees farthest inwards of the start has come.
-
-    Frames of one step come together, so frame 0 may leave in the very step that brings the one it sees.
-    """
+def _mirrored(x: Stream, stride: int) -> tuple[Bound, ...]:
+    """What a reader waits for whose frame 0 sees a frame farthest inwards of the start."""
     if not x.lead or not isinstance(x.border, Mirror):
-        return -x.lead
-    inwards = 0 if x.border.edge else x.lead
-    farthest = x.delay + x.lead + inwards
-    delay = -(-(farthest + 1) // stride) - 1
-    together = x.rate * options.step
-    if together.denominator == 1 and int(together) % stride == 0:
-        delay = min(delay, farthest // int(together) * (int(together) // stride))
-    return delay
+        return ()
+    return (SeenInwards(x.delay, x.lead if x.border.edge else 2 * x.lead, stride, x.rate),)
 
 
 def _most(length: Length) -> int:
@@ -257,32 +288,15 @@ def _most(length: Length) -> int:
     return max(near, far)
 
 
-def _mask(x: Stream, options: Options, start: bool, end: bool) -> Mask | None:
+def _mask(x: Stream, before: bool, after: bool) -> Mask | None:
     border = x.border
-    if border is None:
+    if border is None or not before and not after:
         return None
     if isinstance(border, Mirror):
-        start, end = start and x.lead > 0, end and options.end_of_stream
-        reach = _most(x.trail) * (1 if border.edge else 2) if end else 0
-        return Mask(x.lead + x.delay, x.extent - x.trail + x.delay, border, start, end, False, reach) if start or end else None
+        reach = _most(x.trail) * (1 if border.edge else 2) if after else 0
+        return Mask(x.delay, x.lead, x.extent - x.trail, border, before and x.lead > 0, after, x.rate, sealed=True, reach=reach)
     if isinstance(border, Onset):
-        return Mask(x.lead + x.delay, x.extent + x.delay, border, True, False, arrival=False) if start else None
-    zeros = not border.array.any()
-    low = x.lead + x.delay
+        return Mask(x.delay, x.lead, x.extent, border, True, False, x.rate, sealed=True) if before else None
     computed = not x.source  # no history that starts as zeros: frames before the first are computed from their positions
-    start = start and (low > 0 or not zeros or computed)
-    end = end and options.end_of_stream
-    if not start and not end:
-        return None
-    arrival = zeros and (not end or most(x.extent - x.trail, x.rate, options.step) <= x.delay)
-    within = None if np.isfinite(border.array.astype(np.float64)).all() else (x.delay, x.extent + x.delay)
-    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival, within=within)
-
-
-def complete(x: Stream, options: Options) -> bool:
-    """Whether after every pulse all frames that the batch model would have are there."""
-    step = options.step
-    period = math.lcm(step, *x.extent.divisors(), x.rate.denominator)
-    start = LARGE // period * period
-    times = [(n, x.extent.at(n)) for n in range(start, start + 4 * period + 1, step)]
-    return all(math.floor(x.rate * n) - x.delay == extent and (extent - 1) / x.rate + x.reach.ending < n for n, extent in times)
+    infinite = None if np.isfinite(border.array.astype(np.float64)).all() else x.extent
+    return Mask(x.delay, x.lead, x.extent - x.trail, border, before, after, x.rate, computed=computed, infinite=infinite)

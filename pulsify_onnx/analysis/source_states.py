@@ -16,7 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.facts import Blocked, Fact, Prefix, Shape, Static
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Carry, Expr, Op, Ref, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Carry, Expr, Op, Ref, Step, Window, leaves, walk
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.rules.kit.node import Node, World
@@ -144,12 +144,8 @@ class _Values:
         found, todo = {wire}, [wire]
         while todo:
             step = self.world.step_of(todo.pop())
-            exprs: list[Expr | None] = [*step.exprs] if step is not None else []
-            while exprs:
-                expr = exprs.pop()
-                if isinstance(expr, Op):
-                    exprs.extend(expr.inputs)
-                elif isinstance(expr, Ref) and expr.wire not in found:
+            for expr in walk(*step.exprs) if step is not None else ():
+                if isinstance(expr, Ref) and expr.wire not in found:
                     found.add(expr.wire)
                     todo.append(expr.wire)
         return found

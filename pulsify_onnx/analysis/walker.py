@@ -16,7 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra import evaluate, padding_fold
 from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length, assuming
-from pulsify_onnx.algebra.plan import Op, Options, Outcome, Plan, Step
+from pulsify_onnx.algebra.plan import Op, Options, Outcome, Plan, Requirement, Step
 from pulsify_onnx.algebra.windows import RateMismatch, leaving, solid
 from pulsify_onnx.analysis import shape_arithmetic, source_states
 from pulsify_onnx.arrays import Const
@@ -221,7 +221,7 @@ class Walker:
             return self._static(node)
         source_states.check_use(node)
         if any(map(merged, (*node.facts, *node.outer.values()))):
-            return all_rows(node, self._ruled, self.wires)
+            return all_rows(node, self._ruled)
         if Pending in kinds or (Stream in kinds and Prefix in kinds) or _spreads(node):
             return closed(node)
         if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
@@ -229,7 +229,7 @@ class Walker:
         return carried_on(node, self._ruled) or self._ruled(node)
 
     def _ruled(self, node: Node) -> Outcome:
-        return total(self._bordered(node, applied(node, lookup(node))), self, self.options)
+        return total(self._bordered(node, applied(node, lookup(node))), self)
 
     def _captured(self, node: ir.Node) -> dict[str, Fact]:
         """Outer values that a node's subgraphs read."""
@@ -259,12 +259,11 @@ class Walker:
     def _running(self, node: Node) -> Outcome:
         """Values over the frames so far, and nothing else that moves: the operator runs as it is after every pulse."""
         running = [f for f in (*node.facts, *node.outer.values()) if isinstance(f, Prefix)]
-        exact = all(f.exact for f in running)
         waits = tuple(dict.fromkeys(w for f in running for w in f.waits))
         _no_chance(node)
         first = node.facts[0]
         mean = first.mean if isinstance(first, Prefix) and node.op_type in ("Squeeze", "Unsqueeze", "Reshape", "Flatten") else None
-        return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, exact, waits, mean))
+        return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, waits, mean=mean))
 
     def _untouched(self, node: Node, fact) -> Outcome:  # type: ignore[no-untyped-def]
         from pulsify_onnx.rules.kit.combinators import running_value
@@ -343,6 +342,7 @@ class Walker:
 
     def _set(self, outcome: Outcome, node: Node) -> None:
         for step in outcome.steps:
+            step = replace(step, requires=tuple(replace(r, blame=_blamed(node, r)) for r in step.requires))
             if any(w in self.wires for w in step.wires):
                 continue  # a help step that another reader of the same wire has asked for already
             self.steps.append(step)
@@ -377,6 +377,11 @@ class Walker:
                     if step.wires[0] not in self.wires:
                         self.steps.append(step)
                         self.wires.update(zip(step.wires, step.facts))
+
+
+def _blamed(node: Node, need: Requirement) -> Blocker:
+    """What a requirement says of the node that has it."""
+    return Blocker(node.name, node.op_type, need.reason, need.hint, node.streams[0].wire if node.streams else "")
 
 
 def _spreads(node: Node) -> bool:

@@ -115,7 +115,7 @@ class Measures(ABC):
 
     def _count(self, frames: Frames) -> int:
         assert self.pulse is not None
-        count = frames.rate * self.pulse + frames.extra
+        count = frames.rate * self.pulse + int(frames.extra)
         assert count.denominator == 1 and count > 0, (frames, self.pulse)
         return int(count)
 
@@ -126,7 +126,7 @@ class Measures(ABC):
         base = next(n for n in self.plan.inputs if isinstance(f := self.plan.wires[n], Stream) and f.rate == 1)
         shape = self.emit.one("Shape", self.values[base])
         value = self.emit.one("Gather", shape, self.emit.constant(np.asarray(self._stream(base).axis, np.int64)), axis=0)
-        return self._affine(value, frames.rate, frames.extra)
+        return self._affine(value, frames.rate, int(frames.extra))
 
     def _affine(self, value: ir.Value, rate: Fraction, extra: int) -> ir.Value:
         if rate.numerator != 1:
@@ -220,7 +220,7 @@ class Measures(ABC):
         if isinstance(d, Merged):
             return d.slower * self._long(d.frames) * d.faster
         if isinstance(d, Frames):
-            return Length.of(self._count(d)) if self.pulse is not None else Length.symbol(" pulse") * d.rate + d.extra
+            return Length.of(self._count(d)) if self.pulse is not None else Length.symbol(" pulse") * d.rate + int(d.extra)
         return Length.of(d)
 
     def _label(self, d: Length) -> int | str:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves, walk
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.clock import NOW, Both, Here, Where
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
@@ -60,11 +60,8 @@ class _Lowering(Draft):
 
     def _outer(self, step: Step) -> Iterator[str]:
         """Wires that subgraphs of a step read by name."""
-        stack: list[Expr | None] = [*step.exprs, *(s.next for s in step.states)]
-        while stack:
-            expr = stack.pop()
+        for expr in walk(*step.exprs, *(s.next for s in step.states)):
             if isinstance(expr, Op):
-                stack.extend(expr.inputs)
                 for _, value in expr.attributes:
                     attr = value.attr if isinstance(value, Attribute) else None
                     graph = attr.as_graph() if attr is not None and attr.type == ir.AttributeType.GRAPH else value
@@ -121,7 +118,7 @@ class _Lowering(Draft):
     def _hides_nothing(self, wire: str, mask: Mask) -> bool:
         """Whether every real frame of the wire itself passes the mask."""
         x = self._stream(wire)
-        return mask.low <= x.delay and (not mask.end or mask.high == x.extent + x.delay)
+        return mask.low <= int(x.delay) and (not mask.end or mask.high == x.extent + int(x.delay))
 
     # the graph
 
@@ -145,7 +142,7 @@ class _Lowering(Draft):
         carried = {out for _, out in self.plan.options.states}
         outputs = [self._output(name) for name in self.plan.outputs if name not in carried]
         self.states[:0] = [self._fed_back(*pair) for pair in self.plan.options.states]
-        if self.plan.options.end_of_stream:
+        if self.plan.ends:
             self._valid_frames()
         return self._finish(outputs)
 
@@ -372,7 +369,7 @@ class _Lowering(Draft):
 
     def _resumed(self, wire: str, x: Stream, value: ir.Value, cache: str, history: int) -> tuple[ir.Value, int]:
         """A line whose newest history is a cache that the caller carries; what goes back further is a state."""
-        count = -x.delay
+        count = -int(x.delay)
         line = self.emit.one("Concat", self._static(cache), value, axis=x.axis)
         if history <= count:
             return line, count

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Frames, Mask, Merged, Plan, State
+from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State, TimedMask
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, Layout
@@ -184,7 +184,7 @@ class Draft(Measures):
     def _seen(self) -> ir.Value:
         """int64 scalar: base frames of the stream up to and with this pulse, as far as they are real."""
         if self.seen is None:
-            if self.plan.options.end_of_stream:
+            if self.plan.ends:
                 valid = self._valid_frames()
                 _, present = self._counter("seen", self.emit.one("Reshape", valid, self.emit.ints(-1, 1)))
             else:
@@ -201,7 +201,7 @@ class Draft(Measures):
 
     # frames that are not real
 
-    def _masked(self, value: ir.Value, x: Stream, mask: Mask, back: int, frames: Frames) -> ir.Value:
+    def _masked(self, value: ir.Value, x: Stream, mask: TimedMask, back: int, frames: Frames) -> ir.Value:
         """A window with the border of its mask where its frames are not real."""
         if not mask.start and not mask.end:
             return value
@@ -225,7 +225,7 @@ class Draft(Measures):
         fresh = self.emit.one("Equal", self._clock(), self.emit.constant(np.asarray(0, np.int64)))
         return self._chosen(self.emit.one("Not", fresh), past, self.emit.constant(border), dtype)
 
-    def _outside(self, mask: Mask, x: Stream, position: ir.Value, back: int) -> ir.Value:
+    def _outside(self, mask: TimedMask, x: Stream, position: ir.Value, back: int) -> ir.Value:
         """What the frames of a window, the first of them `back` frames before this pulse, read as that are not real."""
         if isinstance(mask.border, Const):
             return self._outwards(mask, x, position, back, self.emit.constant(mask.border))
@@ -235,7 +235,7 @@ class Draft(Measures):
         index = self.emit.one("Max", self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))), self.emit.constant(np.asarray(0, np.int64)))
         return self.emit.one("Gather", self.emit.constant(mask.border.frames), index, axis=x.axis)
 
-    def _outwards(self, mask: Mask, x: Stream, position: ir.Value, back: int, border: ir.Value) -> ir.Value:
+    def _outwards(self, mask: TimedMask, x: Stream, position: ir.Value, back: int, border: ir.Value) -> ir.Value:
         """`border`, or zeros where not even it reaches to."""
         if mask.within is None:
             return border

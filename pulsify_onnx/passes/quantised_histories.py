@@ -16,7 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.padding_fold import fold_border
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Op, Plan, Ref, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Plan, Ref, State, Step, TimedMask, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.load import Source
 
@@ -73,7 +73,7 @@ def _narrowed(plan: Plan, source: Source) -> Plan:
 
 def _deferred(plan: Plan) -> dict[str, _Deferred]:
     """Steps to be computed where they are read, by wire: those of which some reader needs more than the frames of this pulse."""
-    asked = {leaf.wire for step in plan.steps for leaf in leaves(step) if isinstance(leaf, Window) and (leaf.back > 0 or leaf.mask is not None)}
+    asked = {leaf.wire for step in plan.steps for leaf in leaves(step) if isinstance(leaf, Window) and (int(leaf.back) > 0 or leaf.mask is not None)}
     producers = plan.producer()
     return {step.wires[0]: _Deferred(step, *parts) for step in plan.steps
             if len(step.wires) == 1 and step.wires[0] in asked and (parts := _parts(step, plan, producers)) is not None}
@@ -165,7 +165,7 @@ class _Reader:
         own, mask = deferred.window, None
         # without a mask, nothing is read as the border, or it is the zeros with which a history begins
         if narrow is not None and (w.mask is not None or _zeros(border) and not _zeros(narrow)):
-            mask = _mask(w.mask, own.back, narrow)
+            mask = _mask(_timed(w), int(own.back), narrow)
         return Window(own.wire, own.back + w.back, w.frames, mask, narrow, w.role)
 
     def _narrow(self, deferred: _Deferred, border: Const | Onset) -> Border | None:
@@ -197,30 +197,34 @@ def _replaced(expr: Expr, change: Callable[[Window], Expr]) -> Expr:
     """`expr` with other expressions for its windows."""
     if isinstance(expr, Window):
         return change(expr)
-    if isinstance(expr, Op):
-        return replace(expr, inputs=tuple(None if e is None else _replaced(e, change) for e in expr.inputs))
-    return expr
+    return rebuilt(expr, lambda e: _replaced(e, change))
 
 
 def _on(expr: Expr, window: Window) -> Expr:
     return _replaced(expr, lambda _: window)
 
 
-def _mask(mask: Mask | None, back: int, border: Border) -> Mask:
+def _mask(mask: TimedMask | None, back: int, border: Border) -> TimedMask:
     """`mask` for a wire on which everything comes `back` frames earlier, and frames before the first are no zeros by themselves."""
     if mask is None:
-        return Mask(0, Length(()), border, start=False, end=False, arrival=True)
+        return TimedMask(0, Length(()), border, start=False, end=False, arrival=True)
     return replace(mask, low=mask.low - back, high=mask.high - back, border=border, start=_tested(mask))
 
 
-def _explicit(w: Window) -> Mask | None:
+def _explicit(w: Window) -> TimedMask | None:
     """The mask of a window that is computed from others, so that no history of it begins as zeros."""
-    if w.mask is not None:
-        return replace(w.mask, start=_tested(w.mask) or w.mask.arrival, arrival=False)
-    return Mask(0, Length(()), w.border, start=True, end=False, arrival=False) if w.border is not None and _zeros(w.border) else None
+    mask = _timed(w)
+    if mask is not None:
+        return replace(mask, start=_tested(mask) or mask.arrival, arrival=False)
+    return TimedMask(0, Length(()), w.border, start=True, end=False, arrival=False) if w.border is not None and _zeros(w.border) else None
 
 
-def _tested(mask: Mask) -> bool:
+def _timed(w: Window) -> TimedMask | None:
+    assert not isinstance(w.mask, Mask), "the plan is not scheduled"
+    return w.mask
+
+
+def _tested(mask: TimedMask) -> bool:
     """Whether the start is tested where frames before the first are no zeros; a history of masked frames begins with the border."""
     return mask.start or not mask.arrival and _zeros(mask.border)
 

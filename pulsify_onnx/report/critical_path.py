@@ -85,14 +85,14 @@ class _Walk:
         backs: dict[str, int] = {}
         for leaf in leaves(step) if step is not None else ():
             if isinstance(leaf, Window):
-                backs[leaf.wire] = min(leaf.back, backs.get(leaf.wire, leaf.back))
+                backs[leaf.wire] = min(int(leaf.back), backs.get(leaf.wire, int(leaf.back)))
         return backs
 
 
 def _delay(fact: Fact) -> Fraction:
     """Delay in base frames."""
     if isinstance(fact, Stream):
-        return Fraction(fact.delay) / fact.rate
+        return Fraction(int(fact.delay)) / fact.rate
     if isinstance(fact, Pair):
-        return Fraction(max(fact.delays)) / fact.rate
+        return Fraction(max(map(int, fact.delays))) / fact.rate
     return Fraction(0)

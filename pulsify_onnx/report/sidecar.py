@@ -68,11 +68,12 @@ def _expression(extent: Length) -> str | None:
 
 def _never(fact: Stream) -> Json:
     """The first frames of an output that comes before its time, which no pulse gives: the same in every stream."""
-    if fact.delay >= 0:
+    delay = int(fact.delay)
+    if delay >= 0:
         return {}
     rows = fact.border.frames if isinstance(fact.border, Onset) else fact.border
     assert isinstance(rows, Const)
-    shape = [-fact.delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))]
+    shape = [-delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))]
     return {"first_frames": np.broadcast_to(rows.array, shape).tolist()}
 
 
@@ -88,7 +89,7 @@ def outputs(plan: Plan, pulse: int | None) -> list[Json]:
             frames = frames_per_pulse(pulse, fact.rate)
             out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
                         "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
-                        "rate": [fact.rate.numerator, fact.rate.denominator], "delay": fact.delay,
+                        "rate": [fact.rate.numerator, fact.rate.denominator], "delay": int(fact.delay),
                         "receptive_field": receptive_field(fact.reach), "frames": _expression(fact.extent), **_never(fact)})
         elif isinstance(fact, Prefix):
             out.append({"name": name, "kind": "prefix", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape),
@@ -112,16 +113,16 @@ def states(found: tuple[LoweredState, ...]) -> list[Json]:
 
 def flush_pulses(plan: Plan, pulse: int | None) -> int:
     """Pulses without data after the last one with data that bring out the last frame of every output, for any length."""
-    if not plan.options.end_of_stream:
+    if not plan.ends:
         return 0
     step = pulse or plan.pulse_multiple
     waits = set()
     for name in plan.outputs:
         fact = plan.facts[name]
         if isinstance(fact, Stream):
-            waits.add((fact.extent, fact.rate, fact.delay))
+            waits.add((fact.extent, fact.rate, int(fact.delay)))
         elif isinstance(fact, Prefix):
-            waits |= set(fact.waits)
+            waits |= {(w.extent, w.rate, int(w.delay)) for w in fact.waits}
     worst = 0
     for extent, rate, delay in waits:
         frames = rate * step

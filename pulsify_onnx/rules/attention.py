@@ -9,8 +9,8 @@ import numpy as np
 
 from pulsify_onnx.algebra.facts import Fact, Pair, Shape, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Window
-from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, reached, timed, visible
+from pulsify_onnx.algebra.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Test, When, Window
+from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, latest, reached, timed, visible
 from pulsify_onnx.algebra.windows import bordered, solid
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
@@ -24,8 +24,7 @@ from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
     """bool: which queries or keys of a window are frames at all, shaped to broadcast."""
     real: Expr = call("Not", call("Less", position, const(0)))
-    if node.options.end_of_stream:
-        real = call("And", real, call("Less", position, Count(extent)))
+    real = When(Test(ends=True), call("And", real, call("Less", position, Count(extent))), real)
     return call("Reshape", real, const(list(shape)))
 
 
@@ -69,8 +68,8 @@ def weighted_sum(node: Node, weights: Pair, values: Stream | Pair, query_axis: i
         refuse("its values differ from query to query", hint="attend to values of the keys, or of relative positions")
     if values.rate != weights.rate:
         refuse("keys and values run at different rates", hint="bring both to one rate")
-    grid, delay, keys = closed(weights, values if isinstance(values, Stream) else None, node.options)
-    expr = make(grid, key_window(values, delay, keys, node.options) if isinstance(values, Stream) else beside(values, side, delay, keys))
+    grid, delay, keys = closed(weights, values if isinstance(values, Stream) else None)
+    expr = make(grid, key_window(values, delay, keys) if isinstance(values, Stream) else beside(values, side, delay, keys))
     along, own = weights.alive.side, timed(values) if isinstance(values, Stream) else values.reach
     reach = reached(weights.reach.joined(own), weights.shape[weights.axes[along]], weights.alive, weights.rate, weights.delays[along])
     full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
@@ -129,12 +128,12 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
         return hidden
 
     band = band_of(mask, side, node.world, node.world.opset, masked)
-    delay = closing_delay(band, q.rate, q.delay, max(k.delay, v.delay), k.extent, node.options)
+    delay = closing_delay(band, q.rate, q.delay, latest((k.delay, v.delay)), k.extent)
     multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
-    band = visible(band, delay, max(k.delay, v.delay))
-    frames = (delay, 0), (delay + band.left, band.left + band.right)
+    seen_keys = visible(band, delay, latest((k.delay, v.delay)))
+    frames = (delay, 0), (delay + seen_keys.left, seen_keys.frames)
     grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))
-    keys = Position(k.rate, delay + band.left, band.left + band.right)
+    keys = Position(k.rate, delay + seen_keys.left, seen_keys.frames)
     row = [1] * len(mask.shape)
     row[mask.axes[1]] = -1
     column = [1] * len(mask.shape)
@@ -149,7 +148,7 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     else:
         low, zero = (Const(np.asarray(value, mask.dtype.numpy())) for value in (-np.inf, 0))
         allowed = call("Where", call("And", seen, queries), grid, call("Where", queries, low, zero))
-    expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, band, node.options), key_window(v, delay, band, node.options), allowed)
+    expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen_keys), key_window(v, delay, seen_keys), allowed)
     full = (*shape[:axis], q.extent, *shape[axis + 1:])
     y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, delay,
                reach=reach, source=q.source)

@@ -7,9 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length, larger
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Op, Outcome, Step
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step
 from pulsify_onnx.algebra.windows import crop, faster, pad, solid, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
@@ -179,9 +180,9 @@ def _transposed_same(x: Stream, view: Spatial, extra: list[int]) -> list[int]:
     return pads
 
 
-def cut(x: Expr, axis: int, start: int, frames: Frames) -> Expr:
+def cut(x: Expr, axis: int, start: DelayLike, frames: Frames) -> Expr:
     """`frames` frames of `x` along `axis`, from frame `start`."""
     ends = Dims((Frames(frames.rate, frames.extra + start),))
-    return call("Slice", x, const([start]), ends, const([axis]))
+    return call("Slice", x, Number(Delay.of(start)), ends, const([axis]))
 
 

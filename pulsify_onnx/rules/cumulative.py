@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step
+from pulsify_onnx.algebra.plan import Outcome, Past, Position, State, Step, Test, When
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
@@ -46,9 +46,7 @@ def cumulative(node: Node) -> Outcome:
     steps: list[Step] = []
     (window,), y = fed([x], node.options, False, True, steps)
     neutral = Const(np.asarray(kind.neutral, x.dtype.numpy()))
-    feed: Expr = window
-    if y.delay:
-        feed = select(along(call("Less", Position(y.rate, y.delay), const(0)), x), neutral, window, x.dtype)
+    feed = When(Test(late=y.delay), select(along(call("Less", Position(y.rate, y.delay), const(0)), x), neutral, window, x.dtype), window)
     name = f"{node.outputs[0]}.{'sum' if kind.neutral == 0 else 'product'}"
     shape = (*x.shape[: x.axis], Length.of(1), *x.shape[x.axis + 1:])
     past = unpacked(Past(name), shape)

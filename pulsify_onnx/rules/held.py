@@ -33,10 +33,8 @@ REST = 4096
 class Gate:
     """Which frames of a pulse of `x` are real, and what a recurrence makes of that."""
 
-    def __init__(self, node: Node, x: Stream, wants_state: bool):
-        self.x, self.options = x, node.options
-        self.warm = x.delay > 0
-        self.ends = wants_state and node.options.end_of_stream
+    def __init__(self, node: Node, x: Stream, late: bool, ended: bool):
+        self.x, self.warm, self.ends = x, late, ended
         self.channel = node.op_type == "LSTM" and _saturates(node)
         self.moves = self.warm and not (self.channel and all(starts_as_zeros(node, node.fact(k)) for k in (5, 6)))
         self.start = Start(x.rate, x.delay)
@@ -72,7 +70,7 @@ class Gate:
         """bool [frames]: which frames are real, where they have been moved to."""
         if self.moves:
             return call("Less", self.frame, self.real())
-        found = real(self.x, self.options, self.ends)
+        found = real(self.x, self.warm, self.ends)
         assert found is not None
         return found
 
@@ -161,9 +159,9 @@ def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], 
         out.name, out.type = f"{tag}/frame_{name}", ir.TensorType(fact.dtype)
     body.append(cell)
     body.outputs.extend([*cell.outputs[1:], cell.outputs[1]])
-    flags = real(gate.x, gate.options, gate.ends)
+    flags = real(gate.x, gate.warm, gate.ends)
     assert flags is not None
-    seen = held(body, [(fact.dtype, state)] * 2, flags, gate.x, node.opset, tag)
+    seen = held(body, [(fact.dtype, state)] * 2, node.opset, tag)(flags, gate.x)
     attributes = (("body", Attribute(ir.AttrGraph("body", body))), ("num_scan_inputs", 2))
     outs = [Op("Scan", (*starts, feed, seen.expr), attributes, "", 3, k) for k in range(3)]
     return [outs[2], outs[0], outs[1]]

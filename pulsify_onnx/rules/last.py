@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Prefix, Sizes, Static, Stream
-from pulsify_onnx.algebra.length import Length, LengthLike, assume, most
-from pulsify_onnx.algebra.plan import Count, Expr, Outcome, Start, State
-from pulsify_onnx.algebra.windows import crop, windowed
+from pulsify_onnx.algebra.length import Length, LengthLike, assume
+from pulsify_onnx.algebra.plan import Count, Expr, Outcome, Start, State, Test, When
+from pulsify_onnx.algebra.windows import crop, timely, windowed
 from pulsify_onnx.rules.kit.combinators import call, const, step
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, wide
@@ -25,13 +24,11 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     options = node.options
     assume(x.extent - count - end, (0, 1))
     window, y = windowed(crop(x, end=end), count, 1, options)
-    delay = max(y.delay, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)))
-    window, y = replace(window, back=window.back + delay - y.delay), replace(y, delay=delay)
+    (window,), y = timely([window], y, always=True)
     source = Feed((y,), (window,), options)
     shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
     fact = source.fact(node.outputs[0], x.dtype, shape)
-    if not options.end_of_stream:
-        return call("Slice", window, const([-count]), const([2**31 - 1]), const([x.axis])), fact, ()
+    endless = call("Slice", window, const([-count]), const([2**31 - 1]), const([x.axis]))
     kind = x.dtype if x.dtype.is_floating_point() else wide(x.dtype)  # onnxruntime has no Where of booleans
     held = Accumulator(source, name, kind, shape, "last")
     start = Start(y.rate, y.delay)
@@ -39,7 +36,8 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     at = call("Add", call("Max", newest, const([0])), const(np.arange(count)))
     live = call("Less", start, Count(y.extent))
     value = call("Where", live, cast(call("Gather", window, at, axis=x.axis), x.dtype, kind), held.past)
-    return cast(value, kind, x.dtype), fact, (held.becomes(value),)
+    ends = Test(ends=True)
+    return When(ends, cast(value, kind, x.dtype), endless), fact, (replace(held.becomes(value), test=ends),)
 
 
 def last_slice(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcome | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.delay import Delay
 from pulsify_onnx.algebra.facts import Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Op, Outcome, Position, Ref, Window
@@ -49,10 +50,11 @@ def _most(x: Stream, world: World) -> Length | None:
 
 def _of(expr: Expr | None, x: Stream, world: World) -> Length | None:
     if isinstance(expr, Position):
-        return x.extent - 1 - expr.delay
+        delay = Delay.of(expr.delay)
+        return None if delay.terms else x.extent - 1 - delay.constant
     if isinstance(expr, Window):
         inner = world.fact_of(expr.wire)
-        return _most(inner, world) if isinstance(inner, Stream) and expr.back == 0 and expr.mask is None else None
+        return _most(inner, world) if isinstance(inner, Stream) and not expr.back and expr.mask is None else None
     if not isinstance(expr, Op):
         return None
     if expr.op_type in ("Unsqueeze", "Squeeze", "Reshape", "Transpose", "Expand") or expr.op_type == "Cast" and dict(expr.attributes)["to"] in _NUMBERS:

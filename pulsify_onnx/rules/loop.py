@@ -11,7 +11,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.facts import Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length, holds
-from pulsify_onnx.algebra.plan import Count, Expr, Options, Outcome, Position, Step
+from pulsify_onnx.algebra.plan import Count, Expr, Options, Outcome, Position, Step, Test, When
 from pulsify_onnx.algebra.windows import crop, timely
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
@@ -53,8 +53,8 @@ def loop(node: Node) -> Outcome:
     numbers = Stream("", ir.DataType.INT64, (rounds,), 0, rate_of(rounds), positional=True)
     windows, y = fed(xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
     numbered = bool(body.inputs[0].uses()) or not picks
-    if numbered and node.options.end_of_stream:  # the number of a frame must not be taken for one past the end
-        windows, y = timely(windows, y, node.options)
+    if numbered:  # the number of a frame must not be taken for one past the end
+        windows, y = timely(windows, y)
     frames = []
     for pick, x, window in zip(picks, xs, windows):
         body.inputs.append(pick.frame)
@@ -256,11 +256,9 @@ def _numbered(body: ir.Graph, y: Stream, options: Options) -> Feed:
     number = ir.Value(name=f"{counter.name}/frame", shape=counter.shape, type=ir.TensorType(ir.DataType.INT64))
     body.inputs.append(number)
     counter.replace_all_uses_with(number, replace_graph_outputs=True)
-    expr: Expr = Position(y.rate, y.delay)
-    if options.end_of_stream:
-        expr = call("Min", expr, call("Sub", Count(y.extent), const(1)))
-    if options.end_of_stream or y.delay > 0:
-        expr = call("Max", expr, const(0))
+    index = Position(y.rate, y.delay)
+    ended = call("Max", call("Min", index, call("Sub", Count(y.extent), const(1))), const(0))
+    expr: Expr = When(Test(ends=True), ended, When(Test(late=y.delay), call("Max", index, const(0)), index))
     rank = len(counter.shape) if counter.shape is not None else 0
     if rank:
         expr = call("Reshape", expr, const([-1] + [1] * rank))

@@ -9,7 +9,7 @@ import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.length import smaller
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Window
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Mask, Outcome, Position, Step, Test, When, Window
 from pulsify_onnx.algebra.windows import pad, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
@@ -39,9 +39,8 @@ def _windowed(node: Node, x: Stream, view: Spatial, border: Const, steps: list[S
     if more:  # a window may start in the input or its left padding only
         extent = smaller(y.extent, -((-(x.extent + before)).floordiv(stride)))
         y = replace(y, shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
-        if window.mask is not None and window.mask.within is not None:
-            first = window.mask.within[0]
-            window = replace(window, mask=replace(window.mask, within=(first, (extent - 1) * stride + span + first)))
+        if isinstance(window.mask, Mask) and window.mask.infinite is not None:
+            window = replace(window, mask=replace(window.mask, infinite=(extent - 1) * stride + span))
     return window, y
 
 
@@ -116,11 +115,15 @@ def average_pool(node: Node) -> Outcome:
     counted = bool(node.attr("count_include_pad", 0))
     low, high = (-before, x.extent + after) if counted else (0, x.extent)
     open_start = before > 0 and not counted
-    open_end = node.options.end_of_stream and (_partial(node, view.strides[k]) > 0 or (not counted and bool(after.terms)))
-    if open_start or open_end:
-        inside = _inside(node, x, y, view, k, low, high, open_start, open_end)
-        expr = call("Div", expr, call("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
-    return step(node, [expr], [y], before=steps)
+    open_end = _partial(node, view.strides[k]) > 0 or (not counted and bool(after.terms))
+
+    def divided(end: bool) -> Expr:
+        if not open_start and not end:
+            return expr
+        inside = _inside(node, x, y, view, k, low, high, open_start, end)
+        return call("Div", expr, call("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
+
+    return step(node, [When(Test(ends=True), divided(True), divided(False)) if open_end else divided(False)], [y], before=steps)
 
 
 def _inside(node: Node, x: Stream, y: Stream, view: Spatial, k: int, low: int, high: object, start: bool, end: bool) -> Expr:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Expr, Op, Outcome, Past, State, Step
-from pulsify_onnx.algebra.windows import complete
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.held import Gate, gated
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, joined, own, static, step
-from pulsify_onnx.rules.kit.gating import fed, seen_before, starts_as_zeros
+from pulsify_onnx.rules.kit.gating import fed, seen_before, starts_as_zeros, timed
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -87,14 +86,17 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
         initial = _initial(node, k, layout, (Length.of(1), batch, Length.of(hidden)))
         starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", seen_before(y), past, initial))
     feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
-    gate = Gate(node, y, wants_state)
-    whole, *after = gated(node, gate, feed, starts, (batch, Length.of(hidden), x.shape[2]))
+
+    def run(late: bool, ended: bool) -> list[Expr]:
+        return gated(node, Gate(node, y, late, ended), feed, starts, (batch, Length.of(hidden), x.shape[2]))
+
+    whole, *after = timed(y, wants_state, run)
     states = [State(f"{tag}.{name}", x.dtype, (batch_dim, 1, hidden), call("Transpose", value, perm=[1, 0, 2]), "recurrent")
               for name, value, k in zip(names, after, INITIAL) if not own(node.fact(k))]
     carries = [carried(node, node.fact(k), 1 + i) for i, k in enumerate(INITIAL[: len(names)]) if own(node.fact(k))]
     exprs: list[Expr] = [whole, *after]
     shape = (y.extent, Length.of(1), batch, Length.of(hidden))
-    last = Prefix("", x.dtype, (Length.of(1), batch, Length.of(hidden)), complete(y, node.options), ((y.extent, y.rate, y.delay),))
+    last = Prefix("", x.dtype, (Length.of(1), batch, Length.of(hidden)), (Wait.of(y),))
     facts: list[Fact] = [y.placed(node.outputs[0], x.dtype, shape, 0)]
     if layout:
         exprs = [call("Transpose", exprs[0], perm=[2, 0, 1, 3]), *(call("Transpose", e, perm=[1, 0, 2]) for e in exprs[1:])]

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.delay import Delay
 from pulsify_onnx.algebra.facts import Pair, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Offset, Outcome, Ref, leaves
@@ -240,7 +241,7 @@ def _finished(node: Node, x: Skew) -> Outcome:
     expr = call("Slice", rows, const([0]), Dims((keys,)), const([b]))
     shape = (*x.shape[:b], x.queries, *x.shape[b + 1:])
     whole = x.width == 2 * x.origin + 1 or x.width == 2 * x.origin
-    y = Pair(node.outputs[0], x.dtype, shape, (a, b), x.rate, (x.delay, 0), reach=x.reach, source=x.source, behind=not whole)
+    y = Pair(node.outputs[0], x.dtype, shape, (a, b), x.rate, (x.delay, Delay()), reach=x.reach, source=x.source, behind=not whole)
     return step(node, [expr], [y])
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.delay import Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
@@ -99,6 +100,34 @@ def resize(node: Node) -> Outcome:
     refuse(f"it resamples the stream by {float(how.along):.9g}, which is no whole factor", hint=WHOLE)
 
 
+@dataclass(frozen=True)
+class Earliest(Bound):
+    """The delay of a wire that has `factor` frames for each of a reader's, the last of which need `early` of them less than it has.
+
+    `first`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
+    """
+
+    first: Delay
+    reader: Delay
+    factor: int
+    early: int
+    rate: Fraction
+    edge: bool
+
+    def delays(self) -> tuple[Delay, ...]:
+        """Those of what is read, and of the reader."""
+        return self.first, self.reader
+
+    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+        """The least delay of the wire."""
+        first, reader = values
+        together = self.rate * at.step
+        if together.denominator == 1:
+            first = first // int(together) * int(together)  # the pulse with which the first one comes
+        spare = reader - min(first, reader) if self.edge else reader
+        return self.factor * reader - min(self.early, self.factor * spare)
+
+
 def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
     """Frame ``factor * t + r`` is sampled near frame t; as soon as the last frame that it needs is there."""
     factor = int(how.along)
@@ -107,15 +136,13 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     padded = pad(x, -low, high, Mirror(edge=True), node.options, steps)
     window, y = windowed(padded, high - low + 1, 1, node.options)
     early = min(factor * (high - last) + r for r, (_, last) in enumerate(taps))
-    together = x.rate * node.options.step
-    first = x.delay // int(together) * int(together) if together.denominator == 1 else x.delay  # with which the first one comes, which is its own edge
-    early = min(early, factor * (y.delay - min(first, y.delay)) if low < 0 else factor * y.delay)
+    sooner = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0))
     more = max(0, -(-early // factor) - high)  # frames after the window that the operator places its last ones by, and does not read
     whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
-    start, rate = early - factor * low, x.rate * factor
+    start, rate = factor * y.delay - sooner - factor * low, x.rate * factor
     expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
     between = low - min(first - Fraction(r, factor) for r, (first, _) in enumerate(taps))
-    y = replace(faster(y, factor, between), wire=node.outputs[0], delay=factor * y.delay - early, shape=_shape(x, how, x.extent * factor))
+    y = replace(faster(y, factor, between), wire=node.outputs[0], delay=sooner, shape=_shape(x, how, x.extent * factor))
     return step(node, [expr], [y], before=steps)
 
 
@@ -186,7 +213,7 @@ def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, fram
     left_out = {"scales": None} if node.attributes.get("scales") else {}
     attributes = dict(node.replaced(axes=None, keep_aspect_ratio_policy=None, **left_out))
     if how.sizes is not None:
-        extra = frames.extra * how.along
+        extra = int(frames.extra) * how.along
         if extra.denominator != 1:
             refuse(f"it resizes the frames to {how.sizes[axis]}", hint="resize by scales, not to sizes")
         dims: list[Dim] = [d.constant if d.constant is not None else d for d in how.sizes]
@@ -202,7 +229,7 @@ def _sized(shape: Shape, axis: int, how: Scaling, made: Expr, frames: Frames) ->
     """`made` with its sizes told, where onnx's inference rounds the product of a size and its scale in another way than onnxruntime."""
     told = [d.constant if d.constant is None else math.floor(d.constant * float(np.float32(s))) for d, s in zip(shape, how.scales)]
     sizes = _sizes(shape, axis, how, shape[axis])
-    extra = frames.extra * how.along
+    extra = int(frames.extra) * how.along
     if extra.denominator != 1 or all(d.constant in (t, None) for k, (d, t) in enumerate(zip(sizes, told)) if k != axis):
         return made
     dims: list[Dim] = [d.constant if d.constant is not None else d for d in sizes]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Prefix, Static, Stream
+from pulsify_onnx.algebra.delay import Delay
+from pulsify_onnx.algebra.facts import Prefix, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Carry, Dims, Expr, Frames, Op, Outcome, Ref, Step, Window
+from pulsify_onnx.algebra.plan import Carry, Dims, Expr, Frames, Outcome, Ref, Requirement, Step, Test, Window, rebuilt
 from pulsify_onnx.algebra.windows import NONE, solid
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, step
@@ -22,18 +23,16 @@ def resumed(node: Node, axis: int) -> Outcome:
     if len(node.facts) != 2 or not isinstance(cache, Static) or not isinstance(x, Stream) or not cache.shape[axis].constant:
         refuse("it puts a state of the source before the stream together with something else, or of unknown size",
                hint="concatenate a cache of fixed size and the stream, in this order")
-    if node.options.end_of_stream:
-        refuse("its cache would hold frames from past the end", hint="convert without --end-of-stream: the model streams by its own caches")
     count = cache.shape[axis].constant or 0
     steps: list[Step] = []
     x = solid(x, node.options, steps)
-    if x.delay > 0:
-        refuse(f"its cache goes on with a stream that comes {x.delay} frames late, so it would hold frames from before the first one",
-               hint="leave the cache out of the export, so that it becomes a state by itself")
+    requires = (Requirement(Test(ends=True), "its cache would hold frames from past the end", "convert without --end-of-stream: the model streams by its own caches"),
+                Requirement(Test(late=x.delay), "its cache goes on with a stream that comes {} frames late, so it would hold frames from before the first one",
+                            "leave the cache out of the export, so that it becomes a state by itself"))
     wire = node.outputs[0]
     shape = (*x.shape[:axis], x.extent + count, *x.shape[axis + 1:])
-    y = replace(x, wire=wire, shape=shape, delay=-count, border=None, lead=0, trail=NONE, reach=x.reach.shifted(-count / x.rate), positional=False)
-    made = Step(node.name, node.op_type, (wire,), (Window(x.wire, 0, Frames(x.rate)),), (y,), history=cache.wire)
+    y = replace(x, wire=wire, shape=shape, delay=Delay.of(-count), cached=count, border=None, lead=0, trail=NONE, reach=x.reach.shifted(-count / x.rate), positional=False)
+    made = Step(node.name, node.op_type, (wire,), (Window(x.wire, -x.delay, Frames(x.rate)),), (y,), history=cache.wire, requires=requires)
     return Outcome((y,), (*steps, made))
 
 
@@ -42,13 +41,13 @@ def newest(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcom
     made, whole = node.world.step_of(x.wire), node.world.fact_of(x.wire)
     if made is None or not made.history or not isinstance(whole, Stream) or x != whole or by != 1 or end != x.extent:
         return None
-    count = -x.delay
+    count = x.cached
     if (x.extent - start).constant != count:
         return None
     line = Window(x.wire, count, Frames(x.rate, count))
     last = call("Slice", line, const([-count]), const([FAR]), const([x.axis]))
     shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
-    fact = Prefix(node.outputs[0], x.dtype, shape, True, ((x.extent, x.rate, x.delay),))
+    fact = Prefix(node.outputs[0], x.dtype, shape, (Wait.of(x),))
     return step(node, [last], [fact], carries=[Carry(made.history, node.outputs[0], x.wire)])
 
 
@@ -59,7 +58,7 @@ def carried_on(node: Node, run: Callable[[Node], Outcome]) -> Outcome | None:
     """
     streams = node.streams
     caches = {x.wire: _cache(x, node) for x in streams}
-    counts = {-x.delay for x in streams}
+    counts = {x.cached for x in streams}
     if not streams or not all(caches.values()) or len(counts) > 1 or len(node.outputs) > 1 or node.outer or not all(
             f is None or isinstance(f, (Static, Stream)) for f in node.facts):
         return None
@@ -71,7 +70,7 @@ def carried_on(node: Node, run: Callable[[Node], Outcome]) -> Outcome | None:
     if len(outcome.steps) != 1 or outcome.pulse_multiple > 1 or not alike(outcome.facts[0], model, rows, outcome.steps) or not by_frame(outcome.steps[0], rows):
         return None
     (made,), (y,) = outcome.steps, outcome.facts
-    if not isinstance(y, Stream) or made.wires != node.outputs or y.delay:
+    if not isinstance(y, Stream) or made.wires != node.outputs or y.delay != Delay():
         return None
     begins = f"{y.wire}#cache"
     shape = (*y.shape[: y.axis], Length.of(count), *y.shape[y.axis + 1:])
@@ -88,16 +87,13 @@ def _cache(x: Stream, node: Node) -> str:
 
 def _shifted(x: Stream, by: int) -> Stream:
     """A stream without its first frames, which are no part of its pulses, or (negative) with them."""
-    return replace(x, delay=x.delay + by, shape=(*x.shape[: x.axis], x.extent - by, *x.shape[x.axis + 1:]))
+    return replace(x, delay=x.delay + by, cached=x.cached - by, shape=(*x.shape[: x.axis], x.extent - by, *x.shape[x.axis + 1:]))
 
 
-def _of_cache(expr: Expr | None, caches: Mapping[str, str], count: int) -> Expr:
+def _of_cache(expr: Expr, caches: Mapping[str, str], count: int) -> Expr:
     """An expression on the frames of a pulse as one on those of the caches."""
-    if isinstance(expr, Op):
-        return replace(expr, inputs=tuple(None if e is None else _of_cache(e, caches, count) for e in expr.inputs))
     if isinstance(expr, Window):
         return Ref(caches[expr.wire])
     if isinstance(expr, Dims):
         return Dims(tuple(count if isinstance(d, Frames) else d for d in expr.dims))
-    assert expr is not None
-    return expr
+    return rebuilt(expr, lambda e: _of_cache(e, caches, count))

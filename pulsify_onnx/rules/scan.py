@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
-from pulsify_onnx.algebra.windows import complete
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.subgraphs import all_nodes
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
 from pulsify_onnx.rules.kit.dtypes import SELECTABLE, carrier
-from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, unpacked
+from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, timed, unpacked
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -98,26 +97,31 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     tag = next(o for o in node.outputs if o)
     names = [f"{tag}.{v.name}" for v in body.graph.inputs[: body.carried]]
     ends = any(node.outputs[: body.carried])
-    feeds = list(body.frames)
-    flags = real(y, node.options, ends)
-    if flags is not None and body.carried:
-        feeds.append(held(body.graph, typed[: body.carried], flags, y, node.opset, tag))
     starts = []
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
         past = unpacked(Past(name), fact.shape)
         starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
-    attributes = (("body", Attribute(ir.AttrGraph("body", body.graph))), ("num_scan_inputs", len(feeds)),
-                  ("scan_input_axes", tuple(f.axis for f in feeds)), ("scan_output_axes", body.out_axes))
-    count = len(body.graph.outputs)
-    outs = [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
+    kept = replace(body, graph=body.graph.clone(allow_outer_scope_values=True)) if body.carried else body
+    gate = held(kept.graph, typed[: body.carried], node.opset, tag) if body.carried else None
+
+    def scanned(flags: Expr | None) -> list[Expr]:
+        graph, feeds = body.graph, list(body.frames)
+        if gate is not None and flags is not None:
+            graph, feeds = kept.graph, [*feeds, gate(flags, y)]
+        attributes = (("body", Attribute(ir.AttrGraph("body", graph))), ("num_scan_inputs", len(feeds)),
+                      ("scan_input_axes", tuple(f.axis for f in feeds)), ("scan_output_axes", body.out_axes))
+        count = len(graph.outputs)
+        return [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
+
+    outs = timed(y, ends, lambda late, ended: scanned(real(y, late, ended)))
     states = [State(name, dtype, packed_shape(shape), packed(out, shape), "scan") for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
               if not own(fact)]
     carries = [carried(node, fact, k) for k, fact in enumerate(initial) if own(fact)]
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, typed)):
         if k < body.carried:
-            facts.append(Prefix(wire, dtype, shape, complete(y, node.options), ((y.extent, y.rate, y.delay),)))
+            facts.append(Prefix(wire, dtype, shape, (Wait.of(y),)))
         else:
             axis = body.out_axes[k - body.carried] % (len(shape) + 1)
             facts.append(y.placed(wire, dtype, (*shape[:axis], y.extent, *shape[axis:]), axis))
@@ -170,8 +174,8 @@ def _show(shape: Sequence[Length | None]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
-def held(graph: ir.Graph, states: Sequence[Typed], flags: Expr, y: Stream, opset: int, tag: str) -> Feed:
-    """Make the body keep its states at frames that are not real; gives the further scan input that says which are, row by row."""
+def held(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str) -> Callable[[Expr, Stream], Feed]:
+    """Make a body keep its states at frames that are not real; gives what makes the further scan input from flags that say which are, row by row."""
     batches = [[k for k, d in enumerate(shape) if d.constant is None] for _, shape in states]
     labels = {shape[at[0]] if at else None for (_, shape), at in zip(states, batches)}
     batch = labels.pop() if len(labels) == 1 else None
@@ -182,10 +186,14 @@ def held(graph: ir.Graph, states: Sequence[Typed], flags: Expr, y: Stream, opset
         if batch is not None and len(shape) > 1:
             mine = beside(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
         graph.outputs[k] = _chosen(graph, mine, new, old, dtype, f"{tag}/held_{k}")
-    if batch is None:
-        return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
-    flags = call("Expand", call("Reshape", flags, const([-1, 1])), Dims((Frames(y.rate), batch)))
-    return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, (batch,)))
+
+    def feed(flags: Expr, y: Stream) -> Feed:
+        if batch is None:
+            return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
+        flags = call("Expand", call("Reshape", flags, const([-1, 1])), Dims((Frames(y.rate), batch)))
+        return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, (batch,)))
+
+    return feed
 
 
 def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:

@@ -271,9 +271,8 @@ def _embedding(node: Node, table: Static, indices: Stream, axis: int) -> Outcome
             refuse("the size of a table of positions is not known", hint="export with a constant table")
         expr = call("Max", call("Min", expr, Const(np.asarray(rows - 1, indices.dtype.numpy()))), Const(np.asarray(-rows, indices.dtype.numpy())))
     else:
-        if node.options.end_of_stream:
-            (window,), y = timely([window], y, node.options)
-        expr = replace(window, mask=sealed(indices, node.options))
+        (window,), y = timely([window], y)
+        expr = replace(window, mask=sealed(indices))
     shape = (*table.shape[:axis], *indices.shape, *table.shape[axis + 1:])
     y = y.placed(node.outputs[0], table.dtype, shape, axis + indices.axis)
     return step(node, [call("Gather", Ref(table.wire), expr, axis=axis)], [y], before=steps)

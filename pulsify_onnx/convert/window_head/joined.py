@@ -78,14 +78,14 @@ def _back(frames: int, streams: Mapping[str, Stream], multiple: int) -> int:
 
     A multiple of the pulse's, since only windows that start at one have the same frames as the stream.
     """
-    least = max([Fraction(frames), *((x.delay + x.extent.at(frames)) / x.rate for x in streams.values())])
+    least = max([Fraction(frames), *((int(x.delay) + x.extent.at(frames)) / x.rate for x in streams.values())])
     return math.ceil(least / multiple) * multiple
 
 
 def _window(wire: str, x: Stream, frames: int, back: int, pulse: int | None, multiple: int) -> Step:
     """As many frames of a stream as a clip has, from `back` base frames before the end of the pulse on."""
     count = x.extent.at(frames)
-    far = int(x.rate * back) - x.delay  # frames from the first one to the end of the pulse
+    far = int(x.rate * back) - int(x.delay)  # frames from the first one to the end of the pulse
     if pulse is None:
         reach = max(0, far - int(x.rate * multiple))
         expr: Expr = Op("Slice", (Window(x.wire, reach, Frames(x.rate, reach)), *(Const(np.asarray([v], np.int64)) for v in (

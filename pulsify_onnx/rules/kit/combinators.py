@@ -98,8 +98,8 @@ def joined(node: Node, axes: Sequence[int | None], leads: bool = True, late: boo
     be past the end are waited for. Refuses two stream axes.
     """
     reads, y = align(node.streams, node.options, leads)
-    if late and node.options.end_of_stream:
-        reads, y = timely(reads, y, node.options)
+    if late:
+        reads, y = timely(reads, y)
     windows = iter(reads)
     exprs: list[Expr | None] = []
     found: set[int] = set()

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.length import most
-from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Mask, Op, Options, Outcome, Ref, Step, Window
+from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Mask, Op, Outcome, Ref, Step, Window
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.rules.kit.node import World
 
@@ -29,25 +28,25 @@ DEEP = 24
 """Operators that are looked through for the least value of an operand."""
 
 
-def total(outcome: Outcome, world: World, options: Options) -> Outcome:
+def total(outcome: Outcome, world: World) -> Outcome:
     """`outcome`, whose operators give finite values for frames that are not real."""
-    return replace(outcome, steps=tuple(_total(step, world, options) for step in outcome.steps))
+    return replace(outcome, steps=tuple(_total(step, world) for step in outcome.steps))
 
 
-def _total(step: Step, world: World, options: Options) -> Step:
+def _total(step: Step, world: World) -> Step:
     exprs = []
     for expr, y in zip(step.exprs, step.facts):
         if isinstance(expr, Op) and expr.domain == "" and isinstance(y, Stream) and y.dtype.is_floating_point() and expr.op_type in (*HARMLESS, *NORMS):
             index, value = HARMLESS.get(expr.op_type, (0, None))
             operand = expr.inputs[index]
             if isinstance(operand, Window) and not _suits(expr, world):
-                window = _masked(operand, y, value, world, options)
+                window = _masked(operand, y, value, world)
                 expr = replace(expr, inputs=(*expr.inputs[:index], window, *expr.inputs[index + 1:]))
         exprs.append(expr)
     return replace(step, exprs=tuple(exprs))
 
 
-def _masked(w: Window, y: Stream, value: int | None, world: World, options: Options) -> Window:
+def _masked(w: Window, y: Stream, value: int | None, world: World) -> Window:
     """`w` with `value` (None: values that all differ) where no real frame of `y` is made of it.
 
     As it is where it is masked already, for its border then suits.
@@ -55,15 +54,10 @@ def _masked(w: Window, y: Stream, value: int | None, world: World, options: Opti
     x = world.fact_of(w.wire)
     if w.mask is not None or w.frames != Frames(y.rate, role=w.frames.role) or not isinstance(x, Stream) or x.merged:
         return w
-    low, high = y.lead + y.delay, y.extent - y.trail + y.delay
-    start = low > 0 or y.positional
-    end = options.end_of_stream and not y.positional and most(high - y.delay, y.rate, options.step) <= y.delay
-    if not start and not end:
-        return w
     frame = [1 if k == x.axis else d.constant or 1 for k, d in enumerate(x.shape)]
     array = np.sin(np.arange(math.prod(frame))).reshape(frame) if value is None else np.full([1] * x.rank, value)
     border = Const(array.astype(x.dtype.numpy()))
-    return replace(w, mask=Mask(low - w.back, high - w.back, border, start, end, arrival=False))
+    return replace(w, mask=Mask(y.delay - w.back, y.lead, y.extent - y.trail, border, True, not y.positional, y.rate, computed=y.positional, sealed=True, reader=y.delay))
 
 
 def _suits(expr: Op, world: World) -> bool:
@@ -117,7 +111,7 @@ class Bounds:
         border = w.mask.border if w.mask is not None else None
         if border is not None:
             found = min(found, float(border.array.min())) if isinstance(border, Const) else -np.inf
-        return min(found, 0.0) if w.back > 0 else found  # a history begins as zeros
+        return min(found, 0.0) if w.back else found  # a history begins as zeros
 
     def _operator(self, e: Op, depth: int) -> float:
         name = e.op_type

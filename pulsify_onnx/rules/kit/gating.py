@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Fact, Shape, Static, Stream
-from pulsify_onnx.algebra.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Window
+from pulsify_onnx.algebra.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Test, When, Window
 from pulsify_onnx.algebra.windows import align, sealed, solid, timely
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
@@ -26,9 +26,9 @@ def fed(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, step
     indices = [not x.dtype.is_floating_point() and not x.positional for x in xs]
     xs = [solid(x, options, steps) if index else x for x, index in zip(xs, indices)]
     windows, y = align(xs, options, leads=False)
-    if (finals or any(indices)) and options.end_of_stream or finals and not frames:
-        windows, y = timely(windows, y, options)
-    windows = [replace(w, mask=sealed(x, options)) if index else w for w, x, index in zip(windows, xs, indices)]
+    if finals or any(indices):
+        windows, y = timely(windows, y, always=finals and not frames)
+    windows = [replace(w, mask=sealed(x)) if index else w for w, x, index in zip(windows, xs, indices)]
     return windows, replace(y, reach=replace(y.reach, past=None), positional=False)
 
 
@@ -48,17 +48,31 @@ def starts_as_zeros(node: Node, fact: Fact | None) -> bool:
     return isinstance(expr, Op) and expr.op_type == "Expand" and isinstance(expr.inputs[0], Const) and not expr.inputs[0].array.any()
 
 
-def real(x: Stream, options: Options, ends: bool) -> Expr | None:
-    """bool [frames]: which frames of this pulse of `x` are real; None where nothing but real frames can be seen."""
+def timed(x: Stream, ends: bool, make: Callable[[bool, bool], Sequence[Expr]]) -> list[Expr]:
+    """What `make` (late, ended) gives, for the case that the schedule finds: `x` comes late, and (where that matters, `ends`) the stream may end."""
+    late = Test(late=x.delay)
+    endless = [When(late, yes, no) for yes, no in zip(make(True, False), make(False, False))]
+    if not ends:
+        return list(endless)
+    ended = (When(late, yes, no) for yes, no in zip(make(True, True), make(False, True)))
+    return [When(Test(ends=True), yes, no) for yes, no in zip(ended, endless)]
+
+
+def real(x: Stream, late: bool, ended: bool) -> Expr | None:
+    """bool [frames]: which frames of this pulse of `x` are real, where it comes `late` and may have `ended`; None where all are."""
     index = Position(x.rate, x.delay)
-    tests: list[Expr] = []
-    if x.delay > 0:
-        tests.append(call("Less", const(-1), index))
-    if ends and options.end_of_stream:
-        tests.append(call("Less", index, Count(x.extent)))
-    if not tests:
-        return None
-    return tests[0] if len(tests) == 1 else call("And", *tests)
+    tests = ([call("Less", const(-1), index)] if late else []) + ([call("Less", index, Count(x.extent))] if ended else [])
+    return call("And", *tests) if len(tests) == 2 else tests[0] if tests else None
+
+
+def real_frames(x: Stream, ends: bool, make: Callable[[Expr], Expr], otherwise: Expr) -> Expr:
+    """What `make` gives for a bool [frames] that says which frames of this pulse of `x` are real; `otherwise` where nothing but real ones can be seen."""
+
+    def case(late: bool, ended: bool) -> list[Expr]:
+        flags = real(x, late, ended)
+        return [otherwise if flags is None else make(flags)]
+
+    return timed(x, ends, case)[0]
 
 
 def along(flags: Expr, x: Stream) -> Expr:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Band, Pair, Stream
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Op, Position, Ref, Window
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Op, Position, Ref, When, Window, walk
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import World
@@ -38,9 +39,17 @@ class Unknown(Exception):
 class Sides:
     """Frames before the first one (negative: after it) at which either side is evaluated, and how many more than asked for."""
 
-    a: int
-    b: int
+    a: DelayLike
+    b: DelayLike
     more: tuple[int, int] = (0, 0)
+
+
+def _number(frames: DelayLike) -> int:
+    """A number of frames that does not depend on when; raises `Unknown` for others."""
+    found = Delay.of(frames)
+    if found.terms:
+        raise Unknown
+    return found.constant
 
 
 class Positions:
@@ -69,9 +78,9 @@ class Positions:
             return const.array
         if isinstance(expr, Position):
             back = at.b if expr.role else at.a
-            return np.arange(self.frames + expr.extra + at.more[expr.role], dtype=np.int64) - expr.delay - back
+            return np.arange(self.frames + _number(expr.extra) + at.more[expr.role], dtype=np.int64) - _number(back + expr.delay)
         if isinstance(expr, Dims):
-            return np.asarray([self.frames + d.extra + at.more[d.role] if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
+            return np.asarray([self.frames + _number(d.extra) + at.more[d.role] if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
         if isinstance(expr, Window):
             fact = self.world.fact_of(expr.wire)
             if not isinstance(fact, Stream) or not fact.positional or fact.origin is not None or expr.mask is not None:
@@ -138,6 +147,9 @@ class Scores:
             step = self.positions.world.step_of(expr.wire)
             if step is not None:
                 return self.range(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+        if isinstance(expr, When):
+            (a, b), (c, d) = self.range(expr.yes, at), self.range(expr.no, at)
+            return np.minimum(a, c), np.maximum(b, d)
         if isinstance(expr, Op) and (expr.domain, expr.op_type) in _RANGES:
             with np.errstate(invalid="ignore", over="ignore"):
                 low, high = _RANGES[expr.domain, expr.op_type](self, expr, at)
@@ -157,6 +169,9 @@ class Scores:
             step = self.positions.world.step_of(expr.wire)
             if step is not None:
                 return self.truth(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+        if isinstance(expr, When):
+            (a, b), (c, d) = self.truth(expr.yes, at), self.truth(expr.no, at)
+            return a & c, b & d
         if isinstance(expr, Op):
             if expr.op_type == "Not":
                 return self.truth(expr.inputs[0], at)[::-1]
@@ -350,23 +365,18 @@ def _shaped(opened: Array, left: int, right: int, side: int) -> Band:
 def _table_rows(wire: str, world: World) -> int | None:
     """Rows of the smallest table that is looked up by position, None without one."""
     rows: list[int] = []
-    stack: list[Expr | None] = []
     seen: set[str] = set()
     todo = [wire]
-    while todo or stack:
-        if not stack:
-            name = todo.pop()
-            step, fact = world.step_of(name), world.fact_of(name)
-            if name not in seen and step is not None and (isinstance(fact, Pair) or isinstance(fact, Stream) and fact.positional):
-                stack.extend(step.exprs)
-            seen.add(name)
+    while todo:
+        name = todo.pop()
+        step, fact = world.step_of(name), world.fact_of(name)
+        if name in seen or step is None or not (isinstance(fact, Pair) or isinstance(fact, Stream) and fact.positional):
             continue
-        expr = stack.pop()
-        if isinstance(expr, (Window, Grid)):
-            todo.append(expr.wire)
-        elif isinstance(expr, Op):
-            stack.extend(expr.inputs)
-            index = expr.inputs[1] if expr.op_type == "Gather" else None
-            if isinstance(index, Op) and index.op_type == "Min" and isinstance(index.inputs[1], Const):
+        seen.add(name)
+        for expr in walk(*step.exprs):
+            index = expr.inputs[1] if isinstance(expr, Op) and expr.op_type == "Gather" else None
+            if isinstance(expr, (Window, Grid)):
+                todo.append(expr.wire)
+            elif isinstance(index, Op) and index.op_type == "Min" and isinstance(index.inputs[1], Const):
                 rows.append(int(index.inputs[1].array) + 1)
     return min(rows, default=None)

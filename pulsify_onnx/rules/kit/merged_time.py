@@ -6,17 +6,14 @@ all rows at once, whatever their order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
-
-from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Mirror, Onset, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import ALONE, Fact, Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Outcome, Ref, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Outcome, Ref, Step, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call
 from pulsify_onnx.rules.kit.node import Node, World
 
 REASON = "an axis was merged with time (batch and time as one dimension), so frames of one time lie far apart, and it does not treat all frames alike"
@@ -32,15 +29,9 @@ def merged(fact: Fact | None) -> bool:
     return isinstance(fact, Stream) and fact.merged
 
 
-def all_rows(node: Node, run: Callable[[Node], Outcome], wires: Mapping[str, Fact]) -> Outcome:
-    """What `run` makes of a node that has merged streams among its inputs; `wires` are the tensors that flow so far."""
-    outcome = run(node) if node.op_type in ("Reshape", "Flatten") and node.domain == "" else _row_by_row(node, run)
-    steps: list[Step] = []
-    known = dict(wires)
-    for made in outcome.steps:
-        known.update(zip(made.wires, made.facts))
-        steps += _apart(made, known)
-    return replace(outcome, steps=tuple(steps))
+def all_rows(node: Node, run: Callable[[Node], Outcome]) -> Outcome:
+    """What `run` makes of a node that has merged streams among its inputs."""
+    return run(node) if node.op_type in ("Reshape", "Flatten") and node.domain == "" else _row_by_row(node, run)
 
 
 def _row_by_row(node: Node, run: Callable[[Node], Outcome]) -> Outcome:
@@ -127,58 +118,13 @@ def by_frame(made: Step, rows: dict[str, Stream]) -> bool:
     return True
 
 
-def _laid_out(expr: Expr | None, model: Stream) -> Expr:
+def _laid_out(expr: Expr, model: Stream) -> Expr:
     """An expression for one row as one for all of them."""
-    if isinstance(expr, Op):
-        return replace(expr, inputs=tuple(None if e is None else _laid_out(e, model) for e in expr.inputs))
     if isinstance(expr, Dims):
         return Dims(tuple(Merged(model.around[0], d, model.around[1]) if isinstance(d, Frames) else d for d in expr.dims))
-    assert expr is not None
-    return expr
-
-
-# reading other frames than those of the pulse: the merged axes are set apart first
-
-def _apart(step: Step, facts: Mapping[str, Fact]) -> tuple[Step, ...]:
-    """`step`, after what it needs to read merged streams elsewhere than in this pulse, or with some of their frames hidden."""
-    before: dict[str, Step] = {}
-
-    def read(expr: Expr | None) -> Expr | None:
-        if isinstance(expr, Op):
-            return replace(expr, inputs=tuple(map(read, expr.inputs)))
-        x = facts.get(expr.wire) if isinstance(expr, Window) and (expr.mask is not None or expr.back or expr.frames.extra) else None
-        if not isinstance(expr, Window) or not isinstance(x, Stream) or not x.merged or x.positional:
-            return expr
-        row = _row_of(x)
-        sizes = tuple(Frames(x.rate) if k == row.axis else dim(d) for k, d in enumerate(row.shape))
-        before[row.wire] = Step(step.node, "Reshape", (row.wire,), (call("Reshape", Window(x.wire, 0, Frames(x.rate)), Dims(sizes)),), (row,))
-        mask = None if expr.mask is None else replace(expr.mask, border=_spread(expr.mask.border, x))
-        merged_again = tuple(Merged(x.around[0], expr.frames, x.around[1]) if k == x.axis else dim(d) for k, d in enumerate(x.shape))
-        return call("Reshape", replace(expr, wire=row.wire, mask=mask, border=row.border), Dims(merged_again))
-
-    exprs = [read(e) for e in step.exprs]
-    return (*before.values(), replace(step, exprs=tuple(e for e in exprs if e is not None)))
+    return rebuilt(expr, lambda e: _laid_out(e, model))
 
 
 def dim(d: Length) -> Dim:
     """A dimension that time has no part in, in a pulse."""
     return d.constant if d.constant is not None else d
-
-
-def _row_of(x: Stream) -> Stream:
-    """A merged stream with the merged axes on their own."""
-    slower, faster = x.around
-    parts = [d for d in (slower, x.extent, faster) if d != Length.of(1) or d is x.extent]
-    return replace(x, wire=f"{x.wire}#apart", around=ALONE, axis=x.axis + (slower != Length.of(1)), border=None if x.border is None else _spread(x.border, x),
-                   shape=(*x.shape[: x.axis], *parts, *x.shape[x.axis + 1:]))
-
-
-def _spread(border: Border, x: Stream) -> Border:
-    """The border of a merged stream where the merged axes are on their own."""
-    if isinstance(border, Mirror):
-        return border
-    slower, faster = (size != Length.of(1) for size in x.around)
-    array = border.array if isinstance(border, Const) else border.frames.array
-    array = np.expand_dims(array, x.axis + 1) if faster else array
-    found = Const(np.expand_dims(array, x.axis) if slower else array)
-    return found if isinstance(border, Const) else Onset(found)

@@ -8,19 +8,19 @@ state for what every addition loses, as it would stop growing after 2^24 frames.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Prefix, Shape, Stream
-from pulsify_onnx.algebra.length import Length, most
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, Position, Start, State, Step, Window
-from pulsify_onnx.algebra.windows import align, complete, solid
+from pulsify_onnx.algebra.facts import Prefix, Shape, Stream, Wait
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, Start, State, Step, Test, When, Window
+from pulsify_onnx.algebra.windows import align, solid, timely
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.gating import along, real_frames
 from pulsify_onnx.rules.kit.node import Node
 
 _WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
@@ -75,19 +75,6 @@ class Feed:
         return Start(self.x.rate, self.x.delay)
 
     @property
-    def real(self) -> Expr | None:
-        """bool [frames]: which frames of this pulse are real; None where all are."""
-        index = Position(self.x.rate, self.x.delay)
-        tests: list[Expr] = []
-        if self.x.delay > 0:
-            tests.append(call("Less", const(-1), index))
-        if self.options.end_of_stream:
-            tests.append(call("Less", index, Count(self.x.extent)))
-        if not tests:
-            return None
-        return tests[0] if len(tests) == 1 else call("And", *tests)
-
-    @property
     def started(self) -> Expr:
         """bool scalar: a real frame came before this pulse."""
         return call("Less", const(0), self.start)
@@ -99,13 +86,13 @@ class Feed:
 
     def only_real(self, value: Expr, fill: Const, index: int = 0) -> Expr:
         """`value`, whose frames run along the axis of stream `index`, with `fill` where a frame is not real."""
-        return value if self.real is None else call("Where", along(self.real, self.streams[index]), value, fill)
+        return real_frames(self.x, True, lambda real: call("Where", along(real, self.streams[index]), value, fill), value)
 
     def settled(self, value: Expr, dtype: ir.DataType) -> Expr:
         """A running value of `dtype`, 0 while no real frame has come: the neutral element is not finite."""
-        if self.real is None or not dtype.is_floating_point():
+        if not dtype.is_floating_point():
             return value
-        return call("Where", call("Less", const([0]), self.seen()), value, number(0, dtype))
+        return When(Test(ends=True, late=self.x.delay), call("Where", call("Less", const([0]), self.seen()), value, number(0, dtype)), value)
 
     def before(self) -> Expr:
         """int64 [1]: real frames before this pulse."""
@@ -116,24 +103,20 @@ class Feed:
         return self._real_part(call("Add", self.start, self.frames))
 
     def _real_part(self, count: Expr) -> Expr:
-        if self.options.end_of_stream:
-            count = call("Min", count, Count(self.x.extent))
-        if self.x.delay > 0 or self.options.end_of_stream:
-            count = call("Max", count, const(0))
+        ended = call("Max", call("Min", count, Count(self.x.extent)), const(0))
+        count = When(Test(ends=True), ended, When(Test(late=self.x.delay), call("Max", count, const(0)), count))
         return call("Reshape", count, const([1]))
 
     def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Prefix:
         """The running value `wire`."""
-        return Prefix(wire, dtype, shape, complete(self.x, self.options), ((self.x.extent, self.x.rate, self.x.delay),))
+        return Prefix(wire, dtype, shape, (Wait.of(self.x),))
 
 
 def feed(xs: Sequence[Stream], options: Options, steps: list[Step]) -> Feed:
     """`xs` at the least delay at which a frame that has come is real, however the stream goes on."""
     whole = [solid(x, options, steps) for x in xs]
-    windows, y = align(whole, options)
-    delay = max(y.delay, most(y.extent, y.rate, math.lcm(options.step, y.rate.denominator)))
-    return Feed(tuple(replace(x, delay=delay) for x in whole),
-                tuple(replace(w, back=w.back + delay - y.delay) for w in windows), options)
+    windows, y = timely(*align(whole, options), always=True)
+    return Feed(tuple(replace(x, delay=y.delay) for x in whole), tuple(windows), options)
 
 
 @dataclass(frozen=True)
@@ -189,13 +172,6 @@ def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tu
     rest = call("Add", call("Sub", past, call("Sub", after, moved)), call("Sub", whole, moved))
     finite = call("Less", call("Abs", rest), number(np.inf, held.dtype))
     return after, (held.becomes(after), lost.becomes(call("Where", finite, rest, number(0, held.dtype))))
-
-
-def along(flags: Expr, x: Stream) -> Expr:
-    """A vector of one value per frame, shaped to broadcast against `x`."""
-    shape = [1] * x.rank
-    shape[x.axis] = -1
-    return call("Reshape", flags, const(shape))
 
 
 def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:

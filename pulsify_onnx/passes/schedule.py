@@ -1,0 +1,204 @@
+"""When everything happens: the least delay of every wire, for a pulse and for streams that end or go on for ever.
+
+The plan of the analysis says which frames a result reads. Here its unknowns get their least values, what depends on
+them is decided, and every window, mask and position becomes one of numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
+from pulsify_onnx.algebra.facts import Fact, Mirror, Onset, Pair, Pending, Prefix, Skew, Stream, Wait
+from pulsify_onnx.algebra.length import LARGE, most
+from pulsify_onnx.algebra.plan import (
+    Dims,
+    Expr,
+    Frames,
+    Grid,
+    Mask,
+    Merged,
+    Number,
+    Plan,
+    Position,
+    Start,
+    Step,
+    Test,
+    TimedMask,
+    Unsigned,
+    When,
+    Window,
+    rebuilt,
+)
+from pulsify_onnx.arrays import Const
+from pulsify_onnx.errors import Blocker
+from pulsify_onnx.passes.merged_time import set_apart
+
+Kind = TypeVar("Kind", bound=Fact)
+
+
+def schedule(plan: Plan, timing: Timing) -> Plan:
+    """`plan` at its least delays; what can't be so timed is among its blockers."""
+    at = _Schedule(timing, Solution(timing))
+    steps = tuple(map(at.step, plan.steps))
+    steps, renamed = _without_copies(steps)
+    named = _Renamed(renamed)
+    facts = {name: named.fact(at.fact(fact)) for name, fact in plan.facts.items()}
+    wires = {name: at.fact(fact) for name, fact in plan.wires.items() if name not in renamed}
+    blockers = tuple(dict.fromkeys([*plan.blockers, *at.blockers(plan)]))
+    return set_apart(replace(plan, facts=facts, wires=wires, steps=tuple(map(named.step, steps)), blockers=blockers, timing=timing))
+
+
+@dataclass
+class _Schedule:
+    timing: Timing
+    value: Solution
+
+    def holds(self, test: Test) -> bool:
+        """Whether a test does."""
+        return test.ends and self.timing.end_of_stream or self.value(test.late) > 0
+
+    def blockers(self, plan: Plan) -> list[Blocker]:
+        """What steps require and do not have."""
+        found = []
+        for step in plan.steps:
+            for need in step.requires:
+                if self.holds(need.test):
+                    blame = need.blame or Blocker(step.node, step.op_type, need.reason, need.hint)
+                    found.append(replace(blame, reason=need.reason.format(self.value(need.test.late))))
+        return found
+
+    def step(self, step: Step) -> Step:
+        """A step whose expressions have numbers."""
+        done: dict[int, Expr] = {}
+
+        def timed(expr: Expr) -> Expr:
+            if id(expr) not in done:
+                done[id(expr)] = self._expr(expr, timed)
+            return done[id(expr)]
+
+        states = tuple(replace(s, next=timed(s.next), test=None) for s in step.states if s.test is None or self.holds(s.test))
+        unsigned = step.unsigned and Unsigned(timed(step.unsigned.expr), step.unsigned.undo and timed(step.unsigned.undo))
+        return replace(step, exprs=tuple(map(timed, step.exprs)), facts=tuple(map(self.fact, step.facts)), states=states,
+                       undo=step.undo and timed(step.undo), unsigned=unsigned, requires=())
+
+    def _expr(self, expr: Expr, timed: Callable[[Expr], Expr]) -> Expr:
+        if isinstance(expr, When):
+            return timed(expr.yes if self.holds(expr.test) else expr.no)
+        if isinstance(expr, Window):
+            back = self.value(expr.back)
+            mask = self.mask(expr.mask, back) if isinstance(expr.mask, Mask) else expr.mask
+            return replace(expr, back=back, frames=self.frames(expr.frames), mask=mask)
+        if isinstance(expr, Grid):
+            (a, b), (c, d) = expr.a, expr.b
+            return replace(expr, a=(self.value(a), self.value(b)), b=(self.value(c), self.value(d)))
+        if isinstance(expr, Position):
+            return replace(expr, delay=self.value(expr.delay), extra=self.value(expr.extra))
+        if isinstance(expr, Start):
+            return replace(expr, delay=self.value(expr.delay))
+        if isinstance(expr, Number):
+            return Const(np.asarray([self.value(expr.value)], np.int64))
+        if isinstance(expr, Dims):
+            return Dims(tuple(self.frames(d) if isinstance(d, Frames) else replace(d, frames=self.frames(d.frames)) if isinstance(d, Merged) else d
+                              for d in expr.dims))
+        return rebuilt(expr, timed)
+
+    def frames(self, frames: Frames) -> Frames:
+        """A number of frames more than a pulse."""
+        return replace(frames, extra=self.value(frames.extra))
+
+    def mask(self, mask: Mask, back: int) -> TimedMask | None:
+        """Where a mask tests positions at all, and where it stands."""
+        delay, border = self.value(mask.delay), mask.border
+        low, high = mask.first + delay, mask.end + delay
+        zeros = isinstance(border, Const) and not border.array.any()
+        reader = None if mask.reader is None else self.value(mask.reader)
+        nothing = (low if reader is None else mask.first + reader) > 0 or mask.computed or (not zeros and not mask.sealed) or isinstance(border, (Mirror, Onset))
+        start = mask.before and (nothing or mask.guard and back > 0)
+        end = mask.after and self.timing.end_of_stream and (reader is None or most(mask.end, mask.rate, self.timing.step) <= reader)
+        if not start and not end:
+            return None
+        arrival = zeros and not mask.sealed and (not end or most(mask.end, mask.rate, self.timing.step) <= delay)
+        within = None if mask.infinite is None else (delay, mask.infinite + delay)
+        return TimedMask(low, high, border, start, end, arrival, mask.reach if end else 0, within)
+
+    def fact(self, fact: Kind) -> Kind:
+        """A fact with numbers."""
+        if isinstance(fact, (Stream, Skew)):
+            return replace(fact, delay=self.delay(fact.delay))
+        if isinstance(fact, Pair):
+            return replace(fact, delays=(self.delay(fact.delays[0]), self.delay(fact.delays[1])))
+        if isinstance(fact, Prefix):
+            waits = tuple(replace(w, delay=self.delay(w.delay)) for w in fact.waits)
+            return replace(fact, waits=waits, exact=all(map(self.complete, waits)))
+        if isinstance(fact, Pending):
+            return replace(fact, x=self.fact(fact.x), values=None if fact.values is None else self.fact(fact.values))
+        return fact
+
+    def delay(self, delay: DelayLike) -> Delay:
+        """A delay that is known."""
+        return Delay.of(self.value(delay))
+
+    def complete(self, wait: Wait) -> bool:
+        """Whether after every pulse all frames that the batch model would have are there."""
+        step, extent, rate = self.timing.step, wait.extent, wait.rate
+        period = math.lcm(step, *extent.divisors(), rate.denominator)
+        start = LARGE // period * period
+        times = [(n, extent.at(n)) for n in range(start, start + 4 * period + 1, step)]
+        return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)
+
+
+def _without_copies(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], dict[str, str]]:
+    """Steps that do more than to repeat a wire, and what wire the others repeat."""
+    renamed: dict[str, str] = {}
+    kept = []
+    for step in steps:
+        wire = _copied(step)
+        if wire:
+            renamed[step.wires[0]] = renamed.get(wire, wire)
+        elif step.wires or step.states:
+            kept.append(step)
+    return tuple(kept), renamed
+
+
+def _copied(step: Step) -> str:
+    """The wire that a step only repeats; empty where it does more."""
+    if len(step.wires) != 1 or "#" not in step.wires[0] or step.history:
+        return ""
+    (expr,), (fact,) = step.exprs, step.facts
+    if not isinstance(expr, Window) or not isinstance(fact, Stream) or expr.mask is not None or expr.back or expr.frames != Frames(fact.rate):
+        return ""
+    return expr.wire
+
+
+@dataclass(frozen=True)
+class _Renamed:
+    """Steps and facts that name the wire itself in place of what repeats it."""
+
+    wires: dict[str, str]
+
+    def fact(self, fact: Kind) -> Kind:
+        """The fact of a tensor of the source."""
+        return replace(fact, wire=self.wires[fact.wire]) if fact.wire in self.wires else fact
+
+    def step(self, step: Step) -> Step:
+        """A step that reads no copies."""
+        if not self.wires:
+            return step
+        done: dict[int, Expr] = {}
+
+        def named(expr: Expr) -> Expr:
+            if id(expr) not in done:
+                done[id(expr)] = self._expr(expr, named)
+            return done[id(expr)]
+
+        states = tuple(replace(s, next=named(s.next)) for s in step.states)
+        return replace(step, exprs=tuple(map(named, step.exprs)), states=states)
+
+    def _expr(self, expr: Expr, named: Callable[[Expr], Expr]) -> Expr:
+        return replace(expr, wire=self.wires[expr.wire]) if isinstance(expr, Window) and expr.wire in self.wires else rebuilt(expr, named)
