@@ -148,7 +148,7 @@ def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: 
         click.echo(line, err=True)
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
-    document = table.with_times(found.document, frame_rate) if frame_rate else found.document
+    document = tables.with_times(found.document, frame_rate) if frame_rate else found.document
     if as_json:
         _json(document)
     elif not found.blockers:

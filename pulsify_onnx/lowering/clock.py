@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -13,43 +13,13 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import TIME, Extreme, Floor, Length, Symbol
+from pulsify_onnx.algebra.places import Here, Where
 from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.writer import Emitter
 
 if TYPE_CHECKING:
     from pulsify_onnx.lowering.batch.rows import RowEmitter
-
-
-@dataclass(frozen=True)
-class Here:
-    """Where a positional step is evaluated: `back` frames before the pulse, `extra` frames more than one."""
-
-    back: int = 0
-    extra: int = 0
-
-    def side(self, role: int) -> Here:
-        """The window of one side: the only one."""
-        return self
-
-
-@dataclass(frozen=True)
-class Both:
-    """Where a pair is evaluated: a window of either side."""
-
-    a: Here
-    b: Here
-
-    def side(self, role: int) -> Here:
-        """The window of side `role`; 2: the offsets of keys from queries, which begin `back` less a pulse."""
-        if role == 2:
-            return Here(self.a.back - self.b.back - self.a.extra + 1, self.a.extra + self.b.extra - 1)
-        return self.b if role else self.a
-
-
-Where = Here | Both
-
-NOW = Here()
 
 
 class Measures(ABC):

@@ -2,123 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Pair, Prefix, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Prefix, Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Count, Dims, Expr, Frames, Grid, Mask, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves, walk
+from pulsify_onnx.algebra.places import NOW, Here, Where, inside
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, TimedMask, Window, leaves
 from pulsify_onnx.arrays import Const
-from pulsify_onnx.lowering.clock import NOW, Both, Here, Where
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.lowering.writer import TO_END
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.model.subgraphs import outer_names
+from pulsify_onnx.passes.histories import Histories, behind, mirrors, on_arrival, timed_mask
+from pulsify_onnx.passes.liveness import live
 from pulsify_onnx.passes.quantised_histories import quantised_histories
-
-
-def _mirrors(w: Window) -> bool:
-    return w.mask is not None and isinstance(w.mask.border, Mirror)
-
-
-def _behind(mask: Mask | None, back: int) -> int:
-    """Frames before this pulse among which a mirrored window finds its frames; those inwards of the start come to its end."""
-    return max(back, 0) + (mask.reach if mask is not None else 0)
 
 
 def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     """The pulsed model for `pulse` base frames (None: a symbolic pulse)."""
-    return _Lowering(quantised_histories(plan, source), source, pulse).run()
+    return _Lowering(live(quantised_histories(plan, source)), source, pulse).run()
 
 
 class _Lowering(Draft):
     def __init__(self, plan: Plan, source: Source, pulse: int | None):
         super().__init__(plan, source, pulse)
         self.producer = plan.producer()
-        self.live = self._alive()
-        self.shared: dict[str, tuple[str, Mask | None]] = {}
-        self.histories = self._histories()
-        self.lines: dict[tuple[str, Mask | None], tuple[ir.Value, int]] = {}
-
-    # which steps are needed, and how long each wire must be remembered
-
-    def _alive(self) -> list[Step]:
-        wanted: set[str] = set()
-        for name in self.plan.outputs:
-            fact = self.plan.facts[name]
-            wanted.add(fact.wire)
-        alive = []
-        for step in reversed(self.plan.steps):
-            if wanted & set(step.wires):
-                alive.append(step)
-                wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, Grid))}
-                wanted |= {*self._outer(step), step.history}
-        return alive[::-1]
-
-    def _outer(self, step: Step) -> Iterator[str]:
-        """Wires that subgraphs of a step read by name."""
-        for expr in walk(*step.exprs, *(s.next for s in step.states)):
-            if isinstance(expr, Op):
-                for _, value in expr.attributes:
-                    attr = value.attr if isinstance(value, Attribute) else None
-                    graph = attr.as_graph() if attr is not None and attr.type == ir.AttributeType.GRAPH else value
-                    if isinstance(graph, ir.Graph):
-                        yield from (self.plan.facts[n].wire if n in self.plan.facts else n for n in outer_names(graph))
-
-    def _histories(self) -> dict[tuple[str, Mask | None], int]:
-        """Frames that each wire (as masked on arrival) must remember: as many as its greediest window asks."""
-        longest: dict[tuple[str, Mask | None], int] = {}
-        for leaf, back in self._reads():
-            key = (leaf.wire, leaf.mask if leaf.mask is not None and leaf.mask.arrival else None)
-            longest[key] = max(longest.get(key, 0), back)
-        for (wire, mask), back in list(longest.items()):
-            if mask is None and back > 0:
-                shared = max((k for k in longest if k[0] == wire and k[1] is not None and self._hides_nothing(wire, k[1])),
-                             key=lambda k: longest[k], default=None)
-                if shared is not None:
-                    longest[shared] = max(longest[shared], back)
-                    longest[wire, None] = 0
-                    self.shared[wire] = shared
-        return longest
-
-    def _reads(self) -> Iterator[tuple[Window, int]]:
-        """Every window on a tensor that flows, and how far it reaches back where it is evaluated."""
-        asked: dict[tuple[str, Where], None] = {}
-        todo: list[tuple[Step, Where]] = [(s, NOW) for s in self.live if s.deferred or not any(self._lazy(w) for w in s.wires)]
-        while todo:
-            step, where = todo.pop()
-            for leaf in leaves(step):
-                key: tuple[str, Where] | None = None
-                if isinstance(leaf, Window) and not self._positional(leaf.wire):
-                    back = leaf.back + where.side(leaf.role).back
-                    back = _behind(leaf.mask, back) if _mirrors(leaf) else back
-                    if self._lazy(leaf.wire):
-                        key = leaf.wire, Here(back)
-                    else:
-                        yield leaf, back
-                elif isinstance(leaf, Grid):
-                    key = leaf.wire, self._inside(leaf, where)
-                if key is not None and key not in asked:
-                    asked[key] = None
-                    todo.append((self.producer[key[0]], key[1]))
-
-    def _inside(self, grid: Grid, where: Where) -> Both:
-        """Where the pair of a `Grid` is evaluated when its reader is at `where`."""
-        a, b = where.side(0), where.side(1)
-        sides = [Here(a.back + grid.a[0], a.extra + grid.a[1]), Here(b.back + grid.b[0], b.extra + grid.b[1])]
-        return Both(sides[1], sides[0]) if grid.swapped else Both(sides[0], sides[1])
-
-    def _lazy(self, wire: str) -> bool:
-        """Whether a wire is evaluated where it is read only."""
-        return self._positional(wire) or isinstance(self.plan.wires[wire], (Pair, Skew)) or wire in self.producer and self.producer[wire].deferred
-
-    def _hides_nothing(self, wire: str, mask: Mask) -> bool:
-        """Whether every real frame of the wire itself passes the mask."""
-        x = self._stream(wire)
-        return mask.low <= int(x.delay) and (not mask.end or mask.high == x.extent + int(x.delay))
+        self.histories = Histories(plan)
+        self.lines: dict[tuple[str, TimedMask | None], tuple[ir.Value, int]] = {}
 
     # the graph
 
@@ -136,8 +48,8 @@ class _Lowering(Draft):
             else:
                 value.shape = ir.Shape(map(self._label, self._left(output).shape))
             self.values[name] = self._settled(value, fact if output is None else self._left(output))
-        for step in self.live:
-            if not any(self._lazy(w) for w in step.wires):
+        for step in self.plan.steps:
+            if not any(self.histories.lazy(w) for w in step.wires):
                 self._step(step)
         carried = {out for _, out in self.plan.options.states}
         outputs = [self._output(name) for name in self.plan.outputs if name not in carried]
@@ -243,14 +155,14 @@ class _Lowering(Draft):
         if isinstance(expr, Window):
             return self._window(expr, here.side(expr.role))
         if isinstance(expr, Grid):
-            return self._at(expr.wire, self._inside(expr, here))
+            return self._at(expr.wire, inside(expr, here))
         if isinstance(expr, Position):
             side = here.side(expr.role)
-            return self._position(expr.rate, expr.delay + side.back, Frames(expr.rate, expr.extra + side.extra))
+            return self._position(expr.rate, int(expr.delay) + side.back, Frames(expr.rate, expr.extra + side.extra))
         if isinstance(expr, Offset):
             return self._offsets(expr.rate, here.side(0))
         if isinstance(expr, Start):
-            return self._start(expr.rate, expr.delay + here.side(0).back)
+            return self._start(expr.rate, int(expr.delay) + here.side(0).back)
         if isinstance(expr, Count):
             return self._length(expr.length)
         if isinstance(expr, Dims):
@@ -307,38 +219,36 @@ class _Lowering(Draft):
 
     def _window(self, w: Window, here: Here) -> ir.Value:
         x = self._stream(w.wire)
-        back, extra = w.back + here.back, w.frames.extra + here.extra
-        if _mirrors(w):
-            return self._mirrored(w, x, back, extra)
-        if self._lazy(w.wire):
+        back, extra = int(w.back) + here.back, int(w.frames.extra) + here.extra
+        mask = timed_mask(w)
+        if mask is not None and mirrors(w):
+            return self._mirrored(w, mask, x, back, extra)
+        if self.histories.lazy(w.wire):
             value = self._at(w.wire, Here(back, extra))
-            return value if w.mask is None else self._masked(value, x, replace(w.mask, arrival=False), back, Frames(x.rate, extra))
-        mask = w.mask if w.mask is not None and w.mask.arrival else None
-        key = self.shared.get(w.wire) if mask is None and back > 0 else None
-        line, history = self._line(key[0], key[1]) if key else self._line(w.wire, mask)
+            return value if mask is None else self._masked(value, x, replace(mask, arrival=False), back, Frames(x.rate, extra))
+        line, history = self._line(*self.histories.read_from(w.wire, on_arrival(w), back))
         start, end = history - back, extra - back
         value = self.emit.slice(line, x.axis, start, end if end < 0 else TO_END)
-        if w.mask is not None and not w.mask.arrival:
-            return self._masked(value, x, w.mask, back, Frames(x.rate, extra))
+        if mask is not None and not mask.arrival:
+            return self._masked(value, x, mask, back, Frames(x.rate, extra))
         return value if self.rows is None else self.rows.measure(value, self._pulsed(x, extra))
 
-    def _mirrored(self, w: Window, x: Stream, back: int, extra: int) -> ir.Value:
+    def _mirrored(self, w: Window, mask: TimedMask, x: Stream, back: int, extra: int) -> ir.Value:
         """A window whose frames before the first and after the last real one are looked up among these."""
-        assert w.mask is not None
-        behind = _behind(w.mask, back)
-        whole = Frames(x.rate, behind)
-        seen = self._window(Window(w.wire, behind, whole), NOW)
+        before = behind(w, back)
+        whole = Frames(x.rate, before)
+        seen = self._window(Window(w.wire, before, whole), NOW)
         position = self._position(x.rate, back, Frames(x.rate, extra))
-        low = self.emit.constant(np.asarray(w.mask.low, np.int64))
-        edge = isinstance(w.mask.border, Mirror) and w.mask.border.edge
-        if w.mask.end:
-            high = self.emit.one("Sub", self._length(w.mask.high), self.emit.constant(np.asarray(1, np.int64)))
+        low = self.emit.constant(np.asarray(mask.low, np.int64))
+        edge = isinstance(mask.border, Mirror) and mask.border.edge
+        if mask.end:
+            high = self.emit.one("Sub", self._length(mask.high), self.emit.constant(np.asarray(1, np.int64)))
             position = (self.emit.one("Min", position, high) if edge else
                         self.emit.one("Sub", high, self.emit.one("Abs", self.emit.one("Sub", high, position))))
-        if w.mask.start:
+        if mask.start:
             position = (self.emit.one("Max", position, low) if edge else
                         self.emit.one("Add", low, self.emit.one("Abs", self.emit.one("Sub", position, low))))
-        index = self.emit.one("Sub", position, self._start(x.rate, behind))
+        index = self.emit.one("Sub", position, self._start(x.rate, before))
         last = self.emit.one("Sub", self._frames_value(whole), self.emit.constant(np.asarray(1, np.int64)))
         index = self.emit.one("Min", self.emit.one("Max", index, self.emit.constant(np.asarray(0, np.int64))), last)
         return self.emit.one("Gather", seen, index, axis=x.axis)
@@ -351,14 +261,14 @@ class _Lowering(Draft):
             return self._settled(value, self.plan.wires[wire])
         return self._settled(value if here != NOW else self._named(value, wire), self.plan.wires[wire], here.side(0).extra)
 
-    def _line(self, wire: str, mask: Mask | None) -> tuple[ir.Value, int]:
+    def _line(self, wire: str, mask: TimedMask | None) -> tuple[ir.Value, int]:
         """The tapped delay line of a wire: its history and this pulse, and how long the history is."""
         if (wire, mask) not in self.lines:
             x = self._stream(wire)
             value = self.values[wire]
             if mask is not None:
                 value = self._masked(value, x, mask, 0, Frames(x.rate))
-            history = self.histories.get((wire, mask), 0)
+            history = self.histories.of(wire, mask)
             begun = self.producer[wire].history if wire in self.producer else ""
             if begun:
                 value, history = self._resumed(wire, x, value, begun, history)

@@ -216,7 +216,7 @@ class Draft(Measures):
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
         made = self._chosen(flags, value, self._outside(mask, x, position, back), x.dtype)
-        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, frames.extra))
+        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, int(frames.extra)))
 
     def _begun(self, past: ir.Value, border: Border | None, dtype: ir.DataType) -> ir.Value:
         """A history whose frames before the first are those of a constant `border`."""

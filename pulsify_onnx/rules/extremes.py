@@ -11,9 +11,10 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Position, Step, attributes
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
-from pulsify_onnx.rules.kit.running import Accumulator, along, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
 from pulsify_onnx.rules.reductions import squeezed
 
 

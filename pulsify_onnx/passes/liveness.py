@@ -1,0 +1,33 @@
+"""Steps that no output is computed from are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from pulsify_onnx.algebra.plan import Attribute, Grid, Op, Plan, Ref, Step, Window, leaves, walk
+from pulsify_onnx.model.subgraphs import outer_names
+
+
+def live(plan: Plan) -> Plan:
+    """`plan` with the steps that its outputs are computed from."""
+    wanted = {plan.facts[name].wire for name in plan.outputs}
+    alive = []
+    for step in reversed(plan.steps):
+        if wanted & set(step.wires):
+            alive.append(step)
+            wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, Grid))}
+            wanted |= {*_outer(step, plan), step.history}
+    return replace(plan, steps=tuple(alive[::-1]))
+
+
+def _outer(step: Step, plan: Plan) -> Iterator[str]:
+    """Wires that subgraphs of a step read by name."""
+    for expr in walk(*step.exprs, *(s.next for s in step.states)):
+        for _, value in expr.attributes if isinstance(expr, Op) else ():
+            attr = value.attr if isinstance(value, Attribute) else None
+            graph = attr.as_graph() if attr is not None and attr.type == ir.AttributeType.GRAPH else value
+            if isinstance(graph, ir.Graph):
+                yield from (plan.facts[n].wire if n in plan.facts else n for n in outer_names(graph))
