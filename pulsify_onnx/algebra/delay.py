@@ -24,12 +24,15 @@ class Timing:
 
 
 class Time:
-    """An unknown: the least whole number that satisfies all of its ``bounds``. Made by `time`, so that equal bounds give one."""
+    """An unknown: the least whole number that satisfies all of its ``bounds``. Made by `time`, so that equal bounds give one.
 
-    __slots__ = ("__weakref__", "bounds", "serial")
+    ``floor``: what it is never below, where that is known.
+    """
 
-    def __init__(self, bounds: tuple[Bound, ...], serial: int):
-        self.bounds, self.serial = bounds, serial
+    __slots__ = ("__weakref__", "bounds", "floor", "serial")
+
+    def __init__(self, bounds: tuple[Bound, ...], serial: int, floor: int | None):
+        self.bounds, self.serial, self.floor = bounds, serial, floor
 
     def __repr__(self) -> str:
         return f"t{self.serial}"
@@ -65,6 +68,15 @@ class Delay:
         if self.terms:
             raise ValueError(f"{self} is not scheduled yet")
         return self.constant
+
+    def floor(self) -> int | None:
+        """What it is never below, where that is known."""
+        total = self.constant
+        for unknown, factor in self.terms:
+            if unknown.floor is None or factor < 0:
+                return None
+            total += unknown.floor * factor
+        return total
 
     def __bool__(self) -> bool:
         return bool(self.terms or self.constant)
@@ -108,13 +120,19 @@ _known: WeakValueDictionary[tuple[Bound, ...], Time] = WeakValueDictionary()
 
 
 def time(*bounds: Bound) -> Delay:
-    """The least delay that satisfies all of `bounds`: a number at once where neither the pulse nor the end of the stream has a say."""
+    """The least delay that satisfies all of `bounds`: a sum that is there already, or a number at once, where no more is to be found out."""
     bounds = tuple(dict.fromkeys(bounds))
-    if all(isinstance(b, AtLeast) and not b.delay.terms for b in bounds):
-        return Delay.of(max(-(-b.delay.constant // b.stride) for b in bounds if isinstance(b, AtLeast)))
+    lows = [b for b in bounds if isinstance(b, AtLeast)]
+    floor = max((low for b in lows if (low := b.floor()) is not None), default=None)
+    if len(lows) == len(bounds):
+        if floor is not None and not any(b.delay.terms for b in lows):
+            return Delay.of(floor)
+        moving = [b for b in lows if b.delay.terms]
+        if len(moving) == 1 and moving[0].stride == 1 and moving[0].floor() == floor:
+            return moving[0].delay
     found = _known.get(bounds)
     if found is None:
-        found = _known[bounds] = Time(bounds, next(_serials))
+        found = _known[bounds] = Time(bounds, next(_serials), floor)
     return Delay(((found, 1),))
 
 
@@ -132,6 +150,11 @@ class AtLeast(Bound):
     def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
         """Rounded up."""
         return -(-values[0] // self.stride)
+
+    def floor(self) -> int | None:
+        """What it is never below, where that is known."""
+        low = self.delay.floor()
+        return None if low is None else -(-low // self.stride)
 
 
 class Solution:
