@@ -6,7 +6,7 @@ Every wire carries its batch length at many stream lengths, so that joins are ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from opsets import NotYet, as_of
 
 Lengths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Wire:
-    """A tensor [1, channels, T] (or [1, channels, T, bins]) with its length for every stream length of the network."""
+    """A tensor [rows, channels, T] (or [rows, channels, T, bins]) with its length for every stream length of the network."""
 
     name: str
     channels: int
@@ -32,12 +33,17 @@ class Wire:
 
 @dataclass(frozen=True)
 class Network:
-    """A generated model: the batch model runs at the stream lengths `lengths`, and at all larger multiples of `unit`."""
+    """A generated model: the batch model runs at the stream lengths `lengths`, and at all larger multiples of `unit`.
+
+    `lanes`: its batch is symbolic; `kinds`: what was drawn for it.
+    """
 
     model: onnx.ModelProto
     lengths: tuple[int, ...]
     unit: int
     stationary: bool
+    lanes: bool = False
+    kinds: frozenset[str] = frozenset()
 
 
 class Invalid(Exception):
@@ -59,6 +65,7 @@ class Builder:
     heads: list[tuple[str, tuple[int | None, ...]]] = field(default_factory=list)
     count: int = 0
     stationary: bool = True
+    lanes: bool = False
 
     # small draws
 
@@ -92,7 +99,11 @@ class Builder:
         for _ in range(outputs):
             self.count += 1
             names.append(f"t{self.count}")
-        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=f"{op_type}_{self.count}", **attributes))
+        try:
+            op_type, given, attributes = as_of(self.opset, op_type, inputs, attributes, {w.name: w for w in self.weights})
+        except NotYet:
+            raise Invalid from None
+        self.nodes.append(helper.make_node(op_type, given, names, name=f"{op_type}_{self.count}", **attributes))
         return names[0] if outputs == 1 else names
 
     def mean(self, x: str, axis: int, keepdims: int) -> str:
@@ -251,7 +262,7 @@ def mixing(b: Builder) -> None:
     """Features mixed with time in the middle: MatMul, LayerNorm, Softmax."""
     x = b.any((3,))
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
-    kind = b.pick("MatMul", "LayerNormalization", "Softmax", "ReduceMean", "Reshape")
+    kind = b.pick("MatMul", "LayerNormalization", "Softmax", "ReduceMean", *([] if b.lanes else ["Reshape"]))
     channels = x.channels
     if kind == "MatMul":
         channels = b.pick(1, 2, 3)
@@ -279,13 +290,13 @@ def recurrence(b: Builder) -> None:
     gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind]
     t = b.node("Transpose", x.name, perm=[2, 0, 1])
     inputs = [t, b.weight(1, gates * hidden, x.channels), b.weight(1, gates * hidden, hidden), b.weight(1, 2 * gates * hidden)]
-    if b.chance(0.5):
+    if not b.lanes and b.chance(0.5):
         inputs += ["", b.weight(1, 1, hidden)]
         if kind == "LSTM":
             inputs.append(b.weight(1, 1, hidden))
     last = b.chance(0.3)
     outs = b.node(kind, *inputs, outputs=2, hidden_size=hidden)
-    if last:
+    if last and not b.lanes:
         b.heads.append((outs[1], (1, 1, hidden)))
     y = b.node("Squeeze", outs[0], b.ints(1))
     b.wire(b.node("Transpose", y, perm=[1, 2, 0]), x, channels=hidden)
@@ -315,6 +326,8 @@ def channels(b: Builder) -> None:
 
 def glue(b: Builder) -> None:
     """Constant frames put before or after the stream."""
+    if b.lanes:
+        raise Invalid
     x = b.any((3,))
     count = b.pick(1, 2, 3)
     block = np.zeros((1, x.channels, count), np.float32)
@@ -342,6 +355,8 @@ def rank(b: Builder) -> None:
 
 def interleave(b: Builder) -> None:
     """Features to frames, or whole frames to features."""
+    if b.lanes:
+        raise Invalid
     x = b.any((3,))
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
     if x.channels % 2 == 0 and b.chance(0.6):
@@ -469,7 +484,7 @@ def attention(b: Builder) -> None:
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
     q, k, v = (b.node("MatMul", t, b.weight(x.channels, x.channels)) for _ in range(3))
     scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 2, 1]))
-    kind = b.pick("plain", "plain", "alibi", "relative")
+    kind = b.pick("plain", "plain", "alibi", *([] if b.lanes else ["relative"]))
     if kind == "alibi":
         scores = b.node("Sub", scores, b.node("Mul", b.node("Cast", distance, to=TensorProto.FLOAT), b.constant(np.float32(0.2))))
     elif kind == "relative":
@@ -504,26 +519,22 @@ LAYERS: tuple[tuple[Layer, float], ...] = (
 UNSTATIONARY = {recurrence, running_sum, positions, glue, attention}
 
 
-def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float], ...] = LAYERS) -> Network:
-    """A random network of about `size` layers."""
+OPSETS = (13, 17, 17, 18, 21)
+
+
+def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float], ...] = LAYERS, *, opsets: Sequence[int] = OPSETS, lanes: bool = False,
+            flat: bool = False) -> Network:
+    """A random network of about `size` layers; `lanes`: of any number of rows; `flat`: its input is [rows, T]."""
     rng = np.random.default_rng(seed)
     unit = int(rng.choice([1, 1, 1, 6, 12]))
     shortest = int(rng.choice([1, 2, 5, 12, 20]))
     size = int(rng.integers(2, 40)) if size is None else size
-    b = Builder(rng, opset=int(rng.choice([13, 17, 17, 18, 21])), unit=unit)
+    b = Builder(rng, opset=int(rng.choice(opsets)), unit=unit, lanes=lanes)
     lengths = np.arange(math.ceil(shortest / unit), math.ceil(shortest / unit) + 25, dtype=np.int64) * unit
-    start = b.pick(1, 2, 3, 4)
-    b.wires.append(Wire("x", start, None, lengths, Fraction(1)))
+    _begin(b, lengths, flat)
     chances = np.asarray([weight for _, weight in layers])
     chances = chances / chances.sum()
-    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, start, "T"]))
-    if b.chance(0.2):
-        b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 2, "T"]))
-        b.wires.append(Wire("z", 2, None, lengths, Fraction(1)))
-    if b.chance(0.2):
-        b.inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1, 1, 1]))
-        b.wire(b.node("Mul", b.wires[-1].name, "gain"), b.wires[-1])
-    made = tries = 0
+    made, tries, kinds = 0, 0, set()
     while made < size and tries < 20 * size:
         tries += 1
         layer = layers[int(rng.choice(len(layers), p=chances))][0]
@@ -537,23 +548,41 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
         last = b.wires[-1]
         if last.rate > 8 or last.rate < Fraction(1, 16) or last.channels > 12:
             del b.wires[before[2]:]
-        elif layer in UNSTATIONARY:
+            continue
+        kinds.add(getattr(layer, "__name__", ""))
+        if layer in UNSTATIONARY:
             b.stationary = False
+    return Network(_model(b, _ends(b)), tuple(int(n) for n in lengths), unit, b.stationary, lanes, frozenset(kinds))
+
+
+def _begin(b: Builder, lengths: Lengths, flat: bool) -> None:
+    rows = "N" if b.lanes else 1
+    start = 1 if flat else b.pick(1, 2, 3, 4)
+    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, "T"] if flat else [rows, start, "T"]))
+    b.wires.append(Wire(b.node("Unsqueeze", "x", b.ints(1)) if flat else "x", start, None, lengths, Fraction(1)))
+    if b.chance(0.2):
+        b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [rows, 2, "T"]))
+        b.wires.append(Wire("z", 2, None, lengths, Fraction(1)))
+    if b.chance(0.2):
+        b.inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1, 1, 1]))
+        b.wire(b.node("Mul", b.wires[-1].name, "gain"), b.wires[-1])
+
+
+def _ends(b: Builder) -> list[Wire]:
     used = {name for n in b.nodes for name in n.input}
     graph_inputs = {v.name for v in b.inputs}
     ends = [w for w in b.wires if w.name not in used | graph_inputs] or [b.wires[-1]]
-    keep = [ends[-1], *(w for w in ends[:-1] if rng.random() < 0.5)][:4]
-    return Network(_model(b, keep), tuple(int(n) for n in lengths), unit, b.stationary)
+    return [ends[-1], *(w for w in ends[:-1] if b.rng.random() < 0.5)][:4]
 
 
 def _model(b: Builder, ends: list[Wire]) -> onnx.ModelProto:
-    nodes, outputs = list(b.nodes), []
+    nodes, outputs, rows = list(b.nodes), [], "N" if b.lanes else 1
     for k, w in enumerate(ends):
         nodes.append(helper.make_node("Identity", [w.name], [f"y{k}"], name=f"out{k}"))
-        shape = [1, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
+        shape = [rows, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
         outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
     for name, dims in b.heads[:3]:
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, *dims[1:]]))
     graph = helper.make_graph(nodes, "network", b.inputs, outputs, initializer=b.weights)
     return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
 
@@ -565,7 +594,7 @@ def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in reversed(model.graph.node):
         if needed & set(node.output):
             keep.append(node)
-            needed |= set(node.input)
+            needed |= set(node.input) | captured(node)
     out = onnx.ModelProto()
     out.CopyFrom(model)
     del out.graph.node[:], out.graph.initializer[:], out.graph.input[:]
@@ -573,3 +602,8 @@ def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
     out.graph.node.extend(reversed(keep))
     out.graph.initializer.extend(w for w in model.graph.initializer if w.name in needed)
     return out
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """What the graphs within a node read."""
+    return {i for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for n in a.g.node for i in (*n.input, *captured(n))}
