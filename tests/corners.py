@@ -192,6 +192,9 @@ def lanes_mixed(b: Builder) -> None:
         raise Invalid
     x = b.any((3,))
     kind = b.pick("mean", "softmax", "sum of rows", "cropped", "repeated", "largest")
+    if kind in ("cropped", "repeated"):
+        b.heads.append((_other_rows(b, x, kind), (None, x.channels, None)))
+        return
     if kind == "mean":
         name = b.node("Sub", x.name, b.mean(x.name, 0, 1))
     elif kind == "softmax":
@@ -200,13 +203,15 @@ def lanes_mixed(b: Builder) -> None:
         name = b.node("Softmax", x.name, axis=0)
     elif kind == "sum of rows":
         name = b.node("CumSum", x.name, b.constant(np.asarray(0, np.int64)))
-    elif kind == "cropped":
-        name = b.node("Pad", x.name, b.ints(-1, 0, 0, 0, 0, 0)) if b.chance(0.5) else b.node("Slice", x.name, b.ints(1), b.ints(FAR), b.ints(0))
-    elif kind == "repeated":
-        name = b.node("Tile", x.name, b.ints(2, 1, 1)) if b.chance(0.5) else b.node("Concat", x.name, x.name, axis=0)
     else:
         name = b.node("Max", x.name, b.node("ReduceMax", x.name, *([b.ints(0)] if b.opset >= 18 else []), **({} if b.opset >= 18 else {"axes": [0]})))
     b.wire(name, x)
+
+
+def _other_rows(b: Builder, x: Wire, kind: str) -> str:
+    if kind == "cropped":
+        return str(b.node("Pad", x.name, b.ints(-1, 0, 0, 0, 0, 0)) if b.chance(0.5) else b.node("Slice", x.name, b.ints(1), b.ints(FAR), b.ints(0)))
+    return str(b.node("Tile", x.name, b.ints(2, 1, 1)) if b.chance(0.5) else b.node("Concat", x.name, x.name, axis=0))
 
 
 CORNERS: tuple[tuple[Layer, float], ...] = (

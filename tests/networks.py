@@ -582,7 +582,7 @@ def _model(b: Builder, ends: list[Wire]) -> onnx.ModelProto:
         shape = [rows, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
         outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
     for name, dims in b.heads[:3]:
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, *dims[1:]]))
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows if dims[0] == 1 else None, *dims[1:]]))
     graph = helper.make_graph(nodes, "network", b.inputs, outputs, initializer=b.weights)
     return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
 

@@ -7,22 +7,32 @@ from __future__ import annotations
 
 import numpy as np
 from networks import Builder, Invalid, Layer, Wire, join
+from onnx import TensorProto
 
 SCALES = (1 / 16, 0.0371, 1 / 32, 0.0213)
 
 
-def _rounded(b: Builder, name: str) -> str:
-    """`name` rounded to 8 bits."""
-    scale = b.constant(np.float32(b.pick(*SCALES)))
-    zero = b.constant(b.pick(np.uint8(128), np.uint8(128), np.uint8(113), np.int8(0), np.int8(-7)))
+def _rounded(b: Builder, name: str, like: Wire | None = None) -> str:
+    """`name` rounded to 8 bits, as another wire is where frames are only moved."""
+    made = {n.output[0]: n for n in b.nodes}
+    known = next((n for n in b.nodes if n.op_type == "QuantizeLinear"), None)
+    if like is not None:
+        scale, zero = made[like.name].input[1:]
+    else:
+        unsigned = bool(b.chance(0.6)) if known is None else next(w.data_type for w in b.weights if w.name == known.input[2]) == TensorProto.UINT8
+        scale = b.constant(np.float32(b.pick(*SCALES)))
+        zero = b.constant(b.pick(np.uint8(128), np.uint8(128), np.uint8(113)) if unsigned else b.pick(np.int8(0), np.int8(-7)))
     return str(b.node("DequantizeLinear", b.node("QuantizeLinear", name, scale, zero), scale, zero))
 
 
 def _input(b: Builder) -> Wire:
     """A quantised wire."""
     x = b.any((3,))
-    if any(n.op_type == "DequantizeLinear" and n.output[0] == x.name for n in b.nodes):
+    made = {n.output[0]: n.op_type for n in b.nodes}
+    if made.get(x.name) == "DequantizeLinear":
         return x
+    if x.name in made:
+        raise Invalid
     return b.wire(_rounded(b, x.name), x)
 
 
@@ -53,7 +63,7 @@ def quantised_up(b: Builder) -> None:
     else:
         scales = b.constant(np.asarray([1, 1, 2], np.float32))
         name = b.node("Resize", x.name, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
-        b.wire(_rounded(b, name), x, lengths=b.grown(x.lengths * 2), rate=x.rate * 2)
+        b.wire(_rounded(b, name, x), x, lengths=b.grown(x.lengths * 2), rate=x.rate * 2)
 
 
 def quantised_pool(b: Builder) -> None:
@@ -62,7 +72,7 @@ def quantised_pool(b: Builder) -> None:
     k, before, after = b.pick(2, 3), b.pick(0, 1), b.pick(0, 1)
     kind = b.pick("MaxPool", "AveragePool")
     name = b.node(kind, x.name, kernel_shape=[k], pads=[before, after])
-    b.wire(_rounded(b, name), x, lengths=b.grown(x.lengths + before + after - k + 1))
+    b.wire(_rounded(b, name, x if kind == "MaxPool" else None), x, lengths=b.grown(x.lengths + before + after - k + 1))
 
 
 def quantised_pointwise(b: Builder) -> None:
@@ -70,16 +80,18 @@ def quantised_pointwise(b: Builder) -> None:
     x = _input(b)
     kind = b.pick("Sigmoid", "LeakyRelu", "Pad", "Slice", "Softmax", "Concat", "Transpose")
     if kind == "Pad":
-        b.wire(_rounded(b, b.node("Pad", x.name, b.ints(0, 0, 1, 0, 0, 1))), x, lengths=b.grown(x.lengths + 2))
+        b.wire(_rounded(b, b.node("Pad", x.name, b.ints(0, 0, 1, 0, 0, 1)), x), x, lengths=b.grown(x.lengths + 2))
     elif kind == "Slice":
-        b.wire(_rounded(b, b.node("Slice", x.name, b.ints(1), b.ints(-1), b.ints(2))), x, lengths=b.grown(x.lengths - 2))
+        b.wire(_rounded(b, b.node("Slice", x.name, b.ints(1), b.ints(-1), b.ints(2)), x), x, lengths=b.grown(x.lengths - 2))
     elif kind == "Concat":
         if x.channels > 4:
             raise Invalid
-        b.wire(_rounded(b, b.node("Concat", x.name, x.name, axis=1)), x, channels=2 * x.channels)
+        b.wire(_rounded(b, b.node("Concat", x.name, x.name, axis=1), x), x, channels=2 * x.channels)
     elif kind == "Transpose":
-        mixed = b.node("MatMul", _rounded(b, b.node("Transpose", x.name, perm=[0, 2, 1])), _weights(b, x.channels, 2))
-        b.wire(b.node("Transpose", _rounded(b, mixed), perm=[0, 2, 1]), x, channels=2)
+        mixed = b.node("MatMul", _rounded(b, b.node("Transpose", x.name, perm=[0, 2, 1]), x), _weights(b, x.channels, 2))
+        y = b.wire(_rounded(b, mixed), x, channels=2)
+        del b.wires[-1]
+        b.wire(_rounded(b, b.node("Transpose", y.name, perm=[0, 2, 1]), y), x, channels=2)
     else:
         b.wire(_rounded(b, b.node(kind, x.name, **({"axis": 1} if kind == "Softmax" else {}))), x)
 
