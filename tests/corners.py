@@ -69,11 +69,15 @@ def length_minimum(b: Builder) -> None:
     b.heads.append((b.mean(first, 2, 0), (1, x.channels)))
 
 
+def _with_bins(b: Builder, x: Wire) -> Wire:
+    if x.bins is not None or b.chance(0.5):
+        return x
+    return b.wire(b.node("Mul", b.node("Unsqueeze", x.name, b.ints(3)), b.weight(1, x.channels, 1, 3)), x, bins=3)
+
+
 def ceil_pool(b: Builder) -> None:
     """A pool that rounds its windows up, along time or across it, its stride larger than its kernel now and then."""
-    x = b.any()
-    if x.bins is None and b.chance(0.5):
-        x = b.wire(b.node("Mul", b.node("Unsqueeze", x.name, b.ints(3)), b.weight(1, x.channels, 1, 3)), x, bins=3)
+    x = _with_bins(b, b.any())
     k, s = [b.pick(1, 2, 3), b.pick(1, 2, 3)], [b.pick(1, 1, 2, 3), b.pick(1, 2, 2, 3)]
     if x.bins is None:
         k, s = k[:1], s[:1]
@@ -100,7 +104,7 @@ def same_odd(b: Builder) -> None:
 
 def crop_resample(b: Builder) -> None:
     """Frames cut off at an end, then resampled: along time, or across it."""
-    x = b.any((3, 4))
+    x = _with_bins(b, b.any())
     first, last = b.pick(0, 0, 1, 2), b.pick(0, 1, 1, 3)
     lengths = b.grown(x.lengths - first - last)
     if b.chance(0.5):
@@ -133,6 +137,8 @@ def last_frames(b: Builder) -> None:
     elif kind == "between":
         name = b.node("Slice", x.name, b.ints(-1 - k), b.ints(-1), b.ints(2), b.ints(step))
     elif kind == "gather":
+        if x.lengths.min() < k:
+            raise Invalid
         name = b.node("Gather", x.name, b.ints(*[-1 - j for j in range(0, k, step)]), axis=2)
     else:
         name = b.node("Slice", x.name, b.ints(-k), b.ints(FAR), b.ints(2), b.ints(step))
@@ -155,13 +161,18 @@ def first_again(b: Builder) -> None:
         b.heads.append((first, (1, x.channels, k)))
 
 
+def _of_input(b: Builder, x: Wire, op_type: str) -> str:
+    """The input of which `x` is another layout, if it is made of one by such a node."""
+    made = next((n for n in b.nodes if n.output[0] == x.name), None)
+    return "x" if made is not None and made.op_type == op_type and made.input[0] == "x" else ""
+
+
 def flat_rows(b: Builder) -> None:
     """Operators on [rows, T]."""
     x = b.any((3,))
     if x.channels != 1:
         raise Invalid
-    made = next((n for n in b.nodes if n.output[0] == x.name), None)
-    t = made.input[0] if made is not None and made.op_type == "Unsqueeze" and made.input[0] == "x" else b.node("Squeeze", x.name, b.ints(1))
+    t = _of_input(b, x, "Unsqueeze") or b.node("Squeeze", x.name, b.ints(1))
     kind = b.pick("Resize", "Resize", "Pad", "Slice", "CumSum", "Add", "Softplus")
     lengths, rate = x.lengths, x.rate
     if kind == "Resize":
@@ -196,7 +207,8 @@ def lanes_mixed(b: Builder) -> None:
         b.heads.append((_other_rows(b, x, kind), (None, x.channels, None)))
         return
     if kind == "mean":
-        name = b.node("Sub", x.name, b.mean(x.name, 0, 1))
+        total = b.node("ReduceSum", x.name, b.ints(0), keepdims=1)
+        name = b.node("Sub", x.name, total if b.chance(0.6) else b.mean(x.name, 0, 1))
     elif kind == "softmax":
         if b.opset < 13:
             raise Invalid
@@ -209,6 +221,8 @@ def lanes_mixed(b: Builder) -> None:
 
 
 def _other_rows(b: Builder, x: Wire, kind: str) -> str:
+    if kind == "cropped" and _of_input(b, x, "Unsqueeze"):
+        return str(b.node("Unsqueeze", b.node("Pad", "x", b.ints(-1, 0, 0, 0)), b.ints(1)))
     if kind == "cropped":
         return str(b.node("Pad", x.name, b.ints(-1, 0, 0, 0, 0, 0)) if b.chance(0.5) else b.node("Slice", x.name, b.ints(1), b.ints(FAR), b.ints(0)))
     return str(b.node("Tile", x.name, b.ints(2, 1, 1)) if b.chance(0.5) else b.node("Concat", x.name, x.name, axis=0))
@@ -277,6 +291,12 @@ WHOLE = (colliding_names, input_as_output, one_value_twice)
 
 # whole networks
 
+def _layout(rng: np.random.Generator, family: str, kind: str) -> str:
+    if family != "lanes":
+        return "NCT"
+    return "NT" if kind == "flat_rows" else str(rng.choice(["NCT", "NT", "TNC"], p=[0.4, 0.4, 0.2]))
+
+
 FAMILIES = {"new": 0.4, "old": 0.2, "lanes": 0.2, "whole": 0.1, "quantised": 0.1}
 """Families of networks and how often each is drawn."""
 
@@ -296,7 +316,7 @@ def varied(seed: int, size: int | None = None, kind: str = "") -> tuple[Network,
     elif family == "lanes" and rng.random() < 0.15:
         layers = (*layers, (lanes_mixed, 0.5))
     size = size or (int(rng.integers(1, 5)) if kind else None)
-    net = plain.network(seed, size, layers, opsets=opsets, lanes=family == "lanes", flat=family == "lanes" and (kind == "flat_rows" or rng.random() < 0.4))
+    net = plain.network(seed, size, layers, opsets=opsets, lanes=family == "lanes", layout=_layout(rng, family, kind))
     for change in WHOLE if special is None else ():
         if kind == change.__name__ or family == "whole" and rng.random() < 0.4:
             change(net.model, rng)

@@ -523,15 +523,15 @@ OPSETS = (13, 17, 17, 18, 21)
 
 
 def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float], ...] = LAYERS, *, opsets: Sequence[int] = OPSETS, lanes: bool = False,
-            flat: bool = False) -> Network:
-    """A random network of about `size` layers; `lanes`: of any number of rows; `flat`: its input is [rows, T]."""
+            layout: str = "NCT") -> Network:
+    """A random network of about `size` layers; `lanes`: of any number of rows N; `layout`: of its first input, NCT, NT or TNC."""
     rng = np.random.default_rng(seed)
     unit = int(rng.choice([1, 1, 1, 6, 12]))
     shortest = int(rng.choice([1, 2, 5, 12, 20]))
     size = int(rng.integers(2, 40)) if size is None else size
     b = Builder(rng, opset=int(rng.choice(opsets)), unit=unit, lanes=lanes)
     lengths = np.arange(math.ceil(shortest / unit), math.ceil(shortest / unit) + 25, dtype=np.int64) * unit
-    _begin(b, lengths, flat)
+    _begin(b, lengths, layout)
     chances = np.asarray([weight for _, weight in layers])
     chances = chances / chances.sum()
     made, tries, kinds = 0, 0, set()
@@ -555,11 +555,13 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
     return Network(_model(b, _ends(b)), tuple(int(n) for n in lengths), unit, b.stationary, lanes, frozenset(kinds))
 
 
-def _begin(b: Builder, lengths: Lengths, flat: bool) -> None:
+def _begin(b: Builder, lengths: Lengths, layout: str) -> None:
     rows = "N" if b.lanes else 1
-    start = 1 if flat else b.pick(1, 2, 3, 4)
-    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, "T"] if flat else [rows, start, "T"]))
-    b.wires.append(Wire(b.node("Unsqueeze", "x", b.ints(1)) if flat else "x", start, None, lengths, Fraction(1)))
+    start = 1 if layout == "NT" else b.pick(1, 2, 3, 4)
+    sizes = {"N": rows, "C": start, "T": "T"}
+    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [sizes[axis] for axis in layout]))
+    name = "x" if layout == "NCT" else b.node("Unsqueeze", "x", b.ints(1)) if layout == "NT" else b.node("Transpose", "x", perm=[1, 2, 0])
+    b.wires.append(Wire(name, start, None, lengths, Fraction(1)))
     if b.chance(0.2):
         b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [rows, 2, "T"]))
         b.wires.append(Wire("z", 2, None, lengths, Fraction(1)))

@@ -10,9 +10,10 @@ from networks import Builder, Invalid, Layer, Wire, join
 from onnx import TensorProto
 
 SCALES = (1 / 16, 0.0371, 1 / 32, 0.0213)
+"""Steps of 8 bits; a mean of two frames has another one: half a step would be rounded as the order of the sum has it."""
 
 
-def _rounded(b: Builder, name: str, like: Wire | None = None) -> str:
+def _rounded(b: Builder, name: str, like: Wire | None = None, scales: tuple[float, ...] = SCALES) -> str:
     """`name` rounded to 8 bits, as another wire is where frames are only moved."""
     made = {n.output[0]: n for n in b.nodes}
     known = next((n for n in b.nodes if n.op_type == "QuantizeLinear"), None)
@@ -20,7 +21,7 @@ def _rounded(b: Builder, name: str, like: Wire | None = None) -> str:
         scale, zero = made[like.name].input[1:]
     else:
         unsigned = bool(b.chance(0.6)) if known is None else next(w.data_type for w in b.weights if w.name == known.input[2]) == TensorProto.UINT8
-        scale = b.constant(np.float32(b.pick(*SCALES)))
+        scale = b.constant(np.float32(b.pick(*scales)))
         zero = b.constant(b.pick(np.uint8(128), np.uint8(128), np.uint8(113)) if unsigned else b.pick(np.int8(0), np.int8(-7)))
     return str(b.node("DequantizeLinear", b.node("QuantizeLinear", name, scale, zero), scale, zero))
 
@@ -72,7 +73,7 @@ def quantised_pool(b: Builder) -> None:
     k, before, after = b.pick(2, 3), b.pick(0, 1), b.pick(0, 1)
     kind = b.pick("MaxPool", "AveragePool")
     name = b.node(kind, x.name, kernel_shape=[k], pads=[before, after])
-    b.wire(_rounded(b, name, x if kind == "MaxPool" else None), x, lengths=b.grown(x.lengths + before + after - k + 1))
+    b.wire(_rounded(b, name, x if kind == "MaxPool" else None, (0.0291,)), x, lengths=b.grown(x.lengths + before + after - k + 1))
 
 
 def quantised_pointwise(b: Builder) -> None:

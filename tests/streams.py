@@ -60,7 +60,7 @@ class Streams:
         return compared
 
     def together(self, frames: int, rows: int, rng: np.random.Generator) -> int:
-        """Lanes that the sidecar says to be shared equal the batch model on all rows at once."""
+        """Lanes of one length equal the batch model on all rows at once."""
         total = frames if self.ends else frames + self.margin()
         fixed = {i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, rows=rows)) for i in self.spec["inputs"] if i["kind"] == "static"}
         data = {i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, total * i["rate"][0] // i["rate"][1], rows)) for i in self.inputs}
@@ -184,11 +184,12 @@ def check_streams(model: onnx.ModelProto, net: Network, rng: np.random.Generator
 
 
 def _stream_all(streams: Streams, lengths: Sequence[int], lanes: bool, rng: np.random.Generator) -> None:
-    if not lanes:
+    """Streams of `lengths` one by one, or as lanes side by side, which are a batch where they are as long as each other."""
+    apart = all("row_axis" in i for i in streams.inputs)
+    if not lanes or not apart:
         for n in lengths:
             streams.compare([n], rng)
-    elif streams.spec.get("independent_rows", True):
-        for _ in range(3):
-            streams.compare([int(n) for n in rng.choice(lengths, int(rng.integers(2, 5)))], rng)
-    else:
-        streams.together(lengths[-1], 3, rng)
+        return
+    streams.together(lengths[-1], 3, rng)
+    for _ in range(3 if streams.spec.get("independent_rows", True) else 0):
+        streams.compare([int(n) for n in rng.choice(lengths, int(rng.integers(2, 5)))], rng)
