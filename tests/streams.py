@@ -190,6 +190,7 @@ def _stream_all(streams: Streams, lengths: Sequence[int], lanes: bool, rng: np.r
         for n in lengths:
             streams.compare([n], rng)
         return
-    streams.together(lengths[-1], 3, rng)
+    for rows in (3, 2):
+        streams.together(lengths[-1], rows, rng)
     for _ in range(3 if streams.spec.get("independent_rows", True) else 0):
         streams.compare([int(n) for n in rng.choice(lengths, int(rng.integers(2, 5)))], rng)
