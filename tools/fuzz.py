@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from corners import KINDS, varied  # noqa: E402
 from hunt import arguments  # noqa: E402
-from lookahead import SMOOTH, late  # noqa: E402
+from lookahead import SMOOTH, off  # noqa: E402
 from networks import Network, network, pruned  # noqa: E402
 from oracle import session  # noqa: E402
 from streams import check_streams  # noqa: E402
@@ -40,8 +40,8 @@ def attempt(model: onnx.ModelProto, net: Network, seed: int, delays: bool = Fals
     try:
         if found := check_streams(model, net, np.random.default_rng(seed)):
             return "unequal: " + found
-        if delays and (found := late(model, net.unit)):
-            return "late: " + "; ".join(found)
+        if delays and (delayed := off(model, net.unit)):
+            return ("wrong: " if any(o.delay < o.least for o in delayed) else "late: ") + "; ".join(map(str, delayed))
     except CannotStream as refusal:
         if UNEXPECTED not in str(refusal):
             raise
