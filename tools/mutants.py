@@ -52,6 +52,7 @@ def outcomes(root: Path, package: str, chosen: Sequence[tuple[str, Mutation]], *
              parts: Sequence[str] = PARTS) -> Iterator[Outcome]:
     """Each mutation with what the tests say, until the time is up; tests that take longer than `limit` have seen it."""
     end = time.monotonic() + seconds
+    tests = {file: nearest(root, package, file, most) for file in {file for file, _ in chosen}}
     with Tree(root, parts) as tree:
         for file, mutation in chosen:
             if time.monotonic() > end:
@@ -59,7 +60,7 @@ def outcomes(root: Path, package: str, chosen: Sequence[tuple[str, Mutation]], *
             path = f"{package}/{file}"
             text = tree.text(path)
             tree.change(path, mutation.applied(text))
-            code, by = tree.tests(nearest(root, package, file, most), limit)
+            code, by = tree.tests(tests[file], limit)
             tree.change(path, text)
             yield Outcome(file, mutation, code in (1, 2, SLOW) or code < 0, by)
 
