@@ -9,7 +9,8 @@ from typing import Any
 import networks as plain
 import numpy as np
 import onnx
-from networks import Builder, Invalid, Layer, Lengths, Network, Wire
+from builder import Builder, Invalid, Lengths, Network, Wire
+from networks import Layer
 from onnx import TensorProto, helper
 from oracle import session
 from quantised_networks import QUANTISED

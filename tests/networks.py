@@ -7,132 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-from opsets import NotYet, as_of
-
-Lengths = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Wire:
-    """A tensor [rows, channels, T] (or [rows, channels, T, bins]) with its length for every stream length of the network."""
-
-    name: str
-    channels: int
-    bins: int | None
-    lengths: Lengths
-    rate: Fraction
-
-
-@dataclass(frozen=True)
-class Network:
-    """A generated model: the batch model runs at the stream lengths `lengths`, and at all larger multiples of `unit`.
-
-    `lanes`: its batch is symbolic; `kinds`: what was drawn for it.
-    """
-
-    model: onnx.ModelProto
-    lengths: tuple[int, ...]
-    unit: int
-    stationary: bool
-    lanes: bool = False
-    kinds: frozenset[str] = frozenset()
-
-
-class Invalid(Exception):
-    """The drawn operator does not fit; draw another."""
-
-
-@dataclass
-class Builder:
-    """Draws one network from a seed."""
-
-    rng: np.random.Generator
-    opset: int = 17
-    unit: int = 1
-    shortest: int = 1
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: list[onnx.TensorProto] = field(default_factory=list)
-    wires: list[Wire] = field(default_factory=list)
-    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
-    heads: list[tuple[str, tuple[int | None, ...]]] = field(default_factory=list)
-    count: int = 0
-    stationary: bool = True
-    lanes: bool = False
-
-    # small draws
-
-    def pick(self, *options: Any) -> Any:
-        """One of `options`."""
-        return options[int(self.rng.integers(len(options)))]
-
-    def chance(self, p: float) -> bool:
-        """True with probability `p`."""
-        return bool(self.rng.random() < p)
-
-    def constant(self, value: Any) -> str:
-        """An initializer."""
-        self.count += 1
-        name = f"c{self.count}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def weight(self, *shape: int) -> str:
-        """Random weights of a scale that keeps signals near one."""
-        fan = max(1, int(np.prod(shape[1:])))
-        return self.constant(((self.rng.standard_normal(shape) + 0.1) / math.sqrt(fan)).astype(np.float32))
-
-    def ints(self, *values: int) -> str:
-        """An int64 vector."""
-        return self.constant(np.asarray(values, np.int64))
-
-    def node(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """A node; the name of its output (or a list of names)."""
-        names = []
-        for _ in range(outputs):
-            self.count += 1
-            names.append(f"t{self.count}")
-        try:
-            op_type, given, attributes = as_of(self.opset, op_type, inputs, attributes, {w.name: w for w in self.weights})
-        except NotYet:
-            raise Invalid from None
-        self.nodes.append(helper.make_node(op_type, given, names, name=f"{op_type}_{self.count}", **attributes))
-        return names[0] if outputs == 1 else names
-
-    def mean(self, x: str, axis: int, keepdims: int) -> str:
-        """An average over one axis, as the opset has it."""
-        if self.opset < 18:
-            return str(self.node("ReduceMean", x, axes=[axis], keepdims=keepdims))
-        return str(self.node("ReduceMean", x, self.ints(axis), keepdims=keepdims))
-
-    def wire(self, name: str, like: Wire, **changes: Any) -> Wire:
-        """Register `name` as a wire like another one."""
-        values = {"channels": like.channels, "bins": like.bins, "lengths": like.lengths, "rate": like.rate, **changes}
-        made = Wire(name, **values)
-        self.wires.append(made)
-        return made
-
-    def any(self, ranks: tuple[int, ...] = (3, 4)) -> Wire:
-        """A wire, mostly a late one."""
-        fitting = [w for w in self.wires if (3 if w.bins is None else 4) in ranks]
-        if not fitting:
-            raise Invalid
-        back = int(self.rng.geometric(0.35))
-        return fitting[max(0, len(fitting) - back)]
-
-    @staticmethod
-    def grown(lengths: Lengths) -> Lengths:
-        """`lengths`, if every one is a tensor that runtimes take."""
-        if lengths.min() < 1 or lengths.max() > 4000:
-            raise Invalid
-        return lengths
+from attention_networks import attention
+from builder import Builder, Invalid, Network, Wire, begin, ends_of, model_of
+from onnx import TensorProto, numpy_helper
 
 
 def _spatial(b: Builder, x: Wire, along: int, across: int) -> list[int]:
@@ -466,51 +347,6 @@ def join(b: Builder) -> None:
     b.wire(name, x, channels=out)
 
 
-def attention(b: Builder) -> None:
-    """Self-attention behind a band or chunks, with biases by distance or relative positions now and then."""
-    x = b.any((3,))
-    if x.rate > 1:
-        raise Invalid  # the batch model's matrices grow with the square of the length
-    number = lambda v: b.constant(np.asarray(v, np.int64))  # noqa: E731
-    count = b.node("Gather", b.node("Shape", x.name), number(2), axis=0)
-    index = b.node("Range", number(0), count, number(1))
-    query, key = b.node("Unsqueeze", index, b.ints(1)), b.node("Unsqueeze", index, b.ints(0))
-    distance = b.node("Sub", query, key)
-    left, right, chunk = b.pick(0, 1, 2, 5), b.pick(0, 0, 1, 2), b.pick(1, 1, 2, 3)
-    if chunk > 1:
-        query, key = b.node("Div", query, number(chunk)), b.node("Div", key, number(chunk))
-    apart = b.node("Sub", query, key)
-    open_ = b.node("And", b.node("Less", apart, number(left + 1)), b.node("Greater", apart, number(-right - 1)))
-    t = b.node("Transpose", x.name, perm=[0, 2, 1])
-    q, k, v = (b.node("MatMul", t, b.weight(x.channels, x.channels)) for _ in range(3))
-    scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 2, 1]))
-    kind = b.pick("plain", "plain", "alibi", *([] if b.lanes else ["relative"]))
-    if kind == "alibi":
-        scores = b.node("Sub", scores, b.node("Mul", b.node("Cast", distance, to=TensorProto.FLOAT), b.constant(np.float32(0.2))))
-    elif kind == "relative":
-        scores = b.node("Add", scores, _skewed(b, q, count, x.channels))
-    low = b.constant(np.float32(b.pick(-np.inf, -1e9)))
-    if b.chance(0.5):
-        masked = b.node("Where", open_, scores, low)
-    else:
-        masked = b.node("Add", scores, b.node("Where", open_, b.constant(np.float32(0)), low))
-    mixed = b.node("MatMul", b.node("Softmax", masked, axis=-1), v)
-    b.wire(b.node("Transpose", mixed, perm=[0, 2, 1]), x)
-
-
-def _skewed(b: Builder, q: str, count: str, channels: int) -> str:
-    """Queries times sinusoids of relative positions, skewed to queries × keys."""
-    one, frames = b.constant(np.asarray(1, np.int64)), b.node("Unsqueeze", count, b.ints(0))
-    down = b.constant(np.asarray(-1, np.int64))
-    offsets = b.node("Cast", b.node("Range", b.node("Sub", count, one), b.node("Neg", count), down), to=TensorProto.FLOAT)
-    table = b.node("Sin", b.node("Mul", b.node("Unsqueeze", offsets, b.ints(0)), b.weight(channels, 1)))
-    product = b.node("MatMul", q, table)
-    padded = b.node("Pad", product, b.ints(0, 0, 1, 0, 0, 0))
-    folded = b.node("Reshape", padded, b.node("Concat", b.ints(1, -1), frames, axis=0))
-    rows = b.node("Reshape", b.node("Slice", folded, b.ints(1), b.ints(2**62), b.ints(1)), b.node("Shape", product))
-    return str(b.node("Slice", rows, b.ints(0), frames, b.ints(2)))
-
-
 Layer = Callable[[Builder], None]
 LAYERS: tuple[tuple[Layer, float], ...] = (
     (conv, 5), (pool, 1.5), (conv_transpose, 1.5), (resize, 0.7), (pad, 2), (cut, 1.5), (pointwise, 3), (mixing, 1.5), (recurrence, 0.7),
@@ -531,7 +367,7 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
     size = int(rng.integers(2, 40)) if size is None else size
     b = Builder(rng, opset=int(rng.choice(opsets)), unit=unit, lanes=lanes)
     lengths = np.arange(math.ceil(shortest / unit), math.ceil(shortest / unit) + 25, dtype=np.int64) * unit
-    _begin(b, lengths, layout)
+    begin(b, lengths, layout)
     chances = np.asarray([weight for _, weight in layers])
     chances = chances / chances.sum()
     made, tries, kinds = 0, 0, set()
@@ -552,60 +388,4 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
         kinds.add(getattr(layer, "__name__", ""))
         if layer in UNSTATIONARY:
             b.stationary = False
-    return Network(_model(b, _ends(b)), tuple(int(n) for n in lengths), unit, b.stationary, lanes, frozenset(kinds))
-
-
-def _begin(b: Builder, lengths: Lengths, layout: str) -> None:
-    rows = "N" if b.lanes else 1
-    start = 1 if layout == "NT" else b.pick(1, 2, 3, 4)
-    sizes = {"N": rows, "C": start, "T": "T"}
-    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [sizes[axis] for axis in layout]))
-    name = "x" if layout == "NCT" else b.node("Unsqueeze", "x", b.ints(1)) if layout == "NT" else b.node("Transpose", "x", perm=[1, 2, 0])
-    b.wires.append(Wire(name, start, None, lengths, Fraction(1)))
-    if b.chance(0.2):
-        b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [rows, 2, "T"]))
-        b.wires.append(Wire("z", 2, None, lengths, Fraction(1)))
-    if b.chance(0.2):
-        b.inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1, 1, 1]))
-        b.wire(b.node("Mul", b.wires[-1].name, "gain"), b.wires[-1])
-
-
-def _ends(b: Builder) -> list[Wire]:
-    used = {name for n in b.nodes for name in n.input}
-    graph_inputs = {v.name for v in b.inputs}
-    ends = [w for w in b.wires if w.name not in used | graph_inputs] or [b.wires[-1]]
-    return [ends[-1], *(w for w in ends[:-1] if b.rng.random() < 0.5)][:4]
-
-
-def _model(b: Builder, ends: list[Wire]) -> onnx.ModelProto:
-    nodes, outputs, rows = list(b.nodes), [], "N" if b.lanes else 1
-    for k, w in enumerate(ends):
-        nodes.append(helper.make_node("Identity", [w.name], [f"y{k}"], name=f"out{k}"))
-        shape = [rows, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
-        outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
-    for name, dims in b.heads[:3]:
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows if dims[0] == 1 else None, *dims[1:]]))
-    graph = helper.make_graph(nodes, "network", b.inputs, outputs, initializer=b.weights)
-    return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
-
-
-def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without nodes and weights that no output needs."""
-    needed = {o.name for o in model.graph.output}
-    keep = []
-    for node in reversed(model.graph.node):
-        if needed & set(node.output):
-            keep.append(node)
-            needed |= set(node.input) | captured(node)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    del out.graph.node[:], out.graph.initializer[:], out.graph.input[:]
-    out.graph.input.extend(v for v in model.graph.input if v.name in needed)
-    out.graph.node.extend(reversed(keep))
-    out.graph.initializer.extend(w for w in model.graph.initializer if w.name in needed)
-    return out
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """What the graphs within a node read."""
-    return {i for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for n in a.g.node for i in (*n.input, *captured(n))}
+    return Network(model_of(b, ends_of(b)), tuple(int(n) for n in lengths), unit, b.stationary, lanes, frozenset(kinds))

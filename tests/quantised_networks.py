@@ -6,7 +6,8 @@ onnxruntime turns them into integer arithmetic, so that a stream can be compared
 from __future__ import annotations
 
 import numpy as np
-from networks import Builder, Invalid, Layer, Wire, join
+from builder import Builder, Invalid, Wire
+from networks import Layer, join
 from onnx import TensorProto
 
 SCALES = (1 / 16, 0.0371, 1 / 32, 0.0213)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from networks import Network
+from builder import Network
 from oracle import check, close, draw, session, take
 from quantised_networks import EXACT
 

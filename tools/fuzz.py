@@ -19,10 +19,11 @@ import onnx
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from builder import Network, pruned  # noqa: E402
 from corners import KINDS, varied  # noqa: E402
 from hunt import arguments  # noqa: E402
 from lookahead import SMOOTH, off  # noqa: E402
-from networks import Network, network, pruned  # noqa: E402
+from networks import network  # noqa: E402
 from oracle import session  # noqa: E402
 from streams import check_streams  # noqa: E402
 
