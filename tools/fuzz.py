@@ -37,7 +37,7 @@ def attempt(model: onnx.ModelProto, net: Network, seed: int, delays: bool = Fals
             feeds = {v.name: np.zeros([d.dim_value or (3 if d.dim_param == "N" else n) for d in v.type.tensor_type.shape.dim], np.float32) for v in model.graph.input}
             session(model.SerializeToString(), plain=True).run(None, feeds)
     except Exception as problem:
-        return f"no batch model: {str(problem)[:300]}"
+        return f"{'unrun' if model.opset_import[0].version < 13 else 'no batch model'}: {str(problem)[:300]}"
     try:
         if found := check_streams(model, net, np.random.default_rng(seed)):
             return "unequal: " + found
@@ -113,8 +113,9 @@ def _bypassed(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], e
     return model
 
 
-TOLD = ("late", "unequal")
-"""What is counted and shown, and is no failure: frames later than need be, and ties that onnxruntime's optimisation rounds another way."""
+TOLD = ("late", "unequal", "unrun")
+"""What is counted and shown, and is no failure: frames later than need be, quantised frames that onnxruntime's optimisation rounds another
+way, and old models for which onnxruntime infers another shape than it makes."""
 
 
 class Tally:
