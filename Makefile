@@ -44,9 +44,10 @@ twins: $(VENV)/.installed-dev
 badfiles: $(VENV)/.installed-dev
 	$(BIN)/python tools/badfiles.py --count $(COUNT)
 
-# the tool broken on purpose, one place at a time: the tests must see each
+# the tool broken on purpose, one place at a time: the tests must see each; first faults by name, then some drawn from the source
 mutants: $(VENV)/.installed-dev
-	$(BIN)/python tools/mutants.py
+	$(BIN)/python tools/mutants.py --named
+	$(BIN)/python tools/mutants.py --seconds $(SECONDS) --seed "$$(date +%s)"
 
 venv: $(VENV)/.installed-dev
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from networks import Builder, Layer, conv, cut, join, pad, pointwise, resize
+from builder import Builder
+from networks import Layer, conv, cut, join, pad, pointwise, resize
 
 
 def flat(b: Builder) -> None:

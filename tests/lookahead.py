@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -62,18 +63,48 @@ def uneven(node: onnx.NodeProto, pulsed: PulsedModel, weights: Mapping[str, npt.
     return node.op_type in ("Reshape", "Where", "Max", "Min")
 
 
-def late(model: onnx.ModelProto, unit: int) -> list[str]:
-    """Outputs of a network of `SMOOTH` layers whose delay is not the least one; it runs for multiples of `unit` frames."""
+@dataclass(frozen=True)
+class Off:
+    """An output whose delay is not the least one; `borders`: wires before it whose frames outside were made real ones.
+
+    Such a wire is made where borders of two values lie one inside the other, or where an operator that changes the rate reads a border.
+    """
+
+    output: str
+    delay: int
+    least: int
+    borders: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.output}: delay {self.delay}, the network needs {self.least}" + (f", behind the solid border of {', '.join(self.borders)}" if self.borders else "")
+
+
+def off(model: onnx.ModelProto, unit: int) -> list[Off]:
+    """Outputs of a network of `SMOOTH` layers whose delay is not the least one; it runs for multiples of `unit` frames.
+
+    What needs less for some of its frames or channels than for others is compared from one side: its delay may be larger than the least.
+    """
     pulsed = pulsify(model, pulse=None)
     frames = 12 * unit * math.ceil(48 / (12 * unit))
     weights = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
-    if any(uneven(node, pulsed, weights) for node in model.graph.node):
-        return []
-    two_borders = any("#solid" in wire for wire in pulsed.plan.wires)  # borders of two values, one inside the other, cost the inner one
+    solid = {wire.split("#solid")[0] for wire in pulsed.plan.wires if "#solid" in wire}
     found = []
     for out in pulsed.spec["outputs"]:
+        nodes = behind(model, out["name"])
         last = last_needed(model, frames, out["name"])
         least = least_delay(last[: len(last) * 3 // 4], Fraction(*out["rate"]), pulsed.spec["pulse_multiple"])  # what the end cuts off needs less
-        if out["delay"] < least or (out["delay"] > least and not two_borders):
-            found.append(f"{out['name']}: delay {out['delay']}, the network needs {least}")
+        if out["delay"] < least or out["delay"] > least and not any(uneven(node, pulsed, weights) for node in nodes):
+            before = {name for node in nodes for name in (*node.input, *node.output)}
+            found.append(Off(out["name"], out["delay"], least, tuple(sorted(solid & before))))
+    return found
+
+
+def behind(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
+    """The nodes that an output is made by."""
+    needed, found = {output}, []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            found.append(node)
     return found

@@ -6,125 +6,18 @@ Every wire carries its batch length at many stream lengths, so that joins are ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
-Lengths = npt.NDArray[np.int64]
+from attention_networks import attention
+from builder import Builder, Invalid, Network, Wire, begin, ends_of, model_of
+from onnx import TensorProto, numpy_helper
 
 
-@dataclass(frozen=True)
-class Wire:
-    """A tensor [1, channels, T] (or [1, channels, T, bins]) with its length for every stream length of the network."""
-
-    name: str
-    channels: int
-    bins: int | None
-    lengths: Lengths
-    rate: Fraction
-
-
-@dataclass(frozen=True)
-class Network:
-    """A generated model: the batch model runs at the stream lengths `lengths`, and at all larger multiples of `unit`."""
-
-    model: onnx.ModelProto
-    lengths: tuple[int, ...]
-    unit: int
-    stationary: bool
-
-
-class Invalid(Exception):
-    """The drawn operator does not fit; draw another."""
-
-
-@dataclass
-class Builder:
-    """Draws one network from a seed."""
-
-    rng: np.random.Generator
-    opset: int = 17
-    unit: int = 1
-    shortest: int = 1
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: list[onnx.TensorProto] = field(default_factory=list)
-    wires: list[Wire] = field(default_factory=list)
-    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
-    heads: list[tuple[str, tuple[int | None, ...]]] = field(default_factory=list)
-    count: int = 0
-    stationary: bool = True
-
-    # small draws
-
-    def pick(self, *options: Any) -> Any:
-        """One of `options`."""
-        return options[int(self.rng.integers(len(options)))]
-
-    def chance(self, p: float) -> bool:
-        """True with probability `p`."""
-        return bool(self.rng.random() < p)
-
-    def constant(self, value: Any) -> str:
-        """An initializer."""
-        self.count += 1
-        name = f"c{self.count}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def weight(self, *shape: int) -> str:
-        """Random weights of a scale that keeps signals near one."""
-        fan = max(1, int(np.prod(shape[1:])))
-        return self.constant(((self.rng.standard_normal(shape) + 0.1) / math.sqrt(fan)).astype(np.float32))
-
-    def ints(self, *values: int) -> str:
-        """An int64 vector."""
-        return self.constant(np.asarray(values, np.int64))
-
-    def node(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """A node; the name of its output (or a list of names)."""
-        names = []
-        for _ in range(outputs):
-            self.count += 1
-            names.append(f"t{self.count}")
-        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=f"{op_type}_{self.count}", **attributes))
-        return names[0] if outputs == 1 else names
-
-    def mean(self, x: str, axis: int, keepdims: int) -> str:
-        """An average over one axis, as the opset has it."""
-        if self.opset < 18:
-            return str(self.node("ReduceMean", x, axes=[axis], keepdims=keepdims))
-        return str(self.node("ReduceMean", x, self.ints(axis), keepdims=keepdims))
-
-    def wire(self, name: str, like: Wire, **changes: Any) -> Wire:
-        """Register `name` as a wire like another one."""
-        values = {"channels": like.channels, "bins": like.bins, "lengths": like.lengths, "rate": like.rate, **changes}
-        made = Wire(name, **values)
-        self.wires.append(made)
-        return made
-
-    def any(self, ranks: tuple[int, ...] = (3, 4)) -> Wire:
-        """A wire, mostly a late one."""
-        fitting = [w for w in self.wires if (3 if w.bins is None else 4) in ranks]
-        if not fitting:
-            raise Invalid
-        back = int(self.rng.geometric(0.35))
-        return fitting[max(0, len(fitting) - back)]
-
-    @staticmethod
-    def grown(lengths: Lengths) -> Lengths:
-        """`lengths`, if every one is a tensor that runtimes take."""
-        if lengths.min() < 1 or lengths.max() > 4000:
-            raise Invalid
-        return lengths
-
-
-def _spatial(b: Builder, x: Wire, along: int, across: int) -> list[int]:
+def spatial(b: Builder, x: Wire, along: int, across: int) -> list[int]:
+    """`along` for the frames, and `across` where there are bins."""
     return [along] if x.bins is None else [along, across]
 
 
@@ -144,7 +37,7 @@ def conv(b: Builder) -> None:
     if out > 8:
         out = group
     style = b.pick("same", "causal", "valid", "free", "auto")
-    attributes: dict[str, Any] = {"group": group, "strides": _spatial(b, x, s, 1), "dilations": _spatial(b, x, d, 1)}
+    attributes: dict[str, Any] = {"group": group, "strides": spatial(b, x, s, 1), "dilations": spatial(b, x, d, 1)}
     before = after = 0
     if style == "auto" and s == 1 and d == 1:
         attributes["auto_pad"] = b.pick("SAME_UPPER", "SAME_LOWER")
@@ -175,7 +68,7 @@ def pool(b: Builder) -> None:
     if ceil and kind != "LpPool":
         lengths = -(-room // s) + 1
         lengths = np.where((lengths - 1) * s >= x.lengths + before, lengths - 1, lengths)
-    attributes: dict[str, Any] = {"kernel_shape": _spatial(b, x, k, 1), "strides": _spatial(b, x, s, 1), "pads": _pads(x, before, after, 0)}
+    attributes: dict[str, Any] = {"kernel_shape": spatial(b, x, k, 1), "strides": spatial(b, x, s, 1), "pads": _pads(x, before, after, 0)}
     if kind != "LpPool":
         attributes["ceil_mode"] = int(ceil)
     if kind == "AveragePool":
@@ -251,7 +144,7 @@ def mixing(b: Builder) -> None:
     """Features mixed with time in the middle: MatMul, LayerNorm, Softmax."""
     x = b.any((3,))
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
-    kind = b.pick("MatMul", "LayerNormalization", "Softmax", "ReduceMean", "Reshape")
+    kind = b.pick("MatMul", "LayerNormalization", "Softmax", "ReduceMean", *([] if b.lanes else ["Reshape"]))
     channels = x.channels
     if kind == "MatMul":
         channels = b.pick(1, 2, 3)
@@ -279,13 +172,13 @@ def recurrence(b: Builder) -> None:
     gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind]
     t = b.node("Transpose", x.name, perm=[2, 0, 1])
     inputs = [t, b.weight(1, gates * hidden, x.channels), b.weight(1, gates * hidden, hidden), b.weight(1, 2 * gates * hidden)]
-    if b.chance(0.5):
+    if not b.lanes and b.chance(0.5):
         inputs += ["", b.weight(1, 1, hidden)]
         if kind == "LSTM":
             inputs.append(b.weight(1, 1, hidden))
     last = b.chance(0.3)
     outs = b.node(kind, *inputs, outputs=2, hidden_size=hidden)
-    if last:
+    if last and not b.lanes:
         b.heads.append((outs[1], (1, 1, hidden)))
     y = b.node("Squeeze", outs[0], b.ints(1))
     b.wire(b.node("Transpose", y, perm=[1, 2, 0]), x, channels=hidden)
@@ -315,6 +208,8 @@ def channels(b: Builder) -> None:
 
 def glue(b: Builder) -> None:
     """Constant frames put before or after the stream."""
+    if b.lanes:
+        raise Invalid
     x = b.any((3,))
     count = b.pick(1, 2, 3)
     block = np.zeros((1, x.channels, count), np.float32)
@@ -342,6 +237,8 @@ def rank(b: Builder) -> None:
 
 def interleave(b: Builder) -> None:
     """Features to frames, or whole frames to features."""
+    if b.lanes:
+        raise Invalid
     x = b.any((3,))
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
     if x.channels % 2 == 0 and b.chance(0.6):
@@ -451,51 +348,6 @@ def join(b: Builder) -> None:
     b.wire(name, x, channels=out)
 
 
-def attention(b: Builder) -> None:
-    """Self-attention behind a band or chunks, with biases by distance or relative positions now and then."""
-    x = b.any((3,))
-    if x.rate > 1:
-        raise Invalid  # the batch model's matrices grow with the square of the length
-    number = lambda v: b.constant(np.asarray(v, np.int64))  # noqa: E731
-    count = b.node("Gather", b.node("Shape", x.name), number(2), axis=0)
-    index = b.node("Range", number(0), count, number(1))
-    query, key = b.node("Unsqueeze", index, b.ints(1)), b.node("Unsqueeze", index, b.ints(0))
-    distance = b.node("Sub", query, key)
-    left, right, chunk = b.pick(0, 1, 2, 5), b.pick(0, 0, 1, 2), b.pick(1, 1, 2, 3)
-    if chunk > 1:
-        query, key = b.node("Div", query, number(chunk)), b.node("Div", key, number(chunk))
-    apart = b.node("Sub", query, key)
-    open_ = b.node("And", b.node("Less", apart, number(left + 1)), b.node("Greater", apart, number(-right - 1)))
-    t = b.node("Transpose", x.name, perm=[0, 2, 1])
-    q, k, v = (b.node("MatMul", t, b.weight(x.channels, x.channels)) for _ in range(3))
-    scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 2, 1]))
-    kind = b.pick("plain", "plain", "alibi", "relative")
-    if kind == "alibi":
-        scores = b.node("Sub", scores, b.node("Mul", b.node("Cast", distance, to=TensorProto.FLOAT), b.constant(np.float32(0.2))))
-    elif kind == "relative":
-        scores = b.node("Add", scores, _skewed(b, q, count, x.channels))
-    low = b.constant(np.float32(b.pick(-np.inf, -1e9)))
-    if b.chance(0.5):
-        masked = b.node("Where", open_, scores, low)
-    else:
-        masked = b.node("Add", scores, b.node("Where", open_, b.constant(np.float32(0)), low))
-    mixed = b.node("MatMul", b.node("Softmax", masked, axis=-1), v)
-    b.wire(b.node("Transpose", mixed, perm=[0, 2, 1]), x)
-
-
-def _skewed(b: Builder, q: str, count: str, channels: int) -> str:
-    """Queries times sinusoids of relative positions, skewed to queries × keys."""
-    one, frames = b.constant(np.asarray(1, np.int64)), b.node("Unsqueeze", count, b.ints(0))
-    down = b.constant(np.asarray(-1, np.int64))
-    offsets = b.node("Cast", b.node("Range", b.node("Sub", count, one), b.node("Neg", count), down), to=TensorProto.FLOAT)
-    table = b.node("Sin", b.node("Mul", b.node("Unsqueeze", offsets, b.ints(0)), b.weight(channels, 1)))
-    product = b.node("MatMul", q, table)
-    padded = b.node("Pad", product, b.ints(0, 0, 1, 0, 0, 0))
-    folded = b.node("Reshape", padded, b.node("Concat", b.ints(1, -1), frames, axis=0))
-    rows = b.node("Reshape", b.node("Slice", folded, b.ints(1), b.ints(2**62), b.ints(1)), b.node("Shape", product))
-    return str(b.node("Slice", rows, b.ints(0), frames, b.ints(2)))
-
-
 Layer = Callable[[Builder], None]
 LAYERS: tuple[tuple[Layer, float], ...] = (
     (conv, 5), (pool, 1.5), (conv_transpose, 1.5), (resize, 0.7), (pad, 2), (cut, 1.5), (pointwise, 3), (mixing, 1.5), (recurrence, 0.7),
@@ -504,26 +356,22 @@ LAYERS: tuple[tuple[Layer, float], ...] = (
 UNSTATIONARY = {recurrence, running_sum, positions, glue, attention}
 
 
-def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float], ...] = LAYERS) -> Network:
-    """A random network of about `size` layers."""
+OPSETS = (13, 17, 17, 18, 21)
+
+
+def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float], ...] = LAYERS, *, opsets: Sequence[int] = OPSETS, lanes: bool = False,
+            layout: str = "NCT") -> Network:
+    """A random network of about `size` layers; `lanes`: of any number of rows N; `layout`: of its first input, NCT, NT or TNC."""
     rng = np.random.default_rng(seed)
     unit = int(rng.choice([1, 1, 1, 6, 12]))
     shortest = int(rng.choice([1, 2, 5, 12, 20]))
     size = int(rng.integers(2, 40)) if size is None else size
-    b = Builder(rng, opset=int(rng.choice([13, 17, 17, 18, 21])), unit=unit)
+    b = Builder(rng, opset=int(rng.choice(opsets)), unit=unit, lanes=lanes)
     lengths = np.arange(math.ceil(shortest / unit), math.ceil(shortest / unit) + 25, dtype=np.int64) * unit
-    start = b.pick(1, 2, 3, 4)
-    b.wires.append(Wire("x", start, None, lengths, Fraction(1)))
+    begin(b, lengths, layout)
     chances = np.asarray([weight for _, weight in layers])
     chances = chances / chances.sum()
-    b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, start, "T"]))
-    if b.chance(0.2):
-        b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 2, "T"]))
-        b.wires.append(Wire("z", 2, None, lengths, Fraction(1)))
-    if b.chance(0.2):
-        b.inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1, 1, 1]))
-        b.wire(b.node("Mul", b.wires[-1].name, "gain"), b.wires[-1])
-    made = tries = 0
+    made, tries, kinds = 0, 0, set()
     while made < size and tries < 20 * size:
         tries += 1
         layer = layers[int(rng.choice(len(layers), p=chances))][0]
@@ -537,102 +385,8 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
         last = b.wires[-1]
         if last.rate > 8 or last.rate < Fraction(1, 16) or last.channels > 12:
             del b.wires[before[2]:]
-        elif layer in UNSTATIONARY:
+            continue
+        kinds.add(getattr(layer, "__name__", ""))
+        if layer in UNSTATIONARY:
             b.stationary = False
-    used = {name for n in b.nodes for name in n.input}
-    graph_inputs = {v.name for v in b.inputs}
-    ends = [w for w in b.wires if w.name not in used | graph_inputs] or [b.wires[-1]]
-    keep = [ends[-1], *(w for w in ends[:-1] if rng.random() < 0.5)][:4]
-    return Network(_model(b, keep), tuple(int(n) for n in lengths), unit, b.stationary)
-
-
-def _model(b: Builder, ends: list[Wire]) -> onnx.ModelProto:
-    nodes, outputs = list(b.nodes), []
-    for k, w in enumerate(ends):
-        nodes.append(helper.make_node("Identity", [w.name], [f"y{k}"], name=f"out{k}"))
-        shape = [1, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
-        outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
-    for name, dims in b.heads[:3]:
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
-    graph = helper.make_graph(nodes, "network", b.inputs, outputs, initializer=b.weights)
-    return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
-
-
-def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without nodes and weights that no output needs."""
-    needed = {o.name for o in model.graph.output}
-    keep = []
-    for node in reversed(model.graph.node):
-        if needed & set(node.output):
-            keep.append(node)
-            needed |= set(node.input)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    del out.graph.node[:], out.graph.initializer[:], out.graph.input[:]
-    out.graph.input.extend(v for v in model.graph.input if v.name in needed)
-    out.graph.node.extend(reversed(keep))
-    out.graph.initializer.extend(w for w in model.graph.initializer if w.name in needed)
-    return out
-
-
-# sizes that runtimes and the standard see in two ways
-
-def ceil_across(b: Builder) -> None:
-    """A pool whose last window across the bins may hang over, or begin in the padding."""
-    x = b.any((4,))
-    k, s = b.pick(1, 2, 3), b.pick(2, 3)
-    before, after = int(b.rng.integers(0, k)), int(b.rng.integers(0, k))
-    room = (x.bins or 0) + before + after - k
-    bins = -(-room // s) + 1
-    bins -= (bins - 1) * s >= (x.bins or 0) + before
-    if room < 0 or bins < 1:
-        raise Invalid
-    kind = b.pick("MaxPool", "AveragePool")
-    name = b.node(kind, x.name, kernel_shape=[2, k], strides=[1, s], pads=[1, before, 0, after], ceil_mode=1)
-    b.wire(name, x, bins=bins)
-
-
-def same_window(b: Builder) -> None:
-    """auto_pad SAME with a stride, where the kernel is at most two frames shorter."""
-    x = b.any()
-    k, s = b.pick((1, 2), (1, 3), (2, 3), (3, 1), (4, 1), (5, 1))
-    kind = "Conv" if k < s else b.pick("Conv", "MaxPool", "AveragePool")
-    attributes: dict[str, Any] = {"kernel_shape": _spatial(b, x, k, 1), "strides": _spatial(b, x, s, 1), "auto_pad": "SAME_UPPER"}
-    lengths = b.grown(-(-x.lengths // s))
-    if kind == "Conv":
-        out = b.pick(1, 2, 3)
-        b.wire(b.node("Conv", x.name, b.weight(out, x.channels, *_spatial(b, x, k, 1)), **attributes), x, channels=out, lengths=lengths, rate=x.rate / s)
-    else:
-        b.wire(b.node(kind, x.name, **attributes), x, lengths=lengths, rate=x.rate / s)
-
-
-def cut_then_resized_across(b: Builder) -> None:
-    """Frames cut off at the end, then a resampling of the bins."""
-    x = b.any((4,))
-    off, scale = b.pick(1, 2, 5), b.pick(2.0, 1.5, 0.5)
-    lengths = b.grown(x.lengths - off)
-    bins = int((x.bins or 0) * scale)
-    if bins < 1 or bins > 16:
-        raise Invalid
-    kept = b.node("Slice", x.name, b.ints(0), b.ints(-off), b.ints(2))
-    scales = b.constant(np.asarray([1, 1, 1, scale], np.float32))
-    b.wire(b.node("Resize", kept, "", scales, mode=b.pick("linear", "cubic", "nearest")), x, lengths=lengths, bins=bins)
-
-
-TWO_WAYS: tuple[tuple[Layer, float], ...] = ((ceil_across, 2), (same_window, 2), (cut_then_resized_across, 2), (conv, 1), (rank, 3), (pad, 0.5), (pool, 0.5))
-
-
-def with_taken_names(net: Network, rng: np.random.Generator) -> Network:
-    """The same network with names that a pulsed model would choose itself."""
-    taken = ["valid_frames", "past_000_x", "present_000_x", "pulsify/0", "pulsify/const_0", "clock", "seen", "valid_frames_1", "pulsify/output_y0"]
-    model = onnx.ModelProto()
-    model.CopyFrom(net.model)
-    names = dict.fromkeys([v.name for v in (*model.graph.input, *model.graph.output)] + [o for n in model.graph.node for o in n.output])
-    chosen = [str(n) for n in rng.permutation(list(names))[: len(taken)]]
-    renamed = dict(zip(chosen, rng.permutation(taken).tolist()))
-    for value in (*model.graph.input, *model.graph.output):
-        value.name = renamed.get(value.name, value.name)
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(n, n) for n in node.input]
-        node.output[:] = [renamed.get(n, n) for n in node.output]
-    return Network(model, net.lengths, net.unit, net.stationary)
+    return Network(model_of(b, ends_of(b)), tuple(int(n) for n in lengths), unit, b.stationary, lanes, frozenset(kinds))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from corners import OLD, ROWWISE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import LAYERS, TWO_WAYS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum, with_taken_names
+from networks import LAYERS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum
 from oracle import check
+from streams import check_streams
+from two_ways import TWO_WAYS, with_taken_names
 
 CORE: tuple[tuple[Layer, float], ...] = tuple((layer, weight) for layer, weight in LAYERS if layer in (
     conv, pad, cut, pool, conv_transpose, resize, join, recurrence, running_sum))
+OF_ROWS = tuple((layer, weight) for layer, weight in LAYERS if layer in dict(ROWWISE))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -34,3 +39,10 @@ def test_sizes_that_are_seen_in_two_ways(seed: int, size: int, pulse: int, pick:
     """Windows that hang over, SAME padding of short kernels, crops before resampling; with names that are taken."""
     net = with_taken_names(network(seed, size, TWO_WAYS), np.random.default_rng(seed))
     check(net.model, pulses=(pulse,), length=net.lengths[pick], unit=net.unit, shortest=net.lengths[0], rtol=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_streams_of_any_length(seed: int) -> None:
+    """Short ones and long ones, in pulses of one size or of many, whatever is past their ends; of new and old opsets, and side by side on lanes."""
+    for net in (network(seed, 8), network(seed, 8, opsets=OLD), network(seed, 8, OF_ROWS, lanes=True)):
+        check_streams(net.model, net, np.random.default_rng(seed))

@@ -139,6 +139,19 @@ def test_frames_looked_up_before_there_was_an_operator_for_it(body: str):
 POSITIONS = "n = Shape(x)\n frames = Gather(n, one)\n r = Range(zero, frames, one)\n i = Unsqueeze(r, first)"
 
 
+def test_positions_widened_to_a_known_size():
+    check_rows(delayed("""
+        n = Shape(x)
+        frames = Gather(n, two)
+        r = Range(zero, frames, one)
+        i = Unsqueeze(r, last)
+        f = Cast<to=1>(i)
+        wide = Expand(f, four)
+        g = Sin(wide)
+        t = Transpose<perm=[1,0]>(g)
+        y = Add(a, t)""", two=np.int64(2), zero=np.int64(0), one=np.int64(1), last=np.asarray([1]), four=np.asarray([1, 4])), pulses=(3,))
+
+
 def test_rotary_positions_of_every_row():
     model = batched(parse(f"""<ir_version: 10, opset_import: ["": 23]>
         agraph (float[1,T,8] x) => (float[1,T,8] y) {{

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from lookahead import SMOOTH, late
+from lookahead import SMOOTH, off
 from networks import network
 from oracle import check, parse, rand, session
 
@@ -16,9 +16,19 @@ from pulsify_onnx.api import pulsify
 
 @pytest.mark.parametrize("seed", range(40))
 def test_delay_is_what_the_network_needs(seed: int) -> None:
-    """Never larger than measured, on random networks of strides up and down."""
+    """Never smaller than measured, and larger behind a solid border alone, on random networks of strides up and down."""
     net = network(10_000 + seed, size=6, layers=SMOOTH)
-    assert late(net.model, net.unit) == []
+    assert [str(found) for found in off(net.model, net.unit) if found.delay < found.least or not found.borders] == []
+
+
+@pytest.mark.parametrize("more, body", [(1, "y = Conv<pads=[2,2]>(x, w)"), (-1, "y = Conv<pads=[2,2]>(x, w)"), (-1, "a = Conv<pads=[2,2]>(x, w)  y = Max(a, x)")])
+def test_a_delay_that_is_off_is_seen(monkeypatch: pytest.MonkeyPatch, more: int, body: str) -> None:
+    """Too large, and too small even where some frames need less than others."""
+    model = parse(f"agraph (float[1,1,T] x) => (float[1,1,T] y) {{ {body} }}", w=rand(1, 1, 5))
+    pulsed = pulsify(model, pulse=None)
+    pulsed.spec["outputs"][0]["delay"] += more
+    monkeypatch.setattr("lookahead.pulsify", lambda *_, **__: pulsed)
+    assert [(o.delay, o.least, o.borders) for o in off(model, 1)] == [(2 + more, 2, ())]
 
 
 def flush_needed(pulse: int, rate: Fraction, delay: int, extent: list[int]) -> int:

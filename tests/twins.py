@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import onnxruntime as ort
-from networks import LAYERS, Builder, Invalid, Layer, Network, network
+from builder import Builder, Invalid, Network
+from networks import LAYERS, Layer, network
 from onnx import helper, numpy_helper
 from oracle import session
 

@@ -1,180 +1,91 @@
-"""Mutation test of the tool itself: it is broken on purpose, in one place at a time, and tests and ``verify`` must see it.
+"""Mutation test of the tool itself: it is broken on purpose, in one place at a time, and the tests nearest to the place must see it.
 
-Each mutant is a small change of one line in a copy of the tree. Tests of the place must fail; and ``verify`` of a small model
-of some family must find that the stream differs (then ``--trace`` names the first node that does), or that it comes later than
-it need, or that a frame has an influence beyond the receptive field. Exit status 1 where a mutant survives either.
+Mutants are drawn from the syntax tree of the files (comparisons turned, numbers one off, ``and`` for ``or``, a part of a sum, a ``max`` or
+a call left out, arguments swapped, statements dropped), the same for one seed. Survivors are printed: each is a test that is missing, or
+a change that changes nothing. With ``--named`` the faults by name instead, which ``verify`` must see too; exit status 1 where one survives.
 
-    python tools/mutants.py [--only NAME]
+    python tools/mutants.py [FILE …] [--count N] [--seed S] [--seconds T]
+    python tools/mutants.py --named [--only NAME]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import subprocess
+import random
 import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-VERIFY = """
-import sys
-sys.path[:0] = [".", "tests"]
-from families import EDGES, FAMILIES
-from pulsify_onnx import pulsify, verify
-from pulsify_onnx.api import trace
-from pulsify_onnx.errors import PulsifyError, UnusableStream
-for name, make in {**EDGES, **FAMILIES}.items():
-    for pulse in (1, 4):
-        for end in (False, True):
-            model = make()
-            try:
-                pulsed = pulsify(model, pulse=pulse, end_of_stream=end)
-            except PulsifyError:
-                continue
-            try:
-                found = verify(model, pulsed, measure=True)
-            except UnusableStream as problem:
-                print(f"{name}: {problem}")
-                raise SystemExit(CAUGHT)
-            if found.late:
-                print(f"{name}: late by {found.late}")
-            elif not found.ok:
-                first = trace(model, pulsed, found)
-                print(f"{name}: {first.op_type} {first.node}" if first else f"{name}: {found.message}")
-            if found.late or not found.ok:
-                raise SystemExit(CAUGHT)
-"""
+from tools import named_mutants  # noqa: E402
+from tools.mutation_tree import PARTS, ROOT, SLOW, Tree, nearest  # noqa: E402
+from tools.mutations import Mutation, mutations  # noqa: E402
 
-CAUGHT = 77
-"""Exit code of VERIFY where it finds something; an exception elsewhere is no find."""
+PACKAGE = "pulsify_onnx"
+FILES = ("windows.py", "rules/pool.py", "rules/conv.py", "rules/slicing.py", "rules/last.py", "rows.py", "emit.py", "spec.py", "extent.py", "lower.py", "draft.py")
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """``old`` becomes ``new`` in ``file``; ``tests`` must see it."""
+class Outcome:
+    """What became of a mutation of a file: whether the tests saw it, and which."""
 
-    name: str
     file: str
-    old: str
-    new: str
-    tests: str
+    mutation: Mutation
+    caught: bool
+    by: str
 
 
-MUTANTS = [
-    Mutant("mask dropped", "windows.py", "    if border is None:\n        return None\n    if isinstance(border, Mirror):", "    return None\n    if isinstance(border, Mirror):",
-           "tests/rules/test_conv.py"),
-    Mutant("mask one frame early", "windows.py", "    low = x.lead + x.delay\n    computed", "    low = x.lead + x.delay - 1\n    computed",
-           "tests/rules/test_conv.py"),
-    Mutant("end of the mask one frame late", "windows.py", "    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival, within",
-           "    return Mask(low, x.extent - x.trail + x.delay + 1, border, start, end, arrival, within", "tests/rules/test_conv.py"),
-    Mutant("history that begins as zeros whatever the border", "draft.py", "        if not isinstance(border, Const) or not border.array.any():\n            return past\n",
-           "        return past\n", "tests/rules/test_quantized.py"),
-    Mutant("frames before the first are no zeros, and not masked", "quantised_histories.py", "        if narrow is not None and (w.mask is not None or",
-           "        if narrow is not None and (w.mask is not None and", "tests/rules/test_quantized.py"),
-    Mutant("lead kept by a pad at the end", "windows.py", "lead=x.lead + before,", "lead=x.lead,", "tests/rules/test_conv.py"),
-    Mutant("window one frame late", "windows.py", "    back = stride * delay - x.delay\n", "    back = stride * delay - x.delay - 1\n", "tests/rules/test_conv.py"),
-    Mutant("delay one frame short", "windows.py", "-(-(x.delay + span - stride) // stride), -lead", "-(-(x.delay + span - stride) // stride) - 1, -lead",
-           "tests/rules/test_conv.py"),
-    Mutant("delay one frame too long", "windows.py", "-(-(x.delay + span - stride) // stride), -lead", "-(-(x.delay + span - stride) // stride) + 1, -lead",
-           "tests/rules/test_conv.py"),
-    Mutant("stream not aligned at a join", "windows.py", "reads = [Window(x.wire, delay - x.delay, Frames(x.rate)", "reads = [Window(x.wire, 0, Frames(x.rate)",
-           "tests/rules/test_arithmetic.py"),
-    Mutant("joined at the least delay", "windows.py", "max(max((x.delay for x in xs if not x.positional), default=0), -lead)",
-           "max(min((x.delay for x in xs if not x.positional), default=0), -lead)", "tests/rules/test_arithmetic.py"),
-    Mutant("crop costs no delay", "windows.py", "delay=x.delay + start, lead=max(0, x.lead - start)", "delay=x.delay, lead=max(0, x.lead - start)",
-           "tests/rules/test_slicing.py"),
-    Mutant("history one frame short", "lower.py", 'present = self.emit.slice(line, x.axis, -history, TO_END)',
-           'present = self.emit.slice(line, x.axis, -history - 1, -1)', "tests/rules/test_conv.py"),
-    Mutant("mask lets the frame after the last through", "draft.py",
-           'tests.append(self.emit.one("Less", position, self._length(mask.high)))',
-           'tests.append(self.emit.one("Not", self.emit.one("Less", self._length(mask.high), position)))', "tests/rules/test_conv.py"),
-    Mutant("mask by a product", "draft.py", 'return self.emit.one("Where", flags, value, border)',
-           'return self.emit.one("Mul", self.emit.one("Cast", flags, to=int(dtype)), value)', "tests/rules/test_conv.py"),
-    Mutant("clock starts at one", "draft.py", "            self.clock = self._number(past)", "            self.clock = self._number(self.after)",
-           "tests/rules/test_conv.py"),
-    Mutant("frames past the end are counted", "draft.py", "            if self.plan.options.end_of_stream:\n                valid", "            if False:\n                valid",
-           "tests/rules/test_conv.py"),
-    Mutant("flushing turned off", "spec.py", "    return worst\n", "    return 0\n", "tests/test_windows.py tests/test_delays.py tests/rules/test_conv.py"),
-    Mutant("one flushing pulse short", "spec.py", "needed - math.ceil(n / step)", "needed - math.ceil(n / step) - 1", "tests/test_delays.py tests/rules/test_conv.py"),
-    Mutant("receptive field off", "spec.py", "math.floor(reach.future - reach.past + reach.between) + 1", "math.floor(reach.future - reach.past + reach.between)",
-           "tests/test_report.py tests/test_windows.py tests/test_systems.py"),
-    Mutant("borders of zeros by guess", "borders.py", "            return found_all[e.index]\n", "            return np.zeros_like(found_all[e.index])\n",
-           "tests/rules/test_arithmetic.py tests/rules/test_border.py tests/rules/test_conv.py"),
-    Mutant("conv pads at both ends swapped", "rules/conv.py", "padded = pad(x, before, after, border or zero(x)", "padded = pad(x, int(after.at(0)), before, border or zero(x)",
-           "tests/rules/test_conv.py"),
-    Mutant("transposed conv cut at the wrong frame", "rules/conv.py", "expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))",
-           "expr = cut(whole, x.axis, overlap * stride - 1, Frames(raw.rate))", "tests/rules/test_conv_transpose.py"),
-    Mutant("delay of a transposed conv not scaled", "windows.py", "rate=x.rate * factor, delay=x.delay * factor, lead", "rate=x.rate * factor, delay=x.delay, lead",
-           "tests/rules/test_conv_transpose.py"),
-    Mutant("max pool pads with zeros", "rules/pool.py", "_pooled(node, lowest(x))", "_pooled(node, zero(x))", "tests/rules/test_pool.py"),
-    Mutant("divisor of a mean counts padding", "rules/pool.py", "open_start = before > 0 and not counted", "open_start = False", "tests/rules/test_pool.py"),
-    Mutant("divisor at the end off", "rules/pool.py", "(0, x.extent)", "(0, x.extent + 1)", "tests/rules/test_pool.py"),
-    Mutant("initial state taken in every pulse", "rules/recurrent.py", 'call("Where", seen_before(y), past, initial)', "initial", "tests/rules/test_recurrent.py"),
-    Mutant("initial state never taken", "rules/recurrent.py", 'call("Where", seen_before(y), past, initial)', "past", "tests/rules/test_recurrent.py"),
-    Mutant("recurrence runs over the warm-up", "rules/held.py", "self.warm = x.delay > 0", "self.warm = False", "tests/rules/test_recurrent.py"),
-    Mutant("state of a recurrence on the wrong axis", "rules/recurrent.py", 'call("Transpose", Past(f"{tag}.{name}"), perm=[1, 0, 2])',
-           'call("Transpose", call("Neg", Past(f"{tag}.{name}")), perm=[1, 0, 2])', "tests/rules/test_recurrent.py"),
-    Mutant("sum forgets what came before", "rules/cumulative.py", "[call(kind.combine, expr, past)]", "[expr]", "tests/rules/test_cumulative.py"),
-    Mutant("sum counts a pulse twice", "rules/cumulative.py", "packed(call(kind.combine, past, last), shape)",
-           "packed(call(kind.combine, call(kind.combine, past, last), last), shape)", "tests/rules/test_cumulative.py"),
-    Mutant("sum over the warm-up", "rules/cumulative.py", "    if y.delay:\n", "    if False:\n", "tests/rules/test_cumulative.py"),
-    Mutant("attention sees one key more", "pairs.py", "back = delay - x.delay + band.left\n", "back = delay - x.delay + band.left - 1\n", "tests/rules/test_attention.py"),
-    Mutant("chunks closed early", "facts.py", "(query // self.chunk + 1 + self.ahead) * self.chunk - 1", "(query // self.chunk + 1 + self.ahead) * self.chunk - 2",
-           "tests/rules/test_attention.py"),
-]
+def drawn(root: Path, package: str, files: Sequence[str], count: int, seed: int) -> list[tuple[str, Mutation]]:
+    """So many mutations of the files, as many of each while there are some, in an order of their own."""
+    rng = random.Random(seed)
+    piles = {file: mutations((root / package / file).read_text(encoding="utf-8")) for file in files}
+    for pile in piles.values():
+        rng.shuffle(pile)
+    rounds = [(file, pile[k]) for k in range(max(map(len, piles.values()), default=0)) for file, pile in piles.items() if k < len(pile)]
+    return rounds[:count]
 
 
-def mutated(mutant: Mutant, text: str) -> str:
-    """The source with the mutant in it."""
-    if text.count(mutant.old) < 1:
-        raise ValueError(f"mutant {mutant.name!r}: {mutant.file} has no {mutant.old!r}")
-    return text.replace(mutant.old, mutant.new)
-
-
-def caught(mutant: Mutant | None) -> tuple[bool, bool, str, str]:
-    """Whether the tests see a mutant, whether ``verify`` does, the first test that fails, and what ``verify`` finds."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
-        tree = Path(name)
-        for part in ("pulsify_onnx", "tests", "tools", "fixtures"):
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", tree)
-        if mutant is not None:
-            path = tree / "pulsify_onnx" / mutant.file
-            path.write_text(mutated(mutant, path.read_text(encoding="utf-8")), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-        tests = mutant.tests if mutant is not None else " ".join(sorted({t for m in MUTANTS for t in m.tests.split()}))
-        run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()], cwd=tree, env=environment,
-                             capture_output=True, text=True)
-        verify = subprocess.run([sys.executable, "-c", f"CAUGHT = {CAUGHT}\n{VERIFY}"], cwd=tree, env=environment, capture_output=True, text=True)
-    by = next((line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-    return run.returncode == 1, verify.returncode == CAUGHT, by, " ".join((verify.stdout or verify.stderr[-200:]).split())
+def outcomes(root: Path, package: str, chosen: Sequence[tuple[str, Mutation]], *, seconds: float = 1e9, limit: float = 120, most: int = 5,
+             parts: Sequence[str] = PARTS) -> Iterator[Outcome]:
+    """Each mutation with what the tests say, until the time is up; tests that take longer than `limit` have seen it."""
+    end = time.monotonic() + seconds
+    tests = {file: nearest(root, package, file, most) for file in {file for file, _ in chosen}}
+    with Tree(root, parts) as tree:
+        for file, mutation in chosen:
+            if time.monotonic() > end:
+                return
+            path = f"{package}/{file}"
+            text = tree.text(path)
+            tree.change(path, mutation.applied(text))
+            code, by = tree.tests(tests[file], limit)
+            tree.change(path, text)
+            yield Outcome(file, mutation, code in (1, 2, SLOW) or code < 0, by)
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="part of the names of the mutants to try")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("files", nargs="*", default=FILES, help="files of the package")
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--limit", type=float, default=120, help="seconds for the tests of one mutant")
+    parser.add_argument("--tests", type=int, default=5, help="test files for one mutant")
+    parser.add_argument("--named", action="store_true", help="the faults by name")
+    parser.add_argument("--only", help="part of the names of the faults to try")
+    parser.add_argument("--jobs", type=int, default=2, help="faults by name at a time")
     args = parser.parse_args()
-    chosen = [m for m in MUTANTS if not args.only or args.only in m.name]
-    sound = caught(None) if not args.only else (False, False, "", "")
-    if sound[:2] != (False, False):
-        print(f"without any mutant: tests {'fail' if sound[0] else 'pass'} ({sound[2]}), verify {'fails' if sound[1] else 'passes'} ({sound[3]})")
-        return 1
-    survivors = unseen = 0
-    print(f"{'mutant':44} {'file':22} {'tests':8} {'verify':8} first test that fails | what verify finds")
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for mutant, (tests, verify, by, what) in zip(chosen, pool.map(caught, chosen)):
-            survivors += not tests
-            unseen += not verify
-            print(f"{mutant.name:44} {mutant.file:22} {'caught' if tests else 'SURVIVES':8} {'caught' if verify else 'SURVIVES':8} {by} | {what}", flush=True)
-    print(f"{len(chosen)} mutants, {survivors} survive the tests, {unseen} survive verify")
-    return 1 if survivors or unseen else 0
+    if args.named or args.only:
+        return named_mutants.run(args.only, args.jobs)
+    tried = survivors = 0
+    for found in outcomes(ROOT, PACKAGE, drawn(ROOT, PACKAGE, args.files, args.count, args.seed), seconds=args.seconds, limit=args.limit, most=args.tests):
+        tried, survivors = tried + 1, survivors + (not found.caught)
+        print(f"{'caught  ' if found.caught else 'SURVIVES'} {found.file}:{found.mutation.what}{f'  [{found.by}]' if found.by else ''}", flush=True)
+    print(f"{tried} mutants from seed {args.seed}, {survivors} survive the nearest tests")
+    return 0
 
 
 if __name__ == "__main__":

@@ -112,16 +112,13 @@ def test_mask_by_trilu():
     check(model(positions, "masked = Add(scores, bias)", two=np.asarray([2], np.int64), d0=np.int64(2), d1=np.int64(-4)), delays={"y": 1})
 
 
-def test_mask_from_a_constant_table():
+@pytest.mark.parametrize("cuts", ["rows = Slice(table, ax0, t, ax0)\n bias = Slice(rows, ax0, t, ax1)",
+                                  "tt = Concat<axis=0>(t, t)\n nil = Concat<axis=0>(ax0, ax0)\n both = Concat<axis=0>(ax1, ax0)\n bias = Slice(table, nil, tt, both)"])
+def test_mask_from_a_constant_table(cuts):
     table = np.zeros((64, 64), np.float32)
     q, k = np.indices(table.shape)
     table[(k > q + 1) | (k < q - 3)] = -np.inf
-    positions = """
-        s = Shape(x)
-        t = Slice(s, ax1, two)
-        rows = Slice(table, ax0, t, ax0)
-        bias = Slice(rows, ax0, t, ax1)
-    """
+    positions = f"s = Shape(x)\n t = Slice(s, ax1, two)\n {cuts}\n"
     m = model(positions, "masked = Add(scores, bias)", table=table, two=np.asarray([2], np.int64))
     check(m, limit=64)
 

@@ -41,6 +41,18 @@ def test_auto_pad(auto: str) -> None:
     check(transposed(f'strides=[2], auto_pad="{auto}"', 5, SAME), pulses=PULSES, length=20)
 
 
+@pytest.mark.parametrize("kernel, stride, frames", [(1, 2, 0), (2, 2, 0), (3, 2, 1), (4, 2, 1), (5, 2, 2), (3, 1, 2), (8, 4, 1), (9, 4, 2)])
+def test_no_more_frames_are_kept_than_overlap(kernel: int, stride: int, frames: int) -> None:
+    check(transposed(f"strides=[{stride}]", kernel), state_bytes=2 * 4 * frames, pulses=PULSES, length=20)
+
+
+@pytest.mark.parametrize("auto", ("SAME_UPPER", "SAME_LOWER"))
+def test_auto_pad_across_time(auto: str) -> None:
+    """The output padding widens what is cut off across time."""
+    check(parse(f"""agraph (float[1,2,T,4] x) => (float[1,2,U,V] y) {{
+        y = ConvTranspose<strides=[2,3], output_padding=[0,1], auto_pad="{auto}">(x, v, d) }}""", v=rand(2, 2, 3, 4), d=rand(2)), pulses=PULSES, length=20)
+
+
 @pytest.mark.parametrize("mode", ("edge", "reflect"))
 @pytest.mark.parametrize("kernel", (1, 3))
 def test_behind_mirrored_ends(kernel: int, mode: str) -> None:

@@ -76,3 +76,14 @@ def test_embedding_after_a_crop_waits_for_what_may_be_the_end():
         u = Unsqueeze(c, one)
         i = Expand(u, wide)
         z = GatherElements(table, i) }""", table=rand(3, 4), k0=np.int64([0]), k1=np.int64([-2]), one=np.int64([1]), wide=np.int64([1, 4])), delays={"y": 0})
+
+
+@pytest.mark.parametrize("start", [0, 1, 5])
+def test_table_of_positions_from_a_start(start):
+    """As many rows of a table as there are frames, from a fixed row on."""
+    check(parse("""agraph (float[1,T,3] x) => (float[1,T,3] y) {
+        s = Shape(x)
+        n = Slice(s, one, two, zero)
+        end = Add(n, start)
+        rows = Slice(table, start, end, zero)
+        y = Add(x, rows) }""", table=rand(600, 3, seed=4), one=ints(1), two=TWO, zero=ints(0), start=ints(start)), delays={"y": 0}, limit=500)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Pair, Prefix, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Static, Stream
 from pulsify_onnx.rules.kit.node import Node
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def kept(walker: Baked) -> tuple[Kept, ...]:
     found: dict[Kept, None] = {}
     for raw in walker.source.model.graph:
         node = walker.told(raw)
-        if "/length/" in node.name or not any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts):
+        refused = any(isinstance(walker.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
+        if refused or "/length/" in node.name or not any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts):
             continue
         own = {walker.at(f.extent) for f in node.streams}
         likely = sorted(lengths, key=lambda n: n not in own)
