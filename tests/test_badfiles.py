@@ -55,7 +55,8 @@ def test_dimensions_beyond_all_measure_take_no_time(tmp_path: Path):
 
 def command(code: str, *arguments: object) -> list[str]:
     """A command line that runs `code` in the worker before it starts."""
-    return [sys.executable, "-c", f"import os, signal\nfrom pulsify_onnx import api, cli\nfrom pulsify_onnx.output import atomic, guard, write\n{code}\ncli.main()", *map(str, arguments)]
+    modules = "import os, signal\nfrom pulsify_onnx import api, cli\nfrom pulsify_onnx.output import atomic, guard, write\n"
+    return [sys.executable, "-c", f"{modules}{code}\ncli.main()", *map(str, arguments)]
 
 
 def ended(code: str, folder: Path, *, pulse: int = 4, expected: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ from tools.mutation_tree import PARTS, ROOT, SLOW, Tree, nearest  # noqa: E402
 from tools.mutations import Mutation, mutations  # noqa: E402
 
 PACKAGE = "pulsify_onnx"
-FILES = ("windows.py", "rules/pool.py", "rules/conv.py", "rules/slicing.py", "rules/last.py", "rows.py", "emit.py", "spec.py", "extent.py", "lower.py", "draft.py")
+FILES = ("algebra/windows.py", "rules/pool.py", "rules/conv.py", "rules/slicing.py", "rules/last.py", "lowering/batch/rows.py", "lowering/writer.py", "report/sidecar.py", "algebra/length.py", "lowering/lower.py", "lowering/states.py")
 
 
 @dataclass(frozen=True)
