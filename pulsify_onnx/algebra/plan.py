@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Union
 
 import onnx_ir as ir
@@ -113,6 +114,10 @@ class Window:
     mask: Mask | TimedMask | None = None
     border: Border | None = None
     role: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.back, Delay) and not self.back.terms:
+            object.__setattr__(self, "back", self.back.constant)
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,13 @@ class Op:
     outputs: int = 1
     index: int = 0
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.op_type, self.inputs, self.attributes, self.domain, self.outputs, self.index))
+
+    def __hash__(self) -> int:  # expressions are deep, and asked for again and again
+        return self._hash
+
 
 Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Number, When, Past, Const, Op]
 
@@ -296,6 +308,11 @@ class Step:
     unsigned: Unsigned | None = None
     deferred: bool = False
     requires: tuple[Requirement, ...] = ()
+
+    @cached_property
+    def leaves(self) -> tuple[Expr, ...]:
+        """Every leaf of its expressions and of its states' updates."""
+        return tuple(e for e in walk(*self.exprs, *(s.next for s in self.states)) if not isinstance(e, (Op, When)))
 
 
 @dataclass(frozen=True)
@@ -372,9 +389,10 @@ def parts(expr: Expr | None) -> tuple[Expr | None, ...]:
 
 
 def rebuilt(expr: Expr, of: Callable[[Expr], Expr]) -> Expr:
-    """`expr` with what `of` makes of its parts; a leaf as it is."""
+    """`expr` with what `of` makes of its parts; a leaf, or one whose parts stay the same, as it is."""
     if isinstance(expr, Op):
-        return replace(expr, inputs=tuple(None if e is None else of(e) for e in expr.inputs))
+        inputs = tuple(None if e is None else of(e) for e in expr.inputs)
+        return expr if all(a is b for a, b in zip(inputs, expr.inputs)) else replace(expr, inputs=inputs)
     return replace(expr, yes=of(expr.yes), no=of(expr.no)) if isinstance(expr, When) else expr
 
 
@@ -386,9 +404,10 @@ def walk(*exprs: Expr | None) -> Iterator[Expr]:
         if expr is not None and id(expr) not in seen:
             seen.add(id(expr))
             yield expr
-            stack.extend(parts(expr))
+            if isinstance(expr, (Op, When)):
+                stack.extend(parts(expr))
 
 
-def leaves(step: Step) -> Iterator[Expr]:
+def leaves(step: Step) -> tuple[Expr, ...]:
     """Every leaf of a step's expressions and of its states' updates."""
-    return (e for e in walk(*step.exprs, *(s.next for s in step.states)) if not isinstance(e, (Op, When)))
+    return step.leaves

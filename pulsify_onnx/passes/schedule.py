@@ -75,7 +75,9 @@ class _Schedule:
         if isinstance(expr, Window):
             back = self.value(expr.back)
             mask = self.mask(expr.mask, back) if isinstance(expr.mask, Mask) else expr.mask
-            return replace(expr, back=back, frames=self.frames(expr.frames), mask=mask)
+            frames = self.frames(expr.frames)
+            same = back == expr.back and frames is expr.frames and mask is expr.mask
+            return expr if same else replace(expr, back=back, frames=frames, mask=mask)
         if isinstance(expr, Grid):
             (a, b), (c, d) = expr.a, expr.b
             return replace(expr, a=(self.value(a), self.value(b)), b=(self.value(c), self.value(d)))
@@ -92,7 +94,7 @@ class _Schedule:
 
     def frames(self, frames: Frames) -> Frames:
         """A number of frames more than a pulse."""
-        return replace(frames, extra=self.value(frames.extra))
+        return frames if isinstance(frames.extra, int) else replace(frames, extra=self.value(frames.extra))
 
     def mask(self, mask: Mask, back: int) -> TimedMask | None:
         """Where a mask tests positions at all, and where it stands."""
@@ -112,7 +114,7 @@ class _Schedule:
     def fact(self, fact: Kind) -> Kind:
         """A fact with numbers."""
         if isinstance(fact, (Stream, Skew)):
-            return replace(fact, delay=self.delay(fact.delay))
+            return replace(fact, delay=self.delay(fact.delay)) if fact.delay.terms else fact
         if isinstance(fact, Pair):
             return replace(fact, delays=(self.delay(fact.delays[0]), self.delay(fact.delays[1])))
         if isinstance(fact, Prefix):
