@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from oracle import parse, rand
+from oracle import parse
 from test_fixed_length import fixed, text
 from test_states import gru
 
