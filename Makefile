@@ -38,7 +38,7 @@ conformance-sample: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
 
-# networks in the idioms of exporters, by a generator and a runner that know the package by its README alone
+# networks in the idioms of exporters, by a generator and a runner that know the package by its README and docs alone
 second: $(VENV)/.installed-dev
 	$(BIN)/python tools/second.py --seconds $(SECONDS)
 
