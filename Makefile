@@ -5,14 +5,20 @@ SECONDS ?= 60
 SHARE ?= 0.25
 COUNT ?= 10000
 BIN := $(VENV)/bin
+SMOKE := $(foreach name,architecture support readme analysis delays windows lower runtime conv recurrent reshape,\
+	$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo test lint conformance conformance-sample fuzz second twins badfiles mutants venv clean
+.PHONY: demo smoke test lint conformance conformance-sample fuzz second twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
 	$(BIN)/pulsify-onnx convert $(MODEL) -o build/demo/pulsed.onnx --pulse 16 --end-of-stream
 	$(BIN)/pulsify-onnx verify $(MODEL) build/demo/pulsed.onnx --seed 1
 	$(BIN)/pulsify-onnx inspect $(MODEL) --frame-rate 100
+
+# less than a minute: some tests of every room
+smoke: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -q $(SMOKE)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -rs -q
@@ -32,7 +38,7 @@ conformance-sample: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
 
-# networks in the idioms of exporters, by a generator and a runner that know the package by its README alone
+# networks in the idioms of exporters, by a generator and a runner that know the package by its README and docs alone
 second: $(VENV)/.installed-dev
 	$(BIN)/python tools/second.py --seconds $(SECONDS)
 

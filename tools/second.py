@@ -4,7 +4,7 @@
     python tools/second.py --only 4711 --shrink --save finds
     python tools/second.py --model finds/wrong_4711.onnx --axis x=2
 
-Written from the README alone, and shares no code with the other generator. Every network follows from its seed.
+Written from README and docs alone, and shares no code with the other generator. Every network follows from its seed.
 Exit status 1 where a stream is wrong or something crashes.
 """
 
