@@ -13,6 +13,7 @@ from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.analysis.walker import Walker
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import Blocker
+from pulsify_onnx.model.edit import names_of
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.prepare.fixed_length.regroup import OTHER
 
@@ -74,7 +75,7 @@ class Export:
     """A model that was exported for `frames` base frames, on the `walk` through which its graph is rewritten.
 
     `given`: readings by node, `asked`: which were asked for. `fills`: of pads that are read as filling up, the multiple of frames;
-    `filling`: those that were found on the way. `ends`: what blocks streams that end.
+    `filling`: those that were found on the way. `ends`: what blocks streams that end. `taken`: names in use.
     """
 
     walk: Walker
@@ -86,6 +87,10 @@ class Export:
     doubts: list[Doubt] = field(default_factory=list)
     ends: list[Blocker] = field(default_factory=list)
     filling: dict[str, int] = field(default_factory=dict)
+    taken: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.taken = names_of(self.source.model.graph)
 
     @property
     def source(self) -> Source:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Static
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.prepare.fixed_length.export import EXPORT, NUMBER, SHARE, Change, Doubt, Export, offered
 from pulsify_onnx.rules.kit.node import Node
 
@@ -20,7 +21,8 @@ class Rewriting:
     """One node with a stream among its inputs."""
 
     def __init__(self, export: Export, raw: ir.Node, node: Node):
-        self.export, self.raw, self.node, self.count = export, raw, node, 0
+        self.export, self.raw, self.node = export, raw, node
+        self.place = GraphEditor(export.source.model.graph, "length/{kind}", export.taken).before(raw)
 
     def array(self, index: int) -> Array | None:
         """Constant value of an input."""
@@ -40,24 +42,17 @@ class Rewriting:
 
     def value(self, array: Array) -> ir.Value:
         """A new initializer."""
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)))
-        value = ir.Value(name=self._free("number"), const_value=tensor, shape=ir.Shape(np.shape(array)), type=ir.TensorType(tensor.dtype))
-        self.export.source.model.graph.register_initializer(value)
+        value = self.place.constant(array)
         self.export.walk.learn(value.name or "", value)
         return value
 
     def op(self, op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
         """A new node before this one."""
-        made = ir.Node("", op_type, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], name=self._free("node"))
-        made.outputs[0].name = self._free("value")
-        graph = self.export.source.model.graph
-        graph.insert_before(self.raw, made)
+        value = self.place.op(op_type, *inputs, **attributes)
+        made = value.producer()
+        assert made is not None
         self.export.walk.visit(made)
-        return made.outputs[0]
-
-    def _free(self, what: str) -> str:
-        self.count += 1
-        return f"{self.node.name}/length/{what}_{self.count}"
+        return value
 
     def put(self, index: int, value: ir.Value, now: str, others: Sequence[Array] = ()) -> None:
         """Read input `index` from `value` instead."""
