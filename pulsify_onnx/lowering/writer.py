@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array, Const
+from pulsify_onnx.model.edit import free_name
 
 if TYPE_CHECKING:
     from pulsify_onnx.lowering.batch.layouts import Layout
@@ -33,7 +34,7 @@ class Emitter:
 
     def name(self, wanted: str) -> str:
         """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
-        return _free(wanted, self._taken)
+        return free_name(wanted, self._taken)
 
     def constant(self, array: Array | Const) -> ir.Value:
         """An initializer for `array`."""
@@ -67,7 +68,7 @@ class Emitter:
             return self._made[key]
         attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
         node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=_free(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
+                       name=free_name(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
         for out in node.outputs:
             out.name = self.name(f"pulsify/{self._count}")
             self._count += 1
@@ -171,14 +172,6 @@ class Emitter:
         index = self.one("Where", self.one("Less", bound, self.ints(0)), self.one("Add", bound, size), bound)
         last = self.one("Sub", size, self.ints(1)) if backwards else size
         return self.one("Max", self.one("Min", index, last), self.ints(-1 if backwards else 0))
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    name, k = wanted, 1
-    while name in taken:
-        name, k = f"{wanted}_{k}", k + 1
-    taken.add(name)
-    return name
 
 
 def _attribute(name: str, value: Any, rewire: Callable[[ir.Graph], ir.Graph] | None) -> ir.Attr:

@@ -19,6 +19,7 @@ from onnx_ir.passes import common
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.model import large, validity
+from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.schema import since_version
 from pulsify_onnx.model.sequences import to_scan_outputs
 from pulsify_onnx.model.subgraphs import subgraphs
@@ -206,11 +207,9 @@ def _modern(model: ir.Model) -> None:
             if spatial is not None and not spatial.as_int():
                 raise InvalidModel("BatchNormalization with spatial=0 is gone since opset 9; export with a later opset")
         if node.op_type == "Upsample" and "scales" in node.attributes and node.graph is not None:
-            scales = node.attributes.pop("scales").as_floats()
-            constant = ir.node("Constant", [], attributes={"value_floats": scales})
-            node.graph.insert_before(node, constant)
+            scales = GraphEditor(node.graph).before(node).op("Constant", value_floats=node.attributes.pop("scales").as_floats())
             node.resize_inputs(2)
-            node.replace_input_with(1, constant.outputs[0])
+            node.replace_input_with(1, scales)
     model.opset_imports[""] = 9
 
 

@@ -182,7 +182,7 @@ class _Reader:
 
     def _folded(self, expr: Expr, like: Stream, border: Const | Onset) -> Const | Onset | None:
         bare = replace(like, lead=_frames(border).shape[like.axis], trail=Length(()), border=None)
-        found = fold_border(expr, bare, self.plan.wires, self._value, self.source.opset)
+        found = fold_border(expr, bare, self.plan.wires.__getitem__, self._value, self.source.opset)
         return found if isinstance(found, (Const, Onset)) and _frames(found).dtype == like.dtype.numpy() else None
 
     def _value(self, wire: str) -> Const | None:
