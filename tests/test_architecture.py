@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from testing import ROOT
+
 PACKAGE = ROOT / "pulsify_onnx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "__init__": "api runtime verification",
     "cli": "api report verification output",
     "api": "convert prepare verification report runtime output passes analysis algebra model",
-    "convert": "prepare report lowering runtime verification passes analysis rules algebra model",
+    "convert": "prepare report lowering runtime verification passes analysis rules algebra model ort",
     "verification": "runtime output algebra model ort",
     "report": "lowering rules algebra model",
     "prepare": "output analysis rules algebra model ort",

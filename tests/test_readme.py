@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from pulsify_onnx import cli
+from testing import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = [(found[1], found[2]) for found in re.finditer(r"```console\n\$ pulsify-onnx ([^\n]*)\n(.*?)```", README, re.DOTALL)]
 
