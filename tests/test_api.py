@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import parse, rand
 
 import pulsify_onnx
+from testing.oracle import parse, rand
 
 CONV = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }"
 

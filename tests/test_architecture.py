@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from testing import ROOT
+
 PACKAGE = ROOT / "pulsify_onnx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 

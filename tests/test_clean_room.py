@@ -7,15 +7,14 @@ import importlib.util
 import json
 from pathlib import Path
 
-import clean_room
 import onnx
 import pytest
-from families import FAMILIES
 
 from pulsify_onnx import pulsify
+from testing import ROOT, clean_room
+from testing.families import FAMILIES
 
-HERE = Path(__file__).resolve().parent
-FIXTURES = sorted((HERE.parent / "fixtures").glob("*.onnx"))
+FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))
 SMALL = [p for p in FIXTURES if p.stem not in ("wavenet", "pixelcnn", "causal_net_dilated")]
 
 NOT_IN_REFERENCE = {
@@ -38,7 +37,7 @@ def made(model: Path, folder: Path, pulse: int | None, end: bool) -> Path:
 
 
 def test_it_shares_no_code():
-    tree = ast.parse((HERE / "clean_room.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "testing" / "clean_room.py").read_text(encoding="utf-8"))
     roots = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     roots |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert roots - {"__future__", "argparse", "json", "re", "sys", "pathlib"} == {"numpy", "onnx", "onnxruntime", "openvino"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, session
 
 from pulsify_onnx.api import pulsify, verify
+from testing.oracle import check, parse, rand, session
 
 W = {"w": rand(3, 3, 3), "b": rand(3)}
 RNN = {"wi": rand(1, 12, 3), "ri": rand(1, 12, 4), "bi": rand(1, 24)}

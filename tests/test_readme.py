@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pulsify_onnx import cli
+from testing import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MOST_LINES = 220
 """Of README: one or two screens."""
@@ -74,7 +74,7 @@ def test_links_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_are_there(page: Path):
-    for path in re.findall(r"`((?:pulsify_onnx|tests|tools|docs|examples|benchmarks|fixtures)/[\w/.]+)`", page.read_text(encoding="utf-8")):
+    for path in re.findall(r"`((?:pulsify_onnx|testing|tests|tools|docs|examples|benchmarks|fixtures)/[\w/.]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
 
 

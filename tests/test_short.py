@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import every_length, parse
 
 from pulsify_onnx.algebra.length import TIME, Length, assuming, holds, larger, smaller
 from pulsify_onnx.api import pulsify, verify
+from testing.oracle import every_length, parse
 
 NUMBERS = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "back": [-5], "end": [2**62], "last": [-1], "axis": 2, "k": 3, "few": 2, "pads": [0, 0, 3, 0, 0, 1]}
 LENGTH = "s = Shape(x)  n = Gather<axis=0>(s, axis)"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-from oracle import parse
-from test_fixed_length import fixed, text
-from test_states import gru
 
 from pulsify_onnx import pulsify
+from testing import ROOT
+from testing.oracle import parse, rand
+from testing.twins import static
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "sidecar.md").read_text(encoding="utf-8")
+GRU = """agraph (float[T,B,3] x, float[1,B,4] h0) => (float[T,1,B,4] y, float[1,B,4] h1) {
+    y, h1 = GRU<hidden_size=4, linear_before_reset=1>(x, w, r, b, , h0) }"""
+
 BY_NAME = {"fixed_length.length", "fixed_length.readings"}
 """Keys whose value has names of the model for keys."""
 
@@ -50,7 +51,8 @@ def documents() -> tuple[Mapping[str, object], ...]:
         k = Transpose<perm=[0,2,1]>(x)  s = MatMul(x, k)  shape = Shape(x)  n = Gather<axis=0>(shape, one)  r = Range(zero, n, one)
         q = Unsqueeze(r, axis1)  d = Sub(r, q)  late = Greater(d, zero)  m = Where(late, low, s)  w = Softmax<axis=-1>(m)  y = MatMul(w, x) }""",
                  one=np.int64(1), zero=np.int64(0), axis1=np.asarray([1]), low=np.float32(-1e9))
-    pooled = fixed(text("h = Mul(x, k) p = AveragePool<kernel_shape=[8], strides=[8]>(h) y = Relu(p)", k=np.float32(1 / 64)), 64)
+    pooled = static(parse("""agraph (float[1, 4, T] x) => (float[1, 4, M] y) {
+        h = Mul(x, k) p = AveragePool<kernel_shape=[8], strides=[8]>(h) y = Relu(p) }""", k=np.float32(1 / 64)), 64)
     made = (
         pulsify(fixtures / "same_gru.onnx", pulse=4, end_of_stream=True),
         pulsify(fixtures / "same_stack.onnx", pulse=None, batch="dynamic"),
@@ -58,7 +60,7 @@ def documents() -> tuple[Mapping[str, object], ...]:
         pulsify(fixtures / "fixed" / "clip_64.onnx", pulse=4),
         pulsify(fixtures / "clips" / "keyword_40.onnx", pulse=10, head="window"),
         pulsify(pooled, pulse=8, axes={"x": 2}, readings={"h": "number"}),
-        pulsify(gru(), pulse=4, states={"h0": "h1"}),
+        pulsify(parse(GRU, w=rand(1, 12, 3), r=rand(1, 12, 4), b=rand(1, 24)), pulse=4, states={"h0": "h1"}),
         pulsify(rows, pulse=4, axes={"x": 2}),
         pulsify(running, pulse=4, end_of_stream=True),
         pulsify(past, pulse=4, left_context=3),

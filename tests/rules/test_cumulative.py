@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 
 def chained(attrs: str = "", op: str = "CumSum", before: str = "c = Conv<pads=[1,1]>(x, w, b)", axis: object = 2, opset: int = 17,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import PULSES, check, parse, rand, refused
+
+from testing.oracle import PULSES, check, parse, rand, refused
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 

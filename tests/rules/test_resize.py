@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify
+from testing.oracle import check, parse, rand, refused
 
 W = {"w": rand(3, 3, 3), "b": rand(3)}
 NONE = np.zeros(0, np.float32)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 DELAYED = "a = Conv<pads=[1,1]>(x, w, b)\n"
 W = dict(w=rand(4, 4, 3), b=rand(4), lo=np.float32(0), hi=np.float32(3))

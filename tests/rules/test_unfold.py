@@ -1,6 +1,7 @@
 import onnx
 import pytest
-from oracle import check, every_length, parse, rand, refused
+
+from testing.oracle import check, every_length, parse, rand, refused
 
 HEAD = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>\n'
 
