@@ -15,7 +15,7 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
 from pulsify_onnx.algebra.facts import Fact, Mirror, Onset, Pair, Pending, Prefix, Skew, Stream, Wait
-from pulsify_onnx.algebra.length import LARGE, most
+from pulsify_onnx.algebra.length import long_streams, most
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Mask, Merged, Number, Plan, Position, Start, Step, Test, TimedMask, Unsigned, When, Window, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
@@ -131,9 +131,7 @@ class _Schedule:
     def complete(self, wait: Wait) -> bool:
         """Whether after every pulse all frames that the batch model would have are there."""
         step, extent, rate = self.timing.step, wait.extent, wait.rate
-        period = math.lcm(step, *extent.divisors(), rate.denominator)
-        start = LARGE // period * period
-        times = [(n, extent.at(n)) for n in range(start, start + 4 * period + 1, step)]
+        times = [(n, extent.at(n)) for n in long_streams(extent, rate.denominator, step=step, periods=4)]
         return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)
 
 

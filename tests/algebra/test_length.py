@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.algebra.length import TIME, Length, common_unit, compare, larger, most, smaller
+from pulsify_onnx.algebra.length import TIME, Length, common_unit, compare, larger, long_streams, most, smaller
 from pulsify_onnx.algebra.quotients import ratio
 
 T = Length.symbol(TIME)
@@ -104,3 +104,11 @@ def test_ratios_have_no_common_factors() -> None:
     assert ratio([n, T], [n * 2]) == (T, Length.of(2))
     assert ratio([T], [n]) == (T, n)
     assert ratio([T.floordiv(2) + 1, n], [n * 3]) == (T.floordiv(2) + 1, Length.of(3))
+
+
+def test_long_streams_of_every_phase() -> None:
+    length = T.floordiv(3) + (T + 1).floordiv(4)
+    found = long_streams(length)
+    assert len(found) == 12 and found.start % 12 == 0 and found.start > 10**6
+    assert [n - found.start for n in long_streams(length, 5, step=8, periods=2)] == [*range(0, 240, 8)]
+    assert long_streams(length, 5, step=8).start % 120 == 0

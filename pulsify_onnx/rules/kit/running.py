@@ -20,7 +20,7 @@ from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, 
 from pulsify_onnx.algebra.windows import align, solid, timely
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
-from pulsify_onnx.rules.kit.gating import along, real_frames
+from pulsify_onnx.rules.kit.gating import along, real_frames, seen_before
 from pulsify_onnx.rules.kit.node import Node
 
 _WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
@@ -73,11 +73,6 @@ class Feed:
     def start(self) -> Expr:
         """int64 scalar: index of the first frame of this pulse."""
         return Start(self.x.rate, self.x.delay)
-
-    @property
-    def started(self) -> Expr:
-        """bool scalar: a real frame came before this pulse."""
-        return call("Less", const(0), self.start)
 
     def value(self, index: int = 0) -> Expr:
         """The pulse of stream `index` in the type it accumulates in."""
@@ -145,7 +140,7 @@ class Accumulator:
         order = self._order
         if order is not None:
             past = call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
-        return past if self.initial is None else call("Where", self.feed.started, past, self.initial)
+        return past if self.initial is None else call("Where", seen_before(self.feed.x), past, self.initial)
 
     def becomes(self, value: Expr) -> State:
         """Its state, with the value after this pulse."""
