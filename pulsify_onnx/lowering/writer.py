@@ -30,9 +30,15 @@ class Emitter:
         self._constants: dict[Const, ir.Value] = {}
         self._made: dict[Any, Sequence[ir.Value]] = {}
         self._count = 0
+        self.any_pulse: Callable[[], ir.Value] | None = None
+        """Of a graph for pulses of any size: a zero that is computed from the size of its pulse."""
 
     def name(self, wanted: str) -> str:
         """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
+        return self.names(wanted)[0]
+
+    def names(self, *wanted: str) -> list[str]:
+        """`wanted`, or free names like them that end alike."""
         return _free(wanted, self._taken)
 
     def constant(self, array: Array | Const) -> ir.Value:
@@ -67,7 +73,7 @@ class Emitter:
             return self._made[key]
         attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
         node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=_free(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
+                       name=_free([node_name or f"pulsify/{op_type}_{len(self.nodes)}"], self._node_names)[0])
         for out in node.outputs:
             out.name = self.name(f"pulsify/{self._count}")
             self._count += 1
@@ -134,6 +140,11 @@ class Emitter:
             if len(values) == len(inputs) - 1 and values.pop("steps", [1]) == [1] * len(values["starts"]):
                 return self.one("Slice", inputs[0], **values)
             return self._picked_apart(inputs)
+        if op_type == "Slice" and self.opset == 10 and self.any_pulse is not None and inputs[0] is not None and inputs[0].const_value is None:
+            # of constant bounds onnx infers a symbolic size to be as it was, and onnxruntime gives what has one size one buffer
+            x, start, end, *rest = inputs
+            if end is not None and end.const_value is not None:
+                return self.one("Slice", x, start, self.one("Add", end, self.any_pulse()), *rest)
         if op_type == "Range" and self.opset < 11:  # from 0, by 1
             ones = self.one("ConstantOfShape", self.one("Reshape", inputs[1], self.ints(1)), value=ir.tensor(np.ones(1, np.int64)))
             return self.one("Reshape", self.one("NonZero", ones), self.ints(-1))
@@ -173,12 +184,12 @@ class Emitter:
         return self.one("Max", self.one("Min", index, last), self.ints(-1 if backwards else 0))
 
 
-def _free(wanted: str, taken: set[str]) -> str:
-    name, k = wanted, 1
-    while name in taken:
-        name, k = f"{wanted}_{k}", k + 1
-    taken.add(name)
-    return name
+def _free(wanted: Sequence[str], taken: set[str]) -> list[str]:
+    names, k = list(wanted), 1
+    while not taken.isdisjoint(names):
+        names, k = [f"{name}_{k}" for name in wanted], k + 1
+    taken.update(names)
+    return names
 
 
 def _attribute(name: str, value: Any, rewire: Callable[[ir.Graph], ir.Graph] | None) -> ir.Attr:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import ALONE
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.lowering.batch.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE, interpolated
-from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scales_of
+from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scales_of, transposed
 from pulsify_onnx.lowering.batch.placement import PlacedEmitter
 from pulsify_onnx.lowering.batch.scanning import scanned
 
@@ -146,6 +146,10 @@ class RowEmitter(PlacedEmitter):
             return None
         rows, rank, wanted = x.rows, x.rank, None if sizes is not None or scales is None else [float(f) for f in scales]
         if not interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
+            if rank > 3 and attribute(attributes, "mode", "nearest") not in ("nearest", b"nearest") and transposed(inputs[0]):
+                # onnxruntime moves a Transpose to behind a Resize that can't do what it is left with, but not past a Reshape
+                inputs = [self.place(self._one("Reshape", inputs[0], self.ints(*[0] * rank)), x), *inputs[1:]]
+                return self.place(self._one(op_type, *inputs, node_name=name, **attributes), x)
             return None if sizes is None else self.place(self._one(op_type, *inputs, node_name=name, **attributes), x)
         return self.place(self._plainly(lambda: self.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes)), x)
 
