@@ -352,11 +352,11 @@ def _resized(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[st
 
 
 def transposed(value: ir.Value | None) -> bool:
-    """Whether a Transpose makes `value`, but for what onnxruntime moves one through."""
+    """Whether a Transpose that the source does not have makes `value`, but for what onnxruntime moves one through."""
     node = value.producer() if value is not None else None
     if node is None or node.op_type not in ("Transpose", "Cast", "DequantizeLinear", "Identity", "Slice"):
         return False
-    return node.op_type == "Transpose" or transposed(node.inputs[0])
+    return transposed(node.inputs[0]) if node.op_type != "Transpose" else (node.name or "").startswith("pulsify/")
 
 
 def scales_of(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Array | None:
