@@ -115,7 +115,8 @@ class Emitter:
         more = [0, 2][: max(0, 4 - rank)]
         order: list[int | None] = [None, perm[0], None, *perm[1:]] if rank == 2 else [None, *perm] if more else [*perm]
         data = self.one("Transpose", inputs[0], perm=perm) if rows else inputs[0]
-        wide = [self.unsqueeze(data, more) if more else data, *inputs[1:]]
+        data = self.unsqueeze(data, more) if more else data
+        wide = [self.fenced(data) if rows else data, *inputs[1:]]
         if scales is None:
             wide[3] = self.one("Gather", self.one("Concat", inputs[3], self.ints(1), axis=0), self.ints(*(rank if k is None else k for k in order)), axis=0)
         elif len(inputs) > 1:
@@ -125,6 +126,10 @@ class Emitter:
         made = self.one(op_type, *wide, **attributes)
         made = self.squeeze(made, more) if more else made
         return self.one("Transpose", made, perm=[perm.index(k) for k in range(rank)]) if rows else made
+
+    def fenced(self, x: ir.Value) -> ir.Value:
+        """`x` as it is, by two operators that onnxruntime moves no Transpose through."""
+        return self.one("Reshape", self.one("Flatten", x, axis=1), self.one("Shape", x))
 
     def slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:
         """``x[start:end]`` along `axis`; negative bounds count from the end."""
