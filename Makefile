@@ -6,7 +6,7 @@ SHARE ?= 0.25
 COUNT ?= 10000
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint conformance conformance-sample fuzz second twins badfiles mutants venv clean
+.PHONY: demo test lint conformance conformance-sample fuzz second second-sample twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -35,6 +35,9 @@ fuzz: $(VENV)/.installed-dev
 # networks in the idioms of exporters, by a generator and a runner that know the package by its README alone
 second: $(VENV)/.installed-dev
 	$(BIN)/python tools/second.py --seconds $(SECONDS)
+
+second-sample: $(VENV)/.installed-dev
+	$(BIN)/python tools/second.py --seconds 45
 
 # exports of random networks for one length against the networks themselves
 twins: $(VENV)/.installed-dev

@@ -227,3 +227,17 @@ def test_a_reader_of_fewer_frames_dequantises_these(zero, end):
     nodes = check(strided, pulses=(2, 8)).proto().graph.node
     conv = next(n for n in nodes if n.op_type == "Conv")
     assert [n.op_type for n in nodes if conv.input[0] in n.output] == ["DequantizeLinear"]
+
+
+@pytest.mark.parametrize("opset", (13, 21, 23))
+def test_integers_that_onnxruntime_makes_unsigned_still_load(opset):
+    """A Reshape that it puts before a product takes quantised values along, which have a type of their own."""
+    product = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,T,4] x) => (float[1,U,3] y) {{
+        q = QuantizeLinear(x, s, zi)
+        d = DequantizeLinear(q, s, zi)
+        v = DequantizeLinear(wq, ws)
+        m = MatMul(d, v)
+        a = Add(m, bias)
+        p = QuantizeLinear(a, ys, zi)
+        y = DequantizeLinear(p, ys, zi) }}""", **{k: WEIGHTS[k] for k in ("s", "zi", "ys", "ws")}, wq=WEIGHTS["wq"][:, :3, 0], bias=rand(3))
+    check(product, pulses=(3, 12))

@@ -250,7 +250,9 @@ class Draft(Measures):
         if mask.start and -back < first:
             tests.append(self.emit.one("Less", self.emit.constant(np.asarray(first - 1, np.int64)), position))
         if mask.end:
-            tests.append(self.emit.one("Less", position, self._length(last)))
+            low = self.emit.constant(np.asarray(mask.low, np.int64))
+            any_real = self.emit.one("Less", low, self._length(mask.high))
+            tests.append(self.emit.one("Less", position, self.emit.one("Where", any_real, self._length(last), low)))
         if not tests:
             return border
         inside = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)

@@ -24,6 +24,11 @@ STORED = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UI
 """Types that a history may be of: others can't be concatenated in the opset that a model may have."""
 
 
+TYPED = 21
+"""From this opset on a QuantizeLinear has a type of its own. onnxruntime makes new ones, with that of signed integers, before it
+makes these unsigned, and does not load what it has made then; so it is given none that it would change."""
+
+
 @dataclass(frozen=True)
 class _Deferred:
     """A step that its readers compute on a window of `window`'s wire."""
@@ -38,8 +43,9 @@ def quantised_histories(plan: Plan, source: Source) -> Plan:
     """`plan` with every history before the steps that can be undone, where that is exact."""
     narrowed = _narrowed(plan, source)
     found = _deferred(narrowed)
-    if any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
-        narrowed = _narrowed(_unsigned(plan, source), source)
+    if source.opset >= TYPED or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
+        plan = _unsigned(plan, source)
+        narrowed = _narrowed(plan, source)
         found = _deferred(narrowed)
     if not found:
         return plan
