@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SMOKE := $(foreach name,architecture support readme analysis delays windows lower runtime conv recurrent reshape,\
 	$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo smoke test lint conformance conformance-sample fuzz second twins badfiles mutants venv clean
+.PHONY: demo smoke test lint conformance conformance-sample fuzz second second-sample twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -41,6 +41,9 @@ fuzz: $(VENV)/.installed-dev
 # networks in the idioms of exporters, by a generator and a runner that know the package by its README and docs alone
 second: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.second --seconds $(SECONDS)
+
+second-sample: $(VENV)/.installed-dev
+	$(BIN)/python tools/second.py --seconds 45
 
 # exports of random networks for one length against the networks themselves
 twins: $(VENV)/.installed-dev

@@ -123,8 +123,7 @@ class _Lowering(Draft):
         width = max(3, len(str(max(0, len(made) - 1))))
         for k, state in enumerate(made):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
-            state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
-            state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
+            state.input.name, state.output.name = self.emit.names(f"past_{k:0{width}d}_{tag}", f"present_{k:0{width}d}_{tag}")
         if self.rows is not None:
             self.rows.prune({*outputs, *(s.output for s in self.states)})
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],

@@ -68,6 +68,7 @@ class Draft(Measures):
         reserved = {*plan.inputs, *plan.outputs, *graph.initializers}
         self.rows = RowEmitter(source.opset, reserved, lambda: self.node) if self._batch() != 1 else None
         self.emit = self.rows or Emitter(source.opset, reserved)
+        self.emit.any_pulse = self._zero if pulse is None else None
         self.valid_frames = self.emit.name(VALID_FRAMES)
         self.values: dict[str, ir.Value] = {}
         self.memo: dict[object, ir.Value] = {}
@@ -79,6 +80,11 @@ class Draft(Measures):
         self.packed: dict[str, tuple[ir.Value, Packing]] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
+
+    def _zero(self) -> ir.Value:
+        """int64 vector of one zero, computed from the size of the pulse."""
+        frames = self.emit.one("Reshape", self._frames_value(Frames(Fraction(1))), self.emit.ints(1))
+        return self.emit.one("Sub", frames, frames)
 
     def _positional(self, wire: str) -> bool:
         fact = self.plan.wires[wire]
@@ -244,7 +250,9 @@ class Draft(Measures):
         if mask.start and -back < first:
             tests.append(self.emit.one("Less", self.emit.constant(np.asarray(first - 1, np.int64)), position))
         if mask.end:
-            tests.append(self.emit.one("Less", position, self._length(last)))
+            low = self.emit.constant(np.asarray(mask.low, np.int64))
+            any_real = self.emit.one("Less", low, self._length(mask.high))
+            tests.append(self.emit.one("Less", position, self.emit.one("Where", any_real, self._length(last), low)))
         if not tests:
             return border
         inside = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)

@@ -13,11 +13,16 @@ from pulsify_onnx.arrays import Array
 
 def free_name(wanted: str, taken: set[str]) -> str:
     """`wanted`, or a name like it that is not `taken`; it is then."""
-    name, k = wanted, 1
-    while name in taken:
-        name, k = f"{wanted}_{k}", k + 1
-    taken.add(name)
-    return name
+    return free_names([wanted], taken)[0]
+
+
+def free_names(wanted: Sequence[str], taken: set[str]) -> list[str]:
+    """`wanted`, or names like them that end alike and are not `taken`; they are then."""
+    names, k = list(wanted), 1
+    while not taken.isdisjoint(names):
+        names, k = [f"{name}_{k}" for name in wanted], k + 1
+    taken.update(names)
+    return names
 
 
 def names_of(graph: ir.Graph) -> set[str]:

@@ -24,6 +24,11 @@ STORED = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UI
 """Types that a history may be of: others can't be concatenated in the opset that a model may have."""
 
 
+TYPED = 21
+"""From this opset on a QuantizeLinear has a type of its own. onnxruntime makes new ones, with that of signed integers, before it
+makes these unsigned, and does not load what it has made then; so it is given none that it would change."""
+
+
 @dataclass(frozen=True)
 class _Deferred:
     """A step that its readers compute on a window of `window`'s wire."""
@@ -38,8 +43,9 @@ def quantised_histories(plan: Plan, source: Source) -> Plan:
     """`plan` with every history before the steps that can be undone, where that is exact."""
     narrowed = _narrowed(plan, source)
     found = _deferred(narrowed)
-    if any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
-        narrowed = _narrowed(_unsigned(plan, source), source)
+    if source.opset >= TYPED or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
+        plan = _unsigned(plan, source)
+        narrowed = _narrowed(plan, source)
         found = _deferred(narrowed)
     if not found:
         return plan
@@ -72,8 +78,9 @@ def _narrowed(plan: Plan, source: Source) -> Plan:
 
 
 def _deferred(plan: Plan) -> dict[str, _Deferred]:
-    """Steps to be computed where they are read, by wire: those of which some reader needs more than the frames of this pulse."""
-    asked = {leaf.wire for step in plan.steps for leaf in leaves(step) if isinstance(leaf, Window) and (int(leaf.back) > 0 or leaf.mask is not None)}
+    """Steps to be computed where they are read, by wire: those of which some reader needs other frames than those of this pulse."""
+    asked = {leaf.wire for step in plan.steps for leaf in leaves(step)
+             if isinstance(leaf, Window) and (int(leaf.back) > 0 or int(leaf.frames.extra) != 0 or leaf.mask is not None)}
     producers = plan.producer()
     return {step.wires[0]: _Deferred(step, *parts) for step in plan.steps
             if len(step.wires) == 1 and step.wires[0] in asked and (parts := _parts(step, plan, producers)) is not None}

@@ -73,3 +73,14 @@ def test_inspect_lists_them(tmp_path, capsys) -> None:
 def test_frames_before_the_stream_that_do_not_come_back_are_no_cache() -> None:
     model = parse("agraph (float[B,T,8] x, float[B,P,8] prompt) => (float[B,Q,8] y) { c = Concat<axis=1>(prompt, x) y = MatMul(c, w) }", w=rand(8, 8))
     assert all("grows" not in b.reason for b in analyze(model).blockers)
+
+
+@pytest.mark.parametrize("axis", (1, -2))
+def test_a_stream_beside_another_one_is_no_cache(axis: int) -> None:
+    """Channels of two streams, of which one is turned first: time is another axis."""
+    model = parse(f"""agraph (float[1,T,3] x, float[1,1,N] z) => (float[1,5,U] y) {{
+        c = Conv<strides=[2]>(z, w)
+        t = Transpose<perm=[0,2,1]>(x)
+        y = Concat<axis={axis}>(t, c) }}""", w=rand(2, 1, 2))
+    model.graph.input[1].type.tensor_type.shape.dim[2].dim_param = "2*T"
+    check(model, axes={"x": 1, "z": 2}, pulses=(1, 7))

@@ -49,6 +49,15 @@ def test_names_of_states_and_of_inner_tensors(first, second):
     onnx.checker.check_model(pulsed.proto(), full_check=True)
 
 
+@pytest.mark.parametrize("inner", ["past_000_clock", "present_000_clock", "past_001_seen", "present_001_seen", "past_002_x", "present_002_x"])
+def test_a_state_has_one_tag(inner):
+    """An inner tensor that has the name of one side moves both."""
+    model = parse(f"agraph (float[1,3,T] x) => (float[1,3,U] y) {{ {inner} = Conv<pads=[1,1]>(x, w, b) y = Conv<pads=[1,1]>({inner}, w, b) }}", **W)
+    pulsed = check(model, pulses=(1, 7))
+    tags = [(s["input"].removeprefix("past_"), s["output"].removeprefix("present_")) for s in pulsed.spec["states"]]
+    assert all(past == present for past, present in tags) and inner not in {name for s in pulsed.spec["states"] for name in (s["input"], s["output"])}
+
+
 @pytest.mark.parametrize("label", ("pulse", "pulse_x2", "pulse_"))
 def test_a_dimension_that_is_called_pulse(label):
     """The frames of a pulse have a label that no other dimension has."""

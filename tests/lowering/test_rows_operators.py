@@ -113,6 +113,19 @@ def test_rows_do_not_weigh_on_each_other(name: str, mode: str):
     check_rows(model, axes={"x": axis}, pulses=(1, 3))
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("before", ["", "Relu", "Cast<to=1>"])
+def test_a_plane_that_is_turned_after_its_resize(mode: str, before: str):
+    """onnxruntime moves no Transpose of a border's frames to behind a Resize that can't do without."""
+    model = parse(f"""agraph (float[B,3,T] x) => (float[B,U,6] y) {{
+        u = Unsqueeze(x, one)
+        {f"v = {before}(u)" if before else "v = Identity(u)"}
+        r = Resize<mode="{mode}", coordinate_transformation_mode="asymmetric">(v, none, scales)
+        t = Transpose<perm=[0,3,1,2]>(r)
+        y = Reshape(t, flat) }}""", one=ONE, none=np.zeros(0, np.float32), scales=np.asarray([1, 1, 2, 2], np.float32), flat=np.asarray([0, 0, 6]))
+    check_rows(model, axes={"x": 2}, pulses=(1, 4))
+
+
 def test_rows_and_frames_to_a_computed_size():
     text = """s = Shape(t)\n n = Slice(s, zero, one)\n m = Slice(s, one, two)\n double = Mul(m, two)\n to = Concat<axis=0>(n, double)
         y = Resize<mode="linear">(t, none, none, to)"""

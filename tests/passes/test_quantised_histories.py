@@ -214,3 +214,30 @@ def test_verify_of_kernels_that_do_not_run():
                   sv=np.array([0.02, 0.03, 0.01, 0.04], np.float32), zv=np.array([3, 100, 0, 128], np.uint8))
     found = verify(proto, pulsify(proto, pulse=4))
     assert found.ok and found.compared
+
+
+@pytest.mark.parametrize("zero", ["z", "zi"])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_reader_of_fewer_frames_dequantises_these(zero, end):
+    """Nothing is cut off between a DequantizeLinear and what runtimes compute with it."""
+    strided = model("v = DequantizeLinear(narrow, ws)\n c = Conv<strides=[2]>(d, v)", zero=zero, narrow=WEIGHTS["wq"][..., :1])
+    _, changed = rewritten(strided, end)
+    (window,) = windows(of(changed, "c"))
+    assert int(window.frames.extra) == -1 and of(changed, "d").deferred
+    nodes = check(strided, pulses=(2, 8)).proto().graph.node
+    conv = next(n for n in nodes if n.op_type == "Conv")
+    assert [n.op_type for n in nodes if conv.input[0] in n.output] == ["DequantizeLinear"]
+
+
+@pytest.mark.parametrize("opset", (13, 21, 23))
+def test_integers_that_onnxruntime_makes_unsigned_still_load(opset):
+    """A Reshape that it puts before a product takes quantised values along, which have a type of their own."""
+    product = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,T,4] x) => (float[1,U,3] y) {{
+        q = QuantizeLinear(x, s, zi)
+        d = DequantizeLinear(q, s, zi)
+        v = DequantizeLinear(wq, ws)
+        m = MatMul(d, v)
+        a = Add(m, bias)
+        p = QuantizeLinear(a, ys, zi)
+        y = DequantizeLinear(p, ys, zi) }}""", **{k: WEIGHTS[k] for k in ("s", "zi", "ys", "ws")}, wq=WEIGHTS["wq"][:, :3, 0], bias=rand(3))
+    check(product, pulses=(3, 12))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from testing.oracle import check, parse, rand, refused
+from pulsify_onnx.api import pulsify
+from testing.oracle import check, parse, rand, refused, session
 
 PULSES = (1, 4)
 PADS = [(0, 0), (1, 1), (2, 0), (0, 2), (2, 2)]
@@ -183,3 +184,19 @@ def test_ceil_mode_of_another_axis_whose_memory_is_used_again() -> None:
         d = Mul(r, two)
         a = MaxPool<ceil_mode=1, kernel_shape=[2,1], pads=[1,0,0,0], strides=[1,2]>(d)
         y = ReduceMean<axes=[3], keepdims=0>(a) }""", three=np.array([3]), two=rand(1, 2, 1, 2)), pulses=PULSES, length=24)
+
+
+@pytest.mark.parametrize("pads", ["2,1", "1,1", "0,2"])
+@pytest.mark.parametrize("before", ["Identity(x)", "Conv<pads=[1,1]>(x, w)"])
+def test_a_lane_without_a_stream_is_finite(pads, before):
+    """No frame of it is real, ever: nothing is seen but what is no border either."""
+    model = parse(f"""agraph (float[B,3,T] x) => (float[B,3,U] y) {{
+        a = {before}
+        y = MaxPool<kernel_shape=[3], pads=[{pads}], ceil_mode=1>(a) }}""", w=rand(3, 3, 3))
+    pulsed = pulsify(model, pulse=4, axes={"x": 2}, end_of_stream=True)
+    stream, names = session(pulsed.proto().SerializeToString()), [s["input"] for s in pulsed.spec["states"]]
+    states = {s["input"]: np.zeros([2, *s["shape"][1:]], s["dtype"]) for s in pulsed.spec["states"]}
+    for _ in range(4):
+        y, *after = stream.run(None, {"x": rand(2, 3, 4), "valid_frames": np.array([0, 4]), **states})
+        states = dict(zip(names, after))
+        assert all(np.isfinite(v).all() for v in (y, *after))

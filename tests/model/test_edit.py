@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from oracle import parse
 
 from pulsify_onnx.model.edit import GraphEditor, free_name, names_of
+from testing.oracle import parse
 
 MODEL = """agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Relu(x) }"""
 

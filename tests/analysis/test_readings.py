@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
-from oracle import parse
 
 from pulsify_onnx.algebra.facts import Blocked, Static, Stream
 from pulsify_onnx.algebra.plan import Options
@@ -14,6 +13,7 @@ from pulsify_onnx.analysis.readings import READINGS, Reading, read
 from pulsify_onnx.analysis.walker import Visitor, Walker
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.load import load
+from testing.oracle import parse
 
 MODEL = """agraph (float[1,3,T] x) => (float[1,3,T] z) { y = Relu(x)  z = Neg(y) }"""
 
