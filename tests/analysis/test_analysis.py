@@ -11,7 +11,7 @@ from pulsify_onnx import errors
 from pulsify_onnx.analysis import walker
 from pulsify_onnx.api import analyze
 from pulsify_onnx.rules.kit.registry import RULES
-from testing.oracle import parse
+from testing.oracle import parse, rand
 
 MODEL = """agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Relu(x) }"""
 

@@ -12,7 +12,7 @@ from pulsify_onnx import pulsify
 from pulsify_onnx.api import analyze
 from pulsify_onnx.cli import main
 from pulsify_onnx.errors import CannotStream
-from testing.oracle import parse, rand
+from testing.oracle import check, parse, rand
 
 HEAD = "agraph (float[B,T,8] x, float[B,P,8] past_k, float[B,P,8] past_v{more}) => (float[B,T,8] y, float[B,Q,8] present_k, float[B,Q,8] present_v)"
 PROJECTED = "q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)"
