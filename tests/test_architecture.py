@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "verification": "runtime output algebra model ort",
     "report": "lowering rules algebra model",
     "prepare": "output analysis rules algebra model ort",
-    "lowering": "passes algebra model",
+    "lowering": "passes algebra model ort",
     "passes": "algebra model",
     "analysis": "rules algebra model ort",
     "rules": "algebra model ort",

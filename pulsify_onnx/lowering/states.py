@@ -20,15 +20,12 @@ from pulsify_onnx.lowering.batch.rows import RowEmitter
 from pulsify_onnx.lowering.clock import Measures
 from pulsify_onnx.lowering.writer import Emitter
 from pulsify_onnx.model.load import Source
+from pulsify_onnx.ort import carrier
 
 VALID_FRAMES = "valid_frames"
 """The input that says how many frames of a pulse are real, where the source has no such name itself."""
 SOURCE = "source"
 """Role of a state that the source itself has."""
-
-WITHOUT_WHERE = {ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32, ir.DataType.UINT64: ir.DataType.INT64,
-                 ir.DataType.BFLOAT16: ir.DataType.FLOAT}
-"""Types that onnxruntime has no Where for, and the wider ones that carry them."""
 
 
 @dataclass(frozen=True)
@@ -260,14 +257,14 @@ class Draft(Measures):
         return self._chosen(flags, border, self.emit.constant(np.zeros([1] * x.rank, x.dtype.numpy())), x.dtype)
 
     def _chosen(self, flags: ir.Value, value: ir.Value, border: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """`value` where `flags`, else `border`; onnxruntime's Where takes no booleans and not every integer."""
+        """`value` where `flags`, else `border`; by And and Or where both are booleans."""
         if dtype == ir.DataType.BOOL:
             real = self.emit.one("And", flags, value)
             if border.const_value is not None and not border.const_value.numpy().any():
                 return real
             return self.emit.one("Or", real, self.emit.one("And", self.emit.one("Not", flags), border))
-        wider = WITHOUT_WHERE.get(dtype)
-        if wider is None:
+        wider = carrier(dtype)
+        if wider == dtype:
             return self.emit.one("Where", flags, value, border)
         cast = self.emit.one("Cast", value, to=int(wider)), self.emit.one("Cast", border, to=int(wider))
         return self.emit.one("Cast", self.emit.one("Where", flags, *cast), to=int(dtype))

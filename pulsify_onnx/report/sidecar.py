@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Clip, Onset, Prefix, Reach, Static, Stream
-from pulsify_onnx.algebra.length import TIME, Length, long_streams
+from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.periods import long_streams
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.states import SOURCE, Lowered, LoweredState

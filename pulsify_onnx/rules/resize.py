@@ -21,6 +21,7 @@ from pulsify_onnx.rules.kit.combinators import call, const, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.sampling import Sampling, periodic
+from pulsify_onnx.rules.kit.views import by_axes
 
 WHOLE = "resize by a whole factor"
 
@@ -213,7 +214,7 @@ def _dimensions(node: Node, op_type: str, data: Expr, axes: list[int]) -> Expr:
     """`data` with or without dimensions of one at `axes`."""
     if not axes:
         return data
-    return call(op_type, data, axes=axes) if node.opset < 13 else call(op_type, data, const(axes))
+    return by_axes(node, op_type, data, axes)
 
 
 def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, frames: Frames) -> Expr:

@@ -22,6 +22,7 @@ from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.gating import along, real_frames, seen_before
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import by_axes
 
 _WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
          ir.DataType.UINT8: ir.DataType.INT32, ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32,
@@ -176,11 +177,9 @@ def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
 
 def reduce_by(node: Node, op_type: str, value: Expr, axes: Sequence[int]) -> Expr:
     """A Reduce operator that keeps its axes, in the form of the node's opset."""
-    if node.opset >= (13 if op_type == "ReduceSum" else 18):
-        return call(op_type, value, const(list(axes)), keepdims=1)
-    return call(op_type, value, axes=list(axes), keepdims=1)
+    return by_axes(node, op_type, value, axes, keepdims=1)
 
 
 def squeeze_by(node: Node, value: Expr, axes: Sequence[int]) -> Expr:
     """`value` without `axes`, in the form of the node's opset."""
-    return call("Squeeze", value, const(list(axes))) if node.opset >= 13 else call("Squeeze", value, axes=list(axes))
+    return by_axes(node, "Squeeze", value, axes)
