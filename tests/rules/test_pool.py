@@ -186,17 +186,14 @@ def test_ceil_mode_of_another_axis_whose_memory_is_used_again() -> None:
         y = ReduceMean<axes=[3], keepdims=0>(a) }""", three=np.array([3]), two=rand(1, 2, 1, 2)), pulses=PULSES, length=24)
 
 
-@pytest.mark.parametrize("pads", ["2,1", "1,1", "0,2"])
-@pytest.mark.parametrize("before", ["Identity(x)", "Conv<pads=[1,1]>(x, w)"])
-def test_a_lane_without_a_stream_is_finite(pads, before):
-    """No frame of it is real, ever: nothing is seen but what is no border either."""
-    model = parse(f"""agraph (float[B,3,T] x) => (float[B,3,U] y) {{
-        a = {before}
-        y = MaxPool<kernel_shape=[3], pads=[{pads}], ceil_mode=1>(a) }}""", w=rand(3, 3, 3))
+@pytest.mark.parametrize("kernel, before, after", [(3, 2, 1), (4, 2, 2), (4, 3, 1)])
+def test_a_lane_without_a_stream_is_finite(kernel: int, before: int, after: int) -> None:
+    """No frame of it is real, ever, so no window of it is one of a border alone."""
+    model = parse(f"agraph (float[B,3,T] x) => (float[B,3,U] y) {{ y = MaxPool<kernel_shape=[{kernel}], pads=[{before},{after}]>(x) }}")
     pulsed = pulsify(model, pulse=4, axes={"x": 2}, end_of_stream=True)
     stream, names = session(pulsed.proto().SerializeToString()), [s["input"] for s in pulsed.spec["states"]]
     states = {s["input"]: np.zeros([2, *s["shape"][1:]], s["dtype"]) for s in pulsed.spec["states"]}
     for _ in range(4):
         y, *after = stream.run(None, {"x": rand(2, 3, 4), "valid_frames": np.array([0, 4]), **states})
         states = dict(zip(names, after))
-        assert all(np.isfinite(v).all() for v in (y, *after))
+        assert all(np.abs(v).max() < 1e3 for v in (y, *after))
