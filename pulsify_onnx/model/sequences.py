@@ -8,16 +8,21 @@ import onnx_ir as ir
 from pulsify_onnx.model.edit import GraphEditor
 
 
-def to_scan_outputs(model: ir.Model) -> None:
+class SequencesAsScanOutputs(ir.passes.InPlacePass):
     """Rewrite every loop state that is a sequence, appended to once a round and joined afterwards."""
-    for node in list(model.graph):
-        if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
-            continue
-        while (found := _collected(node)) is not None:
-            rewritten = _rewrite(model.graph, node, found, model.opset_imports.get("", 0))
-            if rewritten is None:
-                break
-            node = rewritten
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Loops that do anything else with a sequence stay."""
+        modified = False
+        for node in list(model.graph):
+            if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
+                continue
+            while (found := _collected(node)) is not None:
+                rewritten = _rewrite(model.graph, node, found, model.opset_imports.get("", 0))
+                if rewritten is None:
+                    break
+                node, modified = rewritten, True
+        return ir.passes.PassResult(model, modified)
 
 
 def _collected(loop: ir.Node) -> tuple[int, ir.Node, ir.Node] | None:

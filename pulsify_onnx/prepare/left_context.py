@@ -6,54 +6,50 @@ The cut is a mask inserted into the batch model itself, before any analysis. So 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Pair, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
+from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.errors import UsageError
 from pulsify_onnx.model.edit import GraphEditor, Place
-from pulsify_onnx.model.load import Source
+from pulsify_onnx.prepare.passes import NAMED, ORDERED, Contract, Prepared
 from pulsify_onnx.rules.kit.masks import UNBOUNDED
 
 
 @dataclass(frozen=True)
-class Approximation:
-    """Nodes whose attention sees its last `left_context` frames (its own among them) instead of the whole past."""
+class CutPast:
+    """Attention over the whole past sees its last `left_context` frames (its own among them) only."""
 
     left_context: int
-    nodes: tuple[str, ...]
 
-    def as_json(self) -> dict[str, object]:
-        """The ``approximation`` of the sidecar."""
-        return {"left_context": self.left_context, "nodes": list(self.nodes)}
+    requires: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED)
+    ensures: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED)
 
-
-def cut_past(source: Source, axes: Mapping[str, int], left_context: int) -> tuple[Source, Approximation]:
-    """A copy of `source` in which attention over the whole past sees its last `left_context` frames only.
-
-    Raises `UsageError` where no attention is unbounded in the past, or `left_context` is below 1.
-    """
-    if left_context < 1:
-        raise UsageError(f"--left-context {left_context}: a frame sees itself at least, so 1 is the least")
-    source = replace(source, model=source.model.clone())
-    editor = GraphEditor(source.model.graph, "left_context/{kind}")
-    names: list[str] = []
-    while True:
-        plan = analyze(source, axes, Options())
-        found = [b.node for b in plan.blockers if b.reason == UNBOUNDED and b.node not in names]
-        if not found:
-            break
-        for node in [n for n in source.model.graph if n.name in found]:
-            _insert(editor.before(node), plan, left_context)
-            names.append(node.name or "")
-    if not names:
-        raise UsageError("--left-context: no attention of this model sees the whole past")
-    return source, Approximation(left_context, tuple(names))
+    def __call__(self, model: Prepared) -> Prepared:
+        """Raises `UsageError` where no attention is unbounded in the past, or `left_context` is below 1."""
+        if self.left_context < 1:
+            raise UsageError(f"--left-context {self.left_context}: a frame sees itself at least, so 1 is the least")
+        axes, _ = model.read if model.read is not None and model.read[1].options == Options() else choose(model.source, model.axes, Options())
+        source = replace(model.source, model=model.source.model.clone())
+        editor = GraphEditor(source.model.graph, "left_context/{kind}")
+        names: list[str] = []
+        while True:
+            plan = analyze(source, axes, Options())
+            found = [b.node for b in plan.blockers if b.reason == UNBOUNDED and b.node not in names]
+            if not found:
+                break
+            for node in [n for n in source.model.graph if n.name in found]:
+                _insert(editor.before(node), plan, self.left_context)
+                names.append(node.name or "")
+        if not names:
+            raise UsageError("--left-context: no attention of this model sees the whole past")
+        return Prepared(source, model.axes, model.notes).noted(approximation={"left_context": self.left_context, "nodes": names})
 
 
 def _insert(place: Place, plan: Plan, left_context: int) -> None:
