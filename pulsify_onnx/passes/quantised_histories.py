@@ -72,8 +72,9 @@ def _narrowed(plan: Plan, source: Source) -> Plan:
 
 
 def _deferred(plan: Plan) -> dict[str, _Deferred]:
-    """Steps to be computed where they are read, by wire: those of which some reader needs more than the frames of this pulse."""
-    asked = {leaf.wire for step in plan.steps for leaf in leaves(step) if isinstance(leaf, Window) and (int(leaf.back) > 0 or leaf.mask is not None)}
+    """Steps to be computed where they are read, by wire: those of which some reader needs other frames than those of this pulse."""
+    asked = {leaf.wire for step in plan.steps for leaf in leaves(step)
+             if isinstance(leaf, Window) and (int(leaf.back) or int(leaf.frames.extra) or leaf.mask is not None)}
     producers = plan.producer()
     return {step.wires[0]: _Deferred(step, *parts) for step in plan.steps
             if len(step.wires) == 1 and step.wires[0] in asked and (parts := _parts(step, plan, producers)) is not None}
