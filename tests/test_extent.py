@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.algebra.length import TIME, Length, common_unit, compare, larger, most, smaller
+from pulsify_onnx.algebra.length import TIME, Length, compare, larger, smaller
+from pulsify_onnx.algebra.long_streams import common_unit, most
 from pulsify_onnx.algebra.quotients import ratio
 
 T = Length.symbol(TIME)

@@ -173,10 +173,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Test:
-    """What a step may depend on: that the stream may end (`ends`), or that a wire comes late (`late` is above 0)."""
+    """What a step may depend on: that the stream may end (`ends`), that a wire comes late (`late` is above 0), or nothing (`always`)."""
 
     ends: bool = False
     late: Delay = Delay()
+    always: bool = False
+
+    @staticmethod
+    def past(extent: Length) -> Test:
+        """That frames past the first `extent` come: where the stream may end, and always where that is a number."""
+        return Test(ends=True, always=extent.constant is not None)
 
 
 @dataclass(frozen=True)
