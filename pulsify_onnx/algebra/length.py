@@ -279,9 +279,9 @@ def compare(a: LengthLike, b: LengthLike) -> int | None:
 @lru_cache(maxsize=4096)
 def _signs(difference: Length) -> frozenset[int]:
     """The signs that a length has in long streams, whatever the sizes that do not follow them."""
-    residues = min(64, 2 * math.lcm(*difference.divisors())) if difference.symbols() else 1
-    values = (difference.exact({TIME: LARGE * step + residue} | others)
-              for others in _sizes(sorted(difference.symbols() - {TIME})) for step in (1, 2) for residue in range(residues))
+    residues = range(min(64, 2 * math.lcm(*difference.divisors())))
+    times = [LARGE * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LARGE]
+    values = (difference.exact({TIME: time} | others) for others in _sizes(sorted(difference.symbols() - {TIME})) for time in times)
     signs = frozenset((value > 0) - (value < 0) for value in values)
     return signs | {0} if {-1, 1} <= signs else signs
 
