@@ -12,8 +12,9 @@ import onnxruntime as ort
 
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.facts import Border, Fact, Stream
+from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.plan import Expr, Frames, Mask, Op, Options, Plan, State, Step, Window
+from pulsify_onnx.algebra.plan import Expr, Frames, Op, Options, Plan, State, Step, Window
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.lower import Lowered, lower
 from pulsify_onnx.model.load import Source, load

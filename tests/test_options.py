@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError
 
 import pytest
-from oracle import parse, rand
 
 from pulsify_onnx import ConvertOptions, UsageError, analyze, inspect, pulsify
+from testing.oracle import parse, rand
 
 MODEL = parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 4, 3), b=rand(4))
 

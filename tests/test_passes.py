@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 import pytest
-from oracle import parse, rand
 
 from pulsify_onnx.errors import UsageError
 from pulsify_onnx.model.load import load
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
 from pulsify_onnx.prepare.passes import ANY_LENGTH, NAMED, ORDERED, Prepared, run
+from testing.oracle import parse, rand
 
 FREE = "agraph (float[1,4,T] x) => (float[1,4,T] z) { y = Relu(x)  z = Neg(y) }"
 

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from functools import lru_cache
 
-from pulsify_onnx.algebra.length import LARGE, Length
+from pulsify_onnx.algebra.length import LARGE, TIME, Length, LengthLike
 
 
 def long_streams(length: Length, *units: int, step: int = 1, periods: int = 1) -> range:
@@ -16,9 +16,30 @@ def long_streams(length: Length, *units: int, step: int = 1, periods: int = 1) -
     return range(start, start + periods * period, step)
 
 
+def common_unit(a: LengthLike, b: LengthLike) -> int | None:
+    """Smallest-known ``u`` such that `a` equals `b` for every stream of a multiple of ``u`` frames; None if none.
+
+    A U-Net joins ``2*floor(T/2)`` with ``T``: the batch model itself runs for even T only.
+    """
+    a, b = Length.of(a), Length.of(b)
+    if a == b:
+        return 1
+    unit = math.lcm(*a.divisors(), *b.divisors())
+    others = {name: 3 for name in a.symbols() | b.symbols()}
+    start = unit * (LARGE // unit)
+    if all(a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)):
+        return unit
+    return None
+
+
 @lru_cache(maxsize=4096)
 def most(length: Length, rate: Fraction, step: int) -> int:
-    """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead."""
+    """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead.
+
+    A wire whose `length` is a number may run as far ahead as it likes: whatever comes after that is known not to be real.
+    """
+    if length.constant is not None:
+        return -length.constant
     far = long_streams(length, step=step, periods=2)
     ns = [*range(0, far.stop - far.start + 1, step), *far]
     if len(ns) > 20000:

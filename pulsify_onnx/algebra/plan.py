@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
 from pulsify_onnx.algebra.facts import Border, Fact, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
@@ -46,52 +47,6 @@ class Merged:
 
 Dim = Union[int, Frames, Length, Merged]
 """A dimension in a pulse: a number, frames, a symbolic batch dimension, or a product of these."""
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
-
-    Those of a wire with `delay` whose index is at least `first` and below `end` are real; `before` and `after` say which side is
-    asked about at all. With `computed` the frames before the first are not zeros by themselves. With `sealed` the window
-    is masked whatever the border; a `guard` hides what may be there before the stream begins even where nothing comes
-    late. Frames mirrored at the end are found up to `reach` frames before their place. ``infinite``: the number of frames with those
-    of an infinite border; all others read as zeros, so that what is made of no frame at all is finite. ``reader``: the delay of a
-    reader whose own frames are meant; past the end it hides only what is known to be no frame.
-    """
-
-    delay: Delay
-    first: int
-    end: Length
-    border: Border
-    before: bool
-    after: bool
-    rate: Fraction
-    computed: bool = False
-    sealed: bool = False
-    guard: bool = False
-    reach: int = 0
-    infinite: Length | None = None
-    reader: Delay | None = None
-
-
-@dataclass(frozen=True)
-class TimedMask:
-    """A mask at a time: a frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
-
-    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
-    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. ``within``: the
-    positions of an infinite border and of the frames between its two sides.
-    """
-
-    low: int
-    high: Length
-    border: Border
-    start: bool
-    end: bool
-    arrival: bool
-    reach: int = 0
-    within: tuple[int, Length] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,10 +133,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Test:
-    """What a step may depend on: that the stream may end (`ends`), or that a wire comes late (`late` is above 0)."""
+    """What a step may depend on: that the stream may end (`ends`), that a wire comes late (`late` is above 0), or nothing (`always`)."""
 
     ends: bool = False
     late: Delay = Delay()
+    always: bool = False
+
+    @staticmethod
+    def past(extent: Length) -> Test:
+        """That frames past the first `extent` come: where the stream may end, and always where that is a number."""
+        return Test(ends=True, always=extent.constant is not None)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from functools import reduce
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
-from pulsify_onnx.algebra.length import Length, common_unit
-from pulsify_onnx.algebra.periods import long_streams, most
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Options, Step, Window
+from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.periods import common_unit, long_streams, most
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Options, Step, Window
 from pulsify_onnx.algebra.windows import RateMismatch, bordered, ending, solid, zero
 from pulsify_onnx.errors import refuse
 

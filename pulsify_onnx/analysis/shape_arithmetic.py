@@ -16,6 +16,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static
 from pulsify_onnx.algebra.length import Length, holds, larger, smaller
 from pulsify_onnx.arrays import Array, Const
+from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 
@@ -140,6 +141,8 @@ def _modulo(node: Node, a: Length, b: Length) -> Length | None:
 def _compared(*signs: int) -> Callable[..., Length | None]:
     def run(node: Node, a: Length, b: Length) -> Length | None:
         answer = holds(a, b, *signs)
+        if answer is None and not (a - b).moves:
+            refuse(f"it compares {a} with {b}, which is true of some sizes and not of others", hint="export with fixed sizes for all axes but time")
         return None if answer is None else Length.of(int(answer))
     return run
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, TimedMask, Window, leaves
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.lowering.writer import TO_END

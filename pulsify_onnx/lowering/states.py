@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
+from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State, TimedMask
+from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, Layout

@@ -14,9 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Static, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.padding_fold import fold_border
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Plan, Ref, State, Step, TimedMask, Window, leaves, rebuilt
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Plan, Ref, State, Step, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.load import Source
 
@@ -80,7 +81,7 @@ def _narrowed(plan: Plan, source: Source) -> Plan:
 def _deferred(plan: Plan) -> dict[str, _Deferred]:
     """Steps to be computed where they are read, by wire: those of which some reader needs other frames than those of this pulse."""
     asked = {leaf.wire for step in plan.steps for leaf in leaves(step)
-             if isinstance(leaf, Window) and (int(leaf.back) > 0 or int(leaf.frames.extra) != 0 or leaf.mask is not None)}
+             if isinstance(leaf, Window) and (int(leaf.back) or int(leaf.frames.extra) or leaf.mask is not None)}
     producers = plan.producer()
     return {step.wires[0]: _Deferred(step, *parts) for step in plan.steps
             if len(step.wires) == 1 and step.wires[0] in asked and (parts := _parts(step, plan, producers)) is not None}

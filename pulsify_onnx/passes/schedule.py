@@ -15,8 +15,9 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
 from pulsify_onnx.algebra.facts import Fact, Mirror, Onset, Pair, Pending, Prefix, Skew, Stream, Wait
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.periods import long_streams, most
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Mask, Merged, Number, Plan, Position, Start, Step, Test, TimedMask, Unsigned, When, Window, rebuilt
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Merged, Number, Plan, Position, Start, Step, Test, Unsigned, When, Window, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.passes.merged_time import set_apart
@@ -43,7 +44,7 @@ class _Schedule:
 
     def holds(self, test: Test) -> bool:
         """Whether a test does."""
-        return test.ends and self.timing.end_of_stream or self.value(test.late) > 0
+        return test.always or test.ends and self.timing.end_of_stream or self.value(test.late) > 0
 
     def blockers(self, plan: Plan) -> list[Blocker]:
         """What steps require and do not have."""
@@ -131,6 +132,9 @@ class _Schedule:
     def complete(self, wait: Wait) -> bool:
         """Whether after every pulse all frames that the batch model would have are there."""
         step, extent, rate = self.timing.step, wait.extent, wait.rate
+        if extent.constant is not None:
+            first = math.ceil(extent.constant / rate / step) * step
+            return math.floor(rate * first) - wait.delay.known >= extent.constant
         times = [(n, extent.at(n)) for n in long_streams(extent, rate.denominator, step=step, periods=4)]
         return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)
 

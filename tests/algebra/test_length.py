@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.algebra.length import TIME, Length, common_unit, compare, larger, smaller
-from pulsify_onnx.algebra.periods import long_streams, most
+from pulsify_onnx.algebra.length import TIME, Length, compare, larger, smaller
+from pulsify_onnx.algebra.periods import common_unit, long_streams, most
 from pulsify_onnx.algebra.quotients import ratio
 
 T = Length.symbol(TIME)

@@ -10,8 +10,9 @@ import pytest
 
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Solution, Timing, time
 from pulsify_onnx.algebra.facts import Band, Pair, Static, Stream
+from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.plan import Grid, Mask, Options, Window
+from pulsify_onnx.algebra.plan import Grid, Options, Window
 from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, latest, meet, meet_offsets, meets, visible
 from pulsify_onnx.algebra.windows import Known, RateMismatch, pad, zero
 from pulsify_onnx.errors import Refusal

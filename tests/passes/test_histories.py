@@ -10,8 +10,9 @@ import pytest
 
 from pulsify_onnx.algebra.delay import Delay, Timing
 from pulsify_onnx.algebra.facts import Mirror, Pair, Stream
+from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Grid, Position, Step, TimedMask
+from pulsify_onnx.algebra.plan import Grid, Position, Step
 from pulsify_onnx.passes.histories import Histories, History, behind, mirrors, on_arrival
 from pulsify_onnx.passes.schedule import schedule
 from testing.plans import ONE, T, frame, masked, op, plan, read, step, stream

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.facts import ALONE, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dims, Frames, Mask, Merged, TimedMask, Window
+from pulsify_onnx.algebra.plan import Dims, Frames, Merged, Window
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.passes.merged_time import set_apart
 from pulsify_onnx.passes.schedule import schedule

@@ -73,6 +73,21 @@ def test_zeros_that_are_zero_need_no_mask():
     assert of(changed, "d").deferred and windows(of(changed, "c"))[0].mask is None
 
 
+@pytest.mark.parametrize("opset", [17, 21, 22])
+def test_frames_that_a_stride_leaves_out_are_cut_off_the_integers(opset):
+    proto = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,4,T] x) => (float[1,3,U] y) {{
+        q = QuantizeLinear(x, s, zi)
+        d = DequantizeLinear(q, s, zi)
+        w = DequantizeLinear(wq, s)
+        y = Conv<strides=[2]>(d, w, b) }}""", s=np.float32(0.02), zi=np.int8(-5), b=rand(3), wq=np.random.default_rng(0).integers(-90, 90, (3, 4, 1)).astype(np.int8))
+    plan, changed = rewritten(proto)
+    assert not of(plan, "d").deferred and of(changed, "d").deferred
+    made = {n.output[0]: n for n in pulsify(proto, pulse=4).proto().graph.node}
+    cut = made[made[made["y"].input[0]].input[0]]
+    assert made[made["y"].input[0]].op_type == "DequantizeLinear" and cut.op_type == "Slice" and cut.input[0] == "q"
+    check(proto)  # at onnxruntime's optimisation too, which cuts behind DequantizeLinear to no valid file
+
+
 def test_nothing_is_deferred_without_a_history():
     plan, changed = rewritten(model("c = Relu(d)"))
     assert changed.steps == plan.steps and changed.wires == plan.wires

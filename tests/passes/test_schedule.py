@@ -11,8 +11,9 @@ import pytest
 
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Onset, Prefix, Stream, Wait
+from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dims, Frames, Grid, Merged, Number, Past, Position, Requirement, Start, State, Step, TimedMask, When, Window
+from pulsify_onnx.algebra.plan import Dims, Frames, Grid, Merged, Number, Past, Position, Requirement, Start, State, Step, When, Window
 from pulsify_onnx.algebra.plan import Test as Asked
 from pulsify_onnx.algebra.windows import Known
 from pulsify_onnx.arrays import Const

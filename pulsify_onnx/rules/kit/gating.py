@@ -55,7 +55,7 @@ def timed(x: Stream, ends: bool, make: Callable[[bool, bool], Sequence[Expr]]) -
     if not ends:
         return list(endless)
     ended = (When(late, yes, no) for yes, no in zip(make(True, True), make(False, True)))
-    return [When(Test(ends=True), yes, no) for yes, no in zip(ended, endless)]
+    return [When(Test.past(x.extent), yes, no) for yes, no in zip(ended, endless)]
 
 
 def real(x: Stream, late: bool, ended: bool) -> Expr | None:

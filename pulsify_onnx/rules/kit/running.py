@@ -100,7 +100,7 @@ class Feed:
 
     def _real_part(self, count: Expr) -> Expr:
         ended = call("Max", call("Min", count, Count(self.x.extent)), const(0))
-        count = When(Test(ends=True), ended, When(Test(late=self.x.delay), call("Max", count, const(0)), count))
+        count = When(Test.past(self.x.extent), ended, When(Test(late=self.x.delay), call("Max", count, const(0)), count))
         return call("Reshape", count, const([1]))
 
     def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Prefix:
