@@ -63,6 +63,7 @@ def test_the_reference_evaluator_agrees(model, end, tmp_path):
     assert frames > 4
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # it computes the sigmoid of a gate that is shut as 1 / (1 + inf)
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in NOT_IN_REFERENCE])
 def test_the_reference_evaluator_agrees_on_families(family, tmp_path):
     onnx.save(FAMILIES[family](), tmp_path / "m.onnx")

@@ -111,12 +111,12 @@ def test_windows(span: int, stride: int, delay: int, extra: int) -> None:
 
 def test_a_late_stream_is_read_late() -> None:
     window, y = windowed(stream(delay=Delay.of(3)), 4, 2, PLAIN)
-    assert y.delay == Delay.of(3) and window.back == Delay.of(3)
+    assert y.delay == Delay.of(3) and window.back == 3
 
 
 def test_causal_padding_costs_nothing_and_same_padding_half() -> None:
     causal, y = windowed(padded(stream(), 4, 0), 5, 1, PLAIN)
-    assert y.delay == Delay.of(0) and causal.back == Delay.of(4) and y.extent == T
+    assert y.delay == Delay.of(0) and causal.back == 4 and y.extent == T
     assert isinstance(causal.mask, Mask) and causal.mask.before and not causal.mask.after and (causal.mask.delay, causal.mask.first) == (Delay.of(-4), 4)
     same, y = windowed(padded(stream(), 2, 2), 5, 1, PLAIN)
     assert at(y.delay, 1, 2, 16) == at(y.delay, 1, 2, 16, ends=True) == [2, 2, 2]
@@ -177,13 +177,13 @@ def test_mirrored_frames_at_the_end_are_looked_up_behind() -> None:
 def test_joined_streams_wait_for_the_latest() -> None:
     a, b = stream(), stream(wire="b", delay=Delay.of(3))
     windows, y = align([a, b], PLAIN)
-    assert y.delay == Delay.of(3) and [w.back for w in windows] == [Delay.of(3), Delay.of(0)] and [w.wire for w in windows] == ["x", "b"]
+    assert y.delay == Delay.of(3) and [w.back for w in windows] == [3, 0] and [w.wire for w in windows] == ["x", "b"]
 
 
 def test_positions_wait_for_nobody() -> None:
     a, b = stream(), stream(wire="b", positional=True, delay=Delay.of(9))
     windows, y = align([b, a], PLAIN)
-    assert y.wire == "x" and y.delay == Delay.of(0) and windows[0].back == Delay.of(-9) and not y.positional
+    assert y.wire == "x" and y.delay == Delay.of(0) and windows[0].back == -9 and not y.positional
     assert align([b, replace(b, wire="c")], PLAIN)[1].positional
 
 
@@ -205,7 +205,7 @@ def test_unknown_delays_are_joined_once() -> None:
     late = time(Known(T.floordiv(4) * 4, Fraction(1)), AtLeast(Delay()))
     a, b = stream(delay=late + 1), stream(wire="b", delay=late + 1)
     windows, y = align([a, b], PLAIN)
-    assert y.delay == late + 1 and all(w.back == Delay() for w in windows), "nothing new to find out"
+    assert y.delay == late + 1 and all(not w.back for w in windows), "nothing new to find out"
     windows, y = align([a, stream(wire="c", delay=Delay.of(3))], PLAIN)
     assert at(y.delay, 1, 2, 4, ends=True) == [4, 3, 3] and at(windows[0].back, 1, 2, 4, ends=True) == [0, 0, 2]
 
