@@ -43,7 +43,7 @@ second: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.second --seconds $(SECONDS)
 
 second-sample: $(VENV)/.installed-dev
-	$(BIN)/python tools/second.py --seconds 45
+	$(BIN)/python -m tools.second --seconds 45
 
 # exports of random networks for one length against the networks themselves
 twins: $(VENV)/.installed-dev

@@ -131,10 +131,10 @@ def _follows(value: float | int, lengths: list[int]) -> str:
     if not np.isfinite(size) or size == 0:
         return ""
     for n in lengths:
-        for of, told in ((n, "T"), (n - 1, "(T - 1)"), (n + 1, "(T + 1)")):
+        for of, told in ((of, told) for of, told in ((n, "T"), (n - 1, "(T - 1)"), (n + 1, "(T + 1)")) if of > 1):
             usual = ((of, told), (1 / of, f"1/{told}"), (math.sqrt(of), f"sqrt {told}"), (1 / math.sqrt(of), f"1/sqrt {told}"),
-                     (math.log(of), f"log {told}"), (1 / math.log(max(of, 2)), f"1/log {told}"))
-            why = next((why for number, why in usual if of > 1 and abs(size - number) <= 1e-6 * number), "")
+                     (math.log(of), f"log {told}"), (1 / math.log(of), f"1/log {told}"))
+            why = next((why for number, why in usual if abs(size - number) <= 1e-6 * number), "")
             if why:
                 return f"{why} of T = {n}"
     return _share(round(size), lengths) if size == round(size) else ""
