@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SMOKE := $(foreach name,architecture support readme analysis delays windows lower runtime conv recurrent reshape,\
 	$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo smoke test lint conformance conformance-sample fuzz second second-sample twins badfiles mutants venv clean
+.PHONY: demo smoke test lint conformance conformance-sample fuzz fuzz-sample second second-sample twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -37,6 +37,10 @@ conformance-sample: $(VENV)/.installed-dev
 # random networks, others every time
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.fuzz --seconds $(SECONDS)
+
+# a minute of them, drawn anew with every commit
+fuzz-sample: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) --seed "$$(printf %d "0x$$(git rev-parse HEAD | cut -c1-7)")"
 
 # networks in the idioms of exporters, by a generator and a runner that know the package by its README and docs alone
 second: $(VENV)/.installed-dev
