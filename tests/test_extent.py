@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.algebra.length import TIME, Length, common_unit, compare, larger, most, smaller
+from pulsify_onnx.algebra.length import TIME, Length, compare, larger, smaller
+from pulsify_onnx.algebra.periods import common_unit, most
 from pulsify_onnx.algebra.quotients import ratio
 
 T = Length.symbol(TIME)
@@ -104,3 +105,17 @@ def test_ratios_have_no_common_factors() -> None:
     assert ratio([n, T], [n * 2]) == (T, Length.of(2))
     assert ratio([T], [n]) == (T, n)
     assert ratio([T.floordiv(2) + 1, n], [n * 3]) == (T.floordiv(2) + 1, Length.of(3))
+
+
+@pytest.mark.parametrize("length", [
+    T, Length.of(0), T - 9, 2 * T.floordiv(4) - 1, T * T * Fraction(1, 2) - T, (T + 1).floordiv(2).floordiv(3) + T.floordiv(7),
+    smaller(T.floordiv(2), (T - 3).floordiv(3)) - 5, larger(T - 3, Length.symbol("S")) * Length.symbol("B"), -T + Fraction(1, 3)])
+def test_what_is_shown_is_read_as_it_was(length):
+    assert Length.parse(str(length)) == length
+    assert str(Length.parse(str(length))) == str(length)
+
+
+@pytest.mark.parametrize("text", ["", "T +", "T / 0", "T / T", "T ** 2", "floor(T)", "floor((T)/-2)", "min(T)", "1.5", "__import__('os').getpid()"])
+def test_what_is_no_length_is_not_read(text):
+    with pytest.raises(ValueError, match="is no length"):
+        Length.parse(text)

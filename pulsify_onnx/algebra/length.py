@@ -1,13 +1,14 @@
 """Lengths as data: integer expressions in the number of base frames ``T`` and other symbolic dimensions.
 
-A `Length` is a polynomial over atoms (a symbol, a floored quotient, a minimum or maximum) in a canonical
-form, so that two ways to compute one length are equal. Nothing here knows of ONNX.
+A `Length` is a polynomial over atoms (a symbol, a floored quotient, a minimum or maximum) in a canonical form, so that two ways to compute one are equal.
 """
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -83,6 +84,14 @@ class Length:
     def symbol(name: str) -> Length:
         """The length that is called `name`."""
         return Length((((Symbol(name),), Fraction(1)),))
+
+    @staticmethod
+    def parse(text: str) -> Length:
+        """The length that ``str`` shows as `text`. Raises ValueError."""
+        try:
+            return _read(ast.parse(text, mode="eval").body)
+        except (SyntaxError, ValueError, ZeroDivisionError, RecursionError) as problem:
+            raise ValueError(f"{text!r} is no length") from problem
 
     @property
     def constant(self) -> int | None:
@@ -211,8 +220,7 @@ class Length:
         return Length.of(other) - self
 
     def __mul__(self, other: LengthLike) -> Length:
-        return _collect([(tuple(sorted(a + b, key=_order)), x * y)
-                         for a, x in self.terms for b, y in Length.of(other).terms])
+        return _collect([(tuple(sorted(a + b, key=_order)), x * y) for a, x in self.terms for b, y in Length.of(other).terms])
 
     __rmul__ = __mul__
 
@@ -229,6 +237,28 @@ class Length:
             body = "*".join(map(show, monomial))
             parts.append(body if body and c == 1 else f"{c}*{body}" if body else str(c))
         return " + ".join(parts).replace("+ -", "- ") or "0"
+
+
+def _read(node: ast.expr) -> Length:
+    """A length from its syntax tree, of the very atoms that are written there."""
+    match node:
+        case ast.Constant(value=int(number)):
+            return Length.of(number)
+        case ast.Name(id=name):
+            return Length.symbol(name)
+        case ast.UnaryOp(op=ast.USub(), operand=of):
+            return -_read(of)
+        case ast.BinOp(left=a, op=op, right=b) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_read(a), _read(b))
+        case ast.Call(func=ast.Name(id="floor"), args=[ast.BinOp(left=of, op=ast.Div(), right=ast.Constant(value=int(by)))]) if by > 0:
+            return Length((((Floor(_read(of), by),), Fraction(1)),))
+        case ast.Call(func=ast.Name(id="min" | "max" as name), args=[a, b]):
+            return Length((((Extreme(_read(a), _read(b), name == "max"),), Fraction(1)),))
+    raise ValueError(ast.unparse(node))
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[Length, Length], Length]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: lambda a, b: a * (1 / Fraction(b.ratio or 0))}
 
 
 def _collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Length:
@@ -368,30 +398,3 @@ def _extreme(a: Length, b: Length, largest: bool) -> Length:
         return a if (sign >= 0) == largest else b
     first, second = sorted((a, b), key=str)
     return Length((((Extreme(first, second, largest),), Fraction(1)),))
-
-
-def common_unit(a: LengthLike, b: LengthLike) -> int | None:
-    """Smallest-known ``u`` such that `a` equals `b` for every stream of a multiple of ``u`` frames; None if none.
-
-    A U-Net joins ``2*floor(T/2)`` with ``T``: the batch model itself runs for even T only.
-    """
-    a, b = Length.of(a), Length.of(b)
-    if a == b:
-        return 1
-    unit = math.lcm(*a.divisors(), *b.divisors())
-    others = {name: 3 for name in a.symbols() | b.symbols()}
-    start = unit * (LARGE // unit)
-    if all(a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)):
-        return unit
-    return None
-
-
-@lru_cache(maxsize=4096)
-def most(length: Length, rate: Fraction, step: int) -> int:
-    """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead."""
-    period = math.lcm(step, *length.divisors())
-    ns = [*range(0, 2 * period + 1, step), *range(LARGE // period * period, LARGE // period * period + 2 * period, step)]
-    if len(ns) > 20000:
-        ns = ns[:: len(ns) // 20000 + 1]
-    worst: int = max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
-    return worst

@@ -10,7 +10,8 @@ from functools import reduce
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
-from pulsify_onnx.algebra.length import LARGE, Length, common_unit, most
+from pulsify_onnx.algebra.length import LARGE, Length
+from pulsify_onnx.algebra.periods import common_unit, most
 from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Options, Step, Window
 from pulsify_onnx.algebra.windows import RateMismatch, bordered, ending, solid, zero
 from pulsify_onnx.errors import refuse

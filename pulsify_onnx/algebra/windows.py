@@ -17,7 +17,8 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
-from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, common_unit, holds, larger, most, smaller
+from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, holds, larger, smaller
+from pulsify_onnx.algebra.periods import common_unit, most
 from pulsify_onnx.algebra.plan import Frames, Mask, Options, Requirement, Step, Test, Window
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal, refuse

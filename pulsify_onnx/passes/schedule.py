@@ -15,7 +15,8 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
 from pulsify_onnx.algebra.facts import Fact, Mirror, Onset, Pair, Pending, Prefix, Skew, Stream, Wait
-from pulsify_onnx.algebra.length import LARGE, most
+from pulsify_onnx.algebra.length import LARGE
+from pulsify_onnx.algebra.periods import most
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Mask, Merged, Number, Plan, Position, Start, Step, Test, TimedMask, Unsigned, When, Window, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
