@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.plan import Options, Plan
+from pulsify_onnx.algebra.plan_checks import check
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.analysis.state_candidates import possible_states
 from pulsify_onnx.analysis.walker import require
@@ -24,12 +26,14 @@ from pulsify_onnx.convert.window_head import SlidingBatch, halve, joined, pulsed
 from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.output import write
+from pulsify_onnx.passes import plan_text
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.prepare.fixed_length import READINGS, NoReading, Relaxed, implied, relax, runnable, settle
-from pulsify_onnx.prepare.left_context import Approximation, cut_past
-from pulsify_onnx.report import sidecar as sidecar
+from pulsify_onnx.prepare.left_context import cut_past
 from pulsify_onnx.report import tables
-from pulsify_onnx.verification.check import Verification
+from pulsify_onnx.report.sidecar import flat
+from pulsify_onnx.runtime.sidecar import KEY, Head, LeftContext, Sidecar
+from pulsify_onnx.verification.check import Verification, opened
 from pulsify_onnx.verification.check import verify as verify_stream
 from pulsify_onnx.verification.trace import Difference, first_difference
 
@@ -38,12 +42,17 @@ Model = str | Path | ir.Model | onnx.ModelProto
 
 @dataclass(frozen=True)
 class PulsedModel:
-    """A pulsed model and its sidecar document ``spec``."""
+    """A pulsed model and its ``sidecar``; ``spec`` is the document of it."""
 
     model: ir.Model
-    spec: dict[str, Any]
+    sidecar: Sidecar
     plan: Plan
     source: Source
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The sidecar as plain data."""
+        return self.sidecar.to_json()
 
     def proto(self) -> onnx.ModelProto:
         """The model as protobuf, metadata and weights included."""
@@ -79,8 +88,11 @@ def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, e
     if pulse is not None and pulse < 1:
         raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
     _, plan = read if read is not None and read[1].options == options else choose(source, axes, options)
+    check(plan, "analysis")
     fits = pulse is not None and pulse % plan.pulse_multiple == 0
-    return schedule(plan, Timing(pulse if fits and pulse is not None else plan.pulse_multiple, end))
+    timed = schedule(plan, Timing(pulse if fits and pulse is not None else plan.pulse_multiple, end))
+    check(timed, "schedule")
+    return timed
 
 
 def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
@@ -154,22 +166,17 @@ def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int 
     plan = require(_planned(source, axes, pulse, end_of_stream, Options(states=_pairs(source, states or {}), advance=allow_advance), read))
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
-    told: dict[str, Any] = {}
+    slid: Head | None = None
     if halves is not None:
-        plan, source, told["head"] = joined(halves, plan, pulse)
+        plan, source, slid = joined(halves, plan, pulse)
         require(plan)
-    plan.check()
+        check(plan, "joining")
     made = rowed(source, plan, pulse, batch) if halves is None else pulsed(halves, source, plan, pulse)
-    document = made.document(pulse) | told
-    if batch is not None and made.source is not source:
-        document["source_batch"] = 1
-    if relaxed is not None:
-        document["fixed_length"] = relaxed.as_json()
-    if approximation is not None:
-        document["approximation"] = approximation.as_json()
-    made.lowered.model.metadata_props.update(sidecar.flat(document))
-    made.lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
-    return PulsedModel(made.lowered.model, document, made.plan, made.source)
+    told = replace(made.sidecar(pulse), head=slid, source_batch=1 if batch is not None and made.source is not source else None,
+                   fixed_length=None if relaxed is None else relaxed.told(), approximation=approximation)
+    pulsed_model = PulsedModel(made.lowered.model, told, made.plan, made.source)
+    pulsed_model.model.metadata_props.update({**flat(told), KEY: json.dumps(pulsed_model.spec, ensure_ascii=False)})
+    return pulsed_model
 
 
 def _window(head: str) -> int | None:
@@ -199,40 +206,30 @@ def _pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], 
     return tuple((name, states[name]) for name in inputs if name in states)
 
 
-def _cut(source: Source, axes: Mapping[str, int | str] | None, left_context: int | None) -> tuple[Source, Approximation | None]:
+def _cut(source: Source, axes: Mapping[str, int | str] | None, left_context: int | None) -> tuple[Source, LeftContext | None]:
     if left_context is None:
         return source, None
     chosen, _ = choose(source, axes or {}, Options())
     return cut_past(source, chosen, left_context)
 
 
-def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
-    if isinstance(pulsed, PulsedModel):
-        return pulsed.spec
-    known = load(pulsed).model.metadata_props.get("pulsify.spec")
-    if known is None:
-        raise UsageError(f"{pulsed}: not a pulsed model (it has no pulsify.spec in its metadata)")
-    spec: dict[str, Any] = json.loads(known)
-    return spec
-
-
-def _compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> str | Path | onnx.ModelProto:
-    """The batch model that a stream of `spec` must equal: the source, for any length and with the cut that the sidecar tells of."""
-    if "head" in spec or spec.get("fixed_length") is None and spec.get("approximation") is None:
+def _compared(model: str | Path | onnx.ModelProto, told: Sidecar) -> str | Path | onnx.ModelProto:
+    """The batch model that a stream must equal, by its sidecar: the source, for any length and with the cut that is told of."""
+    if told.head is not None or told.fixed_length is None and told.approximation is None:
         return model
-    return runnable(_reread(model, spec).model)
+    return runnable(_reread(model, told).model)
 
 
-def _axes(spec: Mapping[str, Any]) -> dict[str, int]:
-    return {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+def _stream_axes(told: Sidecar) -> dict[str, int]:
+    return {i.name: i.axis for i in told.stream_inputs}
 
 
-def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
-    axes = _axes(spec)
+def _reread(model: Model, told: Sidecar) -> Source:
+    axes = _stream_axes(told)
     source = load(model)
-    if spec.get("fixed_length") is not None:
-        source = relax(source, axes, spec["fixed_length"]["frames"], None, spec["fixed_length"].get("readings")).source
-    return _cut(source, axes, spec.get("approximation", {}).get("left_context"))[0]
+    if told.fixed_length is not None:
+        source = relax(source, axes, told.fixed_length.frames, None, told.fixed_length.readings).source
+    return _cut(source, axes, None if told.approximation is None else told.approximation.left_context)[0]
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
@@ -242,10 +239,10 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel
     `measure`, by running the batch model some more times, how far it looks: that the receptive field is wide enough, and in ``late``
     of the result which outputs come later than the data they need.
     """
-    spec = _spec_of(pulsed)
-    batch = SlidingBatch(model, halve(load(model), _axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
-    return verify_stream(_compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
-                         measure=measure)
+    runner = opened(pulsed)
+    told, head = runner.sidecar, runner.sidecar.head
+    batch = None if head is None else SlidingBatch(model, halve(load(model), _stream_axes(told), head.frames), told, head)
+    return verify_stream(_compared(model, told), runner, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch, measure=measure)
 
 
 def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *, rtol: float | None = None,
@@ -253,23 +250,30 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     """The first node whose stream differs from the batch `model` in the case that `verify` found; None where none can be told."""
     if found.case is None:
         return None
-    spec = _spec_of(pulsed)
-    if "head" in spec:
-        return None
-    states = {s["input"]: s["output"] for s in spec["states"] if s["role"] == "source"}
-    source = _reread(model, spec)
-    plan = require(analyze(source, axes=_axes(spec), pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
-    made = rowed(source, plan, spec["pulse"], "dynamic" if "source_batch" in spec else None)
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
+    told = pulsed.sidecar if isinstance(pulsed, PulsedModel) else Sidecar.of(graph.metadata_props, pulsed)
+    if told.head is not None:
+        return None
+    states = {s.input: s.output for s in told.source_states}
+    source = _reread(model, told)
+    plan = require(analyze(source, axes=_stream_axes(told), pulse=told.pulse, end_of_stream=told.ends, states=states))
+    made = rowed(source, plan, told.pulse, "dynamic" if told.source_batch is not None else None)
     return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream."""
+    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream, ``plan`` how it does."""
 
     document: dict[str, Any]
     blockers: tuple[Blocker, ...] = ()
+    plan: Plan | None = None
+
+    def plan_lines(self) -> list[str]:
+        """The plan, a line a step. Raises `UsageError` for a pulsed model, which has none, and where the analysis did not come to one."""
+        if self.plan is None:
+            raise UsageError("--plan: there is no plan" + (" of a model that is pulsed already" if not self.blockers else ""))
+        return plan_text.lines(self.plan)
 
 
 def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
@@ -277,7 +281,7 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
             batch: int | str | None = None, head: str | None = None, readings: Mapping[str, str] | None = None) -> Report:
     """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
     source = model if isinstance(model, Source) else load(model)
-    known = source.model.metadata_props.get("pulsify.spec")
+    known = source.model.metadata_props.get(KEY)
     if known is not None:
         return Report(json.loads(known))
     if head is not None:
@@ -285,10 +289,10 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
             return pulsify(source, pulse=pulse, axes=axes, end_of_stream=end_of_stream, left_context=left_context, states=states,
                            allow_advance=allow_advance, batch=batch, head=head, readings=readings)
         try:
-            made = sliding(pulse or sliding(None).spec["pulse_multiple"])
+            made = sliding(pulse or sliding(None).sidecar.pulse_multiple)
         except CannotStream as problem:
             return Report(tables.blocked(None, problem.blockers), problem.blockers)
-        return Report({**made.report(), "blockers": []})
+        return Report({**made.report(), "blockers": []}, plan=made.plan)
     try:
         cut, _ = _cut(source, axes, left_context)
         plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance, readings=readings)
@@ -299,7 +303,7 @@ def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = Non
         try:
             pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context,
                              states=states, allow_advance=allow_advance, batch=batch, readings=readings)
-            return Report({**pulsed.report(), **possible, "blockers": []})
+            return Report({**pulsed.report(), **possible, "blockers": []}, plan=pulsed.plan)
         except CannotStream as problem:
             plan = replace(plan, blockers=problem.blockers)
-    return Report({**tables.blocked(plan, plan.blockers), **possible}, plan.blockers)
+    return Report({**tables.blocked(plan, plan.blockers), **possible}, plan.blockers, plan)

@@ -15,6 +15,7 @@ from rowing import batched, check_rows
 from pulsify_onnx import pulsify
 from pulsify_onnx.algebra.facts import Mirror
 from pulsify_onnx.algebra.plan import Op, Plan, Step, Window, leaves
+from pulsify_onnx.algebra.plan_checks import check as check_plan
 from pulsify_onnx.api import analyze
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering import lower
@@ -43,7 +44,7 @@ def rewritten(proto, end: bool = False) -> tuple[Plan, Plan]:
     plan = analyze(proto, end_of_stream=end)
     assert not plan.blockers
     changed = quantised_histories(plan, load(proto))
-    changed.check()
+    check_plan(changed, "quantised histories")
     return plan, changed
 
 

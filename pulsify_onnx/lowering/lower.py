@@ -11,7 +11,9 @@ from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Prefix, Sizes, Stat
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
 from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, TimedMask, Window, leaves
+from pulsify_onnx.algebra.plan_checks import check as check_plan
 from pulsify_onnx.arrays import Const
+from pulsify_onnx.lowering.check import check
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.lowering.writer import TO_END
 from pulsify_onnx.model.load import Source
@@ -22,7 +24,11 @@ from pulsify_onnx.passes.quantised_histories import quantised_histories
 
 def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     """The pulsed model for `pulse` base frames (None: a symbolic pulse)."""
-    return _Lowering(live(quantised_histories(plan, source)), source, pulse).run()
+    plan = quantised_histories(plan, source)
+    check_plan(plan, "quantised histories")
+    plan = live(plan)
+    check_plan(plan, "liveness")
+    return check(_Lowering(plan, source, pulse).run())
 
 
 class _Lowering(Draft):
@@ -125,8 +131,7 @@ class _Lowering(Draft):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
             state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
             state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
-        if self.rows is not None:
-            self.rows.prune({*outputs, *(s.output for s in self.states)})
+        self.emit.prune({*outputs, *(s.output for s in self.states)})
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
                          nodes=self.emit.nodes, initializers=[v for v in self.emit.initializers.values() if v.uses()],
                          opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")

@@ -77,6 +77,17 @@ class Emitter:
         self._made[key] = node.outputs
         return node.outputs
 
+    def prune(self, results: set[ir.Value]) -> None:
+        """Drop what was written for nothing: what was asked for in advance, or where an operator turned out to take no values per row."""
+        kept = []
+        for node in reversed(self.nodes):
+            if any(v in results or v.uses() for v in node.outputs):
+                kept.append(node)
+            else:
+                for k in range(len(node.inputs)):
+                    node.replace_input_with(k, None)
+        self.nodes = kept[::-1]
+
     def one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """The only output of an operator."""
         return self.op(op_type, *inputs, **attributes)[0]

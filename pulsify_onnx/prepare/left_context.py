@@ -7,7 +7,7 @@ The cut is a mask inserted into the batch model itself, before any analysis. So 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,21 +19,10 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.rules.kit.masks import UNBOUNDED
+from pulsify_onnx.runtime.sidecar import LeftContext
 
 
-@dataclass(frozen=True)
-class Approximation:
-    """Nodes whose attention sees its last `left_context` frames (its own among them) instead of the whole past."""
-
-    left_context: int
-    nodes: tuple[str, ...]
-
-    def as_json(self) -> dict[str, object]:
-        """The ``approximation`` of the sidecar."""
-        return {"left_context": self.left_context, "nodes": list(self.nodes)}
-
-
-def cut_past(source: Source, axes: Mapping[str, int], left_context: int) -> tuple[Source, Approximation]:
+def cut_past(source: Source, axes: Mapping[str, int], left_context: int) -> tuple[Source, LeftContext]:
     """A copy of `source` in which attention over the whole past sees its last `left_context` frames only.
 
     Raises `UsageError` where no attention is unbounded in the past, or `left_context` is below 1.
@@ -52,7 +41,7 @@ def cut_past(source: Source, axes: Mapping[str, int], left_context: int) -> tupl
             names.append(node.name or "")
     if not names:
         raise UsageError("--left-context: no attention of this model sees the whole past")
-    return source, Approximation(left_context, tuple(names))
+    return source, LeftContext(left_context=left_context, nodes=tuple(names))
 
 
 def _insert(graph: ir.Graph, node: ir.Node, plan: Plan, left_context: int) -> None:

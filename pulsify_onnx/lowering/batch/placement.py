@@ -113,14 +113,3 @@ class PlacedEmitter(Emitter):
 
     def _one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         return self._write(op_type, *inputs, **attributes)[0]
-
-    def prune(self, results: set[ir.Value]) -> None:
-        """Drop what was written for nothing, where an operator turned out to take no values per row."""
-        kept = []
-        for node in reversed(self.nodes):
-            if any(v in results or v.uses() for v in node.outputs):
-                kept.append(node)
-            else:
-                for k in range(len(node.inputs)):
-                    node.replace_input_with(k, None)
-        self.nodes = kept[::-1]

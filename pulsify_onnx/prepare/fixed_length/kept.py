@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Static, Stream
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.runtime.sidecar import KeptNumber
 
 if TYPE_CHECKING:
     from pulsify_onnx.prepare.fixed_length.walk import Baked
@@ -28,25 +28,10 @@ PARTS = 8
 """Down to so small a part of the length a number counts as a share of it."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A number of `node`, `what` holds it, and how it would follow from the length, with T frames (`why`)."""
-
-    node: str
-    op_type: str
-    what: str
-    value: float | int
-    why: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For the sidecar."""
-        return {"node": self.node, "op_type": self.op_type, "what": self.what, "value": self.value, "why": self.why}
-
-
-def kept(walker: Baked) -> tuple[Kept, ...]:
+def kept(walker: Baked) -> tuple[KeptNumber, ...]:
     """All of them, each once, in the order of the graph."""
     lengths = sorted({walker.frames, *walker.lengths()} - {0, 1})
-    found: dict[Kept, None] = {}
+    found: dict[KeptNumber, None] = {}
     for raw in walker.source.model.graph:
         node = walker.told(raw)
         refused = any(isinstance(walker.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
@@ -55,7 +40,7 @@ def kept(walker: Baked) -> tuple[Kept, ...]:
         own = {walker.at(f.extent) for f in node.streams}
         likely = sorted(lengths, key=lambda n: n not in own)
         for what, value, why in (*_windows(walker, node), *_constants(walker, node, likely), *_scales(node, likely)):
-            found[Kept(node.name, node.op_type, what, value, why)] = None
+            found[KeptNumber(node=node.name, op_type=node.op_type, what=what, value=value, why=why)] = None
     return tuple(found)
 
 

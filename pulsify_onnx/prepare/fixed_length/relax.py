@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice, product
-from typing import Any
 
 import numpy as np
 import onnx
@@ -31,9 +30,10 @@ from pulsify_onnx.model.precision import TOLERANCES
 from pulsify_onnx.ort import session
 from pulsify_onnx.output import write
 from pulsify_onnx.prepare.fixed_length.ends import multiples
-from pulsify_onnx.prepare.fixed_length.kept import Kept, kept
-from pulsify_onnx.prepare.fixed_length.rewriting import Change, Doubt, offered
+from pulsify_onnx.prepare.fixed_length.kept import kept
+from pulsify_onnx.prepare.fixed_length.rewriting import Doubt, offered
 from pulsify_onnx.prepare.fixed_length.walk import Baked
+from pulsify_onnx.runtime.sidecar import FixedLength, KeptNumber, ReadAnew
 
 MOST_READINGS = 64
 LABEL = "length"
@@ -59,10 +59,10 @@ class Relaxed:
     axes: dict[str, int]
     plan: Plan
     frames: int
-    changes: tuple[Change, ...]
+    changes: tuple[ReadAnew, ...]
     doubts: tuple[Doubt, ...]
     ends: tuple[Blocker, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptNumber, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, set[str]] = field(default_factory=dict)
 
@@ -81,11 +81,10 @@ class Relaxed:
         if self.ends and (end or any(isinstance(f, Prefix) and f.exact for f in whole)):
             raise NoReading(self.ends, self.plan)
 
-    def as_json(self) -> dict[str, Any]:
+    def told(self) -> FixedLength:
         """The ``fixed_length`` of the sidecar."""
         lengths = {name: int(f.extent.at(self.frames)) for name in self.axes if isinstance(f := self.plan.facts[name], Stream)}
-        return {"frames": self.frames, "length": lengths, "constants": [c.as_json() for c in self.changes],
-                "kept": [k.as_json() for k in self.kept], **({"readings": dict(self.given)} if self.given else {})}
+        return FixedLength(frames=self.frames, length=lengths, constants=self.changes, kept=self.kept, readings=dict(self.given))
 
 
 def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None,

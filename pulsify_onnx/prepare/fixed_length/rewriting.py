@@ -15,6 +15,7 @@ from pulsify_onnx.algebra.facts import Static
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.runtime.sidecar import ReadAnew
 
 if TYPE_CHECKING:
     from pulsify_onnx.prepare.fixed_length.walk import Baked
@@ -24,20 +25,6 @@ NUMBER, SHARE, FILL = "number", "share", "fill"
 """Answers to what a number of an export means: it is one, it follows the length, it fills up to a multiple of frames."""
 READINGS = (NUMBER, SHARE, FILL)
 ENDING = "convert without an end of stream, or export the model with a dynamic length"
-
-
-@dataclass(frozen=True)
-class Change:
-    """A constant of `node` that followed the length, as it `was` and as it `is` read now."""
-
-    node: str
-    constant: str
-    was: str
-    now: str
-
-    def as_json(self) -> dict[str, str]:
-        """For the sidecar."""
-        return {"node": self.node, "constant": self.constant, "was": self.was, "now": self.now}
 
 
 @dataclass(frozen=True)
@@ -120,7 +107,7 @@ class Rewriting:
         name = self.constant(index)
         was = self.array(index)
         shown = "a value for each frame" if was is None or was.size > 8 else str(was.tolist())
-        self.walker.changes.append(Change(self.node.name, name, shown, now))
+        self.walker.changes.append(ReadAnew(node=self.node.name, constant=name, was=shown, now=now))
         said = self.walker.said(self.node.name, (NUMBER, SHARE)) if others else None
         for other in others if said is None else ():
             told = f"{now} or as {other.tolist()}"

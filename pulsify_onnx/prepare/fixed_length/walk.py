@@ -17,12 +17,13 @@ from pulsify_onnx.analysis.walker import Walker
 from pulsify_onnx.errors import Blocker, Refusal, refuse
 from pulsify_onnx.prepare.fixed_length.ends import filling
 from pulsify_onnx.prepare.fixed_length.regroup import OTHER
-from pulsify_onnx.prepare.fixed_length.rewriting import EXPORT, Change, Doubt
+from pulsify_onnx.prepare.fixed_length.rewriting import EXPORT, Doubt
 from pulsify_onnx.prepare.fixed_length.shapes import Shapes
 from pulsify_onnx.prepare.fixed_length.tables import Tables
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB
+from pulsify_onnx.runtime.sidecar import ReadAnew
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Baked(Walker):
     """
 
     frames: int = 0
-    changes: list[Change] = field(default_factory=list)
+    changes: list[ReadAnew] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     ends: list[Blocker] = field(default_factory=list)
     given: Mapping[str, str] = field(default_factory=dict)
