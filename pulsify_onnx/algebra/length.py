@@ -1,19 +1,18 @@
 """Lengths as data: integer expressions in the number of base frames ``T`` and other symbolic dimensions.
 
-A `Length` is a polynomial over atoms (a symbol, a floored quotient, a minimum or maximum) in a canonical form, so that two ways to compute one are equal.
+A `Length` is a polynomial over atoms (a symbol, a floored quotient, a minimum or maximum) in a canonical
+form, so that two ways to compute one length are equal. Nothing here knows of ONNX.
 """
 
 from __future__ import annotations
 
-import ast
 import math
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Union
 
 TIME = "T"
@@ -84,14 +83,6 @@ class Length:
     def symbol(name: str) -> Length:
         """The length that is called `name`."""
         return Length((((Symbol(name),), Fraction(1)),))
-
-    @staticmethod
-    def parse(text: str) -> Length:
-        """The length that ``str`` shows as `text`. Raises ValueError."""
-        try:
-            return _read(ast.parse(text, mode="eval").body)
-        except (SyntaxError, ValueError, ZeroDivisionError, RecursionError) as problem:
-            raise ValueError(f"{text!r} is no length") from problem
 
     @property
     def constant(self) -> int | None:
@@ -220,7 +211,8 @@ class Length:
         return Length.of(other) - self
 
     def __mul__(self, other: LengthLike) -> Length:
-        return _collect([(tuple(sorted(a + b, key=_order)), x * y) for a, x in self.terms for b, y in Length.of(other).terms])
+        return _collect([(tuple(sorted(a + b, key=_order)), x * y)
+                         for a, x in self.terms for b, y in Length.of(other).terms])
 
     __rmul__ = __mul__
 
@@ -237,28 +229,6 @@ class Length:
             body = "*".join(map(show, monomial))
             parts.append(body if body and c == 1 else f"{c}*{body}" if body else str(c))
         return " + ".join(parts).replace("+ -", "- ") or "0"
-
-
-def _read(node: ast.expr) -> Length:
-    """A length from its syntax tree, of the very atoms that are written there."""
-    match node:
-        case ast.Constant(value=int(number)):
-            return Length.of(number)
-        case ast.Name(id=name):
-            return Length.symbol(name)
-        case ast.UnaryOp(op=ast.USub(), operand=of):
-            return -_read(of)
-        case ast.BinOp(left=a, op=op, right=b) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](_read(a), _read(b))
-        case ast.Call(func=ast.Name(id="floor"), args=[ast.BinOp(left=of, op=ast.Div(), right=ast.Constant(value=int(by)))]) if by > 0:
-            return Length((((Floor(_read(of), by),), Fraction(1)),))
-        case ast.Call(func=ast.Name(id="min" | "max" as name), args=[a, b]):
-            return Length((((Extreme(_read(a), _read(b), name == "max"),), Fraction(1)),))
-    raise ValueError(ast.unparse(node))
-
-
-_OPERATORS: dict[type[ast.operator], Callable[[Length, Length], Length]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: lambda a, b: a * (1 / Fraction(b.ratio or 0))}
 
 
 def _collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Length:
@@ -308,12 +278,23 @@ def compare(a: LengthLike, b: LengthLike) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _signs(difference: Length) -> frozenset[int]:
-    """The signs that a length has in long streams."""
-    names = sorted(difference.symbols())
-    residues = min(64, 2 * math.lcm(*difference.divisors())) if names else 1
-    values = (difference.exact({name: LARGE * step + residue + 11 * i for i, name in enumerate(names)})
-              for step in (1, 2) for residue in range(residues))
-    return frozenset((value > 0) - (value < 0) for value in values)
+    """The signs that a length has in long streams, whatever the sizes that do not follow them."""
+    residues = range(min(64, 2 * math.lcm(*difference.divisors())))
+    times = [LARGE * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LARGE]
+    values = (difference.exact({TIME: time} | others) for others in _sizes(sorted(difference.symbols() - {TIME})) for time in times)
+    signs = frozenset((value > 0) - (value < 0) for value in values)
+    return signs | {0} if {-1, 1} <= signs else signs
+
+
+def _sizes(names: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Sizes of dimensions that are known by name only: each may be anything from 1 on."""
+    if not names:
+        yield {}
+        return
+    for size in (1, 2, 3, *(1 << k for k in range(2, LARGE.bit_length() + 1))):
+        yield {name: size + 11 * i for i, name in enumerate(names)}
+        yield {name: size + 11 * i for i, name in enumerate(reversed(names))}
+        yield dict.fromkeys(names, size)
 
 
 def holds(a: LengthLike, b: LengthLike, *signs: int) -> bool | None:
@@ -365,20 +346,29 @@ def _from(difference: Length, signs: frozenset[int]) -> int:
         return 1
     others = {name: 1 for name in difference.symbols()}
 
-    def false(n: int) -> bool:
+    @cache
+    def sign(n: int) -> int:
         value = difference.exact(others | {TIME: n})
-        return (value > 0) - (value < 0) not in signs
+        return (value > 0) - (value < 0)
 
     period = min(5040, 2 * math.lcm(*difference.divisors()))
+    final = sign(LARGE)
     starts = [1 << k for k in range(LARGE.bit_length())]
-    short = [start for start in starts if any(map(false, range(start, start + period)))]
+    short = [start for start in starts if any(sign(n) != final for n in range(start, start + period))]
     if not short:
         return 1
     lowest, highest = short[-1], 2 * short[-1] + period
     while period == 2 and highest - lowest > 2:  # no quotient: it changes once
         middle = (lowest + highest) // 2
-        lowest, highest = (middle, highest) if false(middle) else (lowest, middle)
-    return next((n + 1 for n in range(highest, 0, -1) if false(n)), 1)
+        lowest, highest = (middle, highest) if sign(middle) != final else (lowest, middle)
+    opposite = 0
+    for n in range(highest, 0, -1):
+        if sign(n) not in signs:
+            return n + 1
+        opposite = opposite + 1 if sign(n) == -final else 0
+        if opposite == period:  # every shorter stream is a whole number of periods before one of these
+            break
+    return 1
 
 
 def smaller(a: LengthLike, b: LengthLike) -> Length:
@@ -392,9 +382,11 @@ def larger(a: LengthLike, b: LengthLike) -> Length:
 
 
 def _extreme(a: Length, b: Length, largest: bool) -> Length:
-    sign = compare(a, b)
-    if sign is not None and (not (a - b).moves or not a.moves or not b.moves or (a - b).constant is not None):
-        assume(a - b, (0, sign))
+    difference = a - b
+    signs = _signs(difference)
+    if len(signs) == 1 and (not a.moves or not b.moves or difference.constant is not None) or not difference.moves and not {-1, 1} <= signs:
+        sign = max(signs, key=abs)
+        assume(difference, (0, sign))
         return a if (sign >= 0) == largest else b
     first, second = sorted((a, b), key=str)
     return Length((((Extreme(first, second, largest),), Fraction(1)),))

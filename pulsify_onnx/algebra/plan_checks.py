@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.plan import Expr, Grid, Mask, Number, Op, Past, Plan, Position, Ref, Start, Step, When, Window, walk
+from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.plan import Expr, Grid, Number, Op, Past, Plan, Position, Ref, Start, Step, When, Window, walk
 from pulsify_onnx.errors import BrokenRule
 
 

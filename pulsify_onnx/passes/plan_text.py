@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from pulsify_onnx.algebra.facts import Fact, Pair, Prefix, Skew, Static, Stream
-from pulsify_onnx.algebra.plan import Dim, Expr, Frames, Grid, Mask, Merged, Past, Plan, Ref, State, Step, TimedMask, Window, leaves
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
+from pulsify_onnx.algebra.plan import Dim, Expr, Frames, Grid, Merged, Past, Plan, Ref, State, Step, Window, leaves
 from pulsify_onnx.errors import one_line
 from pulsify_onnx.passes.histories import Histories
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.length_text import parse
 
 Json = dict[str, Any]
 
@@ -57,7 +58,7 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
     elif kind is Fraction and isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value) and value[1]:
         return Fraction(*value)
     elif kind is Length and isinstance(value, str):
-        return Length.parse(value)
+        return parse(value)
     elif origin is not tuple and _fits(kind, value):
         return {key: decoded(inner[1], own, f"{where}.{key}") for key, own in value.items()} if isinstance(value, Mapping) else value
     raise ValueError(f"{where.lstrip('.') or 'the document'} is {value!r}"[:200])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from oracle import parse, rand
 
 from pulsify_onnx import analyze
 from pulsify_onnx.algebra.delay import Timing
@@ -15,6 +14,7 @@ from pulsify_onnx.algebra.plan_checks import CHECKS, check
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.errors import Blocker, BrokenRule
 from pulsify_onnx.model.load import load
+from testing.oracle import parse, rand
 
 TWO = """agraph (float[1,4,T] x) => (float[1,4,T] y) {
     a = Conv<pads=[1,1]>(x, w)
@@ -22,7 +22,7 @@ TWO = """agraph (float[1,4,T] x) => (float[1,4,T] y) {
 
 
 def plan() -> Plan:
-    return analyze(parse(TWO, w=rand(4, 4, 3)))
+    return analyze(parse(TWO, w=rand(4, 4, 3))).at()
 
 
 def last(found: Plan, **changes) -> Plan:

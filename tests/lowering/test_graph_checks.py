@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import onnx
 import onnx_ir as ir
 import pytest
-from oracle import parse, rand
 
 from pulsify_onnx import analyze, pulsify
 from pulsify_onnx.errors import BrokenRule
@@ -15,14 +12,16 @@ from pulsify_onnx.lowering.check import CHECKS, check
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import Lowered
 from pulsify_onnx.model.load import load
+from testing import ROOT
+from testing.oracle import parse, rand
 
-FIXTURES = sorted((Path(__file__).parents[2] / "fixtures").glob("*.onnx"))
+FIXTURES = sorted((ROOT / "fixtures").glob("*.onnx"))
 CONV = "agraph (float[1,4,T] x) => (float[1,4,U] y) { a = Conv<pads=[1,1]>(x, w)\n y = Conv<pads=[1,1]>(a, w) }"
 
 
 def lowered() -> Lowered:
     source = load(parse(CONV, w=rand(4, 4, 3)))
-    return lower(analyze(source, pulse=2), source, 2)
+    return lower(analyze(source).at(2), source, 2)
 
 
 def unread(found: Lowered) -> None:

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import onnx
 import pytest
-from oracle import parse, rand
-from rules.test_attention import BAND, constants, window
-from test_cli import run
 
 from pulsify_onnx import UsageError, analyze, inspect, pulsify
 from pulsify_onnx.algebra.plan import Options
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.model.load import load
 from pulsify_onnx.passes.plan_text import lines
+from testing.command import run
+from testing.oracle import parse, rand
 
 CONVS = """agraph (float[1,4,T] x) => (float[1,4,U] y) {
     p = Relu(x)
     a = Conv<pads=[1,1]>(p, w, b)
     y = Conv<pads=[1,1], strides=[2]>(a, w, b) }"""
 WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4)}
+BAND = """
+    s = Shape(x)
+    n = Gather<axis=0>(s, one)
+    i = Range(zero, n, one)
+    qi = Unsqueeze(i, ax1)
+    ki = Unsqueeze(i, ax0)
+    d = Sub(qi, ki)
+    near = LessOrEqual(d, left)
+    past = GreaterOrEqual(d, right)
+    open = And(near, past)
+"""
+BOUNDS = {"one": np.int64(1), "zero": np.int64(0), "ax0": np.asarray([0]), "ax1": np.asarray([1]), "left": np.int64(2), "right": np.int64(-1),
+          "ninf": np.float32(-np.inf)}
 GRU = "agraph (float[T,1,4] x) => (float[T,1,1,6] y) { y, h = GRU<hidden_size=6>(x, w, r) }"
 
 
 def test_every_step_has_its_line():
-    plan = analyze(parse(CONVS, **WEIGHTS))
+    plan = analyze(parse(CONVS, **WEIGHTS)).at()
     found = lines(plan)
     assert len(found) == 1 + len(plan.steps)
     assert found[0] == "x input -> x[1,4,T] stream axis 2 rate 1 extent T delay 0"
@@ -36,7 +49,7 @@ def test_every_step_has_its_line():
 
 
 def test_states_are_told():
-    line, = (text for text in lines(analyze(parse(GRU, w=rand(1, 18, 4), r=rand(1, 18, 6)), axes={"x": 0})) if " GRU " in text)
+    line, = (text for text in lines(analyze(parse(GRU, w=rand(1, 18, 4), r=rand(1, 18, 6)), axes={"x": 0}).at()) if " GRU " in text)
     assert "past " in line and "[1,1,6] recurrent" in line
 
 
@@ -52,7 +65,7 @@ def test_attention_can_be_read():
         score = MatMul(x, k)
         m = Where(open, score, ninf)
         w = Softmax<axis=2>(m)
-        y = MatMul(w, x) }""", **constants(**window(2, 1))), axes={"x": 1})
+        y = MatMul(w, x) }""", **BOUNDS), axes={"x": 1})
     assert not found.blockers
     score, = (line for line in found.plan_lines() if " MatMul -> score[" in line)
     assert "score[1,T,T] pair axes 1 and 2 rate 1 delay 0 and 0" in score

@@ -9,7 +9,6 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from oracle import parse, rand
 
 from pulsify_onnx import PulsedModel, UsageError, pulsify
 from pulsify_onnx.algebra.length import Length
@@ -27,6 +26,7 @@ from pulsify_onnx.runtime.sidecar import (
     WindowOutput,
     schema,
 )
+from testing.oracle import parse, rand
 
 CONV = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1], strides=[2]>(x, w, b) }"
 MIXED = """agraph (float[N,3,T] x, float[1,3,1] g) => (float[N,3,T] y, float[N,3] m) {
