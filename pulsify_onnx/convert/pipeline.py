@@ -56,6 +56,8 @@ class Analysis:
 
         Raises `PulseDoesNotFit` where the model streams at other pulses.
         """
+        if pulse is not None and pulse < 1:
+            raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
         fits = pulse is None or pulse % self.pulse_multiple == 0
         step = self.pulse_multiple if pulse is None or not fits else pulse
         if step not in self._timed:

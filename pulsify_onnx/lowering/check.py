@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.errors import BrokenRule
 from pulsify_onnx.lowering.states import Lowered
+from pulsify_onnx.lowering.writer import serves
 
 
 @dataclass(frozen=True)
@@ -15,29 +17,31 @@ class Check:
     """A rule that every graph keeps: ``broken`` says in words where it does not."""
 
     name: str
-    broken: Callable[[Lowered], Iterator[str]]
+    broken: Callable[[Lowered, Plan], Iterator[str]]
 
 
-def check(lowered: Lowered) -> Lowered:
-    """`lowered`. Raises `BrokenRule` where its graph is not as every pulsed graph is. Time is linear in the size of the graph."""
+def check(lowered: Lowered, plan: Plan) -> Lowered:
+    """`lowered`, which is made of `plan`. Raises `BrokenRule` where its graph is not as every pulsed graph is. Time is linear in the size of both."""
     for rule in CHECKS:
-        for problem in rule.broken(lowered):
+        for problem in rule.broken(lowered, plan):
             raise BrokenRule(rule.name, "lowering", problem)
     return lowered
 
 
-def _alive(lowered: Lowered) -> Iterator[str]:
+def _alive(lowered: Lowered, _: Plan) -> Iterator[str]:
     graph = lowered.model.graph
     outputs = set(graph.outputs)
     yield from (f"nothing reads {node.name}" for node in graph if not any(out.uses() or out in outputs for out in node.outputs))
     yield from (f"nothing reads {name}" for name, value in graph.initializers.items() if not value.uses() and value not in graph.outputs)
 
 
-def _named(lowered: Lowered) -> Iterator[str]:
-    yield from (f"a {node.op_type} has no name" for node in lowered.model.graph if not node.name)
+def _named(lowered: Lowered, plan: Plan) -> Iterator[str]:
+    known = {*plan.inputs, *plan.wires, *plan.outputs, *(step.node for step in plan.steps), *(state.node for state in lowered.states)}
+    yield from (f"{node.name or 'a node without a name'} ({node.op_type}) serves none" for node in lowered.model.graph
+                if node.name not in known and not known & set(serves(node.name or "")))
 
 
-def _once(lowered: Lowered) -> Iterator[str]:
+def _once(lowered: Lowered, _: Plan) -> Iterator[str]:
     graph = lowered.model.graph
     nodes = Counter(node.name for node in graph)
     initializers = [v for v in graph.initializers.values() if v not in graph.inputs]
@@ -46,7 +50,7 @@ def _once(lowered: Lowered) -> Iterator[str]:
     yield from (f"{count} tensors are called {name}" for name, count in values.items() if count > 1)
 
 
-def _states(lowered: Lowered) -> Iterator[str]:
+def _states(lowered: Lowered, _: Plan) -> Iterator[str]:
     for s in lowered.states:
         for value in (s.input, s.output):
             declared = None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
@@ -56,7 +60,7 @@ def _states(lowered: Lowered) -> Iterator[str]:
 
 CHECKS = (
     Check("everything is read", _alive),
-    Check("every node has a name", _named),
+    Check("every node says which one of the source it serves", _named),
     Check("every name is there once", _once),
     Check("states come back as they went in", _states),
 )

@@ -29,7 +29,7 @@ def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     check_plan(plan, "quantised histories")
     plan = live(plan)
     check_plan(plan, "liveness")
-    return check(_Lowering(plan, source, pulse).run())
+    return check(_Lowering(plan, source, pulse).run(), plan)
 
 
 class _Lowering(Draft):
@@ -118,9 +118,7 @@ class _Lowering(Draft):
         taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
                  or any(s.output is value for s in self.states))
         if taken:
-            node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/output_{name}"))
-            self.emit.nodes.append(node)
-            value = node.outputs[0]
+            value = self.emit.passed_on(value, "output")
         value.name = name
         value.type, value.shape = ir.TensorType(fact.dtype), ir.Shape(shape)
         return value

@@ -14,8 +14,11 @@ from pulsify_onnx.algebra.length_text import parse
 
 Json = dict[str, Any]
 
-ALWAYS = {"always": True}
-"""Metadata of a field that is written even where it has its default."""
+
+def says(text: str = "", always: bool = False) -> dict[str, Any]:
+    """Metadata of a field: what it says, and whether it is written even where it has its default."""
+    return {"says": text, "always": always}
+
 
 NAMES = {int: "integer", str: "string", bool: "boolean", float: "number", type(None): "null"}
 """JSON's names of plain types."""
@@ -75,7 +78,8 @@ def schema_of(kind: Any) -> Json:
         return {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
     if is_dataclass(kind) and isinstance(kind, type):
         required = [f.name for f in fields(kind) if f.metadata.get("always") or _default(f) is MISSING]
-        return {"type": "object", "properties": {name: schema_of(own) for name, own in _types(kind).items()}, "required": required}
+        return {"type": "object", "properties": {f.name: _described(f, schema_of(_types(kind)[f.name])) for f in fields(kind)},
+                "required": required}
     if origin is Literal:
         return {"const": inner[0]}
     if origin is tuple:
@@ -87,6 +91,10 @@ def schema_of(kind: Any) -> Json:
     if origin is not None and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": schema_of(inner[1])}
     return {"type": NAMES[kind]}
+
+
+def _described(f: Field[Any], form: Json) -> Json:
+    return {**form, "description": f.metadata["says"]} if f.metadata.get("says") else form
 
 
 def _object(kind: Any, value: Any, where: str) -> Any:

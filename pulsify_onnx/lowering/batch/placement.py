@@ -18,9 +18,8 @@ class PlacedEmitter(Emitter):
     """Keeps the layouts of tensors and what is known of their shapes. ``shared``: nodes that rows share."""
 
     def __init__(self, opset: int, reserved: set[str], node: Callable[[], str]):
-        super().__init__(opset, reserved)
+        super().__init__(opset, reserved, node)
         self._layouts: dict[int, Layout] = {}
-        self._node = node
         self._writing = False
         self._sizes: dict[int, int] = {}
         self._shapes: dict[int, tuple[Length, ...]] = {}
@@ -86,7 +85,7 @@ class PlacedEmitter(Emitter):
 
     def note(self) -> None:
         """The node at hand does something that rows share."""
-        self.shared.setdefault(self._node())
+        self.shared.setdefault(self.serving())
 
     def first(self, value: ir.Value) -> ir.Value:
         """A tensor that all rows share: of a lifted one, the first row."""
