@@ -18,14 +18,17 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.convert import pipeline
 from pulsify_onnx.convert.batch import rowed
 from pulsify_onnx.convert.options import ConvertOptions
+from pulsify_onnx.convert.pipeline import Analysis
 from pulsify_onnx.convert.pulsed_model import PulsedModel
 from pulsify_onnx.convert.reference import compared, reread, stream_axes
 from pulsify_onnx.convert.window_head import SlidingBatch, halve
 from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source, load
+from pulsify_onnx.passes import plan_text
 from pulsify_onnx.prepare.fixed_length import NoReading
 from pulsify_onnx.report import tables
-from pulsify_onnx.verification.check import Verification
+from pulsify_onnx.runtime.sidecar import KEY, Sidecar
+from pulsify_onnx.verification.check import Verification, opened
 from pulsify_onnx.verification.check import verify as verify_stream
 from pulsify_onnx.verification.trace import Difference, first_difference
 
@@ -40,16 +43,19 @@ def _source(model: Model | Source) -> Source:
     return model if isinstance(model, Source) else load(model)
 
 
-def analyze(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Plan:
-    """The plan of a batch model: facts, delays, blockers. Builds no graph.
+@pipeline.uncollected()
+def analyze(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Analysis:
+    """How a batch model streams, whatever the pulse: ``blockers``, ``at(pulse=…)`` with its delays, ``pulsed(pulse=…)``. Builds no graph.
 
-    Options are those of `ConvertOptions`, as an object or by keyword, but for ``batch`` and ``head``, which are no matter of the plan.
-    Raises `UsageError` and `AmbiguousAxis`; what cannot stream is in ``plan.blockers``.
+    Options are those of `ConvertOptions`, as an object or by keyword, but for ``pulse``, which comes later, and ``batch`` and
+    ``head``, which are no matter of the plan. Raises `UsageError` and `AmbiguousAxis`; what cannot stream is in ``blockers``.
     """
+    if "pulse" in given:
+        raise TypeError("analyze() takes no pulse: one analysis is that of every pulse, as in analyze(model).at(pulse=16)")
     wanted = _options(options, given)
     if wanted.batch is not None or wanted.head is not None:
         raise UsageError("a plan is that of one stream, without --batch and --head")
-    return pipeline.planned(_source(model), wanted).plan
+    return pipeline.analyzed(_source(model), wanted)
 
 
 @pipeline.uncollected()
@@ -62,47 +68,45 @@ def pulsify(model: Model | Source, options: ConvertOptions | None = None, **give
     if options is None and "pulse" not in given:
         raise TypeError("pulsify() needs a pulse (None: any multiple of the pulse multiple)")
     wanted = _options(options, given)
-    return pipeline.finished(pipeline.planned(_source(model), wanted), wanted.pulse, wanted.batch)
+    return pipeline.analyzed(_source(model), wanted).pulsed(wanted.pulse, wanted.batch)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream."""
+    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream, ``plan`` how it does."""
 
     document: dict[str, Any]
     blockers: tuple[Blocker, ...] = ()
+    plan: Plan | None = None
+
+    def plan_lines(self) -> list[str]:
+        """The plan, a line a step. Raises `UsageError` for a pulsed model, which has none, and where the analysis did not come to one."""
+        if self.plan is None:
+            raise UsageError("--plan: there is no plan" + ("" if self.blockers else " of a model that is pulsed already"))
+        return plan_text.lines(self.plan)
 
 
 @pipeline.uncollected()
 def inspect(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Report:
     """The delay report of a batch model at ``pulse`` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
     source, wanted = _source(model), _options(options, given)
-    known = source.model.metadata_props.get("pulsify.spec")
+    known = source.model.metadata_props.get(KEY)
     if known is not None:
         return Report(json.loads(known))
     try:
-        found = pipeline.planned(source, wanted)
+        found = pipeline.analyzed(source, wanted)
     except CannotStream as problem:
-        return Report(tables.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
-    plan = found.plan
+        plan = problem.plan if isinstance(problem, NoReading) else None
+        return Report(tables.blocked(plan, problem.blockers), problem.blockers, plan)
+    plan = found.at(wanted.pulse)
     alone = wanted.head is None
     possible = {"possible_states": [list(pair) for pair in possible_states(found.model.source, plan)]} if alone and not wanted.states else {}
     try:
-        made = pipeline.finished(found, wanted.pulse or plan.pulse_multiple, wanted.batch)
+        made = found.pulsed(wanted.pulse or plan.pulse_multiple, wanted.batch)
     except CannotStream as problem:
         blocked = replace(plan, blockers=problem.blockers) if alone else None
-        return Report({**tables.blocked(blocked, problem.blockers), **possible}, problem.blockers)
-    return Report({**made.report(), **possible, "blockers": []})
-
-
-def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
-    if isinstance(pulsed, PulsedModel):
-        return pulsed.spec
-    known = load(pulsed).model.metadata_props.get("pulsify.spec")
-    if known is None:
-        raise UsageError(f"{pulsed}: not a pulsed model (it has no pulsify.spec in its metadata)")
-    spec: dict[str, Any] = json.loads(known)
-    return spec
+        return Report({**tables.blocked(blocked, problem.blockers), **possible}, problem.blockers, blocked)
+    return Report({**made.report(), **possible, "blockers": []}, plan=made.plan)
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
@@ -112,9 +116,10 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel
     `measure`, by running the batch model some more times, how far it looks: that the receptive field is wide enough, and in ``late``
     of the result which outputs come later than the data they need.
     """
-    spec = _spec_of(pulsed)
-    batch = SlidingBatch(model, halve(load(model), stream_axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
-    return verify_stream(compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
+    runner = opened(pulsed)
+    sidecar, head = runner.sidecar, runner.sidecar.head
+    batch = None if head is None else SlidingBatch(model, halve(load(model), stream_axes(sidecar), head.frames), sidecar, head)
+    return verify_stream(compared(model, sidecar), runner, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
                          measure=measure)
 
 
@@ -123,15 +128,15 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     """The first node whose stream differs from the batch `model` in the case that `verify` found; None where none can be told."""
     if found.case is None:
         return None
-    spec = _spec_of(pulsed)
-    if "head" in spec:
-        return None
-    states = {s["input"]: s["output"] for s in spec["states"] if s["role"] == "source"}
-    source = reread(model, spec)
-    plan = require(analyze(source, axes=stream_axes(spec), pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
-    made = rowed(source, plan, spec["pulse"], "dynamic" if "source_batch" in spec else None)
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
+    sidecar = pulsed.sidecar if isinstance(pulsed, PulsedModel) else Sidecar.of(graph.metadata_props, pulsed)
+    if sidecar.head is not None:
+        return None
+    states = {s.input: s.output for s in sidecar.source_states}
+    source = reread(model, sidecar)
+    plan = require(analyze(source, axes=stream_axes(sidecar), end_of_stream=sidecar.ends, states=states).at(sidecar.pulse))
+    made = rowed(source, plan, sidecar.pulse, None if sidecar.source_batch is None else "dynamic")
     return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
 
 
-__all__ = ["ConvertOptions", "PulsedModel", "Report", "analyze", "inspect", "pulsify", "trace", "verify"]
+__all__ = ["Analysis", "ConvertOptions", "PulsedModel", "Report", "analyze", "inspect", "pulsify", "trace", "verify"]

@@ -112,7 +112,7 @@ def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_jso
     pulsed = api.pulsify(model, options)
     for line in tables.notes(pulsed.spec):
         click.echo(line, err=True)
-    if options.states and all(s["role"] == "source" for s in pulsed.spec["states"]):
+    if options.states and len(pulsed.sidecar.source_states) == len(pulsed.sidecar.states):
         click.echo("note: this model already streams: all its state is its own", err=True)
     table = "" if as_json else tables.table(pulsed.report())
     found: Verification | None = None
@@ -140,8 +140,9 @@ def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_jso
 @click.option("--pulse", type=int, help="Base frames of one step (default: the smallest that fits).")
 @_conversion
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
+@click.option("--plan", "with_plan", is_flag=True, help="Print the plan instead: a line a step, with its wires, delays, windows, states and histories.")
 @JSON
-def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, as_json: bool) -> None:
+def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, with_plan: bool, as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api
     from pulsify_onnx.report import tables
@@ -152,8 +153,11 @@ def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, as_j
     if possible := found.document.get("possible_states"):
         click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
     document = tables.with_times(found.document, frame_rate) if frame_rate else found.document
+    plan = found.plan_lines() if with_plan and (found.plan is not None or not found.blockers) else None
     if as_json:
-        _json(document)
+        _json({**document, **({} if plan is None else {"plan": plan})})
+    elif plan is not None:
+        click.echo("\n".join(plan))
     elif not found.blockers:
         click.echo(tables.table(document))
     if found.blockers:

@@ -97,6 +97,15 @@ class PulseDoesNotFit(PulsifyError):
         self.smallest = multiple
 
 
+class BrokenRule(AssertionError):
+    """A bug: what a stage gave does not keep a rule that all that it gives must keep."""
+
+    def __init__(self, rule: str, stage: str, problem: str):
+        super().__init__(f'after {stage}, the rule "{rule}" is broken: {problem}')
+        self.rule = rule
+        self.stage = stage
+
+
 class Refusal(Exception):
     """Raised by a rule: ``reason`` says what needs the future or the whole stream, ``hint`` what to do.
 

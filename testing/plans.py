@@ -15,6 +15,7 @@ from pulsify_onnx.algebra.facts import Border, Fact, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Expr, Frames, Op, Options, Plan, State, Step, Window
+from pulsify_onnx.algebra.plan_checks import check
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.lower import Lowered, lower
 from pulsify_onnx.model.load import Source, load
@@ -74,7 +75,7 @@ def source(outputs: Sequence[str] = ("y",)) -> Source:
 def lowered(made: Plan, pulse: int | None, ends: bool = False) -> Lowered:
     """`made` scheduled and lowered, for pulses of so many frames."""
     timed = schedule(made, Timing(pulse or 1, ends))
-    timed.check()
+    check(timed, "schedule")
     return lower(timed, source(made.outputs), pulse)
 
 

@@ -23,8 +23,8 @@ def conv() -> onnx.ModelProto:
 
 def test_exported_names():
     assert set(pulsify_onnx.__all__) == {
-        "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "ConvertOptions", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
-        "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify"}
+        "AmbiguousAxis", "Analysis", "BatchSession", "Blocker", "CannotStream", "ConvertOptions", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError",
+        "Report", "StreamSession", "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify"}
     for name in pulsify_onnx.__all__:
         assert getattr(pulsify_onnx, name) is not None
     with pytest.raises(AttributeError):

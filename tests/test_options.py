@@ -16,7 +16,7 @@ def test_keywords_are_the_object_spelled_out():
     options = ConvertOptions(pulse=4, axes={"x": 2}, end_of_stream=True)
     assert pulsify(MODEL, options).spec == pulsify(MODEL, pulse=4, axes={"x": "T"}, end_of_stream=True).spec
     assert inspect(MODEL, options).document == inspect(MODEL, pulse=4, end_of_stream=True).document
-    assert analyze(MODEL, options).timing == analyze(MODEL, pulse=4, end_of_stream=True).timing
+    assert analyze(MODEL, options).at(4).timing == analyze(MODEL, end_of_stream=True).at(4).timing
 
 
 def test_keywords_beside_an_object_change_it():
@@ -31,9 +31,11 @@ def test_pulses_are_never_taken_for_granted():
 
 
 def test_unknown_keywords_are_errors():
-    for function in (analyze, inspect, pulsify):
+    for function in (inspect, pulsify):
         with pytest.raises(TypeError, match="puls"):
             function(MODEL, pulse=4, pulses=4)
+    with pytest.raises(TypeError, match="pulses"):
+        analyze(MODEL, pulses=4)
 
 
 def test_the_object_is_the_caller_s_no_more():

@@ -222,7 +222,7 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
     from pulsify_onnx.errors import UNEXPECTED, CannotStream, InvalidModel
 
     try:
-        plan = analyze(model, axes=axes)
+        plan = analyze(model, axes=axes).at()
     except InvalidModel as problem:
         return "not runnable", str(problem)
     except Exception as problem:

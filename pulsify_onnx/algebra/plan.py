@@ -16,7 +16,7 @@ from typing import Any, Union
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
-from pulsify_onnx.algebra.facts import Border, Fact, Stream
+from pulsify_onnx.algebra.facts import Border, Fact
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Const
@@ -327,21 +327,6 @@ class Plan:
     def producer(self) -> dict[str, Step]:
         """Step by wire."""
         return {wire: step for step in self.steps for wire in step.wires}
-
-    def check(self) -> None:
-        """Raise ValueError where the plan is not well formed; run between analysis and lowering."""
-        made = {wire for step in self.steps for wire in step.wires}
-        seen: set[str] = set()
-        for step in self.steps:
-            own = {state.name for state in step.states}
-            for leaf in leaves(step):
-                if isinstance(leaf, Window) and not isinstance(self.wires.get(leaf.wire), Stream):
-                    raise ValueError(f"{step.node}: window on {leaf.wire}, which is no stream")
-                if isinstance(leaf, (Window, Ref, Grid)) and leaf.wire in made and leaf.wire not in seen and leaf.wire not in step.wires:
-                    raise ValueError(f"{step.node}: {leaf.wire} is used before it is made")
-                if isinstance(leaf, Past) and leaf.state not in own:
-                    raise ValueError(f"{step.node}: state {leaf.state} is not its own")
-            seen.update(step.wires)
 
 
 def parts(expr: Expr | None) -> tuple[Expr | None, ...]:

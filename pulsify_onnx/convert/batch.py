@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Plan
+from pulsify_onnx.algebra.plan_checks import check
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import SOURCE, Lowered
@@ -18,8 +19,11 @@ from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.prepare.dynamic_batch import Widening, batch_axis
 from pulsify_onnx.report import sidecar
+from pulsify_onnx.runtime.sidecar import Input, Output, Sidecar, State
 
 MOST_READINGS = 64
+Wire = TypeVar("Wire", bound=Input | Output)
+Entry = TypeVar("Entry", bound=Input | Output | State)
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,17 @@ class Rowed:
     lowered: Lowered
     rows: int | None = None
 
-    def document(self, pulse: int | None) -> dict[str, Any]:
-        """The sidecar."""
-        found = sidecar.document(self.plan, self.lowered, self.source, pulse)
-        for entry in (*found["inputs"], *found["outputs"], *(s for s in found["states"] if s["role"] == SOURCE)):
-            if self.lowered.batch in entry["shape"] and self.lowered.batch != 1:
-                entry["row_axis"] = entry["shape"].index(self.lowered.batch)
+    def sidecar(self, pulse: int | None) -> Sidecar:
+        """What a caller must know of it."""
+        found = sidecar.sidecar(self.plan, self.lowered, self.source, pulse)
+        found = replace(found, inputs=tuple(map(self._rowed, found.inputs)), outputs=tuple(map(self._rowed, found.outputs)),
+                        states=tuple(self._rowed(s) if s.role == SOURCE else s for s in found.states))
         return found if self.rows is None else _told(found, str(self.lowered.batch), self.rows)
+
+    def _rowed(self, entry: Entry) -> Entry:
+        """An entry that says which axis of it has the rows."""
+        batch = self.lowered.batch
+        return replace(entry, row_axis=entry.shape.index(batch)) if batch in entry.shape and batch != 1 else entry
 
 
 def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None) -> Rowed:
@@ -118,7 +126,7 @@ def _widened(widening: Widening, plan: Plan, pulse: int | None) -> Rowed:
         wide = widening.analysed(plan.options)
         if plan.timing is not None:
             wide = schedule(wide, plan.timing)
-        wide.check()
+        check(wide, "widening")
         lowered = lower(wide, widening.source, pulse)
         if not lowered.shared or not widening.repair(lowered.shared, wide):
             _apart(lowered)
@@ -139,9 +147,11 @@ def _size(lowered: Lowered, rows: int) -> None:
             value.shape = ir.Shape([rows if not isinstance(d, int) and d.value == lowered.batch else d for d in value.shape])
 
 
-def _told(document: dict[str, Any], label: str, rows: int) -> dict[str, Any]:
+def _told(found: Sidecar, label: str, rows: int) -> Sidecar:
     """The sidecar for exactly so many rows."""
-    entries = {key: [{**e, "shape": [rows if d == label else d for d in e["shape"]]} for e in document[key]] for key in ("inputs", "outputs", "states")}
-    for state, old in zip(entries["states"], document["states"]):
-        state["bytes"] *= rows if label in old["shape"] else 1
-    return {**document, **entries, "state_bytes": sum(s["bytes"] for s in entries["states"]), "valid_frames_shape": [rows]}
+    def of(entry: Wire) -> Wire:
+        return replace(entry, shape=tuple(rows if d == label else d for d in entry.shape))
+
+    states = tuple(replace(s, shape=tuple(rows if d == label else d for d in s.shape), bytes=s.bytes * (rows if label in s.shape else 1)) for s in found.states)
+    return replace(found, inputs=tuple(map(of, found.inputs)), outputs=tuple(map(of, found.outputs)), states=states,
+                   state_bytes=sum(s.bytes for s in states), valid_frames_shape=(rows,))

@@ -6,32 +6,82 @@ import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.plan import Options, Plan
+from pulsify_onnx.algebra.plan_checks import check
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.analysis.walker import require
 from pulsify_onnx.convert.batch import rowed
 from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pulsed_model import PulsedModel
 from pulsify_onnx.convert.window_head import Halves, halve, joined, pulsed
-from pulsify_onnx.errors import PulseDoesNotFit, UsageError
+from pulsify_onnx.errors import Blocker, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
-from pulsify_onnx.prepare.passes import Pass, Prepared, run
-from pulsify_onnx.report import sidecar
+from pulsify_onnx.prepare.passes import Notes, Pass, Prepared, run
+from pulsify_onnx.report.sidecar import flat
+from pulsify_onnx.runtime.sidecar import KEY, Head
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A prepared model and its plan, scheduled for the pulse of the options where that fits, else for the smallest that does."""
+class Analysis:
+    """How a batch model streams, whatever the pulse: everything that is made for one pulse follows from it.
+
+    ``model`` is the batch model as it was prepared, ``plan`` its plan with delays that are not known yet; ``halves``: what it was
+    cut from, where a head is left.
+    """
 
     model: Prepared
     plan: Plan
+    end_of_stream: bool = False
     halves: Halves | None = None
+    _timed: dict[int, Plan] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def pulse_multiple(self) -> int:
+        """The smallest pulse, of which every pulse is a multiple."""
+        return self.plan.pulse_multiple
+
+    @property
+    def blockers(self) -> tuple[Blocker, ...]:
+        """What cannot stream, even at the smallest pulse; empty where the model streams."""
+        return self.at().blockers
+
+    def at(self, pulse: int | None = None) -> Plan:
+        """The plan for pulses of so many base frames (None: the smallest), with the least delays; what cannot stream is in its ``blockers``.
+
+        Raises `PulseDoesNotFit` where the model streams at other pulses.
+        """
+        if pulse is not None and pulse < 1:
+            raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
+        fits = pulse is None or pulse % self.pulse_multiple == 0
+        step = self.pulse_multiple if pulse is None or not fits else pulse
+        if step not in self._timed:
+            self._timed[step] = schedule(self.plan, Timing(step, self.end_of_stream))
+            check(self._timed[step], "schedule")
+        plan = self._timed[step]
+        if pulse is not None and not fits and not plan.blockers:
+            raise PulseDoesNotFit(pulse, step, f"some tensors have one frame for every {step} base frames")
+        return plan
+
+    def pulsed(self, pulse: int | None, batch: int | str | None = None) -> PulsedModel:
+        """The pulsed model (None: for pulses of any size), for a `batch` of streams. Raises `CannotStream` with every blocker, and `PulseDoesNotFit`."""
+        plan, source = require(self.at(pulse)), self.model.source
+        head: Head | None = None
+        if self.halves is not None:
+            plan, source, head = joined(self.halves, plan, pulse)
+            check(require(plan), "joining")
+        rows = None if batch == 1 else batch
+        made = rowed(source, plan, pulse, rows) if self.halves is None else pulsed(self.halves, source, plan, pulse)
+        sidecar = replace(made.sidecar(pulse), head=head, source_batch=1 if rows is not None and made.source is not source else None,
+                          fixed_length=self.model.notes.fixed_length, approximation=self.model.notes.approximation)
+        found = PulsedModel(made.lowered.model, sidecar, made.plan, made.source)
+        found.model.metadata_props.update({**flat(sidecar), KEY: json.dumps(found.spec, ensure_ascii=False)})
+        return found
 
 
 def prepared(source: Source, options: ConvertOptions) -> tuple[Prepared, Halves | None]:
@@ -39,42 +89,20 @@ def prepared(source: Source, options: ConvertOptions) -> tuple[Prepared, Halves 
     if options.head is not None:
         halves = halve(source, options.axes, options.window)
         body = Prepared(halves.body.source, halves.body.axes)
-        return body.noted(fixed_length=halves.body.as_json()) if halves.body.changes else body, halves
+        return replace(body, notes=Notes(fixed_length=halves.body.told())) if halves.body.changes else body, halves
     passes: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
     if options.left_context is not None:
         passes.append(CutPast(options.left_context))
     return run(Prepared(source, options.axes), *passes), None
 
 
-def planned(source: Source, options: ConvertOptions) -> Planned:
-    """The plan of a batch model; what cannot stream is in its ``blockers``. Raises as `prepared` does."""
+def analyzed(source: Source, options: ConvertOptions) -> Analysis:
+    """How a batch model streams. Raises as `prepared` does; what cannot stream is in its ``blockers``."""
     model, halves = prepared(source, options)
     asked = Options(states=state_pairs(model.source, options.states), advance=options.allow_advance)
     _, plan = model.read if model.read is not None and model.read[1].options == asked else choose(model.source, model.axes, asked)
-    fits = options.pulse is not None and options.pulse % plan.pulse_multiple == 0
-    pulse = options.pulse if fits and options.pulse is not None else plan.pulse_multiple
-    return Planned(model, schedule(plan, Timing(pulse, options.end_of_stream)), halves)
-
-
-def finished(found: Planned, pulse: int | None, batch: int | str | None) -> PulsedModel:
-    """The pulsed model. Raises `CannotStream` with every blocker, and `PulseDoesNotFit`."""
-    plan, source = require(found.plan), found.model.source
-    if pulse is not None and pulse % plan.pulse_multiple:
-        raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
-    notes = dict(found.model.notes)
-    if found.halves is not None:
-        plan, source, head = joined(found.halves, plan, pulse)
-        notes = {"head": head, **notes}
-        require(plan)
-    plan.check()
-    rows = None if batch == 1 else batch
-    made = rowed(source, plan, pulse, rows) if found.halves is None else pulsed(found.halves, source, plan, pulse)
-    if rows is not None and made.source is not source:
-        notes = {"source_batch": 1, **notes}
-    document = made.document(pulse) | notes
-    made.lowered.model.metadata_props.update(sidecar.flat(document))
-    made.lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
-    return PulsedModel(made.lowered.model, document, made.plan, made.source)
+    check(plan, "analysis")
+    return Analysis(model, plan, options.end_of_stream, halves)
 
 
 def state_pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

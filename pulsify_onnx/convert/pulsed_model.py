@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.output import write
 from pulsify_onnx.report import tables
+from pulsify_onnx.runtime.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
 class PulsedModel:
-    """A pulsed model and its sidecar document ``spec``."""
+    """A pulsed model and its ``sidecar``; ``spec`` is the document of it."""
 
     model: ir.Model
-    spec: dict[str, Any]
+    sidecar: Sidecar
     plan: Plan
     source: Source
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The sidecar as plain data."""
+        return self.sidecar.to_json()
 
     def proto(self) -> onnx.ModelProto:
         """The model as protobuf, metadata and weights included."""

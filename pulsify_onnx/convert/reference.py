@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -13,26 +11,27 @@ from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.prepare.fixed_length import relax, runnable
 from pulsify_onnx.prepare.left_context import CutPast
 from pulsify_onnx.prepare.passes import Prepared, run
+from pulsify_onnx.runtime.sidecar import Sidecar
 
 
-def stream_axes(spec: Mapping[str, Any]) -> dict[str, int]:
+def stream_axes(sidecar: Sidecar) -> dict[str, int]:
     """The stream axis by input."""
-    return {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
+    return {i.name: i.axis for i in sidecar.stream_inputs}
 
 
-def reread(model: str | Path | ir.Model | onnx.ModelProto, spec: Mapping[str, Any]) -> Source:
+def reread(model: str | Path | ir.Model | onnx.ModelProto, sidecar: Sidecar) -> Source:
     """The source, for any length and with the cut that the sidecar tells of."""
-    axes = stream_axes(spec)
+    axes = stream_axes(sidecar)
     source = load(model)
-    if spec.get("fixed_length") is not None:
-        source = relax(source, axes, spec["fixed_length"]["frames"], None, spec["fixed_length"].get("readings")).source
-    if spec.get("approximation") is None:
+    if sidecar.fixed_length is not None:
+        source = relax(source, axes, sidecar.fixed_length.frames, None, sidecar.fixed_length.readings).source
+    if sidecar.approximation is None:
         return source
-    return run(Prepared(source, axes), CutPast(spec["approximation"]["left_context"])).source
+    return run(Prepared(source, axes), CutPast(sidecar.approximation.left_context)).source
 
 
-def compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> str | Path | onnx.ModelProto:
+def compared(model: str | Path | onnx.ModelProto, sidecar: Sidecar) -> str | Path | onnx.ModelProto:
     """The same as a model that runs; the given one where nothing of it is changed."""
-    if "head" in spec or spec.get("fixed_length") is None and spec.get("approximation") is None:
+    if sidecar.head is not None or sidecar.fixed_length is None and sidecar.approximation is None:
         return model
-    return runnable(reread(model, spec).model)
+    return runnable(reread(model, sidecar).model)

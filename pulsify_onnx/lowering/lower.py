@@ -12,7 +12,9 @@ from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
 from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan_checks import check as check_plan
 from pulsify_onnx.arrays import Const
+from pulsify_onnx.lowering.check import check
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.lowering.writer import TO_END
 from pulsify_onnx.model.load import Source
@@ -23,7 +25,11 @@ from pulsify_onnx.passes.quantised_histories import quantised_histories
 
 def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     """The pulsed model for `pulse` base frames (None: a symbolic pulse)."""
-    return _Lowering(live(quantised_histories(plan, source)), source, pulse).run()
+    plan = quantised_histories(plan, source)
+    check_plan(plan, "quantised histories")
+    plan = live(plan)
+    check_plan(plan, "liveness")
+    return check(_Lowering(plan, source, pulse).run(), plan)
 
 
 class _Lowering(Draft):
@@ -112,9 +118,7 @@ class _Lowering(Draft):
         taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
                  or any(s.output is value for s in self.states))
         if taken:
-            node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/output_{name}"))
-            self.emit.nodes.append(node)
-            value = node.outputs[0]
+            value = self.emit.passed_on(value, "output")
         value.name = name
         value.type, value.shape = ir.TensorType(fact.dtype), ir.Shape(shape)
         return value
@@ -125,8 +129,7 @@ class _Lowering(Draft):
         for k, state in enumerate(made):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
             state.input.name, state.output.name = self.emit.names(f"past_{k:0{width}d}_{tag}", f"present_{k:0{width}d}_{tag}")
-        if self.rows is not None:
-            self.rows.prune({*outputs, *(s.output for s in self.states)})
+        self.emit.prune({*outputs, *(s.output for s in self.states)})
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
                          nodes=self.emit.nodes, initializers=[v for v in self.emit.initializers.values() if v.uses()],
                          opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")

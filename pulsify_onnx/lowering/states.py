@@ -65,7 +65,7 @@ class Draft(Measures):
         self.node = ""
         reserved = {*plan.inputs, *plan.outputs, *graph.initializers}
         self.rows = RowEmitter(source.opset, reserved, lambda: self.node) if self._batch() != 1 else None
-        self.emit = self.rows or Emitter(source.opset, reserved)
+        self.emit = self.rows or Emitter(source.opset, reserved, lambda: self.node)
         self.emit.any_pulse = self._zero if pulse is None else None
         self.valid_frames = self.emit.name(VALID_FRAMES)
         self.values: dict[str, ir.Value] = {}
@@ -155,9 +155,7 @@ class Draft(Measures):
             if shape[0] != self._batch() or not (self.rows.layout(value).rows == 0 or self.rows.layout(value).lifted):
                 self.rows.note()
         if value.producer() is None or id(value) in self.remembered or not (value.name or "").startswith("pulsify/"):
-            node = ir.Node("", "Identity", [value], name=self.emit.name(f"pulsify/present_{len(self.states)}"))
-            self.emit.nodes.append(node)
-            value = node.outputs[0]
+            value = self.emit.passed_on(value, f"present_{len(self.states)}")
         value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
         self.states.append(LoweredState(past, value, dtype, shape, self.node, role))
         self.remembered.add(id(value))

@@ -17,12 +17,28 @@ if TYPE_CHECKING:
 
 TO_END = 2**63 - 1
 
+OWN = "pulsify/"
+"""What names of nodes and tensors begin with that the source does not have."""
+
+
+def served(node: str, what: str) -> str:
+    """The name of a node that the source does not have: what of the source it serves, and what it is."""
+    return f"{OWN}{node}/{what}"
+
+
+def serves(name: str) -> tuple[str, ...]:
+    """What of the source a node may serve, by its `name`: one of these, where there is a node or a tensor that is called so."""
+    own = (name.removeprefix(OWN).rpartition("/")[0],) if name.startswith(OWN) else ()
+    first, _, number = name.rpartition("_")
+    return (*own, *((first,) if number.isdecimal() else ()))
+
 
 class Emitter:
-    """A graph under construction. Equal operators on equal inputs are written once."""
+    """A graph under construction. Equal operators on equal inputs are written once; `serving`: what of the source they are written for now."""
 
-    def __init__(self, opset: int, reserved: set[str]):
+    def __init__(self, opset: int, reserved: set[str], serving: Callable[[], str]):
         self.opset = opset
+        self.serving = serving
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
         self.domains: set[str] = set()
@@ -74,7 +90,7 @@ class Emitter:
             return self._made[key]
         attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
         node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=free_name(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
+                       name=free_name(node_name or served(self.serving(), f"{op_type}_{len(self.nodes)}"), self._node_names))
         for out in node.outputs:
             out.name = self.name(f"pulsify/{self._count}")
             self._count += 1
@@ -83,6 +99,23 @@ class Emitter:
         self.nodes.append(node)
         self._made[key] = node.outputs
         return node.outputs
+
+    def passed_on(self, value: ir.Value, what: str) -> ir.Value:
+        """`value` under a name of its own."""
+        node = ir.Node("", "Identity", [value], name=free_name(served(self.serving(), what), self._node_names))
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def prune(self, results: set[ir.Value]) -> None:
+        """Drop what was written for nothing: what was asked for in advance, or where an operator turned out to take no values per row."""
+        kept = []
+        for node in reversed(self.nodes):
+            if any(v in results or v.uses() for v in node.outputs):
+                kept.append(node)
+            else:
+                for k in range(len(node.inputs)):
+                    node.replace_input_with(k, None)
+        self.nodes = kept[::-1]
 
     def one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """The only output of an operator."""

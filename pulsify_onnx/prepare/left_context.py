@@ -20,6 +20,7 @@ from pulsify_onnx.errors import UsageError
 from pulsify_onnx.model.edit import GraphEditor, Place
 from pulsify_onnx.prepare.passes import NAMED, ORDERED, Contract, Prepared
 from pulsify_onnx.rules.kit.masks import UNBOUNDED
+from pulsify_onnx.runtime.sidecar import LeftContext
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class CutPast:
                 names.append(node.name or "")
         if not names:
             raise UsageError("--left-context: no attention of this model sees the whole past")
-        return Prepared(source, model.axes, model.notes).noted(approximation={"left_context": self.left_context, "nodes": names})
+        return Prepared(source, model.axes, replace(model.notes, approximation=LeftContext(left_context=self.left_context, nodes=tuple(names))))
 
 
 def _insert(place: Place, plan: Plan, left_context: int) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.model.load import Source
+from pulsify_onnx.runtime.sidecar import FixedLength, LeftContext
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What passes have to say, as the sidecar has it."""
+
+    fixed_length: FixedLength | None = None
+    approximation: LeftContext | None = None
 
 
 @dataclass(frozen=True)
@@ -21,12 +30,8 @@ class Prepared:
 
     source: Source
     axes: Mapping[str, int | str] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
     read: tuple[dict[str, int], Plan] | None = None
-
-    def noted(self, **notes: Any) -> Prepared:
-        """The same with more notes."""
-        return replace(self, notes={**self.notes, **notes})
 
 
 @dataclass(frozen=True)

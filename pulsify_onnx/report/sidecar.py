@@ -1,4 +1,4 @@
-"""The sidecar: what a caller must know to run a pulsed model, as one JSON document."""
+"""The sidecar of a plan and its graph: what a caller must know to run a pulsed model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.states import SOURCE, Lowered, LoweredState
 from pulsify_onnx.model.load import Source
+from pulsify_onnx.runtime.sidecar import (
+    FORMAT,
+    Input,
+    Output,
+    PrefixOutput,
+    Sidecar,
+    SourceFile,
+    State,
+    StaticInput,
+    StaticOutput,
+    StreamInput,
+    StreamOutput,
+    Tool,
+    WindowOutput,
+)
+from pulsify_onnx.runtime.sidecar import Shape as Told
 from pulsify_onnx.version import __version__
-
-FORMAT = "pulsify-onnx/1"
-
-Json = dict[str, Any]
 
 
 def dtype_name(dtype: ir.DataType) -> str:
@@ -41,46 +53,40 @@ def receptive_field(reach: Reach) -> int | None:
     return None if reach.past is None else math.floor(reach.future - reach.past + reach.between) + 1
 
 
-def _shape(shape: tuple[Length, ...], axis: int | None = None, frames: int | None = None) -> list[Any]:
-    return [frames if k == axis else d.constant if d.constant is not None else str(d) for k, d in enumerate(shape)]
+def _shape(shape: tuple[Length, ...], axis: int | None = None, frames: int | None = None) -> Told:
+    return tuple(frames if k == axis else d.constant if d.constant is not None else str(d) for k, d in enumerate(shape))
 
 
-def inputs(plan: Plan, pulse: int | None) -> list[Json]:
-    """The ``inputs`` of the document."""
-    out = []
+def inputs(plan: Plan, pulse: int | None) -> tuple[Input, ...]:
+    """The ``inputs`` of the sidecar."""
+    out: list[Input] = []
     for name in plan.inputs:
         fact = plan.facts[name]
         if not isinstance(fact, (Static, Stream)) or name in dict(plan.options.states):  # its shape is not known, as a blocker says; or a state
             continue
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
-            out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
-                        "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
-                        "rate": [fact.rate.numerator, fact.rate.denominator]})
+            out.append(StreamInput(name=name, axis=fact.axis, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape, fact.axis, frames),
+                                   frames_per_pulse=frames, rate=fact.rate))
         else:
-            out.append({"name": name, "kind": "static", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
-    return out
+            out.append(StaticInput(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape)))
+    return tuple(out)
 
 
-def _expression(extent: Length) -> str | None:
-    """How many frames the batch output has for ``T`` base frames; None where it depends on more than T."""
-    return str(extent) if extent.symbols() <= {TIME} else None
-
-
-def _never(fact: Stream) -> Json:
-    """The first frames of an output that comes before its time, which no pulse gives: the same in every stream."""
+def _never(fact: Stream) -> Any:
+    """The first frames of an output that comes before its time, which no pulse gives: the same in every stream. None where all come."""
     delay = int(fact.delay)
     if delay >= 0:
-        return {}
+        return None
     rows = fact.border.frames if isinstance(fact.border, Onset) else fact.border
     assert isinstance(rows, Const)
     shape = [-delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))]
-    return {"first_frames": np.broadcast_to(rows.array, shape).tolist()}
+    return np.broadcast_to(rows.array, shape).tolist()
 
 
-def outputs(plan: Plan, pulse: int | None) -> list[Json]:
-    """The ``outputs`` of the document."""
-    out = []
+def outputs(plan: Plan, pulse: int | None) -> tuple[Output, ...]:
+    """The ``outputs`` of the sidecar."""
+    out: list[Output] = []
     carried = {output for _, output in plan.options.states}
     for name in plan.outputs:
         fact = plan.facts.get(name)  # a blocker says what nothing computes
@@ -88,17 +94,16 @@ def outputs(plan: Plan, pulse: int | None) -> list[Json]:
             continue
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
-            out.append({"name": name, "kind": "stream", "axis": fact.axis, "dtype": dtype_name(fact.dtype),
-                        "shape": _shape(fact.shape, fact.axis, frames), "frames_per_pulse": frames,
-                        "rate": [fact.rate.numerator, fact.rate.denominator], "delay": int(fact.delay),
-                        "receptive_field": receptive_field(fact.reach), "frames": _expression(fact.extent), **_never(fact)})
+            extent = fact.extent if fact.extent.symbols() <= {TIME} else None
+            out.append(StreamOutput(name=name, axis=fact.axis, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape, fact.axis, frames),
+                                    frames_per_pulse=frames, rate=fact.rate, delay=int(fact.delay), receptive_field=receptive_field(fact.reach),
+                                    frames=extent, first_frames=_never(fact)))
         elif isinstance(fact, Prefix):
-            out.append({"name": name, "kind": "prefix", "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape),
-                        "exact_every_pulse": fact.exact})
+            out.append(PrefixOutput(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape), exact_every_pulse=fact.exact))
         elif isinstance(fact, (Static, Clip)):
-            kind = "static" if isinstance(fact, Static) else "window"
-            out.append({"name": name, "kind": kind, "dtype": dtype_name(fact.dtype), "shape": _shape(fact.shape)})
-    return out
+            kind = StaticOutput if isinstance(fact, Static) else WindowOutput
+            out.append(kind(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape)))
+    return tuple(out)
 
 
 def state_bytes(dtype: ir.DataType, shape: tuple[int | str, ...]) -> int:
@@ -106,10 +111,10 @@ def state_bytes(dtype: ir.DataType, shape: tuple[int | str, ...]) -> int:
     return math.prod(d for d in shape if isinstance(d, int)) * int(dtype.numpy().itemsize)
 
 
-def states(found: tuple[LoweredState, ...]) -> list[Json]:
-    """The ``states`` of the document, in the order of the graph."""
-    return [{"input": s.input.name, "output": s.output.name, "dtype": dtype_name(s.dtype), "shape": list(s.shape),
-             "bytes": state_bytes(s.dtype, s.shape), "node": s.node, "role": s.role, **({"exact_every_pulse": s.exact} if s.role == SOURCE else {})} for s in found]
+def states(found: tuple[LoweredState, ...]) -> tuple[State, ...]:
+    """The ``states`` of the sidecar, in the order of the graph."""
+    return tuple(State(input=s.input.name or "", output=s.output.name or "", dtype=dtype_name(s.dtype), shape=s.shape, bytes=state_bytes(s.dtype, s.shape),
+                       node=s.node, role=s.role, exact_every_pulse=s.exact if s.role == SOURCE else None) for s in found)
 
 
 def flush_pulses(plan: Plan, pulse: int | None) -> int:
@@ -167,33 +172,30 @@ def _lengths(extent: Length, step: int) -> Iterator[int]:
     yield from far[::stride]
 
 
-def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> Json:
-    """The whole sidecar."""
-    batch = lowered.batch
+def sidecar(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> Sidecar:
+    """What a caller must know of a pulsed graph."""
     found = states(lowered.states)
-    spec: Json = {
-        "format": FORMAT,
-        "tool": {"name": "pulsify-onnx", "version": __version__},
-        "source": {"file": source.file, "sha256": source.sha256},
-        "pulse": pulse,
-        "pulse_multiple": plan.pulse_multiple,
-        "inputs": inputs(plan, pulse),
-        "valid_frames_input": lowered.valid_frames,
-        "valid_frames_shape": [batch],
-        "outputs": outputs(plan, pulse),
-        "states": found,
-        "state_bytes": sum(s["bytes"] for s in found),
-        "flush_pulses": flush_pulses(plan, pulse),
-        "least_frames": least_frames(plan, source),
-    }
-    if lowered.shared:
-        spec["independent_rows"] = False
-        spec["shared_by"] = list(lowered.shared)
-    return spec
+    return Sidecar(
+        format=FORMAT,
+        tool=Tool(name="pulsify-onnx", version=__version__),
+        source=SourceFile(file=source.file, sha256=source.sha256),
+        pulse=pulse,
+        pulse_multiple=plan.pulse_multiple,
+        inputs=inputs(plan, pulse),
+        valid_frames_input=lowered.valid_frames,
+        valid_frames_shape=(lowered.batch,),
+        outputs=outputs(plan, pulse),
+        states=found,
+        state_bytes=sum(s.bytes for s in found),
+        flush_pulses=flush_pulses(plan, pulse),
+        least_frames=least_frames(plan, source),
+        independent_rows=not lowered.shared,
+        shared_by=lowered.shared,
+    )
 
 
-def flat(spec: Json) -> dict[str, str]:
-    """The copies of the document's keys that a runtime reads without parsing JSON."""
-    delays = ",".join(str(o["delay"]) if "delay" in o else "" for o in spec["outputs"])
-    return {"pulsify.version": spec["tool"]["version"], "pulsify.pulse": "dynamic" if spec["pulse"] is None else str(spec["pulse"]),
-            "pulsify.delay": delays, "pulsify.flush_pulses": str(spec["flush_pulses"])}
+def flat(told: Sidecar) -> dict[str, str]:
+    """The copies of values that a runtime reads without parsing JSON."""
+    delays = ",".join(str(o.delay) if isinstance(o, StreamOutput) else "" for o in told.outputs)
+    return {"pulsify.version": told.tool.version, "pulsify.pulse": "dynamic" if told.pulse is None else str(told.pulse),
+            "pulsify.delay": delays, "pulsify.flush_pulses": str(told.flush_pulses)}

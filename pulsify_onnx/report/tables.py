@@ -12,8 +12,9 @@ from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.errors import Blocker, one_line
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.report import sidecar as sidecar
+from pulsify_onnx.report import sidecar
 from pulsify_onnx.report.critical_path import chain
+from pulsify_onnx.runtime.json_form import encoded
 
 Json = dict[str, Any]
 WIDTH = 100
@@ -40,7 +41,7 @@ def blocked(plan: Plan | None, blockers: Sequence[Blocker]) -> Json:
     """What can be said of a model that does not stream."""
     if plan is None:
         return {"inputs": [], "outputs": [], "pulse_multiple": 1, "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in blockers]}
-    return {"inputs": sidecar.inputs(plan, None), "outputs": sidecar.outputs(plan, None), "pulse_multiple": plan.pulse_multiple,
+    return {"inputs": encoded(sidecar.inputs(plan, None)), "outputs": encoded(sidecar.outputs(plan, None)), "pulse_multiple": plan.pulse_multiple,
             "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in blockers]}
 
 

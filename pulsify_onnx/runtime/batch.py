@@ -23,21 +23,21 @@ class BatchSession:
 
     def __init__(self, model: str | Path | HasProto, rows: int | None = None, static: Mapping[str, Array] | None = None):
         self._runner = PulseRunner(model)
-        self.spec = self._runner.spec
-        batch = self.spec["valid_frames_shape"][0]
-        if not self.spec.get("independent_rows", True):
-            raise UsageError(f"rows of this model start and end together, because of {', '.join(self.spec['shared_by'])}")
+        self.spec, self._sidecar = self._runner.spec, self._runner.sidecar
+        batch = self._sidecar.valid_frames_shape[0]
+        if not self._sidecar.independent_rows:
+            raise UsageError(f"rows of this model start and end together, because of {', '.join(self._sidecar.shared_by)}")
         if batch == 1:
             raise UsageError("the model has no batch: convert it with --batch")
         if isinstance(batch, int) and rows not in (None, batch) or isinstance(batch, str) and (rows or 0) < 1:
             raise UsageError(f"the model takes {batch if isinstance(batch, int) else 'any number of'} rows: say how many" + f", not {rows}" * (rows is not None))
         self.rows = batch if isinstance(batch, int) else int(rows or 0)
         self._static = {k: np.asarray(v) for k, v in (static or {}).items()}
-        self._flows = [Flow(self.spec, self._static) for _ in range(self.rows)]
+        self._flows = [Flow(self._sidecar, self._static) for _ in range(self.rows)]
 
     def restart(self, row: int) -> None:
         """Start another stream on a row: its next frame is the first one."""
-        self._flows[self._known(row)] = Flow(self.spec, self._static)
+        self._flows[self._known(row)] = Flow(self._sidecar, self._static)
         self._runner.restart(row)
 
     def push(self, frames: Mapping[int, Array | Mapping[str, Array]]) -> dict[int, Any]:
@@ -51,14 +51,13 @@ class BatchSession:
 
     def flush(self, row: int) -> Any:
         """End the stream of a row: give all of its frames that are still missing."""
-        if not self.spec["valid_frames_input"]:
+        if not self._sidecar.ends:
             raise UsageError(ENDLESS)
         flow = self._flows[self._known(row)]
         if not flow.ended and flow.begun:
-            pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
             left = flow.waiting
-            for valid in [left] * (left > 0) + [0] * self.spec["flush_pulses"]:
-                self._run(pulse, {row: valid})
+            for valid in [left] * (left > 0) + [0] * self._sidecar.flush_pulses:
+                self._run(self._sidecar.step, {row: valid})
         flow.ended = True
         return self._result(row)
 
@@ -72,11 +71,11 @@ class BatchSession:
 
     def _run(self, pulse: int, valid: Mapping[int, int]) -> None:
         """Run a pulse, of which these rows have so many real frames; the others wait."""
-        axes = {e["name"]: e.get("row_axis") for e in (*self.spec["inputs"], *self.spec["outputs"])}
+        axes = self._sidecar.row_axes
         mine = {row: self._flows[row].next(pulse) for row in valid}
         idle = {name: np.zeros_like(x) for name, x in next(iter(mine.values())).items()}
         feeds = {name: np.concatenate([mine.get(row, idle)[name] for row in range(self.rows)], axes[name]) for name in idle}
         counts = np.asarray([valid.get(row, 0) for row in range(self.rows)], np.int64)
-        outs = self._runner.step({**inputs_of(self.spec, self._static), **feeds}, counts, live=list(valid))
+        outs = self._runner.step({**inputs_of(self._sidecar, self._static), **feeds}, counts, live=list(valid))
         for row, count in valid.items():
             self._flows[row].came({name: x if (axis := axes[name]) is None else take(x, axis, row, row + 1) for name, x in outs.items()}, count)

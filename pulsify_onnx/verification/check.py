@@ -18,7 +18,8 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, UnusableStream, UsageError
 from pulsify_onnx.model.precision import QUANTISED, TOLERANCES, float_types, nodes, unsound
 from pulsify_onnx.ort import session
-from pulsify_onnx.runtime.runner import HasProto, PulseRunner, Spec, filled, length, take
+from pulsify_onnx.runtime.runner import HasProto, PulseRunner, filled, take
+from pulsify_onnx.runtime.sidecar import Output, PrefixOutput, StaticOutput, StreamInput, StreamOutput
 from pulsify_onnx.verification.clips import clips_apart
 from pulsify_onnx.verification.inputs import NEAR, Pace, lengths, shape_of, values
 from pulsify_onnx.verification.lanes import RowByRow, rows_apart
@@ -31,7 +32,15 @@ TIES = 0.005
 UNDEFINED = "output {} of the batch model itself has values that are no numbers; are all weights finite?"
 
 
-def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, *, frames: int | None = None, seed: int = 0,
+def opened(pulsed: str | Path | HasProto, plain: bool = False) -> PulseRunner:
+    """A pulsed model that is ready to run. Raises `UnusableStream` where onnxruntime does not take it."""
+    try:
+        return PulseRunner(pulsed, plain)
+    except InvalidModel as problem:
+        raise UnusableStream(str(problem)) from problem
+
+
+def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto | PulseRunner, *, frames: int | None = None, seed: int = 0,
            rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, batch: Any = None,
            measure: bool = False) -> Verification:
     """Stream random data through `pulsed` and compare every frame with the batch `model`.
@@ -40,52 +49,49 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, *
     random ones. `batch`: what runs in the place of `model`. `measure` how far the batch model looks: the receptive field must be wide
     enough, and what comes later than it need is ``late``. Raises `UsageError` where the files do not belong together.
     """
-    check = Check(model, pulsed, seed, rtol, atol, recorded, batch=batch)
+    runner = pulsed if isinstance(pulsed, PulseRunner) else opened(pulsed)
+    check = Check(model, runner, seed, rtol, atol, recorded, batch=batch)
     found = check.run(frames, measure)
     if check.quantised and not found.lengths:  # onnxruntime makes integer kernels of operators that these do not take
-        found = Check(model, pulsed, seed, rtol, atol, recorded, plain=True, batch=batch).run(frames, measure)
+        found = Check(model, opened(runner.model, plain=True), seed, rtol, atol, recorded, batch=batch).run(frames, measure)
     return found
 
 
 class Check:
-    """A comparison of two models that are loaded. `plain` ones are run as they are written, as are `traced` ones, which have more outputs."""
+    """A comparison of two models. The batch model is run as it is written where the pulsed one is; `traced` ones have more outputs."""
 
-    def __init__(self, model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto, seed: int = 0, rtol: float | None = None,
-                 atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False, plain: bool = False, batch: Any = None):
+    def __init__(self, model: str | Path | onnx.ModelProto, pulsed: PulseRunner, seed: int = 0, rtol: float | None = None,
+                 atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False, batch: Any = None):
         proto = _proto(model)
         self.types = float_types(proto.graph)
         self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
         # as it is written, but for quantised graphs: they round in other places once onnxruntime has put them together, as its users have them
         self.batch = batch or session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4,
-                                      plain=not self.quantised or traced or plain, without=unsound(proto.graph))
-        try:
-            self.runner = PulseRunner(pulsed, plain=traced or plain)
-        except InvalidModel as problem:
-            raise UnusableStream(str(problem)) from problem
-        self.spec = self.runner.spec
-        if self.spec.get("source_batch") and not traced:
-            self.batch = RowByRow(self.batch, self.spec)
+                                      plain=not self.quantised or pulsed.plain, without=unsound(proto.graph))
+        self.runner = pulsed
+        self.sidecar = self.runner.sidecar
+        if self.sidecar.source_batch and not traced:
+            self.batch = RowByRow(self.batch, self.sidecar)
         self.seed, self.rtol, self.atol = seed, rtol, atol
-        self.ends = bool(self.spec["valid_frames_input"])
-        self.pulse = self.spec["pulse"] or self.spec["pulse_multiple"]
-        self.own = {s["input"]: s for s in self.spec["states"] if s["role"] == "source"}
-        own_outputs = {s["output"] for s in self.own.values()}
-        wanted = [o["name"] for o in self.spec["outputs"]]
+        self.ends, self.pulse = self.sidecar.ends, self.sidecar.step
+        self.own = {s.input: s for s in self.sidecar.source_states}
+        own_outputs = {s.output for s in self.own.values()}
+        wanted = [o.name for o in self.sidecar.outputs]
         if not traced and wanted != [o.name for o in self.batch.get_outputs() if o.name not in own_outputs]:
             raise UsageError(f"the pulsed model has outputs {', '.join(wanted)}, the batch model {', '.join(o.name for o in self.batch.get_outputs())}")
-        self.streams = [i for i in self.spec["inputs"] if i["kind"] == "stream"]
-        outs = [o for o in self.spec["outputs"] if o["kind"] == "stream"]
-        self.delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in outs)])
-        self.field = max([64, *(o["receptive_field"] or 64 for o in outs)])
+        self.streams = self.sidecar.stream_inputs
+        outs = self.sidecar.stream_outputs
+        self.delay = max([0, *(math.ceil(o.delay / o.rate) for o in outs)])
+        self.field = max([64, *(o.receptive_field or 64 for o in outs)])
         # without an end the stream goes on: the batch model must not end where the fed frames do
-        self.least = self.spec.get("least_frames", 1)
+        self.least = self.sidecar.least_frames
         self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
-        self.full = sum(self.spec["head"][k] for k in ("frames", "delay")) if "head" in self.spec else 0
+        self.full = self.sidecar.head.full if self.sidecar.head is not None else 0
         self.megabytes = sum(math.prod(t.dims) for t in proto.graph.initializer) * 4e-6
         self.patient = False
         self.tally = Tally()
         self.error = ""
-        self.recorded = fitting(recorded or {}, self.spec)
+        self.recorded = fitting(recorded or {}, self.sidecar)
 
     def run(self, frames: int | None, measure: bool = False) -> Verification:
         """Compare. Who asks for a number of `frames`, or brings data, waits for the end of it."""
@@ -93,7 +99,7 @@ class Check:
         late: Mapping[str, int] = {}
         self.patient = bool(frames or self.recorded)
         for target in self._targets(frames):
-            for rows in (2, 1) if any(isinstance(d, str) for i in self.spec["inputs"] for d in i["shape"]) else (1,):
+            for rows in (2, 1) if any(isinstance(d, str) for i in self.sidecar.inputs for d in i.shape) else (1,):
                 found = self._first_valid(target, rows, used)
                 if found is not None:
                     break
@@ -119,13 +125,13 @@ class Check:
         def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
             return dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, given)))
 
-        reach = Reach(run, self.spec, arrays, want, total, self.allowed)
+        reach = Reach(run, self.sidecar, arrays, want, total, self.allowed)
         self.tally.problem = reach.outside()
         return reach.late()
 
     def _verdict(self, used: list[int]) -> Verification:
         t = self.tally
-        missing = [o["name"] for o in self.spec["outputs"] if o["name"] not in t.seen and self._checkable(o)]
+        missing = [o.name for o in self.sidecar.outputs if o.name not in t.seen and self._checkable(o)]
         if t.problem:
             ok, message = False, t.problem
         elif not used:
@@ -143,8 +149,8 @@ class Check:
             ok, message = True, f"{t.compared} frames agree, largest error {t.error:.3g}" + (f", {t.ties} rounding ties" if t.ties else "")
         return Verification(ok, t.error, t.output, t.frame, tuple(used), t.compared, t.ties, message, None if ok else t.case)
 
-    def _checkable(self, output: Spec) -> bool:
-        return output["kind"] != "prefix" or self.ends or bool(output["exact_every_pulse"])
+    def _checkable(self, output: Output) -> bool:
+        return not isinstance(output, PrefixOutput) or self.ends or output.exact_every_pulse
 
     # data
 
@@ -158,7 +164,7 @@ class Check:
             return [long, long + self.pulse * 4]
         ragged = max(1, self.pulse // 2)
         # what is reduced over the stream has no value while no frame of it is there
-        least = 8 * self.spec["pulse_multiple"] if any(o["kind"] == "prefix" for o in self.spec["outputs"]) else 1
+        least = 8 * self.sidecar.pulse_multiple if any(isinstance(o, PrefixOutput) for o in self.sidecar.outputs) else 1
         least = max(least, self.least)
         return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged), least]
 
@@ -168,7 +174,7 @@ class Check:
         for k, total in enumerate([target] if self.recorded else lengths(target, self.pulse)):
             if k > NEAR and len(errors) == 1 and total > 2 * target + self.pulse:  # it has nothing to do with the length
                 break
-            if total in used or any(total * i["rate"][0] % i["rate"][1] for i in self.streams):
+            if total in used or not all(i.fits(total) for i in self.streams):
                 continue
             for positive in (False, True):
                 try:
@@ -185,11 +191,11 @@ class Check:
 
     def _has_frames(self, total: int) -> bool:
         """Whether every output has frames for `total` base frames: onnxruntime's pools give one even where there should be none."""
-        return all(length(o["frames"], total) > 0 for o in self.spec["outputs"] if o["kind"] == "stream" and o.get("frames"))
+        return all(o.total(total) != 0 for o in self.sidecar.stream_outputs)
 
     def _recorded_frames(self) -> int | None:
         """Base frames of the recorded inputs, None without them."""
-        lengths = {self.recorded[i["name"]].shape[i["axis"]] * i["rate"][1] // i["rate"][0] for i in self.streams if i["name"] in self.recorded}
+        lengths = {math.floor(self.recorded[i.name].shape[i.axis] / i.rate) for i in self.streams if i.name in self.recorded}
         if len(lengths) > 1:
             raise UsageError(f"the recorded inputs are of different lengths: {', '.join(map(str, sorted(lengths)))} base frames")
         found = next(iter(lengths), None)
@@ -200,15 +206,15 @@ class Check:
     def _draw(self, total: int, rows: int, positive: bool) -> dict[str, Array]:
         rng = np.random.default_rng([self.seed, total])
         arrays = {}
-        for i in self.spec["inputs"]:
-            if i["name"] in self.recorded:
-                arrays[i["name"]] = self.recorded[i["name"]]
+        for i in self.sidecar.inputs:
+            if i.name in self.recorded:
+                arrays[i.name] = self.recorded[i.name]
                 continue
-            arrays[i["name"]] = values(rng, np.dtype(i["dtype"]), shape_of(i, total, rows), positive)
-        for o in self.spec["outputs"]:
+            arrays[i.name] = values(rng, np.dtype(i.dtype), shape_of(i, total, rows), positive)
+        for o in self.sidecar.outputs:
             shape_of(o, total, rows)
         for name, s in self.own.items():
-            arrays[name] = values(rng, np.dtype(s["dtype"]), [rows if isinstance(d, str) else d for d in s["shape"]], positive)
+            arrays[name] = values(rng, np.dtype(s.dtype), [rows if isinstance(d, str) else d for d in s.shape], positive)
         return arrays
 
     # comparison
@@ -218,54 +224,54 @@ class Check:
             self.tally.case = Case(total, arrays, want, {})
         got, fed = self.stream(total, arrays)
         if self.tally.worst <= 1:
-            streams = {o["name"]: o["axis"] for o in self.spec["outputs"] if o["kind"] == "stream"}
+            streams = {o.name: o.axis for o in self.sidecar.stream_outputs}
             self.tally.case = Case(total, arrays, want, {n: np.concatenate(v, streams[n]) if n in streams else v[-1] for n, v in got.items()})
-        for o in self.spec["outputs"]:
-            name = o["name"]
+        for o in self.sidecar.outputs:
+            name = o.name
             self._declared(o, got[name][0])
-            if o["kind"] == "stream":
-                axis = o["axis"]
-                early = max(0, -o["delay"])  # frames that never come
-                flow = take(np.concatenate(got[name], axis), axis, max(0, o["delay"]), None)
+            if isinstance(o, StreamOutput):
+                axis = o.axis
+                early = max(0, -o.delay)  # frames that never come
+                flow = take(np.concatenate(got[name], axis), axis, max(0, o.delay), None)
                 expected = take(want[name], axis, early, None)
                 n = expected.shape[axis]
                 if self.ends and flow.shape[axis] < n:
-                    self.tally.problem = f"output {name}: {flow.shape[axis]} of {n} frames have come out after {self.spec['flush_pulses']} flushing pulses"
+                    self.tally.problem = f"output {name}: {flow.shape[axis]} of {n} frames have come out after {self.sidecar.flush_pulses} flushing pulses"
                     return
                 n = min(n, flow.shape[axis])
                 if n > 0:
-                    self._difference(o, take(flow, axis, 0, n), take(expected, axis, 0, n), axis)
-            elif self.ends or o["kind"] == "static":
-                self._difference(o, got[name][-1], want[name], None)
-            elif o.get("exact_every_pulse"):
-                self._prefix(o, got[name], fed, arrays)
-        for o, mine, theirs in clips_apart(self.batch, self.spec, got, fed, arrays) if "head" in self.spec else ():
-            self._difference(o, mine, theirs, None)
+                    self._difference(name, take(flow, axis, 0, n), take(expected, axis, 0, n), axis)
+            elif self.ends or isinstance(o, StaticOutput):
+                self._difference(name, got[name][-1], want[name], None)
+            elif isinstance(o, PrefixOutput) and o.exact_every_pulse:
+                self._prefix(name, got[name], fed, arrays)
+        for name, mine, theirs in clips_apart(self.batch, self.sidecar, got, fed, arrays):
+            self._difference(name, mine, theirs, None)
         for s in self.own.values():
             if self.ends:
-                self._difference({"name": s["output"]}, got[s["output"]][-1], want[s["output"]], None)
-            elif s["exact_every_pulse"]:
-                self._prefix({"name": s["output"]}, got[s["output"]], fed, arrays)
+                self._difference(s.output, got[s.output][-1], want[s.output], None)
+            elif s.exact_every_pulse:
+                self._prefix(s.output, got[s.output], fed, arrays)
 
     def _rows_apart(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
         if not self.tally.problem and self.tally.worst <= 1:
             for output, got, wanted in rows_apart(self.runner, self.batch, arrays, want, total, self.pulse, self.margin, self.seed):
-                self._difference(output, got, wanted, output.get("axis"))
+                self._difference(output.name, got, wanted, output.axis if isinstance(output, StreamOutput) else None)
             if self.tally.worst > 1:
                 self.tally.problem = f"output {self.tally.output}: a row that starts while others are under way differs from the batch model"
 
-    def _prefix(self, output: Spec, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
+    def _prefix(self, name: str, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
         """A running value after some pulses, against the batch model on the frames up to there."""
         for k in sorted({len(got) // 2, len(got) - 1}):
             if fed[k] < self.least:
                 continue
-            part = {i["name"]: arrays[i["name"]] if i["kind"] == "static" else
-                    take(arrays[i["name"]], i["axis"], 0, fed[k] * i["rate"][0] // i["rate"][1]) for i in self.spec["inputs"]} | {name: arrays[name] for name in self.own}
+            part = {i.name: take(arrays[i.name], i.axis, 0, i.count(fed[k])) if isinstance(i, StreamInput) else arrays[i.name]
+                    for i in self.sidecar.inputs} | {own: arrays[own] for own in self.own}
             try:
-                want = self.batch.run([output["name"]], part)[0]
+                want = self.batch.run([name], part)[0]
             except Exception:  # not every length suits every model
                 continue
-            self._difference(output, got[k], want, None)
+            self._difference(name, got[k], want, None)
 
     def stream(self, total: int, arrays: Mapping[str, Array]) -> tuple[dict[str, list[Array]], list[int]]:
         """Outputs pulse by pulse, and the base frames fed after each."""
@@ -277,18 +283,18 @@ class Check:
         for pulse in pulses:
             pace.step()
             feeds = {name: arrays[name] for name in self.own}
-            for i in self.spec["inputs"]:
-                x = arrays[i["name"]]
-                if i["kind"] == "stream":
-                    begin, count = (n * i["rate"][0] // i["rate"][1] for n in (start, pulse))
-                    chunk = take(x, i["axis"], begin, begin + count)
+            for i in self.sidecar.inputs:
+                x = arrays[i.name]
+                if isinstance(i, StreamInput):
+                    begin, count = i.count(start), i.count(pulse)
+                    chunk = take(x, i.axis, begin, begin + count)
                     past_end = np.nan if x.dtype.kind == "f" else rng.integers(0, 2)
-                    x = np.ascontiguousarray(filled(chunk, i["axis"], count, past_end))
-                feeds[i["name"]] = x
+                    x = np.ascontiguousarray(filled(chunk, i.axis, count, past_end))
+                feeds[i.name] = x
             for name, value in self.runner.step(feeds, min(max(total - start, 0), pulse)).items():
                 collected.setdefault(name, []).append(value)
             for name, s in self.own.items():
-                collected.setdefault(s["output"], []).append(self.runner.state(name))
+                collected.setdefault(s.output, []).append(self.runner.state(name))
             start += pulse
             fed.append(min(start, total))
         return collected, fed
@@ -299,22 +305,22 @@ class Check:
         step, done = self.pulse, 0
         whole = total if self.ends else (total - self.margin) // step * step
         while done < whole:
-            size = step if self.spec["pulse"] else step * int(min(rng.choice([1, 2, 3, 5, 8, 13]), math.ceil((whole - done) / step)))
+            size = step if self.sidecar.pulse else step * int(min(rng.choice([1, 2, 3, 5, 8, 13]), math.ceil((whole - done) / step)))
             done += size
             yield size
-        for _ in range(self.spec["flush_pulses"]):
+        for _ in range(self.sidecar.flush_pulses):
             yield step
 
-    def _declared(self, output: Spec, value: Array) -> None:
+    def _declared(self, output: Output, value: Array) -> None:
         """A wrong declared shape misleads whoever plans memory by it."""
-        for label, size in zip(output["shape"], value.shape):
+        for label, size in zip(output.shape, value.shape):
             if isinstance(label, int) and label != size:
-                self.tally.problem = f"output {output['name']} has shape {list(value.shape)}, the sidecar says {output['shape']}"
-        if len(output["shape"]) != value.ndim:
-            self.tally.problem = f"output {output['name']} has {value.ndim} dimensions, the sidecar says {len(output['shape'])}"
+                self.tally.problem = f"output {output.name} has shape {list(value.shape)}, the sidecar says {list(output.shape)}"
+        if len(output.shape) != value.ndim:
+            self.tally.problem = f"output {output.name} has {value.ndim} dimensions, the sidecar says {len(output.shape)}"
 
-    def _difference(self, output: Spec, got: Array, want: Array, axis: int | None) -> None:
-        t, name = self.tally, output["name"]
+    def _difference(self, name: str, got: Array, want: Array, axis: int | None) -> None:
+        t = self.tally
         if got.shape != want.shape or got.dtype != want.dtype:
             t.problem = f"output {name} is {got.dtype}{list(got.shape)}, the batch model gives {want.dtype}{list(want.shape)}"
             return
@@ -364,4 +370,4 @@ def _float(x: Array) -> Array:
     return x.astype(np.float64) if x.dtype.kind in "fiubV" else x
 
 
-__all__ = ["Case", "Verification", "verify"]
+__all__ = ["Case", "Verification", "opened", "verify"]

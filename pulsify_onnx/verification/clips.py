@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pulsify_onnx.arrays import Array
-from pulsify_onnx.runtime.runner import Spec
+from pulsify_onnx.runtime.sidecar import Sidecar, WindowOutput
 
 MOST = 24
 """So many windows are compared, spread over the recording."""
@@ -22,17 +22,19 @@ class Batch(Protocol):
         """The values for the first clip alone, from the two halves of the model and from the model."""
 
 
-def clips_apart(batch: Batch, spec: Spec, got: Mapping[str, Sequence[Array]], fed: Sequence[int],
-                arrays: Mapping[str, Array]) -> Iterator[tuple[Spec, Array, Array]]:
+def clips_apart(batch: Batch, sidecar: Sidecar, got: Mapping[str, Sequence[Array]], fed: Sequence[int],
+                arrays: Mapping[str, Array]) -> Iterator[tuple[str, Array, Array]]:
     """What the pulses gave that end after `fed` base frames, and what the batch model gives for their windows: (output, got, wanted)."""
-    head = spec["head"]
-    outputs = [o for o in spec["outputs"] if o["kind"] == "window"]
-    full = [(k, n - head["delay"] - head["frames"]) for k, n in enumerate(fed) if n >= head["delay"] + head["frames"]]
+    head = sidecar.head
+    if head is None:
+        return
+    outputs = [o.name for o in sidecar.outputs if isinstance(o, WindowOutput)]
+    full = [(k, n - head.full) for k, n in enumerate(fed) if n >= head.full]
     chosen = [full[k * (len(full) - 1) // max(1, min(MOST, len(full)) - 1)] for k in range(min(MOST, len(full)))]
     for (k, _), wanted in zip(chosen, batch.clips(arrays, [start for _, start in chosen])):
-        for o in outputs:
-            yield o, got[o["name"]][k], wanted[o["name"]]
-    if chosen and not head["exact"]:
+        for name in outputs:
+            yield name, got[name][k], wanted[name]
+    if chosen and not head.exact:
         parts, whole = batch.both(arrays)
-        for o in outputs:
-            yield o, parts[o["name"]], whole[o["name"]]
+        for name in outputs:
+            yield name, parts[name], whole[name]

@@ -11,7 +11,7 @@ import numpy as np
 
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import UsageError
-from pulsify_onnx.runtime.runner import Spec
+from pulsify_onnx.runtime.sidecar import Input, Output, StreamInput, StreamOutput
 
 MOST_VALUES = 1 << 28
 """Largest size of an input or an output that is tried."""
@@ -46,13 +46,13 @@ def values(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], pos
     return found.astype(dtype)
 
 
-def shape_of(entry: Spec, total: int, rows: int) -> list[int]:
+def shape_of(entry: Input | Output, total: int, rows: int) -> list[int]:
     """Shape of an input or output of the batch model for `total` base frames; raises MemoryError where it is too much to try."""
-    shape = [rows if isinstance(d, str) else d for d in entry["shape"]]
-    if entry["kind"] == "stream":
-        shape[entry["axis"]] = total * entry["rate"][0] // entry["rate"][1]
+    shape = [rows if isinstance(d, str) else d or 0 for d in entry.shape]
+    if isinstance(entry, (StreamInput, StreamOutput)):
+        shape[entry.axis] = entry.count(total)
     if math.prod(shape) > MOST_VALUES:
-        raise MemoryError(f"{entry['name']} would have {math.prod(shape)} values, which is too much to try")
+        raise MemoryError(f"{entry.name} would have {math.prod(shape)} values, which is too much to try")
     return shape
 
 

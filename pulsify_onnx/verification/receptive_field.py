@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
 
 import numpy as np
 
 from pulsify_onnx.arrays import Array
-from pulsify_onnx.runtime.runner import Spec, take
+from pulsify_onnx.runtime.runner import take
+from pulsify_onnx.runtime.sidecar import Sidecar, StreamOutput
 
 Arrays = Mapping[str, Array]
 Run = Callable[[Arrays], Arrays]
@@ -27,11 +27,11 @@ class Reach:
     `allowed` is the error that an output may have by rounding.
     """
 
-    def __init__(self, run: Run, spec: Spec, arrays: Arrays, want: Arrays, total: int, allowed: Callable[[Array], float]):
-        self.run, self.spec, self.arrays, self.want, self.total, self.allowed = run, spec, arrays, want, total, allowed
-        self.inputs = [i for i in spec["inputs"] if i["kind"] == "stream"]
-        self.outputs = [o for o in spec["outputs"] if o["kind"] == "stream"]
-        self.pulse = spec["pulse"] or spec["pulse_multiple"]
+    def __init__(self, run: Run, sidecar: Sidecar, arrays: Arrays, want: Arrays, total: int, allowed: Callable[[Array], float]):
+        self.run, self.sidecar, self.arrays, self.want, self.total, self.allowed = run, sidecar, arrays, want, total, allowed
+        self.inputs = sidecar.stream_inputs
+        self.outputs = sidecar.stream_outputs
+        self.pulse = sidecar.step
 
     def late(self) -> dict[str, int]:
         """By how many of its frames an output comes later than the data it needs; nothing for those that don't.
@@ -40,45 +40,45 @@ class Reach:
         changes with the input from p on could all have come. What a change does may be hidden (by a Relu, say), so that
         many are tried; and where rates change, delays are rounded up, so that only outputs of a plain rate are looked at.
         """
-        looked_at = [o for o in self.outputs if self.spec["pulse_multiple"] == 1 and o["rate"] == [1, 1] and np.dtype(o["dtype"]).kind == "f"]
+        looked_at = [o for o in self.outputs if self.sidecar.pulse_multiple == 1 and o.rate == 1 and np.dtype(o.dtype).kind == "f"]
         least: dict[str, int] = {}
         for seed in range(TRIES):
-            waiting = [o for o in looked_at if o["delay"] > least.get(o["name"], 0)]
+            waiting = [o for o in looked_at if o.delay > least.get(o.name, 0)]
             for p in self._starts() if waiting else []:
                 for given, ended in self._continued(p, seed):
                     for o in waiting:
-                        first = self._agreeing(o, given[o["name"]], ended)
+                        first = self._agreeing(o, given[o.name], ended)
                         if first is not None:
-                            least[o["name"]] = max(least.get(o["name"], 0), p - first)
-        return {o["name"]: o["delay"] - least[o["name"]] for o in looked_at if o["delay"] > least.get(o["name"], o["delay"])}
+                            least[o.name] = max(least.get(o.name, 0), p - first)
+        return {o.name: o.delay - least[o.name] for o in looked_at if o.delay > least.get(o.name, o.delay)}
 
     def outside(self) -> str:
         """Which output depends on frames that lie further apart than its receptive field, in words; nothing where none does."""
-        for field in {o["receptive_field"] for o in self.outputs} - {None}:
-            for last in range(self.total // 2, self.total // 2 + min(self.spec["pulse_multiple"], PHASES)):
+        for field in {o.receptive_field for o in self.outputs if o.receptive_field is not None}:
+            for last in range(self.total // 2, self.total // 2 + min(self.sidecar.pulse_multiple, PHASES)):
                 if last < field or last >= self.total:
                     continue
                 before, after = self.run(self._changed(0, last - field + 1)), self.run(self._changed(last, self.total))
                 for o in self.outputs:
-                    if o["receptive_field"] == field:
-                        allowed = self.allowed(self.want[o["name"]])
-                        both = self._differing(o, before[o["name"]], allowed) & self._differing(o, after[o["name"]], allowed)
+                    if o.receptive_field == field:
+                        allowed = self.allowed(self.want[o.name])
+                        both = self._differing(o, before[o.name], allowed) & self._differing(o, after[o.name], allowed)
                         if both.any():
-                            return (f"output {o['name']}: frame {int(np.argmax(both))} depends on base frames up to {last - field} and from {last} on, "
+                            return (f"output {o.name}: frame {int(np.argmax(both))} depends on base frames up to {last - field} and from {last} on, "
                                     f"but the sidecar says that its receptive field is {field}")
         return ""
 
     def _starts(self) -> list[int]:
         """Beginnings of pulses to look at: where the first frame is due, which may wait for its mirror image, and amid the stream."""
-        due = max((math.ceil(o["delay"] / (Fraction(*o["rate"]) * self.pulse)) for o in self.outputs), default=0)
+        due = max((math.ceil(o.delay / (o.rate * self.pulse)) for o in self.outputs), default=0)
         middle = self.total // 2 // self.pulse
         return sorted({k * self.pulse for k in (due, due + 1, middle, middle + 1) if 0 < k * self.pulse < self.total})
 
     def _continued(self, p: int, seed: int) -> Iterator[tuple[Arrays, bool]]:
         """What the model gives where the stream goes on in another way from base frame `p`, or ends there."""
         yield self.run(self._changed(p, self.total, seed)), False
-        if self.spec["valid_frames_input"] and not seed:
-            short = {i["name"]: take(self.arrays[i["name"]], i["axis"], 0, p * i["rate"][0] // i["rate"][1]) for i in self.inputs}
+        if self.sidecar.ends and not seed:
+            short = {i.name: take(self.arrays[i.name], i.axis, 0, i.count(p)) for i in self.inputs}
             try:
                 yield self.run({**self.arrays, **short}), True
             except Exception:  # not every length suits every model
@@ -89,23 +89,23 @@ class Reach:
         rng = np.random.default_rng([first, last, seed])
         arrays = dict(self.arrays)
         for i in self.inputs:
-            x = np.moveaxis(arrays[i["name"]].copy(), i["axis"], 0)
-            part = x[first * i["rate"][0] // i["rate"][1]: math.ceil(last * i["rate"][0] / i["rate"][1])]
+            x = np.moveaxis(arrays[i.name].copy(), i.axis, 0)
+            part = x[i.count(first): math.ceil(last * i.rate)]
             if part.dtype.kind == "f":
                 part += 3 * rng.standard_normal(part.shape).astype(part.dtype)
             else:
                 part[...] = part == 0
-            arrays[i["name"]] = np.ascontiguousarray(np.moveaxis(x, 0, i["axis"]))
+            arrays[i.name] = np.ascontiguousarray(np.moveaxis(x, 0, i.axis))
         return arrays
 
-    def _agreeing(self, output: Spec, given: Array, ended: bool) -> int | None:
+    def _agreeing(self, output: StreamOutput, given: Array, ended: bool) -> int | None:
         """The first frame of an output that is not as it was; None where all are. One that ended is computed in another way."""
-        differing = self._differing(output, given, self.allowed(self.want[output["name"]]) if ended else 0.0)
-        return int(np.argmax(differing)) if differing.any() else given.shape[output["axis"]] if ended else None
+        differing = self._differing(output, given, self.allowed(self.want[output.name]) if ended else 0.0)
+        return int(np.argmax(differing)) if differing.any() else given.shape[output.axis] if ended else None
 
-    def _differing(self, output: Spec, given: Array, allowed: float) -> Array:
+    def _differing(self, output: StreamOutput, given: Array, allowed: float) -> Array:
         """For every frame of an output whether it is another than it was."""
-        axis, want = output["axis"], self.want[output["name"]]
+        axis, want = output.axis, self.want[output.name]
         n = min(given.shape[axis], want.shape[axis])
         a, b = (np.moveaxis(take(x, axis, 0, n), axis, 0) for x in (given, want))
         others = tuple(range(1, a.ndim))

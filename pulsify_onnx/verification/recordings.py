@@ -12,7 +12,7 @@ import numpy as np
 
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import UsageError
-from pulsify_onnx.runtime.runner import Spec
+from pulsify_onnx.runtime.sidecar import Sidecar, StreamInput
 
 
 def read(options: Sequence[str]) -> dict[str, Array]:
@@ -49,21 +49,21 @@ def _load(path: Path) -> Array | dict[str, Array]:
         raise UsageError(f"{path}: not an array of numpy (.npy or .npz)") from problem
 
 
-def fitting(recorded: Mapping[str, Array], spec: Spec) -> dict[str, Array]:
+def fitting(recorded: Mapping[str, Array], sidecar: Sidecar) -> dict[str, Array]:
     """Recorded inputs in the types of the model. Raises `UsageError` where they do not fit it."""
-    known = {i["name"]: i for i in spec["inputs"]}
+    known = {i.name: i for i in sidecar.inputs}
     fitting = {}
     for name, value in recorded.items():
         if name not in known:
             raise UsageError(f"the model has no input {name}; it has {', '.join(known)}")
         i = known[name]
-        axis = i.get("axis")
-        if value.ndim != len(i["shape"]) or any(k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(i["shape"], value.shape))):
-            raise UsageError(f"the recording of {name} has shape {list(value.shape)}, the model takes {i['shape']}"
+        axis = i.axis if isinstance(i, StreamInput) else None
+        if value.ndim != len(i.shape) or any(k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(i.shape, value.shape))):
+            raise UsageError(f"the recording of {name} has shape {list(value.shape)}, the model takes {list(i.shape)}"
                              + (f" with any length on axis {axis}" if axis is not None else ""))
-        if not np.can_cast(value.dtype, i["dtype"], "same_kind"):
-            raise UsageError(f"the recording of {name} is {value.dtype}, the model takes {i['dtype']}")
-        fitting[name] = value.astype(i["dtype"])
+        if not np.can_cast(value.dtype, i.dtype, "same_kind"):
+            raise UsageError(f"the recording of {name} is {value.dtype}, the model takes {i.dtype}")
+        fitting[name] = value.astype(i.dtype)
     return fitting
 
 

@@ -12,6 +12,7 @@ import pytest
 from pulsify_onnx import pulsify
 from pulsify_onnx.algebra.facts import Mirror
 from pulsify_onnx.algebra.plan import Op, Plan, Step, Window, leaves
+from pulsify_onnx.algebra.plan_checks import check as check_plan
 from pulsify_onnx.api import analyze
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering import lower
@@ -40,10 +41,10 @@ def model(body: str, head: str = "", zero: str = "z", **weights):
 
 def rewritten(proto, end: bool = False) -> tuple[Plan, Plan]:
     """The analysed plan and what becomes of it."""
-    plan = analyze(proto, end_of_stream=end)
+    plan = analyze(proto, end_of_stream=end).at()
     assert not plan.blockers
     changed = quantised_histories(plan, load(proto))
-    changed.check()
+    check_plan(changed, "quantised histories")
     return plan, changed
 
 
@@ -94,7 +95,7 @@ def test_nothing_is_deferred_without_a_history():
 
 
 def test_a_step_that_cannot_be_undone_stays():
-    plan = analyze(model("c = Conv<pads=[2,0]>(d, w)"))
+    plan = analyze(model("c = Conv<pads=[2,0]>(d, w)")).at()
     fixed = replace(plan, steps=tuple(replace(s, undo=None) for s in plan.steps))
     assert quantised_histories(fixed, load(model("c = Relu(d)"))) == fixed
 

@@ -33,7 +33,7 @@ def test_what_a_value_waits_for_goes_on_with_it():
     plan = analyze(parse("""agraph (float[1,4,T] x) => (float[1,4] y) { a = Conv<pads=[1,1]>(x, w, b)
         m = ReduceMean<axes=[2], keepdims=0>(a)
         n = ReduceMax<axes=[2], keepdims=0>(x)
-        y = Add(m, n) }""", **WEIGHTS))
+        y = Add(m, n) }""", **WEIGHTS)).at()
     fact = plan.facts["y"]
     assert isinstance(fact, Prefix) and not fact.exact and sorted(int(w.delay) for w in fact.waits) == [0, 1]
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pulsify_onnx import StreamSession, UsageError, pulsify
-from pulsify_onnx.runtime.runner import length
 from testing.oracle import parse, rand, session
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
@@ -82,13 +81,3 @@ def test_wrong_use_is_named():
     ended.flush()
     with pytest.raises(UsageError, match="ended"):
         ended.push(rand(1, 3, 2))
-
-
-@pytest.mark.parametrize("text, frames, value", [("T", 7, 7), ("floor((T + 1)/2)", 6, 3), ("2*floor((T)/4) - 1", 9, 3), ("max(T - 3, 1)", 2, 1), ("T - 9", 2, 0)])
-def test_lengths_of_the_sidecar(text, frames, value):
-    assert length(text, frames) == value
-
-
-def test_lengths_are_no_code():
-    with pytest.raises(UsageError):
-        length("__import__('os').getpid()", 1)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,11 +22,12 @@ from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import outer_names, subgraphs
 from pulsify_onnx.prepare.split_head import Halves, target_of, window_of
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.runtime.sidecar import Head, HeadWindow
 
 TO_END = 2**63 - 1
 
 
-def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source, dict[str, Any]]:
+def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source, Head]:
     """The plan of the whole for pulses of `pulse` base frames (None: any), what to lower it from, and the sidecar's ``head``.
 
     `body` is the plan of ``halves.body``. After `n` base frames, the head sees those from ``n - delay - frames`` on.
@@ -128,20 +128,13 @@ def _whole(halves: Halves) -> Source:
     return replace(halves.body.source, model=model)
 
 
-def _told(halves: Halves, streams: Mapping[str, Stream], back: int, pulse: int | None, source: Source, body: Plan) -> dict[str, Any]:
+def _told(halves: Halves, streams: Mapping[str, Stream], back: int, pulse: int | None, source: Source, body: Plan) -> Head:
     """The ``head`` of the sidecar."""
     edges, padding = _edges(source, body, halves.frames)
-    return {
-        "kind": "window",
-        "frames": halves.frames,
-        "delay": back - halves.frames,
-        "full_after": None if pulse is None else math.ceil(Fraction(back, pulse)),
-        "exact": not padding,
-        "padding": padding,
-        "windows": [{"wire": wire, "axis": x.axis, "frames": x.extent.at(halves.frames), "rate": [x.rate.numerator, x.rate.denominator],
-                     "edges": list(edges.get(wire, (0, 0)))} for wire, x in streams.items()],
-        "nodes": [node.name for node in halves.head.model.graph],
-    }
+    windows = tuple(HeadWindow(wire=wire, axis=x.axis, frames=x.extent.at(halves.frames), rate=x.rate, edges=edges.get(wire, (0, 0)))
+                    for wire, x in streams.items())
+    return Head(frames=halves.frames, delay=back - halves.frames, full_after=None if pulse is None else math.ceil(Fraction(back, pulse)),
+                exact=not padding, padding=tuple(padding), windows=windows, nodes=tuple(node.name or "" for node in halves.head.model.graph))
 
 
 def _edges(source: Source, plan: Plan, frames: int) -> tuple[dict[str, tuple[int, int]], list[str]]:

@@ -14,7 +14,8 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.ort import session
 from pulsify_onnx.prepare.fixed_length import runnable
 from pulsify_onnx.prepare.split_head import Halves, window_of
-from pulsify_onnx.runtime.runner import Spec, take
+from pulsify_onnx.runtime.runner import take
+from pulsify_onnx.runtime.sidecar import Head, Sidecar, StreamInput
 
 
 class SlidingBatch:
@@ -24,8 +25,8 @@ class SlidingBatch:
     recording and the head on the frames of the window, since padding inside the body is there once and not in every window.
     """
 
-    def __init__(self, model: str | Path | onnx.ModelProto, halves: Halves, spec: Spec):
-        self.spec, self.head = spec, spec["head"]
+    def __init__(self, model: str | Path | onnx.ModelProto, halves: Halves, sidecar: Sidecar, head: Head):
+        self.inputs, self.head = sidecar.inputs, head
         self.model = session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
         self._body = _session(runnable(halves.body.source.model))
         self._head = _session(runnable(halves.head.model))
@@ -43,7 +44,7 @@ class SlidingBatch:
 
     def clips(self, feeds: Mapping[str, Array], starts: Iterable[int]) -> Iterator[dict[str, Array]]:
         """The values over the windows that begin at base frames `starts` of a recording."""
-        if self.head["exact"]:
+        if self.head.exact:
             for start in starts:
                 yield dict(zip(self._late, self.model.run(self._late, self._cut(feeds, start))))
             return
@@ -64,17 +65,16 @@ class SlidingBatch:
 
     def _scored(self, feeds: Mapping[str, Array], streams: Mapping[str, Array], start: int) -> dict[str, Array]:
         assert self._head is not None
-        windows = {window_of(wire): take(streams[wire], x.axis, first := int(start * x.rate), first + x.extent.at(self.head["frames"]))
+        windows = {window_of(wire): take(streams[wire], x.axis, first := int(start * x.rate), first + x.extent.at(self.head.frames))
                    for wire, x in self._windows.items()}
         return dict(zip((o.name for o in self._head.get_outputs()), _run(self._head, {**feeds, **windows})))
 
     def _cut(self, feeds: Mapping[str, Array], start: int) -> dict[str, Array]:
         """The inputs of one window."""
         made = {}
-        for i in self.spec["inputs"]:
-            x = feeds[i["name"]]
-            first, last = (n * i["rate"][0] // i["rate"][1] for n in (start, start + self.head["frames"])) if i["kind"] == "stream" else (0, 0)
-            made[i["name"]] = take(x, i["axis"], first, last) if i["kind"] == "stream" else x
+        for i in self.inputs:
+            x = feeds[i.name]
+            made[i.name] = take(x, i.axis, i.count(start), i.count(start + self.head.frames)) if isinstance(i, StreamInput) else x
         return made
 
 

@@ -18,9 +18,8 @@ class PlacedEmitter(Emitter):
     """Keeps the layouts of tensors and what is known of their shapes. ``shared``: nodes that rows share."""
 
     def __init__(self, opset: int, reserved: set[str], node: Callable[[], str]):
-        super().__init__(opset, reserved)
+        super().__init__(opset, reserved, node)
         self._layouts: dict[int, Layout] = {}
-        self._node = node
         self._writing = False
         self._sizes: dict[int, int] = {}
         self._shapes: dict[int, tuple[Length, ...]] = {}
@@ -86,7 +85,7 @@ class PlacedEmitter(Emitter):
 
     def note(self) -> None:
         """The node at hand does something that rows share."""
-        self.shared.setdefault(self._node())
+        self.shared.setdefault(self.serving())
 
     def first(self, value: ir.Value) -> ir.Value:
         """A tensor that all rows share: of a lifted one, the first row."""
@@ -113,14 +112,3 @@ class PlacedEmitter(Emitter):
 
     def _one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         return self._write(op_type, *inputs, **attributes)[0]
-
-    def prune(self, results: set[ir.Value]) -> None:
-        """Drop what was written for nothing, where an operator turned out to take no values per row."""
-        kept = []
-        for node in reversed(self.nodes):
-            if any(v in results or v.uses() for v in node.outputs):
-                kept.append(node)
-            else:
-                for k in range(len(node.inputs)):
-                    node.replace_input_with(k, None)
-        self.nodes = kept[::-1]

@@ -16,26 +16,13 @@ from pulsify_onnx.errors import Blocker
 from pulsify_onnx.model.edit import names_of
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.prepare.fixed_length.regroup import OTHER
+from pulsify_onnx.runtime.sidecar import ReadAnew
 
 EXPORT = "export the model with a dynamic length"
 NUMBER, SHARE, FILL = "number", "share", "fill"
 """Answers to what a number of an export means: it is one, it follows the length, it fills up to a multiple of frames."""
 READINGS = (NUMBER, SHARE, FILL)
 ENDING = "convert without an end of stream, or export the model with a dynamic length"
-
-
-@dataclass(frozen=True)
-class Change:
-    """A constant of `node` that followed the length, as it `was` and as it `is` read now."""
-
-    node: str
-    constant: str
-    was: str
-    now: str
-
-    def as_json(self) -> dict[str, str]:
-        """For the sidecar."""
-        return {"node": self.node, "constant": self.constant, "was": self.was, "now": self.now}
 
 
 @dataclass(frozen=True)
@@ -83,7 +70,7 @@ class Export:
     given: Mapping[str, str]
     fills: Mapping[str, int]
     asked: dict[str, set[str]]
-    changes: list[Change] = field(default_factory=list)
+    changes: list[ReadAnew] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
     ends: list[Blocker] = field(default_factory=list)
     filling: dict[str, int] = field(default_factory=dict)

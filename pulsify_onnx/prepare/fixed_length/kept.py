@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +11,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Static, Stream
 from pulsify_onnx.prepare.fixed_length.export import Export
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.runtime.sidecar import KeptNumber
 
 POOLS = {"AveragePool", "MaxPool", "LpPool"}
 WINDOWS = POOLS | {"Conv", "ConvTranspose"}
@@ -26,25 +25,10 @@ PARTS = 8
 """Down to so small a part of the length a number counts as a share of it."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A number of `node`, `what` holds it, and how it would follow from the length, with T frames (`why`)."""
-
-    node: str
-    op_type: str
-    what: str
-    value: float | int
-    why: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For the sidecar."""
-        return {"node": self.node, "op_type": self.op_type, "what": self.what, "value": self.value, "why": self.why}
-
-
-def kept(export: Export) -> tuple[Kept, ...]:
+def kept(export: Export) -> tuple[KeptNumber, ...]:
     """All of them, each once, in the order of the graph."""
     lengths = sorted({export.frames, *export.lengths()} - {0, 1})
-    found: dict[Kept, None] = {}
+    found: dict[KeptNumber, None] = {}
     for raw in export.source.model.graph:
         node = export.walk.node(raw)
         refused = any(isinstance(export.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
@@ -53,7 +37,7 @@ def kept(export: Export) -> tuple[Kept, ...]:
         own = {export.at(f.extent) for f in node.streams}
         likely = sorted(lengths, key=lambda n: n not in own)
         for what, value, why in (*_windows(export, node), *_constants(export, node, likely), *_scales(node, likely)):
-            found[Kept(node.name, node.op_type, what, value, why)] = None
+            found[KeptNumber(node=node.name, op_type=node.op_type, what=what, value=value, why=why)] = None
     return tuple(found)
 
 

@@ -45,7 +45,7 @@ class MakeLengthDynamic:
             return replace(model, read=read)
         found.require_answers()
         found.require_ends(self.end_of_stream)
-        return Prepared(found.source, found.axes, model.notes).noted(fixed_length=found.as_json())
+        return Prepared(found.source, found.axes, replace(model.notes, fixed_length=found.told()))
 
     def _check_readings(self, nodes: set[str | None]) -> None:
         for name, said in self.readings.items():

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice, product
-from typing import Any
 
 import numpy as np
 import onnx
@@ -32,9 +31,10 @@ from pulsify_onnx.model.precision import TOLERANCES
 from pulsify_onnx.ort import session
 from pulsify_onnx.output import write
 from pulsify_onnx.prepare.fixed_length.ends import multiples
-from pulsify_onnx.prepare.fixed_length.export import Change, Doubt, Export, offered
-from pulsify_onnx.prepare.fixed_length.kept import Kept, kept
-from pulsify_onnx.prepare.fixed_length.walk import ReadAnew
+from pulsify_onnx.prepare.fixed_length.export import Doubt, Export, offered
+from pulsify_onnx.prepare.fixed_length.kept import kept
+from pulsify_onnx.prepare.fixed_length.walk import Rereading
+from pulsify_onnx.runtime.sidecar import FixedLength, KeptNumber, ReadAnew
 
 MOST_READINGS = 64
 LABEL = "length"
@@ -60,10 +60,10 @@ class Relaxed:
     axes: dict[str, int]
     plan: Plan
     frames: int
-    changes: tuple[Change, ...]
+    changes: tuple[ReadAnew, ...]
     doubts: tuple[Doubt, ...]
     ends: tuple[Blocker, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptNumber, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, set[str]] = field(default_factory=dict)
 
@@ -82,11 +82,10 @@ class Relaxed:
         if self.ends and (end or any(isinstance(f, Prefix) and f.exact for f in whole)):
             raise NoReading(self.ends, self.plan)
 
-    def as_json(self) -> dict[str, Any]:
+    def told(self) -> FixedLength:
         """The ``fixed_length`` of the sidecar."""
         lengths = {name: int(f.extent.at(self.frames)) for name in self.axes if isinstance(f := self.plan.facts[name], Stream)}
-        return {"frames": self.frames, "length": lengths, "constants": [c.as_json() for c in self.changes],
-                "kept": [k.as_json() for k in self.kept], **({"readings": dict(self.given)} if self.given else {})}
+        return FixedLength(frames=self.frames, length=lengths, constants=self.changes, kept=self.kept, readings=dict(self.given))
 
 
 def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None,
@@ -112,7 +111,7 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
         walker = Walker(_opened(source, axes), axes, scaled, options or Options(), settled)
         export = Export(walker, int(base), given or {}, fills, asked)
         try:
-            plan = walker.plan(ReadAnew(export))
+            plan = walker.plan(Rereading(export))
         except RateMismatch as meeting:
             walker.settle_rates(meeting, rates)
             continue

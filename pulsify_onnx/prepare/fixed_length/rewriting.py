@@ -13,8 +13,9 @@ from pulsify_onnx.algebra.facts import Static
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.edit import GraphEditor
-from pulsify_onnx.prepare.fixed_length.export import EXPORT, NUMBER, SHARE, Change, Doubt, Export, offered
+from pulsify_onnx.prepare.fixed_length.export import EXPORT, NUMBER, SHARE, Doubt, Export, offered
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.runtime.sidecar import ReadAnew
 
 
 class Rewriting:
@@ -59,7 +60,7 @@ class Rewriting:
         name = self.constant(index)
         was = self.array(index)
         shown = "a value for each frame" if was is None or was.size > 8 else str(was.tolist())
-        self.export.changes.append(Change(self.node.name, name, shown, now))
+        self.export.changes.append(ReadAnew(node=self.node.name, constant=name, was=shown, now=now))
         said = self.export.said(self.node.name, (NUMBER, SHARE)) if others else None
         for other in others if said is None else ():
             told = f"{now} or as {other.tolist()}"

@@ -11,12 +11,13 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Pair, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.errors import Blocker, Refusal, refuse
-from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE, Change, Doubt, offered
+from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE, Doubt, offered
 from pulsify_onnx.prepare.fixed_length.regroup import regrouped
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.views import FAR
 from pulsify_onnx.rules.reshape import resolve
+from pulsify_onnx.runtime.sidecar import ReadAnew
 
 END = 2**63 - 1
 LEAST = 4
@@ -128,7 +129,7 @@ class Shapes(Rewriting):
         for k, a in enumerate(self.node.ints("axes") or range(len(starts))):
             if a % fact.rank == fact.axis and n <= ends[k] <= FAR:
                 self.raw.attributes["ends"] = ir.AttrInt64s("ends", _swapped(ends, k, END))
-                self.export.changes.append(Change(self.node.name, "ends", str(ends), str(_swapped(ends, k, END))))
+                self.export.changes.append(ReadAnew(node=self.node.name, constant="ends", was=str(ends), now=str(_swapped(ends, k, END))))
             elif a % fact.rank == fact.axis and n - ends[k] < ends[k] < n:
                 refuse(f"its end {ends[k]} of {n} frames can be counted from the start or from the end", hint=EXPORT)
 

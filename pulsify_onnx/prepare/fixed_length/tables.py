@@ -10,11 +10,12 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Pair, Sizes, Static, Stream
 from pulsify_onnx.arrays import Array
-from pulsify_onnx.prepare.fixed_length.export import EXPORT, Change
+from pulsify_onnx.prepare.fixed_length.export import EXPORT
 from pulsify_onnx.prepare.fixed_length.masks import ByDistance, band_of, distances_of
 from pulsify_onnx.prepare.fixed_length.regroup import steady
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.runtime.sidecar import ReadAnew
 
 MASKS = {"Attention": 3, "MultiHeadAttention": 5}
 """Which input of an attention is its mask."""
@@ -75,7 +76,7 @@ class Tables(Rewriting):
         if x.axis == layout:
             lengths = self.numbers(4) if self.node.fact(4) is not None else None
             if lengths is not None and set(lengths) == {n}:
-                self.export.changes.append(Change(self.node.name, self.constant(4), str(lengths), "the length of the stream"))
+                self.export.changes.append(ReadAnew(node=self.node.name, constant=self.constant(4), was=str(lengths), now="the length of the stream"))
                 self.raw.replace_input_with(4, None)
         elif x.axis == 1 - layout:
             for k in (5, 6):

@@ -24,7 +24,7 @@ from pulsify_onnx.rules.kit.registry import CONTRIB
 
 
 @dataclass(frozen=True)
-class ReadAnew(Visitor):
+class Rereading(Visitor):
     """Rewrites the graph of an `export` while it is walked."""
 
     export: Export
