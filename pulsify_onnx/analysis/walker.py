@@ -19,7 +19,7 @@ from pulsify_onnx.algebra.length import TIME, Length, assuming
 from pulsify_onnx.algebra.plan import Op, Options, Outcome, Plan, Requirement, Step
 from pulsify_onnx.algebra.windows import RateMismatch, leaving, solid
 from pulsify_onnx.analysis import shape_arithmetic, source_states
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.schema import since_version
@@ -339,6 +339,13 @@ class Walker:
                 return None
             self.values[wire] = Const(array)
         return self.values[wire]
+
+    def weights_of(self, wire: str) -> Array | None:
+        """Its value, where it is a constant that no step computes: weights are not copied."""
+        fact = self.facts.get(wire)
+        if wire in self.producers or not isinstance(fact, Static):
+            return None
+        return fact.value.array if fact.value is not None else self.source.constant(wire)
 
     def _set(self, outcome: Outcome, node: Node) -> None:
         for step in outcome.steps:

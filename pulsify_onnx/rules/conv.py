@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length, larger
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step
 from pulsify_onnx.algebra.windows import crop, faster, pad, solid, windowed, zero
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
 from pulsify_onnx.rules.kit.infer import infer
@@ -86,6 +87,39 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
     return pads
 
 
+@dataclass(frozen=True)
+class Taps:
+    """The taps of a kernel that are read, from `first` up to `end`: those at its ends that are all zero are not; one at least is."""
+
+    first: int
+    end: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.end - self.first
+
+
+def weights_of(node: Node, index: int) -> Array | None:
+    """Weights that are known; None for those that an operator gives."""
+    return node.world.weights_of(node.inputs[index] or "")
+
+
+def taps_of(weights: Array, axis: int, most: int | None = None, ends: bool = True) -> Taps:
+    """The taps along `axis` that are read: not those that are zero at the start (`most` of them) and, with `ends`, at the end."""
+    first, end = 0, weights.shape[axis]
+    while ends and end > 1 and not weights.take(end - 1, axis).any():
+        end -= 1
+    while first + 1 < end and first != most and not weights.take(first, axis).any():
+        first += 1
+    return Taps(first, end)
+
+
+def sizes_with(node: Node, view: Spatial, k: int, read: Taps) -> dict[str, Any]:
+    """The attribute that tells the kernel's sizes, where it does, with the taps that are read at spatial axis `k`."""
+    return {"kernel_shape": [*view.kernel[:k], read.count, *view.kernel[k + 1:]]} if node.ints("kernel_shape") else {}
+
+
 @rule("Conv", versions=(1, 11, 22))
 def conv(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; state: span - stride frames and those waited for.
@@ -105,13 +139,20 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     view = spatial(node, kernel_of(node, weights))
     steps: list[Step] = []
     before, after = border_pads(x, view)
+    k = x.axis - 2
+    kernel, read = static(node, weights), Taps(0, view.kernel[k])
+    found = weights_of(node, weights) if border is None else None
+    if found is not None:
+        read = taps_of(found, x.axis, ends=after.constant is not None)
+        before, after = before - read.first * view.dilations[k], after - (view.kernel[k] - read.end) * view.dilations[k]
+        kernel = kernel if read.count == view.kernel[k] else Const(found.take(range(read.first, read.end), x.axis))
     padded = pad(x, before, after, border or zero(x), node.options, steps)
-    window, y = windowed(padded, view.spans[x.axis - 2], view.strides[x.axis - 2], node.options, through=True)
+    window, y = windowed(padded, (read.count - 1) * view.dilations[k] + 1, view.strides[k], node.options, through=True)
     ((dtype, shape),) = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    inputs: list[Expr | None] = [window if k == index else static(node, k) for k in range(len(node.facts))]
-    expr = op(node, inputs, auto_pad=None, pads=other_pads(x, view))
+    inputs: list[Expr | None] = [window if i == index else kernel if i == weights else static(node, i) for i in range(len(node.facts))]
+    expr = op(node, inputs, auto_pad=None, pads=other_pads(x, view), **sizes_with(node, view, k, read))
     return step(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
 
 
@@ -145,6 +186,13 @@ def conv_transpose(node: Node) -> Outcome:
             refuse("auto_pad SAME with a kernel shorter than the stride", hint=EXPLICIT)
         before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
         after = total - before
+    length = (x.extent - 1) * stride + span + extra[k] - before - after
+    read, kernel = Taps(0, view.kernel[k]), static(node, 1)
+    found = weights_of(node, 1)
+    if found is not None and (read := taps_of(found, x.axis, most=before // view.dilations[k])).count < view.kernel[k]:
+        kernel = Const(found.take(range(read.first, read.end), x.axis))
+        before, extra[k] = before - read.first * view.dilations[k], extra[k] + (view.kernel[k] - read.end) * view.dilations[k]
+        span = (read.count - 1) * view.dilations[k] + 1
     overlap = max(0, (span - 1) // stride)
     tail = max(0, -(-(span - stride + extra[k]) // stride))
     padded = pad(x, overlap, tail, zero(x), node.options, steps)
@@ -157,13 +205,12 @@ def conv_transpose(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     if shape is None:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    whole = Op("ConvTranspose", (window, *(static(node, i) for i in range(1, len(node.facts)))),
-               node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra))
+    whole = Op("ConvTranspose", (window, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
+               node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra, **sizes_with(node, view, k, read)))
     wire = node.outputs[0]
     between = max((span - 1 - r) // stride + Fraction(r, stride) for r in range(min(stride, span))) - overlap
     raw = faster(y, stride, between).placed(wire, dtype, shape, x.axis)
     expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))
-    length = (x.extent - 1) * stride + span + (node.ints("output_padding") or [0] * n)[k] - before - after
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
     raw = replace(raw, shape=full)
     made = Step(node.name, node.op_type, (wire,), (expr,), (raw,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+from oracle import check, every_length, parse, rand, refused
 
 PULSES = (1, 3, 4)
 
@@ -144,3 +144,15 @@ def test_auto_pad_and_output_padding_of_another_axis(kernel, auto):
         n = Cast<to=1>(s)
         b = Div(a, n)
         y = AveragePool<kernel_shape=[2,1]>(b) }}""", w=rand(2, 2, 3, kernel)), pulses=(1, 4), length=20)
+
+
+@pytest.mark.parametrize("kernel, taps, attributes, delay, frames", [
+    (5, (2, 3), "pads=[2,0]", 0, 1), (5, (1, 2), "strides=[2], pads=[2,2]", 1, 0), (6, (0, 1), "strides=[2]", 0, 0), (6, (4, 5), "strides=[2]", 0, 2),
+    (3, (2,), "dilations=[2], pads=[4,0]", 0, 0),
+    (7, (3,), "strides=[4], pads=[1,1]", 0, 0)])
+def test_taps_that_are_all_zero_at_the_ends_are_no_reads(kernel: int, taps: tuple[int, ...], attributes: str, delay: int, frames: int) -> None:
+    weights = np.where(np.isin(np.arange(kernel), taps), rand(2, 2, kernel), 0).astype(np.float32)
+    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        y = ConvTranspose<{attributes}, kernel_shape=[{kernel}]>(x, v, d) }}""", v=weights, d=rand(2))
+    check(model, delays={"y": delay}, pulses=PULSES, length=20, state_bytes=2 * 4 * frames)
+    every_length(model)
