@@ -19,7 +19,7 @@ from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
 from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, common_unit, holds, larger, most, smaller
 from pulsify_onnx.algebra.plan import Frames, Mask, Options, Requirement, Step, Test, Window
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Refusal, refuse
 
 
@@ -35,6 +35,8 @@ class RateMismatch(Refusal):
 NEVER_NEGATIVE = "pad by a number that is never negative"
 
 NONE = Length(())
+MOST_FRAMES = 256
+"""A border whose frames differ has no more: it is written into the graph, and every operator behind it is folded over it."""
 SHORT = 33
 """Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
 
@@ -132,10 +134,13 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         _most(after)
         for count in (before, after) if not border.edge else ():
             assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
-    if options.advance and before and x.lead and isinstance(border, Const) and not x.trail.terms and not after.terms:
-        border = _led(x, before, border)
-    elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
-        x = solid(x, options, steps)
+    if bordered(x) and (x.border != border or not isinstance(border, Const) and (before or x.trail.terms)):
+        if not _led(x, before, after, border, options):
+            x = solid(x, options, steps)
+        elif before and not x.trail.terms and not after.terms:
+            border = _joined(x, before, border)
+        else:
+            return _ended(x, before, after, border, options, steps)
     reach = x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
                    trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
@@ -252,20 +257,60 @@ def sealed(x: Stream) -> Mask:
 
 
 def _digest(x: Stream) -> str:
-    frames = x.border.frames if isinstance(x.border, Onset) else x.border
-    border = frames.array.tobytes() if isinstance(frames, Const) else repr(frames).encode()
+    border = _frames(x.border).tobytes() if isinstance(x.border, (Const, Onset)) else repr(x.border).encode()
     key = repr((x.delay.constant, x.lead, str(x.trail), str(x.extent))).encode() + border
     return f"{zlib.crc32(key):08x}"
 
 
-def _led(x: Stream, before: int, border: Const) -> Border:
+def _led(x: Stream, before: int, after: Length, border: Border, options: Options) -> bool:
+    """Whether `x` keeps its border at the start where another one is put around it.
+
+    Both are known frame by frame and finite, it may come early, and no stream is so short that its end cuts the border off.
+    """
+    early = x.delay.floor()
+    if not x.lead or not all(isinstance(b, (Const, Onset)) and np.isfinite(_frames(b).astype(np.float64)).all() for b in (border, x.border)):
+        return False
+    if not options.advance and (before + x.lead > MOST_FRAMES or early is not None and early >= 0):
+        return False
+    own = x.extent - x.trail
+    return not after.terms or not any(0 <= own.at(n) < x.lead for n in range(1, SHORT))
+
+
+def _joined(x: Stream, before: int, border: Border) -> Border:
     """The border of `x` after `before` frames of `border`, frame by frame where they differ."""
-    own = x.border.frames if isinstance(x.border, Onset) else x.border
-    if own == border or not isinstance(own, Const):
-        return border
-    shape = np.broadcast_shapes(*(np.take(c.array, [0], x.axis).shape for c in (own, border)))
-    parts = [np.broadcast_to(c.array, [count if k == x.axis else d for k, d in enumerate(shape)]) for c, count in ((border, before), (own, x.lead))]
-    return Onset(Const(np.concatenate(parts, x.axis))).upto(x.axis, 0, before + x.lead)
+    parts = [_rows(border, before, x.axis), _rows(x.border, x.lead, x.axis)]
+    shape = np.broadcast_shapes(*(np.take(part, [0], x.axis).shape for part in parts))
+    wide = [np.broadcast_to(part, [part.shape[x.axis] if k == x.axis else d for k, d in enumerate(shape)]) for part in parts]
+    return Onset(Const(np.concatenate(wide, x.axis))).upto(x.axis, 0, before + x.lead)
+
+
+def _frames(border: Const | Onset) -> Array:
+    """The frames of a border, or the only one."""
+    return border.frames.array if isinstance(border, Onset) else border.array
+
+
+def _rows(border: Border | None, count: int, axis: int) -> Array:
+    """`count` frames of a border that is known."""
+    assert isinstance(border, (Const, Onset))
+    return _frames(border) if isinstance(border, Onset) else np.repeat(_frames(border), count, axis)
+
+
+def _ended(x: Stream, before: int, after: Length, border: Border, options: Options, steps: list[Step]) -> Stream:
+    """`x`, which keeps its border at the start, padded with another one: what comes after its end is made solid."""
+    own, lead = x.border, x.lead
+    if x.trail.terms:
+        x = _solid_end(x, steps)
+    if after.terms:
+        x = replace(_solid_end(pad(replace(x, lead=0, border=None), 0, after, border, options, steps), steps), lead=lead, border=own)
+    return pad(x, before, 0, border, options, steps)
+
+
+def _solid_end(x: Stream, steps: list[Step]) -> Stream:
+    """`x` with its border at the end really in the stream."""
+    delay = time(AtLeast(x.delay), Known(x.extent - x.trail, x.rate))
+    y = replace(x, wire=f"{x.wire}#ended{_digest(x)}", delay=delay, trail=NONE, border=x.border if x.lead else None, cached=0)
+    steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, False, True), x.border),), (y,)))
+    return y
 
 
 def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
