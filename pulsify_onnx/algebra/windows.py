@@ -35,7 +35,7 @@ class RateMismatch(Refusal):
 NEVER_NEGATIVE = "pad by a number that is never negative"
 
 NONE = Length(())
-MOST_FRAMES = 256
+MOST_FRAMES = 1024
 """A border whose frames differ has no more: it is written into the graph, and every operator behind it is folded over it."""
 SHORT = 33
 """Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
@@ -210,19 +210,26 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
 
 
 def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
-    """`x`, which has no border, with `factor` frames in the place of each; the extent is the caller's to tell.
+    """`x`, which has no border at its end, with `factor` frames in the place of each; the extent is the caller's to tell.
+
+    A border at the start is one still, of frames that the analysis folds.
 
     `between`: how much further back than `x` one of them reaches, in frames of `x`; told where the last of them, which
     lies nearly a frame later, has less to read than the first.
     """
     reach = replace(x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate)
-    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, reach=reach, positional=False)
+    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=x.lead * factor, trail=NONE, border=None, reach=reach, positional=False)
 
 
 def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[list[Window], Stream]:
     """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it may end, or `always`."""
     delay = time(AtLeast(y.delay), Known(y.extent, y.rate, always, whole=True))
     return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
+
+
+def foldable(x: Stream, factor: int) -> bool:
+    """Whether the border of `x` can be one still with `factor` frames in the place of each."""
+    return not isinstance(x.border, Mirror) and x.lead * factor <= MOST_FRAMES and not x.merged and not x.cached
 
 
 def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:

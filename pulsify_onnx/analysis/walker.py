@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate, padding_fold
-from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Fact, Onset, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length, assuming
 from pulsify_onnx.algebra.plan import Op, Options, Outcome, Plan, Requirement, Step
 from pulsify_onnx.algebra.windows import RateMismatch, leaving, solid
@@ -304,8 +304,7 @@ class Walker:
                 facts[wire] = fact
                 named.append(fact)
             steps.append(replace(step, facts=tuple(named)))
-        return replace(outcome, facts=tuple(facts.get(f.wire, f) if isinstance(f, Stream) and f.wire in facts and _same_view(f, facts[f.wire])
-                             else f for f in outcome.facts), steps=tuple(steps))
+        return replace(outcome, facts=tuple(_viewed(f, facts.get(f.wire)) if isinstance(f, Stream) else f for f in outcome.facts), steps=tuple(steps))
 
     def _on_solid(self, node: Node) -> Outcome:
         before: list[Step] = []
@@ -397,8 +396,15 @@ def _spreads(node: Node) -> bool:
         isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
 
 
-def _same_view(a: Stream, b: Fact) -> bool:
-    return isinstance(b, Stream) and (a.delay, a.lead, a.trail, a.shape) == (b.delay, b.lead, b.trail, b.shape)
+def _viewed(x: Stream, made: Fact | None) -> Stream:
+    """`x`, a view of a wire that was `made`, with what became of its border."""
+    if not isinstance(made, Stream):
+        return x
+    if (x.delay, x.lead, x.trail, x.shape) == (made.delay, made.lead, made.trail, made.shape):
+        return made
+    if not x.lead or x.border is not None:
+        return x
+    return replace(x, border=made.border.upto(x.axis, made.lead - x.lead, x.lead) if isinstance(made.border, Onset) else made.border)
 
 
 def _no_chance(node: Node) -> None:

@@ -12,7 +12,7 @@ from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length, larger
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step
-from pulsify_onnx.algebra.windows import crop, faster, pad, solid, windowed, zero
+from pulsify_onnx.algebra.windows import crop, faster, foldable, pad, solid, windowed, zero
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
@@ -168,14 +168,14 @@ def conv_transpose(node: Node) -> Outcome:
     if x.axis == 1:
         refuse(CHANNELS, CHANNELS_HINT)
     steps: list[Step] = []
-    if x.lead:
-        x = solid(x, node.options, steps)
     weights = node.fact(1)
     if isinstance(weights, Static) and weights.value is not None and not np.isfinite(weights.value.array).all():
         refuse("its weights are not all finite, and frames before the first would not add nothing", hint="the model seems broken: check its weights")
     view = spatial(node, kernel_of(node))
     k, n = x.axis - 2, len(view.strides)
     stride, span = view.strides[k], view.spans[k]
+    if x.lead and not foldable(x, stride):
+        x = solid(x, node.options, steps)
     extra = list(node.ints("output_padding") or [0] * n)
     if node.attr("output_shape") is not None:
         refuse("output_shape fixes the length of the result", hint="export with pads and output_padding instead")
