@@ -7,7 +7,7 @@ form, so that two ways to compute one length are equal. Nothing here knows of ON
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -278,12 +278,23 @@ def compare(a: LengthLike, b: LengthLike) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _signs(difference: Length) -> frozenset[int]:
-    """The signs that a length has in long streams."""
-    names = sorted(difference.symbols())
-    residues = min(64, 2 * math.lcm(*difference.divisors())) if names else 1
-    values = (difference.exact({name: LARGE * step + residue + 11 * i for i, name in enumerate(names)})
-              for step in (1, 2) for residue in range(residues))
-    return frozenset((value > 0) - (value < 0) for value in values)
+    """The signs that a length has in long streams, whatever the sizes that do not follow them."""
+    residues = range(min(64, 2 * math.lcm(*difference.divisors())))
+    times = [LARGE * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LARGE]
+    values = (difference.exact({TIME: time} | others) for others in _sizes(sorted(difference.symbols() - {TIME})) for time in times)
+    signs = frozenset((value > 0) - (value < 0) for value in values)
+    return signs | {0} if {-1, 1} <= signs else signs
+
+
+def _sizes(names: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Sizes of dimensions that are known by name only: each may be anything from 1 on."""
+    if not names:
+        yield {}
+        return
+    for size in (1, 2, 3, *(1 << k for k in range(2, LARGE.bit_length() + 1))):
+        yield {name: size + 11 * i for i, name in enumerate(names)}
+        yield {name: size + 11 * i for i, name in enumerate(reversed(names))}
+        yield dict.fromkeys(names, size)
 
 
 def holds(a: LengthLike, b: LengthLike, *signs: int) -> bool | None:
@@ -362,36 +373,11 @@ def larger(a: LengthLike, b: LengthLike) -> Length:
 
 
 def _extreme(a: Length, b: Length, largest: bool) -> Length:
-    sign = compare(a, b)
-    if sign is not None and (not (a - b).moves or not a.moves or not b.moves or (a - b).constant is not None):
-        assume(a - b, (0, sign))
+    difference = a - b
+    signs = _signs(difference)
+    if len(signs) == 1 and (not a.moves or not b.moves or difference.constant is not None) or not difference.moves and not {-1, 1} <= signs:
+        sign = max(signs, key=abs)
+        assume(difference, (0, sign))
         return a if (sign >= 0) == largest else b
     first, second = sorted((a, b), key=str)
     return Length((((Extreme(first, second, largest),), Fraction(1)),))
-
-
-def common_unit(a: LengthLike, b: LengthLike) -> int | None:
-    """Smallest-known ``u`` such that `a` equals `b` for every stream of a multiple of ``u`` frames; None if none.
-
-    A U-Net joins ``2*floor(T/2)`` with ``T``: the batch model itself runs for even T only.
-    """
-    a, b = Length.of(a), Length.of(b)
-    if a == b:
-        return 1
-    unit = math.lcm(*a.divisors(), *b.divisors())
-    others = {name: 3 for name in a.symbols() | b.symbols()}
-    start = unit * (LARGE // unit)
-    if all(a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)):
-        return unit
-    return None
-
-
-@lru_cache(maxsize=4096)
-def most(length: Length, rate: Fraction, step: int) -> int:
-    """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead."""
-    period = math.lcm(step, *length.divisors())
-    ns = [*range(0, 2 * period + 1, step), *range(LARGE // period * period, LARGE // period * period + 2 * period, step)]
-    if len(ns) > 20000:
-        ns = ns[:: len(ns) // 20000 + 1]
-    worst: int = max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
-    return worst

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lookahead import off
-from oracle import check, every_length, parse, rand
+
+from testing.lookahead import off
+from testing.oracle import check, every_length, parse, rand
 
 NEAREST = 'Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(p, , three)'
 

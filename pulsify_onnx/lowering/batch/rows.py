@@ -17,7 +17,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import ALONE
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.lowering.batch.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE, interpolated
-from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scales_of
+from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scales_of, transposed
 from pulsify_onnx.lowering.batch.placement import PlacedEmitter
 from pulsify_onnx.lowering.batch.scanning import scanned
 
@@ -140,12 +140,17 @@ class RowEmitter(PlacedEmitter):
                  name: str) -> ir.Value | None:
         """A Resize between whose rows onnxruntime would interpolate, or to sizes that are computed; None for others."""
         x, sizes, scales = layouts[0], inputs[3] if len(inputs) > 3 else None, scales_of(inputs, attributes)
-        if x is None or x.rank is None or x.rows < 0 or x.lifted:
+        if x is None or inputs[0] is None or x.rank is None or x.rows < 0 or x.lifted:
             return None
         if self._sizes.get(id(sizes)) != x.rows if sizes is not None else scales is None or scales.size != x.rank or scales[x.rows] != 1:
             return None
         rows, rank, wanted = x.rows, x.rank, None if sizes is not None or scales is None else [float(f) for f in scales]
         if not interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
+            if rank > 3 and attribute(attributes, "mode", "nearest") not in ("nearest", b"nearest") and transposed(inputs[0]):
+                # onnxruntime moves a Transpose to behind a Resize that can't do what it is left with
+                data = inputs[0]
+                fenced = self._plainly(lambda: self.fenced(data))
+                return self.place(self._one(op_type, fenced, *inputs[1:], node_name=name, **attributes), x)
             return None if sizes is None else self.place(self._one(op_type, *inputs, node_name=name, **attributes), x)
         return self.place(self._plainly(lambda: self.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes)), x)
 
