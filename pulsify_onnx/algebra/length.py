@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Union
 
 TIME = "T"
@@ -346,20 +346,29 @@ def _from(difference: Length, signs: frozenset[int]) -> int:
         return 1
     others = {name: 1 for name in difference.symbols()}
 
-    def false(n: int) -> bool:
+    @cache
+    def sign(n: int) -> int:
         value = difference.exact(others | {TIME: n})
-        return (value > 0) - (value < 0) not in signs
+        return (value > 0) - (value < 0)
 
     period = min(5040, 2 * math.lcm(*difference.divisors()))
+    final = sign(LARGE)
     starts = [1 << k for k in range(LARGE.bit_length())]
-    short = [start for start in starts if any(map(false, range(start, start + period)))]
+    short = [start for start in starts if any(sign(n) != final for n in range(start, start + period))]
     if not short:
         return 1
     lowest, highest = short[-1], 2 * short[-1] + period
     while period == 2 and highest - lowest > 2:  # no quotient: it changes once
         middle = (lowest + highest) // 2
-        lowest, highest = (middle, highest) if false(middle) else (lowest, middle)
-    return next((n + 1 for n in range(highest, 0, -1) if false(n)), 1)
+        lowest, highest = (middle, highest) if sign(middle) != final else (lowest, middle)
+    opposite = 0
+    for n in range(highest, 0, -1):
+        if sign(n) not in signs:
+            return n + 1
+        opposite = opposite + 1 if sign(n) == -final else 0
+        if opposite == period:  # every shorter stream is a whole number of periods before one of these
+            break
+    return 1
 
 
 def smaller(a: LengthLike, b: LengthLike) -> Length:
