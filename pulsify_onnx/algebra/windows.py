@@ -15,7 +15,7 @@ from functools import reduce
 
 import numpy as np
 
-from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
+from pulsify_onnx.algebra.delay import AtLeast, Begins, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, holds, larger, smaller
@@ -76,7 +76,7 @@ class Known(Bound):
         """None: it follows from the lengths alone."""
         return ()
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """How far the wire would run ahead."""
         if not at.end_of_stream and not self.always:
             return None
@@ -85,28 +85,33 @@ class Known(Bound):
 
 @dataclass(frozen=True)
 class SeenInwards(Bound):
-    """A reader, every `stride` frames, whose frame 0 sees `inwards` frames inwards of the start of a wire.
+    """A reader, every `stride` frames, of a wire that begins with `lead` mirrored frames; with `edge` all of them are the first real one.
 
-    Frames of one pulse come together, so frame 0 may leave in the very pulse that brings the one it sees.
+    Frames of one pulse come together, so a frame may leave in the very pulse that brings the one it sees. The first `hidden` frames it does not look at.
     """
 
     delay: Delay
-    inwards: int
+    lead: int
+    edge: bool
     stride: int
     rate: Fraction
+    hidden: int = 0
 
     def delays(self) -> tuple[Delay, ...]:
         """That of the wire it reads."""
         return (self.delay,)
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
-        """The least delay of the reader."""
-        farthest = values[0] + self.inwards
-        delay = -(-(farthest + 1) // self.stride) - 1
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
+        """The least delay of the reader, whose first frame sees the farthest one inwards."""
+        mirrored = self.lead - max(first * self.stride, self.hidden)
+        if mirrored <= 0:
+            return None
+        farthest = values[0] + self.lead + (0 if self.edge else mirrored)
+        position = -(-(farthest + 1) // self.stride) - 1
         together = self.rate * at.step
         if together.denominator == 1 and int(together) % self.stride == 0:
-            delay = min(delay, farthest // int(together) * (int(together) // self.stride))
-        return delay
+            position = min(position, farthest // int(together) * (int(together) // self.stride))
+        return position - first
 
 
 def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
@@ -146,6 +151,13 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
                    trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
 
 
+def lengthened(x: Stream, before: int, after: LengthLike) -> Stream:
+    """`x`, which begins with mirrored frames, with more of them: places for a reader that does not look at them."""
+    after = Length.of(after)
+    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before, trail=x.trail + after,
+                   reach=(x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach).shifted(-before / x.rate), positional=False)
+
+
 def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
     """`x` without its first and last frames: more delay, no state."""
     end = Length.of(end)
@@ -155,11 +167,12 @@ def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
                    trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
 
 
-def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False) -> tuple[Window, Stream]:
+def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False, hidden: int = 0) -> tuple[Window, Stream]:
     """A reader of `span` frames every `stride`: its window, and the stream of its outputs.
 
     The output has the least delay that the network allows; wire, shape and dtype are `x`'s with the new extent.
     `through`: a reader of single frames treats mirrored ones as those they mirror, so they stay a border of its outputs.
+    The first `hidden` frames, mirrored ones, it does not look at.
     """
     extent = (x.extent - span).floordiv(stride) + 1
     rate = x.rate / stride
@@ -168,7 +181,7 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
         return window, y
     lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
     whole = (x.extent - x.trail - span).floordiv(stride) + 1
-    delay = time(AtLeast(x.delay + (span - stride), stride), AtLeast(Delay.of(-lead)), *_mirrored(x, stride), *((Known(whole, rate),) if x.trail.terms else ()))
+    delay = time(AtLeast(x.delay + (span - stride), stride), _begins(lead, options), *_mirrored(x, stride, hidden), *((Known(whole, rate),) if x.trail.terms else ()))
     back = stride * delay - x.delay
     window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, x.lead > 0, bool(x.trail.terms)), x.border)
     reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
@@ -199,7 +212,7 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     for x in xs:
         bounds += _mirrored(x, 1) if x.lead > lead else ()
         bounds += (Known(x.extent - x.trail, x.rate),) if x.trail != trail else ()
-    delay = time(*bounds, AtLeast(Delay.of(-lead)))
+    delay = time(*bounds, _begins(lead, options))
     reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.lead > lead, x.trail != trail), x.border) for x in xs]
     reach = first.reach
     for x in xs:
@@ -324,11 +337,16 @@ def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
     return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
 
 
-def _mirrored(x: Stream, stride: int) -> tuple[Bound, ...]:
+def _begins(lead: int, options: Options) -> Bound:
+    """What a wire waits for whose first `lead` frames need not come."""
+    return AtLeast(Delay.of(-lead)) if options.advance else Begins(lead)
+
+
+def _mirrored(x: Stream, stride: int, hidden: int = 0) -> tuple[Bound, ...]:
     """What a reader waits for whose frame 0 sees a frame farthest inwards of the start."""
     if not x.lead or not isinstance(x.border, Mirror):
         return ()
-    return (SeenInwards(x.delay, x.lead if x.border.edge else 2 * x.lead, stride, x.rate),)
+    return (SeenInwards(x.delay, x.lead, x.border.edge, stride, x.rate, hidden),)
 
 
 def _most(length: Length) -> int:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike
-from pulsify_onnx.algebra.facts import Static, Stream
+from pulsify_onnx.algebra.facts import Mirror, Static, Stream
 from pulsify_onnx.algebra.length import Length, larger
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step
-from pulsify_onnx.algebra.windows import crop, faster, foldable, pad, solid, windowed, zero
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Number, Op, Outcome, Position, Step, Test, When
+from pulsify_onnx.algebra.windows import crop, faster, foldable, lengthened, pad, solid, windowed, zero
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -174,7 +175,8 @@ def conv_transpose(node: Node) -> Outcome:
     view = spatial(node, kernel_of(node))
     k, n = x.axis - 2, len(view.strides)
     stride, span = view.strides[k], view.spans[k]
-    if x.lead and not foldable(x, stride):
+    mirrored = x.lead > 0 and isinstance(x.border, Mirror) and not x.merged and not x.cached
+    if x.lead and not foldable(x, stride) and not mirrored:
         x = solid(x, node.options, steps)
     extra = list(node.ints("output_padding") or [0] * n)
     if node.attr("output_shape") is not None:
@@ -188,15 +190,15 @@ def conv_transpose(node: Node) -> Outcome:
         after = total - before
     length = (x.extent - 1) * stride + span + extra[k] - before - after
     read, kernel = Taps(0, view.kernel[k]), static(node, 1)
-    found = weights_of(node, 1)
-    if found is not None and (read := taps_of(found, x.axis, most=before // view.dilations[k])).count < view.kernel[k]:
+    found, bias = weights_of(node, 1), _bias(node, x, 2)
+    most = None if bias is not None and (mirrored or not x.lead) else before // view.dilations[k]
+    if found is not None and (read := taps_of(found, x.axis, most)).count < view.kernel[k]:
         kernel = Const(found.take(range(read.first, read.end), x.axis))
         before, extra[k] = before - read.first * view.dilations[k], extra[k] + (view.kernel[k] - read.end) * view.dilations[k]
         span = (read.count - 1) * view.dilations[k] + 1
     overlap = max(0, (span - 1) // stride)
     tail = max(0, -(-(span - stride + extra[k]) // stride))
-    padded = pad(x, overlap, tail, zero(x), node.options, steps)
-    window, y = windowed(padded, overlap + 1, 1, node.options)
+    frames, y = _between_zeros(node, x, overlap, tail, steps)
     pads = list(view.pads)
     if view.same:
         pads = _transposed_same(x, view, extra)
@@ -205,7 +207,7 @@ def conv_transpose(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     if shape is None:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    whole = Op("ConvTranspose", (window, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
+    whole = Op("ConvTranspose", (frames, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
                node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra, **sizes_with(node, view, k, read)))
     wire = node.outputs[0]
     between = max((span - 1 - r) // stride + Fraction(r, stride) for r in range(min(stride, span))) - overlap
@@ -214,7 +216,41 @@ def conv_transpose(node: Node) -> Outcome:
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
     raw = replace(raw, shape=full)
     made = Step(node.name, node.op_type, (wire,), (expr,), (raw,))
-    return Outcome((crop(raw, start=before),), (*steps, made))
+    steps.append(made)
+    if before >= 0:
+        return Outcome((crop(raw, start=before),), tuple(steps))
+    assert bias is not None
+    return Outcome((pad(raw, -before, 0, bias, node.options, steps),), tuple(steps))
+
+
+def _between_zeros(node: Node, x: Stream, before: int, after: int, steps: list[Step]) -> tuple[Expr, Stream]:
+    """`before` + 1 frames of `x` for each of its own, with so many zeros before it and `after` it; and the stream of these windows.
+
+    Around a border that mirrors frames there are no zeros yet: they are put in its place by their position.
+    """
+    if not x.lead or not isinstance(x.border, Mirror):
+        return windowed(pad(x, before, after, zero(x), node.options, steps), before + 1, 1, node.options)
+    longer = lengthened(x, before, after)
+    window, y = windowed(longer, before + 1, 1, node.options, hidden=before)
+    index = Position(x.rate, longer.delay + window.back, window.frames.extra)
+    started = call("Less", const(before - 1), index)
+
+    def masked(real: Expr) -> Expr:
+        return call("Where", along(real, x), window, zero(x))
+
+    shown = masked(started) if before else window
+    if not longer.trail.terms:
+        return shown, y
+    ended = call("Less", index, Count(x.extent + before))
+    return When(Test(ends=True), masked(call("And", started, ended)), shown), y
+
+
+def _bias(node: Node, x: Stream, index: int) -> Const | None:
+    """A frame of nothing but the bias; None where it is not known."""
+    if index >= len(node.facts) or node.facts[index] is None:
+        return zero(x)
+    found = weights_of(node, index)
+    return None if found is None else Const(found.reshape(1, -1, *[1] * (x.rank - 2)))
 
 
 def _transposed_same(x: Stream, view: Spatial, extra: list[int]) -> list[int]:

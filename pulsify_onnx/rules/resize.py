@@ -107,10 +107,10 @@ def resize(node: Node) -> Outcome:
 class Earliest(Bound):
     """The delay of a wire that has `factor` frames for each of a reader's, the last of which need `early` of them less than it has.
 
-    `first`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
+    `begin`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
     """
 
-    first: Delay
+    begin: Delay
     reader: Delay
     factor: int
     early: int
@@ -119,15 +119,15 @@ class Earliest(Bound):
 
     def delays(self) -> tuple[Delay, ...]:
         """Those of what is read, and of the reader."""
-        return self.first, self.reader
+        return self.begin, self.reader
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """The least delay of the wire."""
-        first, reader = values
+        begin, reader = values
         together = self.rate * at.step
         if together.denominator == 1:
-            first = first // int(together) * int(together)  # the pulse with which the first one comes
-        spare = reader - min(first, reader) if self.edge else reader
+            begin = begin // int(together) * int(together)  # the pulse with which the first one comes
+        spare = reader - min(begin, reader) if self.edge else reader
         return self.factor * reader - min(self.early, self.factor * spare)
 
 
