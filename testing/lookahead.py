@@ -67,7 +67,7 @@ def uneven(node: onnx.NodeProto, pulsed: PulsedModel, weights: Mapping[str, npt.
 class Off:
     """An output whose delay is not the least one; `borders`: wires before it whose frames outside were made real ones.
 
-    Such a wire is made where borders of two values lie one inside the other, or where an operator that changes the rate reads a border.
+    Such a wire is made where a border can't be told before the stream runs, or where an operator that samples between frames reads one.
     """
 
     output: str

@@ -53,7 +53,7 @@ def conv(b: Builder) -> None:
         attributes["pads"] = _pads(x, before, after, 1)
         lengths = b.grown((x.lengths + before + after - span) // s + 1)
     kernel = [k] if x.bins is None else [k, 3]
-    inputs = [x.name, b.weight(out, x.channels // group, *kernel)] + ([b.weight(out)] if b.chance(0.8) else [])
+    inputs = [x.name, b.kernel(out, x.channels // group, *kernel)] + ([b.weight(out)] if b.chance(0.8) else [])
     b.wire(b.node("Conv", *inputs, **attributes), x, channels=out, lengths=lengths, rate=x.rate / s)
 
 

@@ -7,7 +7,7 @@ ends: the schedule finds the least value of every unknown, and only then a delay
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
 from weakref import WeakValueDictionary
@@ -45,8 +45,8 @@ class Bound:
         """The delays that it follows from."""
         raise NotImplementedError
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
-        """The least value, with those of `delays`; None where it asks for nothing."""
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
+        """The least value, with those of `delays`; None where it asks for nothing. Nobody reads frames before the `first`."""
         raise NotImplementedError
 
 
@@ -124,6 +124,8 @@ def time(*bounds: Bound) -> Delay:
     bounds = tuple(dict.fromkeys(bounds))
     lows = [b for b in bounds if isinstance(b, AtLeast)]
     floor = max((low for b in lows if (low := b.floor()) is not None), default=None)
+    if floor is not None:
+        bounds = tuple(b for b in bounds if not isinstance(b, Begins) or -b.frame > floor)
     if len(lows) == len(bounds):
         if floor is not None and not any(b.delay.terms for b in lows):
             return Delay.of(floor)
@@ -147,7 +149,7 @@ class AtLeast(Bound):
         """The one that it reads."""
         return (self.delay,)
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """Rounded up."""
         return -(-values[0] // self.stride)
 
@@ -157,11 +159,26 @@ class AtLeast(Bound):
         return None if low is None else -(-low // self.stride)
 
 
-class Solution:
-    """The least value of every unknown at a `timing`."""
+@dataclass(frozen=True)
+class Begins(Bound):
+    """A wire whose `frame` comes no earlier than the stream begins; where nobody reads that one, the first that is read."""
 
-    def __init__(self, timing: Timing):
-        self.timing = timing
+    frame: int
+
+    def delays(self) -> tuple[Delay, ...]:
+        """None."""
+        return ()
+
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
+        """At which it is the very first frame that comes."""
+        return -max(self.frame, first)
+
+
+class Solution:
+    """The least value of every unknown at a `timing`; ``first``: the first frame that is read of the wire which comes after it, where that is not 0."""
+
+    def __init__(self, timing: Timing, first: Mapping[Time, int] | None = None):
+        self.timing, self.first = timing, first or {}
         self._values: dict[Time, int] = {}
 
     def __call__(self, delay: DelayLike) -> int:
@@ -185,7 +202,8 @@ class Solution:
             if open_:
                 todo += open_
                 continue
-            found = (b.least(self.timing, tuple(map(self._sum, b.delays()))) for b in unknown.bounds)
+            first = self.first.get(unknown, 0)
+            found = (b.least(self.timing, tuple(map(self._sum, b.delays())), first) for b in unknown.bounds)
             self._values[todo.pop()] = max(value for value in found if value is not None)
 
 

@@ -36,7 +36,9 @@ def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Calla
     """
     if isinstance(y.border, Mirror):
         return y.border if _by_frame(expr, y) else None
-    single = y.trail.terms or not any(isinstance(w.border, Onset) for w in walk(expr) if isinstance(w, Window))
+    windows = [w for w in walk(expr) if isinstance(w, Window)]
+    slower = any(w.frames.rate < y.rate for w in windows)  # parts of a frame are no frames: the operator runs on all of them
+    single = not slower and (y.trail.terms or not any(isinstance(w.border, Onset) for w in windows))
     wanted = 1 if single else y.lead
     border = _folded(expr, y, fact, value, opset, wanted, 1)
     if border is None:
@@ -46,23 +48,19 @@ def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Calla
         if not _equal(border, first):
             return None
         border = first
-    streams = [y, *(fact(w.wire) for w in walk(expr) if isinstance(w, Window))]
+    streams = [y, *(fact(w.wire) for w in windows)]
     for size in SIZES if any(isinstance(x, Stream) and (_unknown(x) or None in (d.constant for d in x.around)) for x in streams) else ():
         other = _folded(expr, y, fact, value, opset, wanted, size)
         if other is None or not _equal(other, border):
             return None
-    if wanted > 1:
-        return Onset(Const(border)).upto(y.axis, 0, wanted)
     if border.size and (border == border.flat[0]).all():
-        border = np.full([1] * y.rank, border.flat[0], border.dtype)
-    return Const(border)
+        return Const(np.full([1] * y.rank, border.flat[0], border.dtype))
+    return Onset(Const(border)).upto(y.axis, 0, wanted) if wanted > 1 else Const(border)
 
 
 def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int, wanted: int, size: int) -> Array | None:
     """`wanted` frames of the border of `y` where every axis of unknown size has `size` elements; None where they are not constant."""
     def frames(f: Frames) -> int:
-        if wanted > 1 and f.rate < y.rate:
-            raise _NotConstant
         extra = Delay.of(f.extra)
         if extra.terms:
             raise _NotConstant

@@ -153,7 +153,7 @@ class Closes(Bound):
         """Those of both sides."""
         return self.query, self.key
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """The least delay of the reader."""
         query, key = values
         unit = math.lcm(at.step, chunk_pulse(self.band, self.rate), self.rate.denominator)

@@ -15,13 +15,13 @@ from functools import reduce
 
 import numpy as np
 
-from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
+from pulsify_onnx.algebra.delay import AtLeast, Begins, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, holds, larger, smaller
 from pulsify_onnx.algebra.periods import common_unit, long_streams, most
 from pulsify_onnx.algebra.plan import Frames, Options, Requirement, Step, Test, Window
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Refusal, refuse
 
 
@@ -37,6 +37,8 @@ class RateMismatch(Refusal):
 NEVER_NEGATIVE = "pad by a number that is never negative"
 
 NONE = Length(())
+MOST_FRAMES = 1024
+"""A border whose frames differ has no more: it is written into the graph, and every operator behind it is folded over it."""
 SHORT = 33
 """Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
 
@@ -74,7 +76,7 @@ class Known(Bound):
         """None: it follows from the lengths alone."""
         return ()
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """How far the wire would run ahead."""
         if not at.end_of_stream and not self.always:
             return None
@@ -83,28 +85,33 @@ class Known(Bound):
 
 @dataclass(frozen=True)
 class SeenInwards(Bound):
-    """A reader, every `stride` frames, whose frame 0 sees `inwards` frames inwards of the start of a wire.
+    """A reader, every `stride` frames, of a wire that begins with `lead` mirrored frames; with `edge` all of them are the first real one.
 
-    Frames of one pulse come together, so frame 0 may leave in the very pulse that brings the one it sees.
+    Frames of one pulse come together, so a frame may leave in the very pulse that brings the one it sees. The first `hidden` frames it does not look at.
     """
 
     delay: Delay
-    inwards: int
+    lead: int
+    edge: bool
     stride: int
     rate: Fraction
+    hidden: int = 0
 
     def delays(self) -> tuple[Delay, ...]:
         """That of the wire it reads."""
         return (self.delay,)
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
-        """The least delay of the reader."""
-        farthest = values[0] + self.inwards
-        delay = -(-(farthest + 1) // self.stride) - 1
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
+        """The least delay of the reader, whose first frame sees the farthest one inwards."""
+        mirrored = self.lead - max(first * self.stride, self.hidden)
+        if mirrored <= 0:
+            return None
+        farthest = values[0] + self.lead + (0 if self.edge else mirrored)
+        position = -(-(farthest + 1) // self.stride) - 1
         together = self.rate * at.step
         if together.denominator == 1 and int(together) % self.stride == 0:
-            delay = min(delay, farthest // int(together) * (int(together) // self.stride))
-        return delay
+            position = min(position, farthest // int(together) * (int(together) // self.stride))
+        return position - first
 
 
 def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
@@ -132,13 +139,23 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         _most(after)
         for count in (before, after) if not border.edge else ():
             assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
-    if options.advance and before and x.lead and isinstance(border, Const) and not x.trail.terms and not after.terms:
-        border = _led(x, before, border)
-    elif bordered(x) and (x.border != border or (isinstance(border, Mirror) and (before or x.trail.terms))):
-        x = solid(x, options, steps)
+    if bordered(x) and (x.border != border or not isinstance(border, Const) and (before or x.trail.terms)):
+        if not _led(x, before, after, border, options):
+            x = solid(x, options, steps)
+        elif before and not x.trail.terms and not after.terms:
+            border = _joined(x, before, border)
+        else:
+            return _ended(x, before, after, border, options, steps)
     reach = x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach
     return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
                    trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
+
+
+def lengthened(x: Stream, before: int, after: LengthLike) -> Stream:
+    """`x`, which begins with mirrored frames, with more of them: places for a reader that does not look at them."""
+    after = Length.of(after)
+    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before, trail=x.trail + after,
+                   reach=(x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach).shifted(-before / x.rate), positional=False)
 
 
 def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
@@ -150,11 +167,12 @@ def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
                    trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
 
 
-def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False) -> tuple[Window, Stream]:
+def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False, hidden: int = 0) -> tuple[Window, Stream]:
     """A reader of `span` frames every `stride`: its window, and the stream of its outputs.
 
     The output has the least delay that the network allows; wire, shape and dtype are `x`'s with the new extent.
     `through`: a reader of single frames treats mirrored ones as those they mirror, so they stay a border of its outputs.
+    The first `hidden` frames, mirrored ones, it does not look at.
     """
     extent = (x.extent - span).floordiv(stride) + 1
     rate = x.rate / stride
@@ -163,7 +181,7 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
         return window, y
     lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
     whole = (x.extent - x.trail - span).floordiv(stride) + 1
-    delay = time(AtLeast(x.delay + (span - stride), stride), AtLeast(Delay.of(-lead)), *_mirrored(x, stride), *((Known(whole, rate),) if x.trail.terms else ()))
+    delay = time(AtLeast(x.delay + (span - stride), stride), _begins(lead, options), *_mirrored(x, stride, hidden), *((Known(whole, rate),) if x.trail.terms else ()))
     back = stride * delay - x.delay
     window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, x.lead > 0, bool(x.trail.terms)), x.border)
     reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
@@ -194,7 +212,7 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     for x in xs:
         bounds += _mirrored(x, 1) if x.lead > lead else ()
         bounds += (Known(x.extent - x.trail, x.rate),) if x.trail != trail else ()
-    delay = time(*bounds, AtLeast(Delay.of(-lead)))
+    delay = time(*bounds, _begins(lead, options))
     reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.lead > lead, x.trail != trail), x.border) for x in xs]
     reach = first.reach
     for x in xs:
@@ -205,19 +223,26 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
 
 
 def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
-    """`x`, which has no border, with `factor` frames in the place of each; the extent is the caller's to tell.
+    """`x`, which has no border at its end, with `factor` frames in the place of each; the extent is the caller's to tell.
+
+    A border at the start is one still, of frames that the analysis folds.
 
     `between`: how much further back than `x` one of them reaches, in frames of `x`; told where the last of them, which
     lies nearly a frame later, has less to read than the first.
     """
     reach = replace(x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate)
-    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=0, trail=NONE, border=None, reach=reach, positional=False)
+    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=x.lead * factor, trail=NONE, border=None, reach=reach, positional=False)
 
 
 def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[list[Window], Stream]:
     """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it may end, or `always`."""
     delay = time(AtLeast(y.delay), Known(y.extent, y.rate, always, whole=True))
     return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
+
+
+def foldable(x: Stream, factor: int) -> bool:
+    """Whether the border of `x` can be one still with `factor` frames in the place of each."""
+    return not isinstance(x.border, Mirror) and x.lead * factor <= MOST_FRAMES and not x.merged and not x.cached
 
 
 def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
@@ -252,31 +277,76 @@ def sealed(x: Stream) -> Mask:
 
 
 def _digest(x: Stream) -> str:
-    frames = x.border.frames if isinstance(x.border, Onset) else x.border
-    border = frames.array.tobytes() if isinstance(frames, Const) else repr(frames).encode()
+    border = _frames(x.border).tobytes() if isinstance(x.border, (Const, Onset)) else repr(x.border).encode()
     key = repr((x.delay.constant, x.lead, str(x.trail), str(x.extent))).encode() + border
     return f"{zlib.crc32(key):08x}"
 
 
-def _led(x: Stream, before: int, border: Const) -> Border:
+def _led(x: Stream, before: int, after: Length, border: Border, options: Options) -> bool:
+    """Whether `x` keeps its border at the start where another one is put around it.
+
+    Both are known frame by frame and finite, it may come early, and no stream is so short that its end cuts the border off.
+    """
+    early = x.delay.floor()
+    if not x.lead or not all(isinstance(b, (Const, Onset)) and np.isfinite(_frames(b).astype(np.float64)).all() for b in (border, x.border)):
+        return False
+    if not options.advance and (before + x.lead > MOST_FRAMES or early is not None and early >= 0):
+        return False
+    own = x.extent - x.trail
+    return not after.terms or not any(0 <= own.at(n) < x.lead for n in range(1, SHORT))
+
+
+def _joined(x: Stream, before: int, border: Border) -> Border:
     """The border of `x` after `before` frames of `border`, frame by frame where they differ."""
-    own = x.border.frames if isinstance(x.border, Onset) else x.border
-    if own == border or not isinstance(own, Const):
-        return border
-    shape = np.broadcast_shapes(*(np.take(c.array, [0], x.axis).shape for c in (own, border)))
-    parts = [np.broadcast_to(c.array, [count if k == x.axis else d for k, d in enumerate(shape)]) for c, count in ((border, before), (own, x.lead))]
-    return Onset(Const(np.concatenate(parts, x.axis))).upto(x.axis, 0, before + x.lead)
+    parts = [_rows(border, before, x.axis), _rows(x.border, x.lead, x.axis)]
+    shape = np.broadcast_shapes(*(np.take(part, [0], x.axis).shape for part in parts))
+    wide = [np.broadcast_to(part, [part.shape[x.axis] if k == x.axis else d for k, d in enumerate(shape)]) for part in parts]
+    return Onset(Const(np.concatenate(wide, x.axis))).upto(x.axis, 0, before + x.lead)
+
+
+def _frames(border: Const | Onset) -> Array:
+    """The frames of a border, or the only one."""
+    return border.frames.array if isinstance(border, Onset) else border.array
+
+
+def _rows(border: Border | None, count: int, axis: int) -> Array:
+    """`count` frames of a border that is known."""
+    assert isinstance(border, (Const, Onset))
+    return _frames(border) if isinstance(border, Onset) else np.repeat(_frames(border), count, axis)
+
+
+def _ended(x: Stream, before: int, after: Length, border: Border, options: Options, steps: list[Step]) -> Stream:
+    """`x`, which keeps its border at the start, padded with another one: what comes after its end is made solid."""
+    own, lead = x.border, x.lead
+    if x.trail.terms:
+        x = _solid_end(x, steps)
+    if after.terms:
+        x = replace(_solid_end(pad(replace(x, lead=0, border=None), 0, after, border, options, steps), steps), lead=lead, border=own)
+    return pad(x, before, 0, border, options, steps)
+
+
+def _solid_end(x: Stream, steps: list[Step]) -> Stream:
+    """`x` with its border at the end really in the stream."""
+    delay = time(AtLeast(x.delay), Known(x.extent - x.trail, x.rate))
+    y = replace(x, wire=f"{x.wire}#ended{_digest(x)}", delay=delay, trail=NONE, border=x.border if x.lead else None, cached=0)
+    steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, False, True), x.border),), (y,)))
+    return y
 
 
 def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
     return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
 
 
-def _mirrored(x: Stream, stride: int) -> tuple[Bound, ...]:
+def _begins(lead: int, options: Options) -> Bound:
+    """What a wire waits for whose first `lead` frames need not come."""
+    return AtLeast(Delay.of(-lead)) if options.advance else Begins(lead)
+
+
+def _mirrored(x: Stream, stride: int, hidden: int = 0) -> tuple[Bound, ...]:
     """What a reader waits for whose frame 0 sees a frame farthest inwards of the start."""
     if not x.lead or not isinstance(x.border, Mirror):
         return ()
-    return (SeenInwards(x.delay, x.lead if x.border.edge else 2 * x.lead, stride, x.rate),)
+    return (SeenInwards(x.delay, x.lead, x.border.edge, stride, x.rate, hidden),)
 
 
 def _most(length: Length) -> int:

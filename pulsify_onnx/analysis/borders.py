@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pulsify_onnx.algebra import padding_fold
-from pulsify_onnx.algebra.facts import Fact, Stream
+from pulsify_onnx.algebra.facts import Fact, Onset, Stream
 from pulsify_onnx.algebra.plan import Outcome, Step
 from pulsify_onnx.algebra.windows import solid
 from pulsify_onnx.errors import refuse
@@ -54,9 +54,15 @@ def _folded(node: Node, outcome: Outcome) -> Outcome | None:
             facts[wire] = fact
             named.append(fact)
         steps.append(replace(step, facts=tuple(named)))
-    return replace(outcome, facts=tuple(facts.get(f.wire, f) if isinstance(f, Stream) and f.wire in facts and _same_view(f, facts[f.wire])
-                                        else f for f in outcome.facts), steps=tuple(steps))
+    return replace(outcome, facts=tuple(_viewed(f, facts.get(f.wire)) if isinstance(f, Stream) else f for f in outcome.facts), steps=tuple(steps))
 
 
-def _same_view(a: Stream, b: Fact) -> bool:
-    return isinstance(b, Stream) and (a.delay, a.lead, a.trail, a.shape) == (b.delay, b.lead, b.trail, b.shape)
+def _viewed(x: Stream, made: Fact | None) -> Stream:
+    """`x`, a view of a wire that was `made`, with what became of its border."""
+    if not isinstance(made, Stream):
+        return x
+    if (x.delay, x.lead, x.trail, x.shape) == (made.delay, made.lead, made.trail, made.shape):
+        return made
+    if not x.lead or x.border is not None:
+        return x
+    return replace(x, border=made.border.upto(x.axis, made.lead - x.lead, x.lead) if isinstance(made.border, Onset) else made.border)

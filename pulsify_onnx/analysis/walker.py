@@ -22,7 +22,7 @@ from pulsify_onnx.algebra.windows import RateMismatch, leaving
 from pulsify_onnx.analysis import source_states
 from pulsify_onnx.analysis.branches import branches
 from pulsify_onnx.analysis.readings import READINGS, Reading, read
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, unexpected
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.schema import since_version
@@ -230,6 +230,13 @@ class Walker:
                 return None
             self.values[wire] = Const(array)
         return self.values[wire]
+
+    def weights_of(self, wire: str) -> Array | None:
+        """Its value, where it is a constant that no step computes: weights are not copied."""
+        fact = self.facts.get(wire)
+        if wire in self.producers or not isinstance(fact, Static):
+            return None
+        return fact.value.array if fact.value is not None else self.source.constant(wire)
 
     def _settle(self, outcome: Outcome, node: Node) -> None:
         """Take down what a node has become."""

@@ -21,20 +21,23 @@ from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Merged, Number, 
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.passes.merged_time import set_apart
+from pulsify_onnx.passes.unread import first_of, first_read
 
 Kind = TypeVar("Kind", bound=Fact)
 
 
 def schedule(plan: Plan, timing: Timing) -> Plan:
     """`plan` at its least delays; what can't be so timed is among its blockers."""
-    at = _Schedule(timing, Solution(timing))
+    first = first_read(plan)
+    at = _Schedule(timing, Solution(timing, first_of(plan, first)))
     steps = tuple(map(at.step, plan.steps))
     steps, renamed = _without_copies(steps)
     named = _Renamed(renamed)
     facts = {name: named.fact(at.fact(fact)) for name, fact in plan.facts.items()}
     wires = {name: at.fact(fact) for name, fact in plan.wires.items() if name not in renamed}
     blockers = tuple(dict.fromkeys([*plan.blockers, *at.blockers(plan)]))
-    return set_apart(replace(plan, facts=facts, wires=wires, steps=tuple(map(named.step, steps)), blockers=blockers, timing=timing))
+    unread = {wire: index for wire, index in first.items() if index > 0 and wire in wires}
+    return set_apart(replace(plan, facts=facts, wires=wires, steps=tuple(map(named.step, steps)), blockers=blockers, timing=timing, unread=unread))
 
 
 @dataclass

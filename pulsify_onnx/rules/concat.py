@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, Onset, Pair, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Position, Ref, Step
+from pulsify_onnx.algebra.plan import Op, Outcome, Position, Ref, Step
 from pulsify_onnx.algebra.windows import align, bordered, pad, zero
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
@@ -124,18 +124,10 @@ def _frame(block: Array, axis: int) -> Const | None:
 
 
 def _prepended(node: Node, x: Stream, block: Array | None, steps: list[Step]) -> Stream:
-    """`x` after constant frames: a border where they are all the same, else looked up by position."""
+    """`x` after constant frames, which are a border."""
     if block is None:
         return x
-    count = block.shape[x.axis]
-    frame = _frame(block, x.axis)
-    if frame is not None:
-        return pad(x, count, 0, frame, node.options, steps)
-
-    def rows(index: Position) -> Expr:
-        return call("Gather", Const(block), call("Min", call("Max", index, const(0)), const(count - 1)), axis=x.axis)
-
-    return _chosen(node, x, count, [], rows, steps)
+    return pad(x, block.shape[x.axis], 0, _frame(block, x.axis) or Onset(Const(block)), node.options, steps)
 
 
 def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> Stream:
@@ -143,19 +135,14 @@ def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> 
     count = first.extent.constant
     if count is None or first.axis != axis or bordered(first):
         refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
-    return _chosen(node, x, count, [first], None, steps)
-
-
-def _chosen(node: Node, x: Stream, count: int, first: list[Stream], rows, steps: list[Step]) -> Stream:  # type: ignore[no-untyped-def]
-    """`count` frames of `first` (or `rows` by position), then `x`."""
     shifted = pad(x, count, 0, zero(x), node.options, steps)
-    whole = [replace(f, shape=(*f.shape[: f.axis], shifted.extent, *f.shape[f.axis + 1:])) for f in first]
-    reads, y = align([shifted, *whole], node.options, leads=False)
+    whole = replace(first, shape=(*first.shape[: first.axis], shifted.extent, *first.shape[first.axis + 1:]))
+    (rest, start), y = align([shifted, whole], node.options, leads=False)
     index = Position(x.rate, y.delay)
     flags: list[int] = [1] * x.rank
     flags[x.axis] = -1
     early = call("Reshape", call("Less", index, const(count)), const(flags))
     wire = f"{node.outputs[0]}#from{len(steps)}"
     y = replace(y, wire=wire)
-    steps.append(Step(node.name, node.op_type, (wire,), (call("Where", early, reads[1] if first else rows(index), reads[0]),), (y,)))
+    steps.append(Step(node.name, node.op_type, (wire,), (call("Where", early, start, rest),), (y,)))
     return y

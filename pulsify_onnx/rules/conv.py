@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike
-from pulsify_onnx.algebra.facts import Static, Stream
+from pulsify_onnx.algebra.facts import Mirror, Static, Stream
 from pulsify_onnx.algebra.length import Length, larger
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step
-from pulsify_onnx.algebra.windows import crop, faster, pad, solid, windowed, zero
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Number, Op, Outcome, Position, Step, Test, When
+from pulsify_onnx.algebra.windows import crop, faster, foldable, lengthened, pad, solid, windowed, zero
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -86,6 +88,39 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
     return pads
 
 
+@dataclass(frozen=True)
+class Taps:
+    """The taps of a kernel that are read, from `first` up to `end`: those at its ends that are all zero are not; one at least is."""
+
+    first: int
+    end: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.end - self.first
+
+
+def weights_of(node: Node, index: int) -> Array | None:
+    """Weights that are known; None for those that an operator gives."""
+    return node.world.weights_of(node.inputs[index] or "")
+
+
+def taps_of(weights: Array, axis: int, most: int | None = None, ends: bool = True) -> Taps:
+    """The taps along `axis` that are read: not those that are zero at the start (`most` of them) and, with `ends`, at the end."""
+    first, end = 0, weights.shape[axis]
+    while ends and end > 1 and not weights.take(end - 1, axis).any():
+        end -= 1
+    while first + 1 < end and first != most and not weights.take(first, axis).any():
+        first += 1
+    return Taps(first, end)
+
+
+def sizes_with(node: Node, view: Spatial, k: int, read: Taps) -> dict[str, Any]:
+    """The attribute that tells the kernel's sizes, where it does, with the taps that are read at spatial axis `k`."""
+    return {"kernel_shape": [*view.kernel[:k], read.count, *view.kernel[k + 1:]]} if node.ints("kernel_shape") else {}
+
+
 @rule("Conv", versions=(1, 11, 22))
 def conv(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; state: span - stride frames and those waited for.
@@ -105,13 +140,20 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     view = spatial(node, kernel_of(node, weights))
     steps: list[Step] = []
     before, after = border_pads(x, view)
+    k = x.axis - 2
+    kernel, read = static(node, weights), Taps(0, view.kernel[k])
+    found = weights_of(node, weights) if border is None else None
+    if found is not None:
+        read = taps_of(found, x.axis, ends=after.constant is not None)
+        before, after = before - read.first * view.dilations[k], after - (view.kernel[k] - read.end) * view.dilations[k]
+        kernel = kernel if read.count == view.kernel[k] else Const(found.take(range(read.first, read.end), x.axis))
     padded = pad(x, before, after, border or zero(x), node.options, steps)
-    window, y = windowed(padded, view.spans[x.axis - 2], view.strides[x.axis - 2], node.options, through=True)
+    window, y = windowed(padded, (read.count - 1) * view.dilations[k] + 1, view.strides[k], node.options, through=True)
     ((dtype, shape),) = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    inputs: list[Expr | None] = [window if k == index else static(node, k) for k in range(len(node.facts))]
-    expr = op(node, inputs, auto_pad=None, pads=other_pads(x, view))
+    inputs: list[Expr | None] = [window if i == index else kernel if i == weights else static(node, i) for i in range(len(node.facts))]
+    expr = op(node, inputs, auto_pad=None, pads=other_pads(x, view), **sizes_with(node, view, k, read))
     return step(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
 
 
@@ -127,14 +169,15 @@ def conv_transpose(node: Node) -> Outcome:
     if x.axis == 1:
         refuse(CHANNELS, CHANNELS_HINT)
     steps: list[Step] = []
-    if x.lead:
-        x = solid(x, node.options, steps)
     weights = node.fact(1)
     if isinstance(weights, Static) and weights.value is not None and not np.isfinite(weights.value.array).all():
         refuse("its weights are not all finite, and frames before the first would not add nothing", hint="the model seems broken: check its weights")
     view = spatial(node, kernel_of(node))
     k, n = x.axis - 2, len(view.strides)
     stride, span = view.strides[k], view.spans[k]
+    mirrored = x.lead > 0 and isinstance(x.border, Mirror) and not x.merged and not x.cached
+    if x.lead and not foldable(x, stride) and not mirrored:
+        x = solid(x, node.options, steps)
     extra = list(node.ints("output_padding") or [0] * n)
     if node.attr("output_shape") is not None:
         refuse("output_shape fixes the length of the result", hint="export with pads and output_padding instead")
@@ -145,10 +188,17 @@ def conv_transpose(node: Node) -> Outcome:
             refuse("auto_pad SAME with a kernel shorter than the stride", hint=EXPLICIT)
         before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
         after = total - before
+    length = (x.extent - 1) * stride + span + extra[k] - before - after
+    read, kernel = Taps(0, view.kernel[k]), static(node, 1)
+    found, bias = weights_of(node, 1), _bias(node, x, 2)
+    most = None if bias is not None and (mirrored or not x.lead) else before // view.dilations[k]
+    if found is not None and (read := taps_of(found, x.axis, most)).count < view.kernel[k]:
+        kernel = Const(found.take(range(read.first, read.end), x.axis))
+        before, extra[k] = before - read.first * view.dilations[k], extra[k] + (view.kernel[k] - read.end) * view.dilations[k]
+        span = (read.count - 1) * view.dilations[k] + 1
     overlap = max(0, (span - 1) // stride)
     tail = max(0, -(-(span - stride + extra[k]) // stride))
-    padded = pad(x, overlap, tail, zero(x), node.options, steps)
-    window, y = windowed(padded, overlap + 1, 1, node.options)
+    frames, y = _between_zeros(node, x, overlap, tail, steps)
     pads = list(view.pads)
     if view.same:
         pads = _transposed_same(x, view, extra)
@@ -157,17 +207,50 @@ def conv_transpose(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     if shape is None:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    whole = Op("ConvTranspose", (window, *(static(node, i) for i in range(1, len(node.facts)))),
-               node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra))
+    whole = Op("ConvTranspose", (frames, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
+               node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra, **sizes_with(node, view, k, read)))
     wire = node.outputs[0]
     between = max((span - 1 - r) // stride + Fraction(r, stride) for r in range(min(stride, span))) - overlap
     raw = faster(y, stride, between).placed(wire, dtype, shape, x.axis)
     expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))
-    length = (x.extent - 1) * stride + span + (node.ints("output_padding") or [0] * n)[k] - before - after
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
     raw = replace(raw, shape=full)
     made = Step(node.name, node.op_type, (wire,), (expr,), (raw,))
-    return Outcome((crop(raw, start=before),), (*steps, made))
+    steps.append(made)
+    if before >= 0:
+        return Outcome((crop(raw, start=before),), tuple(steps))
+    assert bias is not None
+    return Outcome((pad(raw, -before, 0, bias, node.options, steps),), tuple(steps))
+
+
+def _between_zeros(node: Node, x: Stream, before: int, after: int, steps: list[Step]) -> tuple[Expr, Stream]:
+    """`before` + 1 frames of `x` for each of its own, with so many zeros before it and `after` it; and the stream of these windows.
+
+    Around a border that mirrors frames there are no zeros yet: they are put in its place by their position.
+    """
+    if not x.lead or not isinstance(x.border, Mirror):
+        return windowed(pad(x, before, after, zero(x), node.options, steps), before + 1, 1, node.options)
+    longer = lengthened(x, before, after)
+    window, y = windowed(longer, before + 1, 1, node.options, hidden=before)
+    index = Position(x.rate, longer.delay + window.back, window.frames.extra)
+    started = call("Less", const(before - 1), index)
+
+    def masked(real: Expr) -> Expr:
+        return call("Where", along(real, x), window, zero(x))
+
+    shown = masked(started) if before else window
+    if not longer.trail.terms:
+        return shown, y
+    ended = call("Less", index, Count(x.extent + before))
+    return When(Test(ends=True), masked(call("And", started, ended)), shown), y
+
+
+def _bias(node: Node, x: Stream, index: int) -> Const | None:
+    """A frame of nothing but the bias; None where it is not known."""
+    if index >= len(node.facts) or node.facts[index] is None:
+        return zero(x)
+    found = weights_of(node, index)
+    return None if found is None else Const(found.reshape(1, -1, *[1] * (x.rank - 2)))
 
 
 def _transposed_same(x: Stream, view: Spatial, extra: list[int]) -> list[int]:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import ALONE, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import bordered, frames
+from pulsify_onnx.algebra.windows import bordered, crop, frames, pad
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
@@ -74,7 +74,15 @@ def cumulative(node: Node) -> Outcome:
     if kind.neutral:
         past = select(seen_before(y), past, neutral, x.dtype)
     inclusive = call(node.op_type, feed, const(x.axis))
-    expr = call(node.op_type, feed, const(x.axis), exclusive=1) if node.attr("exclusive", 0) else inclusive
     last = call("Gather", inclusive, const([-1]), axis=x.axis)
     state = State(name, x.dtype, packed_shape(shape), packed(call(kind.combine, past, last), shape), "cumulative")
-    return step(node, [call(kind.combine, expr, past)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], [state], steps)
+    made = step(node, [call(kind.combine, inclusive, past)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], [state], steps)
+    return _exclusive(node, made, neutral) if node.attr("exclusive", 0) else made
+
+
+def _exclusive(node: Node, inclusive: Outcome, neutral: Const) -> Outcome:
+    """The sums or products up to the frame before: those of the frame itself, a frame earlier, behind a first one of none."""
+    (y,), steps = inclusive.facts, list(inclusive.steps)
+    assert isinstance(y, Stream)
+    first = Const(neutral.array.reshape([1] * y.rank))
+    return Outcome((pad(crop(y, end=1), 1, 0, first, node.options, steps),), tuple(steps))

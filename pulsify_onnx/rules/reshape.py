@@ -10,7 +10,7 @@ from pulsify_onnx.algebra.facts import ALONE, Fact, Pair, Shape, Sizes, Static, 
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Frames, Merged, Op, Outcome, Step
 from pulsify_onnx.algebra.quotients import ratio
-from pulsify_onnx.algebra.windows import align, faster, solid, windowed
+from pulsify_onnx.algebra.windows import align, faster, foldable, solid, windowed
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, paired, static_value, step, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
@@ -49,7 +49,8 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
     if together > 1 or fast.constant not in (None, 1):
         if together > 1 and slow != ONE and x.extent.floordiv(together) * together != x.extent:
             refuse("it joins frames whose rows another axis keeps apart", hint="split the merged axis first")
-        window, y = windowed(solid(x, node.options, steps), together, together, node.options)
+        whole = x if slow == ONE and foldable(x, fast.constant or 1) else solid(x, node.options, steps)
+        window, y = windowed(whole, together, together, node.options)
     else:
         (window,), y = align([x], node.options)
     if fast.constant not in (None, 1):

@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.delay import Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
-from pulsify_onnx.algebra.windows import align, faster, pad, solid, windowed
+from pulsify_onnx.algebra.windows import align, faster, foldable, pad, solid, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import cut
@@ -93,7 +93,9 @@ def resize(node: Node) -> Outcome:
         return step(node, [_apart(node, x, how, window, Frames(x.rate))], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
     sampling = Sampling.of(node)
     steps: list[Step] = []
-    x = solid(x, node.options, steps)
+    whole = 1 in (how.along.numerator, how.along.denominator)
+    if not whole or not foldable(x, math.ceil(how.along)) or any(tap != (0, 0) for tap in periodic(sampling, how.along)):
+        x = solid(x, node.options, steps)  # neighbours are sampled, which the edge goes on with
     if how.along > 1 and how.along.denominator == 1:
         return _up(node, x, how, sampling, steps)
     if how.along < 1 and how.along.numerator == 1:
@@ -105,10 +107,10 @@ def resize(node: Node) -> Outcome:
 class Earliest(Bound):
     """The delay of a wire that has `factor` frames for each of a reader's, the last of which need `early` of them less than it has.
 
-    `first`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
+    `begin`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
     """
 
-    first: Delay
+    begin: Delay
     reader: Delay
     factor: int
     early: int
@@ -117,15 +119,15 @@ class Earliest(Bound):
 
     def delays(self) -> tuple[Delay, ...]:
         """Those of what is read, and of the reader."""
-        return self.first, self.reader
+        return self.begin, self.reader
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """The least delay of the wire."""
-        first, reader = values
+        begin, reader = values
         together = self.rate * at.step
         if together.denominator == 1:
-            first = first // int(together) * int(together)  # the pulse with which the first one comes
-        spare = reader - min(first, reader) if self.edge else reader
+            begin = begin // int(together) * int(together)  # the pulse with which the first one comes
+        spare = reader - min(begin, reader) if self.edge else reader
         return self.factor * reader - min(self.early, self.factor * spare)
 
 
@@ -137,7 +139,7 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     padded = pad(x, -low, high, Mirror(edge=True), node.options, steps)
     window, y = windowed(padded, high - low + 1, 1, node.options)
     early = min(factor * (high - last) + r for r, (_, last) in enumerate(taps))
-    sooner = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0))
+    sooner = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0)) if early else y.delay * factor
     more = max(0, -(-early // factor) - high)  # frames after the window that the operator places its last ones by, and does not read
     whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     start, rate = factor * y.delay - sooner - factor * low, x.rate * factor

@@ -99,10 +99,12 @@ def _compared(fact: Fact, plan: Plan, got: list[Array], want: Array, frames: int
         if fact.merged or not isinstance(carrier, Stream) or carrier.merged or got[0].ndim != want.ndim or carrier.axis != fact.axis:
             return
         flow = np.concatenate(got, fact.axis)
-        last = min(max(0, fact.extent.at(frames) - fact.trail.at(frames)), flow.shape[fact.axis] - int(fact.delay), want.shape[fact.axis])
-        mine, theirs = (take(x, fact.axis, fact.lead + d, last + d) for x, d in ((flow, int(fact.delay)), (want, 0)))
-        if last > fact.lead and mine.shape == theirs.shape:
-            yield mine, theirs, fact.lead, fact.axis
+        delay = int(fact.delay)
+        first = max(fact.lead, -delay, plan.unread.get(fact.wire, 0) + int(carrier.delay) - delay)
+        last = min(max(0, fact.extent.at(frames) - fact.trail.at(frames)), flow.shape[fact.axis] - delay, want.shape[fact.axis])
+        mine, theirs = (take(x, fact.axis, first + d, last + d) for x, d in ((flow, delay), (want, 0)))
+        if last > first and mine.shape == theirs.shape:
+            yield mine, theirs, first, fact.axis
     elif (isinstance(fact, Static) or ends) and got[-1].shape == want.shape:
         yield got[-1], want, 0, None
 

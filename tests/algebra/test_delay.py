@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Solution, Time, Timing, time
+from pulsify_onnx.algebra.delay import AtLeast, Begins, Bound, Delay, Solution, Time, Timing, time
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Pulse(Bound):
     def delays(self) -> tuple[Delay, ...]:
         return ()
 
-    def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         return None if self.ends and not at.end_of_stream else at.step + self.plus
 
 
@@ -119,6 +119,14 @@ def test_least_values() -> None:
     assert Solution(Timing(16))(7) == 7 and Solution(Timing(16))(Delay.of(7)) == 7
 
 
+def test_a_wire_begins_with_the_first_frame_that_is_read() -> None:
+    early = time(AtLeast(Delay.of(-7)), Begins(2))
+    ((unknown, _),) = early.terms
+    assert Solution(Timing())(early) == -2 and early.floor() == -7
+    assert [Solution(Timing(), {unknown: first})(early) for first in (0, 1, 2, 4, 7, 9)] == [-2, -2, -2, -4, -7, -7]
+    assert time(AtLeast(Delay.of(-2)), Begins(2)) == Delay.of(-2), "it is no earlier, whatever is read"
+
+
 def test_bounds_may_ask_for_nothing() -> None:
     late = time(AtLeast(time(Pulse())), Pulse(5, ends=True))
     assert Solution(Timing(2))(late) == 2 and Solution(Timing(2, True))(late) == 7
@@ -147,7 +155,7 @@ def test_a_chain_that_branches_is_solved_once() -> None:
         def delays(self) -> tuple[Delay, ...]:
             return (self.of,)
 
-        def least(self, at: Timing, values: tuple[int, ...]) -> int | None:
+        def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
             asked.append(self.number)
             return values[0] + 1
 

@@ -70,15 +70,34 @@ def test_the_time_of_a_frame_goes_along() -> None:
     assert padded(stream(), 0, 2).reach.ending == 0 and padded(crop(stream(), 0, 3), 0, 1).reach.ending == 3
 
 
-def test_a_second_border_makes_the_first_solid() -> None:
+def test_a_mirror_around_a_border_makes_it_solid() -> None:
     steps: list[Step] = []
-    ones = Const(np.ones([1, 1, 1], np.float32))
-    y = pad(padded(stream(), 2, 1), 1, 0, ones, PLAIN, steps)
+    y = pad(padded(stream(), 2, 1), 1, 0, REFLECT, PLAIN, steps)
     (made,) = steps
     assert made.op_type == "Pad" and made.wires == (y.wire,) != ("x",)
     (window,) = made.exprs
     assert isinstance(window, Window) and isinstance(window.mask, Mask) and window.mask.before and window.mask.after and window.mask.first == 2
-    assert y.border == ones and y.lead == 1 and y.trail == Length(()) and y.extent == T + 4
+    assert y.border == REFLECT and y.lead == 1 and y.trail == Length(()) and y.extent == T + 4
+
+
+def test_a_border_inside_another_one_at_the_start_is_one_of_frames_that_differ() -> None:
+    steps: list[Step] = []
+    ones = Const(np.ones([1, 1, 1], np.float32))
+    y = pad(padded(stream(), 2, 0), 1, 0, ones, PLAIN, steps)
+    assert not steps and isinstance(y.border, Onset) and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0]
+    assert (y.wire, y.delay, y.lead, y.extent) == ("x", Delay.of(-3), 3, T + 3)
+
+
+@pytest.mark.parametrize("inner, outer", [(1, 0), (0, 1), (2, 1)])
+def test_a_border_inside_another_one_at_the_end_is_made_solid_there(inner: int, outer: int) -> None:
+    steps: list[Step] = []
+    ones = Const(np.ones([1, 1, 1], np.float32))
+    y = pad(padded(stream(), 2, inner), 1, outer, ones, PLAIN, steps)
+    assert len(steps) == (inner > 0) + (outer > 0) and isinstance(y.border, Onset) and y.lead == 3 and y.trail == Length(())
+    for made in steps:
+        (window,) = made.exprs
+        assert isinstance(window, Window) and isinstance(window.mask, Mask) and window.mask.after and not window.mask.before
+    assert y.wire == steps[-1].wires[0] and y.extent == T + 3 + inner + outer
 
 
 def test_an_earlier_output_keeps_two_borders_apart() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pulsify_onnx.api import pulsify
-from testing.oracle import check, parse, rand, refused
+from testing.oracle import check, every_length, parse, rand, refused
 
 BEFORE = "a = Conv<pads=[1,1]>(x, w, b)"
 
@@ -186,3 +186,39 @@ def test_frames_mirrored_within_one_pulse_cost_no_delay():
     check(model, pulses=(2, 8, 16))
     assert pulsify(model, pulse=2).spec["outputs"][0]["delay"] == 4
     assert pulsify(model, pulse=8).spec["outputs"][0]["delay"] == 0
+
+
+OVER = {
+    "values": ("p = Pad(x, two, half)  q = Pad(p, one)  y = Conv<pads=[1,1]>(q, w, b)", 0),
+    "bias behind its own padding": ("p = Conv<pads=[3,3]>(x, w, b)  q = Conv<pads=[3,3]>(p, w, b)  r = Conv<pads=[3,3]>(q, w, b)  y = Conv(r, v, b)", 1),
+    "single frames": ("p = Conv<pads=[2,2]>(x, u, b)  q = Tanh(p)  r = Conv<pads=[2,2]>(q, u, b)  y = Conv(r, v, b)", 0),
+    "at the start only": ("p = Pad(x, start, half)  q = Conv<pads=[3,0]>(p, w, b)  y = Conv<pads=[0,2]>(q, w, b)", 0),
+    "a stride": ("p = Pad(x, two, half)  q = Pad(p, two)  r = Conv<strides=[2], pads=[1,1]>(q, w, b)  y = Conv<pads=[0,1]>(r, w, b)", 0),
+    "a crop": ("p = Conv<pads=[4,4]>(x, w, b)  q = Pad(p, crop)  r = Pad(q, one, half)  y = Conv<pads=[1,0]>(r, v, b)", 1),
+    "behind a delay": ("a = Conv<pads=[1,1]>(x, w, b)  p = Pad(a, two, half)  q = Pad(p, two)  y = Conv(q, v, b)", 1),
+    "joined": ("p = Pad(x, two, half)  q = Pad(p, one)  c = Concat<axis=1>(q, q)  s = Pad(x, three)  t = Add(q, s)  y = Conv<pads=[1,1]>(t, w, b)", 0),
+    "a pool": ("p = Conv<pads=[4,4]>(x, w, b)  y = MaxPool<kernel_shape=[3], pads=[1,1]>(p)", None),  # its border is infinite
+    "a carry": ("p = Conv<pads=[4,4]>(x, w, b)  q = Conv<pads=[1,1]>(p, w, b)  y = CumSum(q, axis)", 0),
+}
+
+
+@pytest.mark.parametrize("name", OVER)
+def test_a_border_inside_a_border_of_another_value_is_not_waited_for(name: str) -> None:
+    body, delay = OVER[name]
+    model = parse(f"agraph (float[1,2,T] x) => (float[1,2,U] y) {{ {body} }}", u=rand(2, 2, 1), w=rand(2, 2, 3), v=rand(2, 2, 5), b=rand(2), half=np.float32(0.5),
+                  one=np.array([0, 0, 1, 0, 0, 1]), two=np.array([0, 0, 2, 0, 0, 2]), three=np.array([0, 0, 3, 0, 0, 3]), start=np.array([0, 0, 2, 0, 0, 0]),
+                  crop=np.array([0, 0, -1, 0, 0, -3]), axis=np.int64(2))
+    check(model, delays={} if delay is None else {"y": delay})
+    every_length(model)
+
+
+@pytest.mark.parametrize("cut", (3, 4, 5))
+def test_a_border_that_a_short_stream_ends_in(cut: int) -> None:
+    """The end cuts into the border at the start, and what comes after the end goes before it."""
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        p = Pad(x, start)
+        c = Slice(p, zero, cut, two)
+        y = Pad(c, both, half) }""", start=np.array([0, 0, 3, 0, 0, 1]), zero=np.array([0]), cut=np.array([-cut]), two=np.array([2]),
+                  both=np.array([0, 0, 1, 0, 0, 4]), half=np.float32(0.5))
+    check(model, pulses=(1, 3))
+    every_length(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from testing.oracle import check, parse, rand, refused
+from testing.oracle import check, every_length, parse, rand, refused
 from testing.rowing import check_rows
 
 PULSES = (1, 3, 7)
@@ -22,7 +22,7 @@ def test_beside_with_other_delays() -> None:
 @pytest.mark.parametrize("side", ("before", "after", "both"))
 def test_constant_frames(side: str, value: float) -> None:
     inputs = {"before": "z, a", "after": "a, z", "both": "z, a, z"}[side]
-    delay = 2 if side == "after" else 1 if value else 0  # frames of two values, the convolution's zeros around them: the inner ones come in time
+    delay = 2 if side == "after" else 0
     check(parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] c) {{
         a = Conv<pads=[1,1]>(x, w, b)
         c = Concat<axis=2>({inputs})
@@ -90,3 +90,34 @@ def test_a_cache_for_a_batch_of_any_size(zero: float):
         c = Concat<axis=2>(cache, x)
         y = Conv(c, w, b) }""", w=rand(4, 4, 3), b=rand(4), none=np.asarray([0]), one=np.asarray([1]), rest=np.asarray([4, 2]),
         start=np.asarray([[[zero, 0.25]]], np.float32)), axes={"x": 2}, pulses=(1, 3))
+
+
+@pytest.mark.parametrize("frames, pads, delay", [(4, (0, 1), 1), (4, (2, 0), 0), (1, (0, 0), 4), (7, (1, 1), 0)])
+def test_a_learned_start_is_a_border(frames: int, pads: tuple[int, int], delay: int) -> None:
+    """Frames that differ are not waited for, nor remembered; through what comes behind them either."""
+    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {{
+        c = Concat<axis=2>(start, x)
+        y = Conv<pads=[{pads[0]},{pads[1]}]>(c, v, b)
+        r = Tanh(c)
+        z = Conv<pads=[1,1]>(r, w, b) }}""", v=rand(2, 2, 6), w=rand(2, 2, 3), b=rand(2), start=rand(1, 2, frames))
+    check(model, delays={"y": delay, "z": 0}, pulses=PULSES)
+    every_length(model)
+
+
+def test_a_learned_start_of_a_row_each() -> None:
+    """Lanes of a batch begin with it when they begin."""
+    check_rows(parse("""agraph (float[B,2,T] x) => (float[B,2,U] y) {
+        rows = Shape<start=0, end=1>(x)
+        shape = Concat<axis=0>(rows, rest)
+        each = Expand(start, shape)
+        c = Concat<axis=2>(each, x)
+        y = Conv<pads=[0,1]>(c, w, b) }""", w=rand(2, 2, 6), b=rand(2), start=rand(1, 2, 4), rest=np.array([2, 4])), axes={"x": 2})
+
+
+def test_one_learned_start_after_another() -> None:
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+        c = Concat<axis=2>(start, x)
+        d = Concat<axis=2>(start, c, last)
+        y = Conv<pads=[2,2]>(d, w, b) }""", w=rand(2, 2, 5), b=rand(2), start=rand(1, 2, 2), last=np.ones((1, 2, 2), np.float32))
+    check(model, delays={"y": 0}, pulses=PULSES)
+    every_length(model)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pulsify_onnx.api import pulsify
-from testing.oracle import check, parse, rand, refused
+from testing.oracle import check, every_length, parse, rand, refused
 
 QUICK = (1, 3, 7)
 
@@ -214,3 +214,57 @@ def test_state_does_not_hold_frames_that_padding_gives() -> None:
         p = Pad(x, pads)
         y = Conv(p, w) }""", w=rand(2, 2, 3), pads=np.array([0, 0, 2, 0, 0, 0])), pulse=4).spec
     assert [s["shape"] for s in spec["states"]] == [[1, 2, 2]]
+
+
+def masked(kernel: int, *taps: int) -> np.ndarray:
+    """Weights of which only `taps` are not zero."""
+    return np.where(np.isin(np.arange(kernel), taps), rand(2, 2, kernel), 0).astype(np.float32)
+
+
+@pytest.mark.parametrize("kernel, taps, attributes, delay, frames", [
+    (7, (0, 1, 2, 3), "pads=[3,3]", 0, 3), (7, (0, 1, 2), "pads=[3,3]", 0, 4), (7, (2, 4), "pads=[3,3]", 1, 2), (5, (4,), "", 4, 0), (5, (0,), "", 0, 0),
+    (5, (), "pads=[2,2]", 0, 3),
+    (3, (0, 1), "pads=[4,4], dilations=[4]", 0, 4), (3, (1,), "pads=[1,1]", 0, 0), (5, (1, 2), "pads=[2,2], strides=[2]", 0, 1), (5, (0,), "pads=[4,0]", 0, 5),
+    (4, (0, 1), 'auto_pad="SAME_UPPER"', 0, 1), (3, (1, 2), "pads=[0,3]", 2, 1), (3, (2,), "strides=[2]", 1, 0), (3, (0,), "pads=[0,0], strides=[3]", 0, 0)])
+def test_taps_that_are_all_zero_at_the_ends_are_no_reads(kernel: int, taps: tuple[int, ...], attributes: str, delay: int, frames: int) -> None:
+    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        y = Conv<{attributes}{', ' if attributes else ''}kernel_shape=[{kernel}]>(x, w, b) }}""", w=masked(kernel, *taps), b=rand(2))
+    check(model, delays={"y": delay}, pulses=QUICK, state_bytes=2 * 4 * frames)
+    every_length(model)
+
+
+def test_zero_taps_behind_and_before_padding() -> None:
+    """Causal by its mask, on a delayed wire, and behind padding of another value; a lane of a batch is as good as another."""
+    check(parse("""agraph (float[N,2,T] x) => (float[N,2,U] y, float[N,2,V] z) {
+        a = Conv<pads=[1,1]>(x, u, b)
+        y = Conv<pads=[2,2]>(a, w, b)
+        p = Pad(a, two, half)
+        z = Conv<pads=[2,2]>(p, w, b) }""", u=rand(2, 2, 3), w=masked(5, 0, 1, 2), b=rand(2), two=np.array([0, 0, 2, 0, 0, 2]), half=np.float32(0.5)), delays={"y": 1, "z": 0},
+          pulses=QUICK, rows=3)
+
+
+def test_a_mask_times_weights_is_folded() -> None:
+    """A masked convolution of two dimensions, as PixelCNN has it: nothing below its row is read."""
+    mask = np.zeros((1, 1, 5, 5), np.float32)
+    mask[:, :, :2], mask[:, :, 2, :3] = 1, 1
+    check(parse("""agraph (float[1,1,T,6] x) => (float[1,3,U,6] y) {
+        m = Mul(w, mask)
+        y = Conv<pads=[2,2,2,2]>(x, m, b) }""", w=rand(3, 1, 5, 5), mask=mask, b=rand(3)), delays={"y": 0}, pulses=QUICK, length=20)
+
+
+def test_zero_taps_that_somebody_else_reads_too() -> None:
+    """The weights themselves stay as they are."""
+    check(parse("""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {
+        y = Conv<pads=[2,2]>(x, w)
+        s = ReduceSum<keepdims=0>(w, axes)
+        r = Reshape(s, column)
+        z = Mul(x, r) }""", w=masked(5, 0, 1), axes=np.array([0, 2]), column=np.array([1, 2, 1])), delays={"y": 0, "z": 0}, pulses=QUICK)
+
+
+def test_a_masked_wavenet_stack_waits_for_nothing() -> None:
+    """Fixed by masks alone: 15 frames of lookahead by its pads, none by its weights."""
+    layers = "\n".join(f"r{k + 1} = Conv<pads=[{2**k},{2**k}], dilations=[{2**k}]>(r{k}, w, b)" for k in range(4))
+    check(parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        r0 = Identity(x)
+        {layers}
+        y = Identity(r4) }}""", w=masked(3, 0, 1), b=rand(2)), delays={"y": 0}, pulses=QUICK)

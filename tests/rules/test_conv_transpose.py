@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from testing.oracle import check, parse, rand, refused
+from testing.oracle import check, every_length, parse, rand, refused
 
 PULSES = (1, 3, 4)
 
@@ -145,3 +145,48 @@ def test_auto_pad_and_output_padding_of_another_axis(kernel, auto):
         n = Cast<to=1>(s)
         b = Div(a, n)
         y = AveragePool<kernel_shape=[2,1]>(b) }}""", w=rand(2, 2, 3, kernel)), pulses=(1, 4), length=20)
+
+
+@pytest.mark.parametrize("kernel, taps, attributes, delay, state", [
+    (5, (2, 3), "pads=[2,0]", 0, 8), (5, (1, 2), "strides=[2], pads=[2,2]", 1, 0), (6, (0, 1), "strides=[2]", 0, 0), (6, (4, 5), "strides=[2]", 0, 40),
+    (3, (2,), "dilations=[2], pads=[4,0]", 0, 0),
+    (7, (3,), "strides=[4], pads=[1,1]", 0, 24)])
+def test_taps_that_are_all_zero_at_the_ends_are_no_reads(kernel: int, taps: tuple[int, ...], attributes: str, delay: int, state: int) -> None:
+    weights = np.where(np.isin(np.arange(kernel), taps), rand(2, 2, kernel), 0).astype(np.float32)
+    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        y = ConvTranspose<{attributes}, kernel_shape=[{kernel}]>(x, v, d) }}""", v=weights, d=rand(2))
+    check(model, delays={"y": delay}, pulses=PULSES, length=20, state_bytes=state)
+    every_length(model)
+
+
+@pytest.mark.parametrize("bias", ("", ", d"))
+@pytest.mark.parametrize("before", ("", "pads=[1,0], "))
+def test_zero_taps_in_front_are_frames_of_bias_alone(bias: str, before: str) -> None:
+    """The window of an overlap-add begins with a zero, and what it gives is cropped."""
+    weights = rand(2, 2, 8) * np.float32([0, 1, 1, 1, 1, 1, 1, 1])
+    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        c = Conv<strides=[2], pads=[4,4]>(x, w)
+        a = Tanh(c)
+        o = ConvTranspose<{before}strides=[2], kernel_shape=[8]>(a, v{bias})
+        y = Slice(o, start, end, axis) }}""", w=rand(2, 2, 8), v=weights, d=rand(2), start=np.array([4 - bool(before)]), end=np.array([-4]), axis=np.array([2]))
+    check(model, delays={"y": 5}, pulses=PULSES)
+    every_length(model)
+    free = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        o = ConvTranspose<{before}strides=[2], kernel_shape=[8]>(x, v{bias})
+        y = Conv<pads=[1,1]>(o, w) }}""", v=weights, d=rand(2), w=rand(2, 2, 3))
+    check(free, delays={"y": 0 if not before else 1}, pulses=PULSES)
+    every_length(free)
+
+
+@pytest.mark.parametrize("mode, before, after, start, delay", [
+    ("edge", 5, 5, 15, 5), ("edge", 5, 0, 15, 5), ("edge", 3, 1, 0, 0), ("edge", 5, 5, 12, 2), ("edge", 2, 0, 4, 0),
+    ("reflect", 3, 3, 0, 6), ("reflect", 5, 0, 12, 8), ("reflect", 2, 1, 2, 4), ("reflect", 5, 5, 20, 10)])
+def test_a_border_that_mirrors_is_no_wait(mode: str, before: int, after: int, start: int, delay: int) -> None:
+    """Upsampling against aliasing: the padding is cropped again."""
+    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+        p = Pad<mode="{mode}">(x, pads)
+        o = ConvTranspose<strides=[2], group=2, kernel_shape=[12]>(p, v, d)
+        y = Slice(o, start, end, axis) }}""", pads=np.array([0, 0, before, 0, 0, after]), v=rand(2, 1, 12), d=rand(2),
+                  start=np.array([start]), end=np.array([-start or 2**40]), axis=np.array([2]))
+    check(model, delays={"y": delay}, pulses=(1, 2, 3, 7, 16), absorbed=True)
+    every_length(model)

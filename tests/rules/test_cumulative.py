@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from testing.oracle import check, parse, rand, refused
+from testing.oracle import check, every_length, parse, rand, refused
 
 
 def chained(attrs: str = "", op: str = "CumSum", before: str = "c = Conv<pads=[1,1]>(x, w, b)", axis: object = 2, opset: int = 17,
@@ -15,14 +15,24 @@ def chained(attrs: str = "", op: str = "CumSum", before: str = "c = Conv<pads=[1
         {after} }}""", w=rand(4, 4, 3), b=rand(4), axis=np.asarray(axis))
 
 
-@pytest.mark.parametrize("attrs", ["", "<exclusive=1>"])
-def test_sum(attrs):
-    check(chained(attrs, before="c = Identity(x)"), delays={"y": 0}, state_bytes=16)
+@pytest.mark.parametrize("attrs, frames", [("", 1), ("<exclusive=1>", 2)])
+def test_sum(attrs, frames):
+    check(chained(attrs, before="c = Identity(x)"), delays={"y": 0}, state_bytes=16 * frames)
 
 
-@pytest.mark.parametrize("attrs", ["", "<exclusive=1>"])
-def test_sum_behind_a_delay(attrs):
-    check(chained(attrs, axis=-1, after="y = Conv<pads=[1,1]>(s, w, b)"), delays={"y": 2}, rtol=1e-3)
+@pytest.mark.parametrize("attrs, delay", [("", 2), ("<exclusive=1>", 1)])
+def test_sum_behind_a_delay(attrs, delay):
+    check(chained(attrs, axis=-1, after="y = Conv<pads=[1,1]>(s, w, b)"), delays={"y": delay}, rtol=1e-3)
+
+
+@pytest.mark.parametrize("op, opset", [("CumSum", 17), ("CumProd", 26)])
+@pytest.mark.parametrize("before, delay", [("c = Sigmoid(x)", 0), ("p = Pad(x, more, half)\n c = Sigmoid(p)", 0), ("t = Conv<pads=[0,2]>(x, w, b)\n c = Sigmoid(t)", 2)])
+def test_an_exclusive_one_needs_the_frame_before_alone(op, opset, before, delay):
+    model = chained("<exclusive=1>", op, before, opset=opset, after="y = Conv<pads=[1,1]>(s, w, b)")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64([0, 0, 2, 0, 0, 1]), "more"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "half"))
+    check(model, delays={"y": delay}, rtol=1e-3)
+    every_length(model, rtol=1e-3)
 
 
 def test_sum_of_whole_numbers_behind_a_delay():
@@ -52,7 +62,7 @@ def test_sum_with_a_symbolic_batch_inside():
 @pytest.mark.parametrize("attrs", ["", "<exclusive=1>"])
 @pytest.mark.parametrize("before", ["c = Sigmoid(x)", "t = Conv<pads=[1,1]>(x, w, b)\n c = Sigmoid(t)"])
 def test_product(attrs, before):
-    check(chained(attrs, "CumProd", before, opset=26), delays={"y": 0 if "Conv" not in before else 1})
+    check(chained(attrs, "CumProd", before, opset=26), delays={"y": 0 if "Conv" not in before or attrs else 1})
 
 
 @pytest.mark.parametrize("op, opset", [("CumSum", 17), ("CumProd", 26)])

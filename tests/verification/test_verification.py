@@ -74,7 +74,7 @@ def test_a_delay_that_is_longer_than_it_need_be_is_told():
         c = Conv<pads=[1,1]>(p, w, b)
         y = Slice(c, start, end, axis) }''', more=np.asarray([0, 0, 0, 0, 0, 2]), start=np.asarray([0]), end=np.asarray([-2]), axis=np.asarray([2]), w=rand(3, 3, 3), b=rand(3))
     assert verify(waiting, pulsify(waiting, pulse=4), measure=True).late == {}
-    dead = parse("agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(3, 3, 3) * np.float32([1, 1, 0]), b=rand(3))
+    dead = parse("agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(3, 3, 3) * np.float32([1, 1, 1e-30]), b=rand(3))
     found = verify(dead, pulsify(dead, pulse=4), measure=True)
     assert found.ok and found.late == {"y": 1} and found.as_json()["late"] == {"y": 1}
 

@@ -47,6 +47,9 @@ class World(Protocol):
     def value_of(self, wire: str) -> Const | None:
         """Its value, where it is a constant."""
 
+    def weights_of(self, wire: str) -> Array | None:
+        """Its value, where it is a constant that no step computes: weights are not copied."""
+
 
 @dataclass(frozen=True)
 class Node:
