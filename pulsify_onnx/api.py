@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.passes import plan_text
 from pulsify_onnx.prepare.fixed_length import NoReading
-from pulsify_onnx.report import tables
+from pulsify_onnx.report.description import Blocked, Description, blocked
 from pulsify_onnx.runtime.sidecar import KEY, Sidecar
 from pulsify_onnx.verification.check import Verification, opened
 from pulsify_onnx.verification.check import verify as verify_stream
@@ -73,11 +74,26 @@ def pulsify(model: Model | Source, options: ConvertOptions | None = None, **give
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream, ``plan`` how it does."""
+    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream, ``plan`` how it does.
 
-    document: dict[str, Any]
+    ``possible_states``: what ``states`` might be given as, where that was asked.
+    """
+
+    found: Description | Blocked
     blockers: tuple[Blocker, ...] = ()
     plan: Plan | None = None
+    possible_states: tuple[tuple[str, str], ...] | None = None
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return self.to_json()
+
+    def to_json(self, frame_rate: float | None = None) -> dict[str, Any]:
+        """The same with delays in milliseconds, where there are `frame_rate` base frames in a second."""
+        possible = {} if self.possible_states is None else {"possible_states": [list(pair) for pair in self.possible_states]}
+        blockers = {"blockers": [b.as_json() for b in self.blockers]} if self.plan is not None or self.blockers else {}
+        return {**self.found.to_json(frame_rate), **possible, **blockers}
 
     def plan_lines(self) -> list[str]:
         """The plan, a line a step. Raises `UsageError` for a pulsed model, which has none, and where the analysis did not come to one."""
@@ -90,23 +106,23 @@ class Report:
 def inspect(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Report:
     """The delay report of a batch model at ``pulse`` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
     source, wanted = _source(model), _options(options, given)
-    known = source.model.metadata_props.get(KEY)
-    if known is not None:
-        return Report(json.loads(known))
+    if KEY in source.model.metadata_props:
+        sidecar = Sidecar.of(source.model.metadata_props, source.file)
+        return Report(Description(sidecar, json.loads(source.model.metadata_props[KEY])))
     try:
         found = pipeline.analyzed(source, wanted)
     except CannotStream as problem:
         plan = problem.plan if isinstance(problem, NoReading) else None
-        return Report(tables.blocked(plan, problem.blockers), problem.blockers, plan)
+        return Report(blocked(plan, problem.blockers), problem.blockers, plan)
     plan = found.at(wanted.pulse)
     alone = wanted.head is None
-    possible = {"possible_states": [list(pair) for pair in possible_states(found.model.source, plan)]} if alone and not wanted.states else {}
+    possible = tuple(possible_states(found.model.source, plan)) if alone and not wanted.states else None
     try:
         made = found.pulsed(wanted.pulse or plan.pulse_multiple, wanted.batch)
     except CannotStream as problem:
-        blocked = replace(plan, blockers=problem.blockers) if alone else None
-        return Report({**tables.blocked(blocked, problem.blockers), **possible}, problem.blockers, blocked)
-    return Report({**made.report(), **possible, "blockers": []}, plan=made.plan)
+        known = replace(plan, blockers=problem.blockers) if alone else None
+        return Report(blocked(known, problem.blockers), problem.blockers, known, possible)
+    return Report(made.description, plan=made.plan, possible_states=possible)
 
 
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,

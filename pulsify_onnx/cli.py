@@ -110,11 +110,11 @@ def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_jso
 
     write.check_target(out, model)
     pulsed = api.pulsify(model, options)
-    for line in tables.notes(pulsed.spec):
+    for line in tables.notes(pulsed.sidecar.fixed_length):
         click.echo(line, err=True)
     if options.states and len(pulsed.sidecar.source_states) == len(pulsed.sidecar.states):
         click.echo("note: this model already streams: all its state is its own", err=True)
-    table = "" if as_json else tables.table(pulsed.report())
+    table = "" if as_json else tables.table(pulsed.description)
     found: Verification | None = None
     with write.staged(pulsed.model, pulsed.spec, out) as aside:
         if check:
@@ -146,20 +146,21 @@ def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, with
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api
     from pulsify_onnx.report import tables
+    from pulsify_onnx.report.description import Description
 
     found = api.inspect(model, options)
-    for line in tables.notes(found.document):
+    for line in tables.notes(found.found.fixed_length):
         click.echo(line, err=True)
-    if possible := found.document.get("possible_states"):
-        click.echo("note: this model seems to have states of its own: " + " ".join(f"--state {name}={output}" for name, output in possible), err=True)
-    document = tables.with_times(found.document, frame_rate) if frame_rate else found.document
+    if found.possible_states:
+        states = " ".join(f"--state {name}={output}" for name, output in found.possible_states)
+        click.echo(f"note: this model seems to have states of its own: {states}", err=True)
     plan = found.plan_lines() if with_plan and (found.plan is not None or not found.blockers) else None
     if as_json:
-        _json({**document, **({} if plan is None else {"plan": plan})})
+        _json({**found.to_json(frame_rate), **({} if plan is None else {"plan": plan})})
     elif plan is not None:
         click.echo("\n".join(plan))
-    elif not found.blockers:
-        click.echo(tables.table(document))
+    elif isinstance(found.found, Description):
+        click.echo(tables.table(found.found, frame_rate))
     if found.blockers:
         raise CannotStream(found.blockers)
 

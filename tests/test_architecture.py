@@ -6,10 +6,12 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
+from pulsify_onnx.runtime import sidecar
 from testing import ROOT
 
 PACKAGE = ROOT / "pulsify_onnx"
@@ -41,6 +43,9 @@ MAY_IMPORT = {
     "version": "",
 }
 """The rooms, from the door to the cellar, and what each may import besides `BASE`. All of it stands further down."""
+
+KEYS = {f.name for kind in vars(sidecar).values() if is_dataclass(kind) and kind.__module__ == sidecar.__name__ for f in fields(kind)}
+"""What a sidecar has."""
 
 MOST_LINES = 400
 THIRD_PARTY = {"click", "numpy", "onnx", "onnx_ir", "onnxruntime"}
@@ -115,6 +120,16 @@ def test_no_file_imports_itself_by_way_of_others():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_are_small(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_sidecar_is_read_by_type(path: Path):
+    if path.name == "description.py":
+        return  # adds to the outputs of a document that it keeps as it is
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.ctx, ast.Load):
+            of = node.value.attr if isinstance(node.value, ast.Attribute) else ""
+            assert node.slice.value not in KEYS or of == "attributes", f"line {node.lineno}: {ast.unparse(node)}"
 
 
 def test_dependencies_are_declared():

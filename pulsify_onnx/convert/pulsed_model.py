@@ -13,7 +13,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.output import write
-from pulsify_onnx.report import tables
+from pulsify_onnx.report.description import Description, described
 from pulsify_onnx.runtime.sidecar import Sidecar
 
 
@@ -41,4 +41,9 @@ class PulsedModel:
 
     def report(self) -> dict[str, Any]:
         """The sidecar, and where the delay of each output comes from."""
-        return tables.describe(self.plan, self.source, self.spec)
+        return self.description.to_json()
+
+    @cached_property
+    def description(self) -> Description:
+        """The same as typed data."""
+        return described(self.plan, self.source, self.sidecar, self.spec)

@@ -295,7 +295,11 @@ class Sidecar:
         text = metadata.get(KEY)
         if text is None:
             raise UsageError(f"{model}: not a pulsed model (it has no {KEY} in its metadata)")
-        return Sidecar.from_json(json.loads(text))
+        try:
+            document = json.loads(text)
+        except ValueError as problem:
+            raise UsageError(f"{model}: the sidecar in its metadata is no JSON: {problem}") from problem
+        return Sidecar.from_json(document)
 
     def to_json(self) -> Json:
         """The document, its keys in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def test_notes_on_stderr_and_in_the_sidecar(tmp_path: Path, capfd: pytest.Captur
     assert code == 0 and "note: 2 numbers" in err and "note:" not in out and json.loads(out)["spec"]["fixed_length"]["kept"]
     told = json.loads((tmp_path / "p.pulse.json").read_text())["fixed_length"]
     assert told["length"] == {"x": 64} and [k["value"] for k in told["kept"]] == [8, 8]
-    many = {"fixed_length": {"kept": [told["kept"][0]] * 13}}
+    fixed_length = pulsify(tmp_path / "m.onnx", pulse=8, axes={"x": 2}).sidecar.fixed_length
+    many = replace(fixed_length, kept=fixed_length.kept[:1] * 13)
     assert len(notes(many)) == 12 and "3 more" in notes(many)[-1]
     code, _, err = run(capfd, "inspect", tmp_path / "m.onnx", "--axis", "x=2")
     assert code == 0 and "what makes 8 windows" in err

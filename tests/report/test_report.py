@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pulsify_onnx import inspect, pulsify, verify
-from pulsify_onnx.report.tables import table, with_times
+from pulsify_onnx.report.tables import table
 from testing.oracle import parse, rand
 
 W = {"w": rand(4, 4, 3), "b": rand(4)}
@@ -55,11 +55,12 @@ def test_rates_are_counted_in_base_frames():
 
 
 def test_the_table_fits_a_terminal():
-    document = inspect(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y, float[1,4] m) {
+    report = inspect(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y, float[1,4] m) {
         averyveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryverylongname = Conv<pads=[1,1]>(x, w, b)
         y = Conv<pads=[1,1]>(averyveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryverylongname, w, b)
-        m = ReduceMax<axes=[2], keepdims=0>(x) }""", **W)).document
-    text = table(with_times(document, 100))
+        m = ReduceMax<axes=[2], keepdims=0>(x) }""", **W))
+    document = report.document
+    text = table(report.found, 100)
     assert max(map(len, text.splitlines())) <= 100
     for part in ("2 frames = 20 ms", "+1    1    10 ms  Conv", "all so far", "pulse 1, a multiple of 1", f"{document['state_bytes']} bytes"):
         assert part in text, part
