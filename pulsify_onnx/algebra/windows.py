@@ -212,7 +212,7 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
     for x in xs:
         bounds += _mirrored(x, 1) if x.lead > lead else ()
         bounds += (Known(x.extent - x.trail, x.rate),) if x.trail != trail else ()
-    delay = time(*bounds, _begins(lead, options))
+    delay = time(*bounds, _begins(lead, options)) if bounds else Delay.of(-lead)
     reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.lead > lead, x.trail != trail), x.border) for x in xs]
     reach = first.reach
     for x in xs:

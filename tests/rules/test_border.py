@@ -222,3 +222,16 @@ def test_a_border_that_a_short_stream_ends_in(cut: int) -> None:
                   both=np.array([0, 0, 1, 0, 0, 4]), half=np.float32(0.5))
     check(model, pulses=(1, 3))
     every_length(model)
+
+
+@pytest.mark.parametrize("before, delay", [("a = Identity(x)", 0), ("a = Conv<pads=[0,2]>(x, w, b)", 2)])
+@pytest.mark.parametrize("then", ["c = Relu(k)", "c = Conv<pads=[1,1], group=3>(k, v, b)"])
+def test_a_short_kernel_padded_on_both_sides(before: str, delay: int, then: str) -> None:
+    """Its first frames are its bias, and the next pad is around them."""
+    model = parse(f"""agraph (float[1,3,T] x) => (float[1,3,U] y) {{
+        {before}
+        k = Conv<pads=[2,2], group=3>(a, v, b)
+        {then}
+        y = Conv<pads=[1,1]>(c, w, b) }}""", w=rand(3, 3, 3), v=rand(3, 1, 2), b=rand(3))
+    check(model, delays={"y": delay})
+    every_length(model)
