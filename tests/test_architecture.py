@@ -126,3 +126,48 @@ def test_dependencies_are_declared():
             for root in (r.split(".")[0] for r in roots):
                 if root and root not in THIRD_PARTY | {"pulsify_onnx", "ml_dtypes"}:
                     assert root in sys.stdlib_module_names, f"{path.name} imports {root}"
+
+
+ASK_FOR_OPSETS = {
+    "rules/kit/views.py": "what rules, the analysis and passes may ask of a node's version",
+    "rules/kit/registry.py": "whether a rule was written for it",
+    "lowering/writer.py": "the form of what is written",
+    "lowering/batch/layouts.py": "the form of what was written",
+    "model/schema.py": "what onnx's schemas say of an operator at an opset",
+    "model/opsets.py": "which opsets a model is read as",
+    "model/validity.py": "which opsets there are",
+}
+"""Where an opset is compared with anything. All others pass it on, or ask onnx's schema of an operator that they write."""
+
+
+def opset_questions(tree: ast.AST) -> Iterator[int]:
+    """Lines in which an opset, or the version of a node's schema, is compared."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            inside = [*ast.walk(node)]
+            names = {n.attr for n in inside if isinstance(n, ast.Attribute)} | {n.id for n in inside if isinstance(n, ast.Name)}
+            names |= {n.value for n in inside if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            named = all(isinstance(each, ast.In | ast.NotIn) for each in node.ops)  # whether a domain is imported is no question for its version
+            if names & {"opset", "since", "since_version", *([] if named else ["opset_imports"])}:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("text, asks", [
+    ("if node.since < 13: pass", True), ("x = 1 if self.opset == 10 else 2", True), ("y = int(node.attr('opset', 13)) >= 13", True),
+    ("z = since_version(a, 13, '') is not None", True), ("evaluate(opset=node.opset)", False),
+    ("if model.opset_imports[''] >= 9: pass", True), ("if 'ai.onnx' in model.opset_imports: pass", False), ("if node.rank < 13: pass", False),
+])
+def test_a_question_for_an_opset_is_seen(text: str, asks: bool):
+    assert bool([*opset_questions(ast.parse(text))]) == asks
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_one_place_asks_for_opsets(path: Path):
+    asked = [*opset_questions(ast.parse(path.read_text(encoding="utf-8")))]
+    if path.relative_to(PACKAGE).as_posix() not in ASK_FOR_OPSETS:
+        assert not asked, f"lines {asked} ask for an opset; rules/kit/views.py knows what differs"
+
+
+@pytest.mark.parametrize("name", ASK_FOR_OPSETS)
+def test_who_may_ask_for_opsets_does(name: str):
+    assert [*opset_questions(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))]

@@ -19,6 +19,7 @@ from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import by_attribute
 
 LIMIT = 4096
 """More elements than this are data, not sizes."""
@@ -211,7 +212,7 @@ def _concat(node: Node, arrays: list[Array | None]) -> Array | None:
 def _slice(node: Node, arrays: list[Array | None]) -> Array | None:
     data = arrays[0]
     assert data is not None
-    if node.since < 10:
+    if by_attribute(node, "starts"):
         starts, ends, axes, steps = node.ints("starts"), node.ints("ends"), node.ints("axes"), None
     else:
         starts, ends, axes, steps = (_ints(arrays[k]) if k < len(arrays) else None for k in (1, 2, 3, 4))
@@ -228,7 +229,7 @@ def _slice(node: Node, arrays: list[Array | None]) -> Array | None:
 
 
 def _axes(node: Node, arrays: list[Array | None]) -> list[int] | None:
-    return node.ints("axes") if node.since < 13 else _ints(arrays[1]) if len(arrays) > 1 else None
+    return node.ints("axes") if by_attribute(node, "axes") else _ints(arrays[1]) if len(arrays) > 1 else None
 
 
 def _squeeze(node: Node, arrays: list[Array | None]) -> Array | None:
@@ -262,7 +263,7 @@ def _expand(node: Node, arrays: list[Array | None]) -> Array | None:
 def _product(node: Node, arrays: list[Array | None]) -> Array | None:
     data = arrays[0]
     assert data is not None
-    axes = node.ints("axes") if node.op_type == "ReduceProd" and node.since < 18 else _axes(node, arrays)
+    axes = _axes(node, arrays)
     out = np.prod(data, axis=tuple(axes) if axes else None, keepdims=bool(node.attr("keepdims", 1)))
     return np.asarray(out, dtype=object)
 

@@ -19,6 +19,7 @@ from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.views import normalised_axes
 
 
 def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
@@ -31,7 +32,7 @@ def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[
 def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     """A softmax over one side of a pair: zero outside the band that its mask leaves open."""
     axis = node.axis(len(s.shape))
-    if node.since < 13 and axis != len(s.shape) - 1:
+    if len(normalised_axes(node, len(s.shape))) > 1:
         refuse("it normalises over several axes at once", hint="export with opset 13 or later")
     if axis not in s.axes:
         refuse("it normalises pairs of frames over another axis", hint="take the softmax over the keys")

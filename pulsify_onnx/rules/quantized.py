@@ -19,7 +19,7 @@ from pulsify_onnx.rules.kit.combinators import apart, call, kept, op, static, st
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
-from pulsify_onnx.rules.kit.views import spatial
+from pulsify_onnx.rules.kit.views import normalised_axes, spatial
 from pulsify_onnx.rules.matmul import SUMMED, SUMMED_HINT, product_axes
 
 PER_FRAME = "it has one scale per frame"
@@ -242,9 +242,7 @@ def qlinear_softmax(node: Node) -> Outcome:
     """
     static_scales(node, (0,))
     x = the_stream(node)
-    axis = node.axis(x.rank, default=-1)
-    touched = [axis] if int(node.attr("opset", 13)) >= 13 else list(range(axis, x.rank))
-    return apart(node, touched, "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
+    return apart(node, normalised_axes(node, x.rank), "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
 
 
 @rule("QLinearConcat", versions=(1,), domain=CONTRIB)

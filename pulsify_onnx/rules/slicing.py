@@ -19,7 +19,7 @@ from pulsify_onnx.rules.kit.combinators import call, const, kept, paired, step, 
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
-from pulsify_onnx.rules.kit.views import FAR, Cut, cuts, pads_of
+from pulsify_onnx.rules.kit.views import FAR, Cut, by_attribute, cuts, pads_of
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.resumed import newest
 
@@ -179,7 +179,7 @@ def split(node: Node) -> Outcome:
     axis = node.axis(x.rank, default=0)
     if axis != x.axis:
         return kept(node, [x.axis, None][: len(node.facts)])
-    sizes = [Length.of(v) for v in node.ints("split") or []] if node.since < 13 else node.sizes(1, "the sizes of the parts")
+    sizes = [Length.of(v) for v in node.ints("split") or []] if by_attribute(node, "split") else node.sizes(1, "the sizes of the parts")
     if not sizes:
         refuse("it cuts the whole stream into equal parts, so where they begin depends on its length",
                hint="reshape to frames of a fixed size instead")

@@ -15,7 +15,7 @@ from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, NUMBER, Export, offered
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.views import pads_of
+from pulsify_onnx.rules.kit.views import by_attribute, pads_of
 
 THROUGH = ELEMENTWISE | {"Transpose", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear", "DequantizeLinear"}
 """Operators that may stand between a pad and the window that it fills."""
@@ -161,8 +161,8 @@ def _put(export: Export, made: ir.Node) -> Padding | None:
             return None
         if not before.terms and not after.terms and any(p.terms for pair in pads for p in pair):
             return None
-        constant = node.inputs[1] if node.since >= 11 else "pads"
-        writable = node.since >= 11 and len(pads) == x.rank and node.fact(3) is None
+        constant = "pads" if by_attribute(node, "pads") else node.inputs[1]
+        writable = not by_attribute(node, "pads") and len(pads) == x.rank and node.fact(3) is None
         return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, export.at(x.extent), mode == "constant", writable)
     at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
     x = facts[at[0]] if len(at) == 1 else None

@@ -15,7 +15,7 @@ from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE
 from pulsify_onnx.prepare.fixed_length.regroup import regrouped
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
-from pulsify_onnx.rules.kit.views import FAR
+from pulsify_onnx.rules.kit.views import FAR, by_attribute, scales_at
 from pulsify_onnx.rules.reshape import resolve
 
 END = 2**63 - 1
@@ -84,7 +84,7 @@ class Shapes(Rewriting):
         fact = self.node.facts[0]
         if not isinstance(fact, Stream):
             return
-        if self.node.since < 10:
+        if by_attribute(self.node, "starts"):
             self._slice_attributes(fact)
             return
         starts, ends = self.numbers(1), self.numbers(2)
@@ -139,8 +139,8 @@ class Shapes(Rewriting):
 
     def resize(self) -> None:
         """Fixed sizes become scales, where the stream grows or shrinks by a whole factor."""
-        fact, index = self.node.facts[0], 3
-        if self.node.op_type != "Resize" or self.node.since < 11 or not isinstance(fact, Stream):
+        fact, (_, index) = self.node.facts[0], scales_at(self.node)
+        if index is None or not isinstance(fact, Stream):
             return
         sizes = self.numbers(index) if self.node.fact(index) is not None else None
         if sizes is None:

@@ -44,7 +44,7 @@ _AS_FIRST = {"GroupNormalization", "MeanVarianceNormalization"}
 """Functions that onnx infers no shape for: it is that of their first input."""
 
 _SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
-"""Functions in old opsets, which onnx infers no shape for, and operators of the same types."""
+"""Functions, which onnx infers no shape for in old opsets, and operators of the same types."""
 
 
 def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bool = True) -> list[Inferred]:
@@ -70,7 +70,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
         types[f"i{k}"] = helper.make_tensor_type_proto(fact.dtype.value, dims)  # type: ignore[union-attr]
         if isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= 1024:
             data[f"i{k}"] = onnx.numpy_helper.from_array(fact.value.array)
-    kind = _SAME_TYPES.get(node.op_type, node.op_type) if node.domain == "" and node.opset < 16 else node.op_type
+    kind = node.op_type if node.domain else _SAME_TYPES.get(node.op_type, node.op_type)
     proto = onnx.NodeProto(op_type=kind, domain=node.domain,
                            input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
                            output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
