@@ -20,10 +20,12 @@ from pulsify_onnx.convert.batch import rowed
 from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pulsed_model import PulsedModel
 from pulsify_onnx.convert.reference import compared, reread, stream_axes
-from pulsify_onnx.convert.window_head import SlidingBatch, halve
+from pulsify_onnx.convert.window_head import SlidingBatch
 from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.prepare.fixed_length import NoReading
+from pulsify_onnx.prepare.passes import Prepared, run
+from pulsify_onnx.prepare.split_head import SplitHead
 from pulsify_onnx.report import tables
 from pulsify_onnx.verification.check import Verification
 from pulsify_onnx.verification.check import verify as verify_stream
@@ -113,7 +115,9 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel
     of the result which outputs come later than the data they need.
     """
     spec = _spec_of(pulsed)
-    batch = SlidingBatch(model, halve(load(model), stream_axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
+    batch = None
+    if "head" in spec:
+        batch = SlidingBatch(model, run(Prepared(load(model), stream_axes(spec)), SplitHead(spec["head"]["frames"])), spec)
     return verify_stream(compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
                          measure=measure)
 

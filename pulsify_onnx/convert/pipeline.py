@@ -15,13 +15,14 @@ from pulsify_onnx.analysis.walker import require
 from pulsify_onnx.convert.batch import rowed
 from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pulsed_model import PulsedModel
-from pulsify_onnx.convert.window_head import Halves, halve, joined, pulsed
+from pulsify_onnx.convert.window_head import joined, pulsed
 from pulsify_onnx.errors import PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
 from pulsify_onnx.prepare.passes import Pass, Prepared, run
+from pulsify_onnx.prepare.split_head import SplitHead
 from pulsify_onnx.report import sidecar
 
 
@@ -31,29 +32,29 @@ class Planned:
 
     model: Prepared
     plan: Plan
-    halves: Halves | None = None
 
 
-def prepared(source: Source, options: ConvertOptions) -> tuple[Prepared, Halves | None]:
-    """The batch model that is streamed; and what it was cut from, where a head is left. Raises `UsageError`, `AmbiguousAxis`, `CannotStream`."""
+def passes(source: Source, options: ConvertOptions) -> list[Pass]:
+    """What comes before the analysis."""
     if options.head is not None:
-        halves = halve(source, options.axes, options.window)
-        body = Prepared(halves.body.source, halves.body.axes)
-        return body.noted(fixed_length=halves.body.as_json()) if halves.body.changes else body, halves
-    passes: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
-    if options.left_context is not None:
-        passes.append(CutPast(options.left_context))
-    return run(Prepared(source, options.axes), *passes), None
+        return [SplitHead(options.window)]
+    found: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
+    return found if options.left_context is None else [*found, CutPast(options.left_context)]
+
+
+def prepared(source: Source, options: ConvertOptions) -> Prepared:
+    """The batch model that is streamed. Raises `UsageError`, `AmbiguousAxis`, `CannotStream`."""
+    return run(Prepared(source, options.axes), *passes(source, options))
 
 
 def planned(source: Source, options: ConvertOptions) -> Planned:
     """The plan of a batch model; what cannot stream is in its ``blockers``. Raises as `prepared` does."""
-    model, halves = prepared(source, options)
+    model = prepared(source, options)
     asked = Options(states=state_pairs(model.source, options.states), advance=options.allow_advance)
     _, plan = model.read if model.read is not None and model.read[1].options == asked else choose(model.source, model.axes, asked)
     fits = options.pulse is not None and options.pulse % plan.pulse_multiple == 0
     pulse = options.pulse if fits and options.pulse is not None else plan.pulse_multiple
-    return Planned(model, schedule(plan, Timing(pulse, options.end_of_stream)), halves)
+    return Planned(model, schedule(plan, Timing(pulse, options.end_of_stream)))
 
 
 def finished(found: Planned, pulse: int | None, batch: int | str | None) -> PulsedModel:
@@ -62,13 +63,13 @@ def finished(found: Planned, pulse: int | None, batch: int | str | None) -> Puls
     if pulse is not None and pulse % plan.pulse_multiple:
         raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
     notes = dict(found.model.notes)
-    if found.halves is not None:
-        plan, source, head = joined(found.halves, plan, pulse)
-        notes = {"head": head, **notes}
+    if found.model.head is not None:
+        plan, source, told = joined(source, found.model.head, plan, pulse)
+        notes = {"head": told, **notes}
         require(plan)
     plan.check()
     rows = None if batch == 1 else batch
-    made = rowed(source, plan, pulse, rows) if found.halves is None else pulsed(found.halves, source, plan, pulse)
+    made = rowed(source, plan, pulse, rows) if found.model.head is None else pulsed(found.model.head, source, plan, pulse)
     if rows is not None and made.source is not source:
         notes = {"source_batch": 1, **notes}
     document = made.document(pulse) | notes

@@ -6,7 +6,8 @@ Every change leaves the model what it is for as many rows as it was exported for
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import BATCH_NAMES, Source
 from pulsify_onnx.model.subgraphs import all_nodes, subgraphs
+from pulsify_onnx.prepare.passes import NAMED, ORDERED, READ, Contract, Prepared
 
 LABEL = "batch"
 
@@ -30,14 +32,48 @@ def batch_axis(axis: int) -> int:
     return 1 if axis == 0 else 0
 
 
-class Widening:
-    """A copy of `source`, as `plan` reads it, whose batch of `rows` becomes one of any size.
+def _batches(model: Prepared) -> str:
+    axes = model.read[0] if model.read is not None else {}
+    shapes = {v.name: v.shape for v in model.source.inputs if v.name in axes}
+    return ", ".join(name for name, axis in axes.items() if (shape := shapes[name]) is None or isinstance(shape[batch_axis(axis)], int))
 
-    ``own``: on which axis the states of the source's own have it. ``statics``: whether static inputs with as many rows have it too.
-    Raises `CannotStream` where a stream input has no such batch.
+
+ANY_BATCH = Contract("every stream has a batch of any size", _batches)
+
+
+@dataclass(frozen=True)
+class MakeBatchDynamic:
+    """A model whose inputs have a batch of `rows` becomes one for any number of rows.
+
+    ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as many rows have it
+    too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get the rows that they need.
     """
 
-    def __init__(self, source: Source, plan: Plan, rows: int, own: Mapping[str, int], statics: bool = True):
+    rows: int
+    own: Mapping[str, int] = field(default_factory=dict)
+    statics: bool = True
+    meeting: tuple[tuple[str, ...], ...] = ()
+
+    requires: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, READ)
+    ensures: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, READ, ANY_BATCH)
+
+    def __call__(self, model: Prepared) -> Prepared:
+        """The model as it was where nodes in ``meeting`` have no such constants. Raises `CannotStream`."""
+        assert model.read is not None
+        _, plan = model.read
+        rewriting = _Rewriting(model.source, plan, self.rows, self.own, self.statics)
+        wide = rewriting.analysed(plan.options)
+        for names in self.meeting:
+            if not rewriting.repair(names, wide):
+                return model
+            wide = rewriting.analysed(plan.options)
+        return replace(model, source=rewriting.source, axes=rewriting.axes, read=(rewriting.axes, wide))
+
+
+class _Rewriting:
+    """A copy of `source`, as `plan` reads it, whose batch of `rows` becomes one of any size. Raises `CannotStream` where a stream input has no such batch."""
+
+    def __init__(self, source: Source, plan: Plan, rows: int, own: Mapping[str, int], statics: bool):
         self.plan, self.rows = plan, rows
         self.model = source.model.clone()
         self.source = replace(source, model=self.model)
