@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +13,21 @@ from pulsify_onnx.errors import InvalidModel
 CHOSEN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8,
           ir.DataType.UINT32, ir.DataType.STRING}
 """Types that Where takes."""
+
+
+ALL_OUTPUTS = {"If", "Loop", "Scan", "Split"}
+"""Operators every output of which must have a name, read or not."""
+
+BY_ZERO = {"Div", "Mod"}
+"""Operators that end the process where a whole number is divided by 0."""
+
+UNSOUND = {"MaxPool": "Pad_Fusion"}
+"""Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever the value was."""
+
+
+def unsound(operators: Iterable[str]) -> tuple[str, ...]:
+    """The optimizers that change what a model of these operators gives."""
+    return tuple(sorted({UNSOUND[name] for name in operators if name in UNSOUND}))
 
 
 def carrier(dtype: ir.DataType) -> ir.DataType:

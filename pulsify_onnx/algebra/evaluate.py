@@ -13,6 +13,7 @@ from onnxruntime import InferenceSession
 
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array
+from pulsify_onnx.ort import BY_ZERO
 from pulsify_onnx.ort import session as open_session
 
 LIMIT = 1 << 16
@@ -33,8 +34,8 @@ def evaluate(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[s
 
 
 def _evaluated(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int, domain: str, outputs: int) -> list[Array] | None:
-    if op_type in ("Div", "Mod") and inputs[1] is not None and inputs[1].dtype.kind in "iu" and not inputs[1].all():
-        return None  # onnxruntime ends the process
+    if op_type in BY_ZERO and inputs[1] is not None and inputs[1].dtype.kind in "iu" and not inputs[1].all():
+        return None
     node = onnx.NodeProto(op_type=op_type, domain=domain, input=["" if x is None else f"i{k}" for k, x in enumerate(inputs)],
                           output=[f"o{k}" for k in range(outputs)])
     node.attribute.extend(ir.serde.serialize_attribute(a if isinstance(a, ir.Attr) else _attribute(k, a)) for k, a in attributes.items())

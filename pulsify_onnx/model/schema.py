@@ -6,6 +6,9 @@ from functools import lru_cache
 
 import onnx
 
+QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearGlobalAveragePool"}
+"""Operators that round to integers."""
+
 
 @lru_cache(maxsize=4096)
 def since_version(op_type: str, opset: int, domain: str) -> int | None:

@@ -21,6 +21,7 @@ from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import BATCH_NAMES, Source
 from pulsify_onnx.model.subgraphs import all_nodes, subgraphs
 from pulsify_onnx.prepare.passes import NAMED, ORDERED, READ, Contract, Prepared
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 
 LABEL = "batch"
 
@@ -89,7 +90,7 @@ class _Rewriting:
                 for value in body.inputs:
                     value.shape = None if value.shape is None else ir.Shape([None if d == rows else d for d in value.shape])
         for node in list(self.model.graph):
-            if not node.domain and node.op_type in ("Reshape", "Expand"):
+            if has(node, Trait.RESHAPES, Trait.EXPANDS):
                 self._follow(node)
 
     def analysed(self, options: Options) -> Plan:
@@ -133,9 +134,9 @@ class _Rewriting:
         target = self._sizes(node.inputs[1])
         if x is None or target is None or 0 in target:
             return
-        shift = 0 if node.op_type == "Reshape" else len(x) - len(target)
+        shift = 0 if has(node, Trait.RESHAPES) else len(x) - len(target)
         same = [t == self.rows and 0 <= k + shift < len(x) and x[k + shift] == self.rows for k, t in enumerate(target)]
-        keeps = 0 if node.op_type == "Reshape" else 1
+        keeps = 0 if has(node, Trait.RESHAPES) else 1
         if not any(same) or self.rows == keeps:
             return
         node.attributes.pop("allowzero", None)  # no size is 0
@@ -178,18 +179,18 @@ class _Rewriting:
             if array is None or at is None or not (array == np.take(array, [0], at)).all():
                 continue
             one = self.editor.before(node).constant(np.take(array, [0], at))
-            node.replace_input_with(k, self._expanded(node, one, array.shape, at) if node.op_type in ("Concat", "Scan", "Loop") else one)
+            node.replace_input_with(k, self._expanded(node, one, array.shape, at) if has(node, Trait.JOINS, Trait.CARRIES) else one)
             done = True
         return done
 
     def _rows_of(self, node: ir.Node, index: int, array: Array, plan: Plan) -> int | None:
         """The axis of a constant that runs along the batch of the other inputs, where it has as many rows as the batch had."""
-        if node.op_type in ("Scan", "Loop"):
-            carried = range(len(node.inputs) - node.attributes["num_scan_inputs"].as_int()) if node.op_type == "Scan" else range(2, len(node.inputs))
+        if has(node, Trait.CARRIES):
+            carried = declared(node, Trait.CARRIES)(node.attributes, len(node.inputs))
             return next((k for k, d in enumerate(array.shape) if d == self.rows), None) if index in carried else None
         for value in node.inputs:
             fact = plan.facts.get(value.name or "") if value is not None else None
-            if isinstance(fact, Stream) and (self.rows > 1 or node.op_type == "Concat"):
+            if isinstance(fact, Stream) and (self.rows > 1 or has(node, Trait.JOINS)):
                 at = next((k for k, d in enumerate(fact.shape) if str(d) == LABEL), -1) - fact.rank + array.ndim
                 return at if 0 <= at and array.shape[at] == self.rows else None
         return None

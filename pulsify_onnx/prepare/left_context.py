@@ -20,6 +20,7 @@ from pulsify_onnx.errors import UsageError
 from pulsify_onnx.model.edit import GraphEditor, Place
 from pulsify_onnx.prepare.passes import NAMED, ORDERED, Contract, Prepared
 from pulsify_onnx.rules.kit.masks import UNBOUNDED
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class CutPast:
 
 def _insert(place: Place, plan: Plan, left_context: int) -> None:
     node = place.node
-    if node.op_type == "Softmax":
+    if not has(node, Trait.MASK):
         scores = node.inputs[0]
         assert scores is not None
         pair = plan.facts[scores.name or ""]

@@ -28,9 +28,7 @@ from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import all_nodes, outer_names, subgraphs
 from pulsify_onnx.prepare.fixed_length import OTHER, Relaxed, checked, dynamic, readings, relax
 from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Contract, Head, Prepared, window_of
-
-LAYOUTS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-"""Operators that a head rather does again than remember their results beside what they read."""
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ class _Cut:
     def _target(self, node: ir.Node, name: str) -> Array | None:
         """The shape `name` that a Reshape reads, where all of it but the batch is known."""
         fact = self.facts.get(name)
-        if node.op_type != "Reshape" or node.domain or not isinstance(fact, Sizes) or node.inputs[1] is None or node.inputs[1].name != name:
+        if not has(node, Trait.RESHAPES) or not isinstance(fact, Sizes) or node.inputs[1] is None or node.inputs[1].name != name:
             return None
         data = self.facts.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
         return target_of(data.shape if isinstance(data, (Static, Stream)) else None, fact.values, self.frames)
@@ -228,8 +226,8 @@ class _Cut:
         return d.at(self.frames) if d.symbols() <= {TIME} else str(d)
 
     def _moved(self, node: ir.Node, windows: list[str]) -> bool:
-        """Whether a node has nothing but frames that the head reads already, in another order."""
-        return node.op_type in LAYOUTS and not node.domain and all(
+        """Whether a node has nothing but frames that the head reads already, in another order: it rather does it again than remember them twice."""
+        return has(node, Trait.SAME_ORDER, Trait.PERMUTES) and all(
             name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, Sizes)))
 
     def _neutral(self, node: ir.Node) -> bool:

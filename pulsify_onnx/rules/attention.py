@@ -19,6 +19,7 @@ from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import normalised_axes
 
 
@@ -156,6 +157,8 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     return replace(step(node, [expr], [y], before=steps), pulse_multiple=multiple)
 
 
+@declares(Trait.MASK, 3)
+@declares(Trait.CACHES, ((4, 1), (5, 2)))
 @rule("Attention", versions=(23, 24))
 def attention(node: Node) -> Outcome:
     """Along the sequence, with a mask of positions that shows a band or chunks.
@@ -184,6 +187,8 @@ def attention(node: Node) -> Outcome:
         "Attention", inputs, node.replaced(**attributes), "", 1), tuple(shape))
 
 
+@declares(Trait.MASK, 5)
+@declares(Trait.CACHES, ((6, 1), (7, 2)))
 @rule("MultiHeadAttention", versions=(1,), domain=CONTRIB)
 def multi_head_attention(node: Node) -> Outcome:
     """Along the sequence, with an attention bias of positions that shows a band or chunks.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+
+import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Band, Pair
 from pulsify_onnx.algebra.plan import Outcome
@@ -11,9 +14,18 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import kept, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import axes_of, axes_said, by_axes
 
 
+def _permuted(attributes: Mapping[str, ir.Attr], axis: int, rank: int) -> int:
+    return attributes["perm"].as_ints()[axis] if "perm" in attributes else range(rank)[::-1][axis]
+
+
+@declares(Trait.FORM)
+@declares(Trait.PERMUTES)
+@declares(Trait.FRAMES_APART)
+@declares(Trait.AXIS, _permuted)
 @rule("Transpose", versions=(1, 13, 21, 23, 24, 25))
 def transpose(node: Node) -> Outcome:
     """Any axis, any permutation."""
@@ -28,6 +40,9 @@ def transpose(node: Node) -> Outcome:
     return kept(node, [perm.index(x.axis)])
 
 
+@declares(Trait.FORM)
+@declares(Trait.SAME_ORDER)
+@declares(Trait.FRAMES_APART)
 @rule("Squeeze", versions=(1, 11, 13, 21, 23, 24, 25))
 def squeeze(node: Node) -> Outcome:
     """Any axis that stays.
@@ -51,6 +66,9 @@ def squeeze(node: Node) -> Outcome:
     return step(node, [by_axes(node, "Squeeze", window, axes)], [y.placed(node.outputs[0], x.dtype, shape, out)])
 
 
+@declares(Trait.FORM)
+@declares(Trait.SAME_ORDER)
+@declares(Trait.FRAMES_APART)
 @rule("Unsqueeze", versions=(1, 11, 13, 21, 23, 24, 25))
 def unsqueeze(node: Node) -> Outcome:
     """Any axis."""

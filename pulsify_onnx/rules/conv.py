@@ -18,6 +18,7 @@ from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept,
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import EXPLICIT, Spatial, shorter, spatial
 
 CHANNELS = "the stream runs along the channels, which every output value sums over"
@@ -86,6 +87,7 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
     return pads
 
 
+@declares(Trait.WINDOWS)
 @rule("Conv", versions=(1, 11, 22))
 def conv(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; state: span - stride frames and those waited for.
@@ -115,6 +117,7 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     return step(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
 
 
+@declares(Trait.WINDOWS)
 @rule("ConvTranspose", versions=(1, 11, 22))
 def conv_transpose(node: Node) -> Outcome:
     """Any spatial axis, any stride, kernel, pads and output padding; state: the input frames that overlap.

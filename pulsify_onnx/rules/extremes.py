@@ -15,6 +15,7 @@ from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import offers
 from pulsify_onnx.rules.reductions import squeezed
 
@@ -51,6 +52,7 @@ def arg_extreme(node: Node) -> Outcome:
     return step(node, [now if keepdims else squeeze_by(node, now, [axis])], [fact], states, steps)
 
 
+@declares(Trait.BOUNDS, (1,))
 @rule("TopK", versions=(1, 10, 11, 24))
 def top_k(node: Node) -> Outcome:
     """Any axis.

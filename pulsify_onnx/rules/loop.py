@@ -20,6 +20,7 @@ from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.gating import fed
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import FAR
 from pulsify_onnx.rules.scan import Body, Feed, beside, check_body, per_frame
 from pulsify_onnx.rules.slicing import rate_of
@@ -28,6 +29,7 @@ ROUNDS = "how often it runs is decided at run time"
 ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
 
 
+@declares(Trait.CARRIES, lambda attributes, count: range(2, count))
 @rule("Loop", versions=(1, 11, 13, 16, 19, 21, 23, 24, 25))
 def loop(node: Node) -> Outcome:
     """Over frames: as many rounds as a stream has frames, each reading frame i (or i plus a constant) of any number of streams.

@@ -19,6 +19,7 @@ from pulsify_onnx.rules.kit.combinators import apart, call, kept, op, static, st
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import normalised_axes, spatial
 from pulsify_onnx.rules.matmul import SUMMED, SUMMED_HINT, product_axes
 
@@ -44,6 +45,8 @@ def zero_point(node: Node, index: int, x: Stream) -> Const:
     return Const(np.full([1] * x.rank, found.reshape(-1)[0], x.dtype.numpy()))
 
 
+@declares(Trait.FRAMES_APART)
+@declares(Trait.STAYS, only="DequantizeLinear")
 @rule("QuantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25, 28))
 @rule("DequantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25, 28))
 @rule("QuantizeLinear", versions=(1,), domain=CONTRIB)

@@ -20,6 +20,7 @@ from pulsify_onnx.rules.kit.combinators import call, const, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.sampling import Sampling, periodic
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import by_axes, scales_at
 
 WHOLE = "resize by a whole factor"
@@ -71,6 +72,7 @@ def _ratio(size: Length, wanted: Length) -> Fraction:
     refuse(f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream", hint=WHOLE)
 
 
+@declares(Trait.RESIZES)
 @rule("Resize", versions=(10, 11, 13, 18, 19))
 @rule("Upsample", versions=(7, 9, 10))
 def resize(node: Node) -> Outcome:

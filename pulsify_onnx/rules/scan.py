@@ -20,10 +20,10 @@ from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares, has
 
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
-
+@declares(Trait.CARRIES, lambda attributes, count: range(count - attributes["num_scan_inputs"].as_int()))
 @rule("Scan", versions=(9, 11, 16, 19, 21, 23, 24, 25))
 def scan(node: Node) -> Outcome:
     """Along the stream forward: any number of states, streams and results, along any axes; the body may read static outer values.
@@ -65,7 +65,7 @@ def check_body(node: Node, body: ir.Graph) -> None:
                    hint="pass the stream as a scan input, so that the body sees one frame of it")
         if isinstance(fact, Sizes) or not isinstance(fact, Static):
             static_value(fact)
-    if any(inner.op_type in RANDOM for inner in all_nodes(body)):
+    if any(has(inner, Trait.RANDOM) for inner in all_nodes(body)):
         refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
 
 

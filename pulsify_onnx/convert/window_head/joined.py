@@ -24,6 +24,7 @@ from pulsify_onnx.model.subgraphs import outer_names, subgraphs
 from pulsify_onnx.prepare.passes import Head, window_of
 from pulsify_onnx.prepare.split_head import target_of
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 TO_END = 2**63 - 1
 
@@ -60,7 +61,7 @@ def _analysed(head: Source) -> Plan:
         walker.facts[name] = Static(name, ir.DataType.INT64, (Length.of(known.size),), Const(known))
         return then(replace(node, facts=(data, walker.facts[name])))
 
-    reading = Reading("shape of a clip", lambda node: node.op_type == "Reshape" and not node.domain, run)
+    reading = Reading("shape of a clip", lambda node: has(node, Trait.RESHAPES), run)
     walker = Walker(head, {}, {}, Options(), set(), (reading, *READINGS))
     return walker.plan()
 

@@ -110,7 +110,7 @@ class Shapes(Rewriting):
         if end in lengths and lengths[end][2] != fact.extent:
             name, axis, _ = lengths[end]
             if end == n and self.export.said(self.node.name, (FILL,)) is None:
-                self.export.ends.append(Blocker(self.node.name, "Slice", f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
+                self.export.ends.append(Blocker(self.node.name, self.node.op_type, f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
                                                 "of another number: padding that was computed for it", offered(ENDING, self.node.name, (FILL,))))
             value = next(v for v in self.export.source.inputs if v.name == name)
             parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]

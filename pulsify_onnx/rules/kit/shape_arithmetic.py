@@ -21,6 +21,13 @@ from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.views import by_attribute
 
+FOLDED = {
+    "Constant": "Becomes an initializer.",
+    "Shape": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
+    "Size": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
+}
+"""Operators that are answered for where no rule does: their rows in the support table."""
+
 LIMIT = 4096
 """More elements than this are data, not sizes."""
 
@@ -53,9 +60,14 @@ def evaluate(node: Node) -> Fact | None:
     return _fact(node, found)
 
 
+def asks_for_sizes(node: Node) -> bool:
+    """Whether it is a Shape or a Size."""
+    return node.op_type in ("Shape", "Size") and node.domain == ""
+
+
 def told(node: Node) -> bool:
     """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's inputs."""
-    fact = node.facts[0] if node.op_type in ("Shape", "Size") and node.domain == "" else None
+    fact = node.facts[0] if asks_for_sizes(node) else None
     if not isinstance(fact, (Static, Prefix)):
         return True
     return all(d.symbols() <= node.world.symbols for d in fact.shape)
