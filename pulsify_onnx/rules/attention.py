@@ -188,6 +188,7 @@ def attention(node: Node) -> Outcome:
 
 
 @declares(Trait.MASK, 5)
+@declares(Trait.BIAS)
 @declares(Trait.CACHES, ((6, 1), (7, 2)))
 @rule("MultiHeadAttention", versions=(1,), domain=CONTRIB)
 def multi_head_attention(node: Node) -> Outcome:

@@ -17,7 +17,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, Refusal
 from pulsify_onnx.model.subgraphs import subgraphs
-from pulsify_onnx.ort import session
+from pulsify_onnx.ort import ROUNDED, session
 from pulsify_onnx.rules.kit.graph_types import Inferred, infer_nodes
 from pulsify_onnx.rules.kit.node import Node
 
@@ -98,7 +98,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
             shape = _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
-            shape = _measured(node, facts, shape) if measured and kind in _ROUNDED else shape
+            shape = _measured(node, facts, shape) if measured and kind in ROUNDED else shape
         elif kind in _AS_FIRST and facts[0] is not None:
             shape = shape_of(facts[0])
         out.append((ir.DataType(tensor.elem_type), shape))
@@ -121,15 +121,11 @@ def vast(node: Node) -> bool:
 
 def overstated(node: Node, shape: tuple[Length | None, ...]) -> dict[int, int]:
     """Sizes by axis of `shape`, which `infer` gave for the first output, of which onnx's inference alone says more."""
-    if node.op_type not in _ROUNDED or node.domain:
+    if node.op_type not in ROUNDED or node.domain:
         return {}
     told = infer(node, measured=False)[0][1] or ()
     return {k: d.constant for k, (d, t) in enumerate(zip(shape, told))
             if d is not None and t is not None and d.constant is not None and t.constant is not None and d.constant < t.constant}
-
-
-_ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
-"""Operators of which onnx's inference and onnxruntime round sizes differently: the last window of a ceil_mode, output_padding with auto_pad, scales."""
 
 
 def _measured(node: Node, facts: tuple[Fact | None, ...], shape: tuple[Length | None, ...]) -> tuple[Length | None, ...]:

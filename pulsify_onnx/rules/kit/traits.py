@@ -41,6 +41,7 @@ class Trait(Enum):
     CACHES = "pairs of an input of keys or values so far and the output that has those of the pulse, too"
     RECURRENT = "it carries a state of its own from frame to frame"
     MASK = "which input is the mask of an attention"
+    BIAS = "the mask of the attention is a bias of four dimensions; of others it may be a bool for every query and key"
     BRANCHES = "it runs one of its subgraphs"
     RANDOM = "it draws random numbers"
     STAYS = "it is written though its value is known: onnxruntime quantises float weights behind it anew"

@@ -11,6 +11,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.schema import axes_are_input, has_attribute, has_optional, since_version
+from pulsify_onnx.ort import SHORT
 from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.node import Node
 
@@ -41,8 +42,6 @@ class Spatial:
 
 
 EXPLICIT = "export with explicit pads"
-_SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
-"""Windows may be so much shorter than their stride with auto_pad SAME; of other operators, not at all."""
 
 
 def spatial(node: Node, kernel: list[int]) -> Spatial:
@@ -50,7 +49,7 @@ def spatial(node: Node, kernel: list[int]) -> Spatial:
     n = len(kernel)
     auto = node.attr("auto_pad", "NOTSET")
     pads = [0] * (2 * n) if auto != "NOTSET" else node.ints("pads") or [0] * (2 * n)
-    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, _SHORT.get(node.op_type, 0))
+    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, SHORT.get(node.op_type, 0))
     if view.same and node.op_type != "ConvTranspose":
         dilated = max(view.dilations) > 1 if "Conv" in node.op_type else view.spans != kernel
         if dilated:
