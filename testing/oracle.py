@@ -75,7 +75,7 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float, ties: float
         bad = ~np.isclose(got.astype(np.float64), want.astype(np.float64), rtol=0, atol=rtol * scale, equal_nan=True)
     else:
         bad = got != want
-    assert bad.sum() <= math.ceil(ties * bad.size), f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
+    assert bad.sum() <= ties * bad.size, f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
 
 
 def quantised(model: onnx.ModelProto) -> bool:

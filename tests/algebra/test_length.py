@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulsify_onnx.algebra.length import TIME, Length, compare, larger, smaller
+from pulsify_onnx.algebra.length import TIME, Length, assuming, compare, holds, larger, smaller
 from pulsify_onnx.algebra.periods import common_unit, long_streams, most
 from pulsify_onnx.algebra.quotients import ratio
 
@@ -113,3 +113,23 @@ def test_long_streams_of_every_phase() -> None:
     assert len(found) == 12 and found.start % 12 == 0 and found.start > 10**6
     assert [n - found.start for n in long_streams(length, 5, step=8, periods=2)] == [*range(0, 240, 8)]
     assert long_streams(length, 5, step=8).start % 120 == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths(), st.integers(-3, 60), st.sets(st.sampled_from([-1, 0, 1]), min_size=1, max_size=2))
+def test_what_is_assumed_of_short_streams_is_true_from_there_on_and_no_later(pair, number, signs) -> None:  # type: ignore[no-untyped-def]
+    length, value = pair
+    with assuming() as assumed:
+        answer = holds(length, number, *signs)
+    if answer is None or assumed.least > 1000:
+        return
+    true = [((value(t) > number) - (value(t) < number) in signs) == answer for t in range(1, 1200)]
+    assert all(true[assumed.least - 1:])
+    assert assumed.least == 1 or not true[assumed.least - 2]
+
+
+@pytest.mark.parametrize("number", [1, 2, 6, 33])
+def test_a_length_that_meets_a_number_once_is_told_apart_only_after_it(number: int) -> None:
+    with assuming() as assumed:
+        assert holds(T - 9, number, 0) is False
+    assert assumed.least == number + 10

@@ -82,3 +82,12 @@ def test_whole_numbers_of_any_type_that_where_takes(flag):
                    q = Cast<to=12>(k) }>(g)
         y = Cast<to=1>(r) }""")
     check(model, axes={"x": 2}, statics={"f": np.array(flag)}, delays={"y": 0})
+
+
+def test_a_length_compared_with_a_number_it_meets_once_counts_from_behind_it() -> None:
+    model = parse("""agraph (float[1,4,T] x) => (float[1,4,U] y, float[3] said) {
+        y = Conv(x, w)
+        s = Shape(y)
+        met = Equal(s, two)
+        said = Cast<to=1>(met) }""", w=rand(4, 4, 3), two=np.int64(2))
+    assert check(model, delays={"y": 2}).spec["least_frames"] == 5
