@@ -22,11 +22,13 @@ from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pipeline import Analysis
 from pulsify_onnx.convert.pulsed_model import PulsedModel
 from pulsify_onnx.convert.reference import compared, reread, stream_axes
-from pulsify_onnx.convert.window_head import SlidingBatch, halve
+from pulsify_onnx.convert.window_head import SlidingBatch
 from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.passes import plan_text
 from pulsify_onnx.prepare.fixed_length import NoReading
+from pulsify_onnx.prepare.passes import Prepared, run
+from pulsify_onnx.prepare.split_head import SplitHead
 from pulsify_onnx.report.description import Blocked, Description, blocked
 from pulsify_onnx.runtime.sidecar import KEY, Sidecar
 from pulsify_onnx.verification.check import Verification, opened
@@ -134,7 +136,9 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel
     """
     runner = opened(pulsed)
     sidecar, head = runner.sidecar, runner.sidecar.head
-    batch = None if head is None else SlidingBatch(model, halve(load(model), stream_axes(sidecar), head.frames), sidecar, head)
+    batch = None
+    if head is not None:
+        batch = SlidingBatch(model, run(Prepared(load(model), stream_axes(sidecar)), SplitHead(head.frames)), sidecar, head)
     return verify_stream(compared(model, sidecar), runner, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
                          measure=measure)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +13,27 @@ from pulsify_onnx.errors import InvalidModel
 CHOSEN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8,
           ir.DataType.UINT32, ir.DataType.STRING}
 """Types that Where takes."""
+
+
+ALL_OUTPUTS = {"If", "Loop", "Scan", "Split"}
+"""Operators every output of which must have a name, read or not."""
+
+BY_ZERO = {"Div", "Mod"}
+"""Operators that end the process where a whole number is divided by 0."""
+
+ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
+"""Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding with auto_pad, scales."""
+
+SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
+"""How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other operators, not at all."""
+
+UNSOUND = {"MaxPool": "Pad_Fusion"}
+"""Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever the value was."""
+
+
+def unsound(operators: Iterable[str]) -> tuple[str, ...]:
+    """The optimizers that change what a model of these operators gives."""
+    return tuple(sorted({UNSOUND[name] for name in operators if name in UNSOUND}))
 
 
 def carrier(dtype: ir.DataType) -> ir.DataType:

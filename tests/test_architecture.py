@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 
+from pulsify_onnx.rules import RULES
 from pulsify_onnx.runtime import sidecar
 from testing import ROOT
 
@@ -141,3 +143,106 @@ def test_dependencies_are_declared():
             for root in (r.split(".")[0] for r in roots):
                 if root and root not in THIRD_PARTY | {"pulsify_onnx", "ml_dtypes"}:
                     assert root in sys.stdlib_module_names, f"{path.name} imports {root}"
+
+
+ASK_FOR_OPSETS = {
+    "rules/kit/views.py": "what rules, the analysis and passes may ask of a node's version",
+    "rules/kit/registry.py": "whether a rule was written for it",
+    "lowering/writer.py": "the form of what is written",
+    "lowering/batch/layouts.py": "the form of what was written",
+    "model/schema.py": "what onnx's schemas say of an operator at an opset",
+    "model/opsets.py": "which opsets a model is read as",
+    "model/validity.py": "which opsets there are",
+}
+"""Where an opset is compared with anything. All others pass it on, or ask onnx's schema of an operator that they write."""
+
+
+def opset_questions(tree: ast.AST) -> Iterator[int]:
+    """Lines in which an opset, or the version of a node's schema, is compared."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            inside = [*ast.walk(node)]
+            names = {n.attr for n in inside if isinstance(n, ast.Attribute)} | {n.id for n in inside if isinstance(n, ast.Name)}
+            names |= {n.value for n in inside if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            named = all(isinstance(each, ast.In | ast.NotIn) for each in node.ops)  # whether a domain is imported is no question for its version
+            if names & {"opset", "since", "since_version", *([] if named else ["opset_imports"])}:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("text, asks", [
+    ("if node.since < 13: pass", True), ("x = 1 if self.opset == 10 else 2", True), ("y = int(node.attr('opset', 13)) >= 13", True),
+    ("z = since_version(a, 13, '') is not None", True), ("evaluate(opset=node.opset)", False),
+    ("if model.opset_imports[''] >= 9: pass", True), ("if 'ai.onnx' in model.opset_imports: pass", False), ("if node.rank < 13: pass", False),
+])
+def test_a_question_for_an_opset_is_seen(text: str, asks: bool):
+    assert bool([*opset_questions(ast.parse(text))]) == asks
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_one_place_asks_for_opsets(path: Path):
+    asked = [*opset_questions(ast.parse(path.read_text(encoding="utf-8")))]
+    if path.relative_to(PACKAGE).as_posix() not in ASK_FOR_OPSETS:
+        assert not asked, f"lines {asked} ask for an opset; rules/kit/views.py knows what differs"
+
+
+@pytest.mark.parametrize("name", ASK_FOR_OPSETS)
+def test_who_may_ask_for_opsets_does(name: str):
+    assert [*opset_questions(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))]
+
+
+KNOW_OPERATORS = {
+    "rules": "what operators do along a stream",
+    "model/schema.py": "what onnx's schemas say of them",
+    "model/opsets.py": "operators of older opsets, which are read as today's before any rule sees them",
+    "model/sequences.py": "loops over sequences, which are read as loops over tensors before any rule sees them",
+    "ort.py": "what onnxruntime does not do with them",
+    "lowering/writer.py": "the forms of what is written",
+    "lowering/batch": "what is written of a batch",
+}
+"""Where operators are known by name. Others ask for what a rule declares (`rules/kit/traits.py`), and name what they write themselves."""
+
+OPERATORS = {schema.name for schema in onnx.defs.get_all_schemas_with_history()} | {name for _, name in RULES}
+
+WRITERS = {"op", "one", "call", "Op", "Node", "Step", "has_attribute", "axes_are_input"}
+"""Calls that write an operator, or ask for its form: its name is the first or the second of what they are given."""
+
+
+def knows_operators(path: Path) -> str | None:
+    """The entry of `KNOW_OPERATORS` that lets a file know operators by name."""
+    name = path.relative_to(PACKAGE).as_posix()
+    return next((entry for entry in KNOW_OPERATORS if name == entry or name.startswith(f"{entry}/")), None)
+
+
+def operators_named(tree: ast.AST) -> Iterator[str]:
+    """Names of operators in code that does not write them; docstrings are none."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            skipped.add(id(node.value))
+        if isinstance(node, ast.Call) and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in WRITERS:
+            for argument in node.args[:2]:
+                skipped |= {id(argument), *((id(argument.body), id(argument.orelse)) if isinstance(argument, ast.IfExp) else ())}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in OPERATORS and id(node) not in skipped:
+            yield node.value
+
+
+@pytest.mark.parametrize("text, named", [
+    ("if node.op_type == 'Reshape': pass", ["Reshape"]), ("MOVES = {'Cast', 'Slice'}", ["Cast", "Slice"]), ("x = {'GroupQueryAttention': 3}", ["GroupQueryAttention"]),
+    ("'Add'", []), ("place.op('Add', x, y)", []), ("emit.one('Max' if largest else 'Min', x)", []), ("ir.Node('', 'Identity', [x])", []), ("x = 'a Reshape'", []),
+    ("emit.one('Max', x, mode='Min')", ["Min"]), ("put(1, 'Add')", ["Add"]),
+])
+def test_a_named_operator_is_seen(text: str, named: list[str]):
+    assert [*operators_named(ast.parse(text))] == named
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_operators_are_known_by_rules(path: Path):
+    if knows_operators(path) is None:
+        named = [*operators_named(ast.parse(path.read_text(encoding="utf-8")))]
+        assert not named, f"{', '.join(named)}: a rule declares what an operator is like, see rules/kit/traits.py"
+
+
+@pytest.mark.parametrize("entry", KNOW_OPERATORS)
+def test_who_may_know_operators_does(entry: str):
+    assert any(knows_operators(path) == entry and [*operators_named(ast.parse(path.read_text(encoding="utf-8")))] for path in FILES)

@@ -13,6 +13,7 @@ from onnxruntime import InferenceSession
 
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array
+from pulsify_onnx.ort import BY_ZERO
 from pulsify_onnx.ort import session as open_session
 
 LIMIT = 1 << 16
@@ -28,13 +29,13 @@ def evaluate(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[s
 
     Rules write operators in the form of later opsets, so that form is tried where the model's own has none.
     """
-    found = _evaluated(op_type, inputs, attributes, opset, domain, outputs)
-    return _evaluated(op_type, inputs, attributes, NEWER, domain, outputs) if found is None and domain == "" and opset < NEWER else found
+    forms = (opset,) if domain else dict.fromkeys((opset, max(opset, NEWER)))
+    return next((found for form in forms if (found := _evaluated(op_type, inputs, attributes, form, domain, outputs)) is not None), None)
 
 
 def _evaluated(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int, domain: str, outputs: int) -> list[Array] | None:
-    if op_type in ("Div", "Mod") and inputs[1] is not None and inputs[1].dtype.kind in "iu" and not inputs[1].all():
-        return None  # onnxruntime ends the process
+    if op_type in BY_ZERO and inputs[1] is not None and inputs[1].dtype.kind in "iu" and not inputs[1].all():
+        return None
     node = onnx.NodeProto(op_type=op_type, domain=domain, input=["" if x is None else f"i{k}" for k, x in enumerate(inputs)],
                           output=[f"o{k}" for k in range(outputs)])
     node.attribute.extend(ir.serde.serialize_attribute(a if isinstance(a, ir.Attr) else _attribute(k, a)) for k, a in attributes.items())
@@ -56,7 +57,7 @@ def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: 
     inputs = [onnx.helper.make_tensor_value_info(name, dtype, [None] * rank) for name, dtype, rank in kinds]
     graph = onnx.helper.make_graph([node], "fold", inputs, [onnx.ValueInfoProto(name=name) for name in node.output])
     imports = [onnx.helper.make_opsetid("", opset)] + ([onnx.helper.make_opsetid(node.domain, 1)] if node.domain else [])
-    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10 if opset < 24 else 11)
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
     return open_session(model.SerializeToString(), severity=4, kept=True)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Blocked, Fact, Static
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.analysis.readings import Next, Reading
-from pulsify_onnx.model.schema import since_version
-from pulsify_onnx.rules.branch import choosable
+from pulsify_onnx.rules.branch import choice_of, choosable
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 def branches(walk: Callable[[ir.Graph], list[Fact]], settle: Callable[[Outcome, Node], None]) -> Reading:
@@ -28,14 +27,13 @@ def branches(walk: Callable[[ir.Graph], list[Fact]], settle: Callable[[Outcome, 
         found: list[Fact] = []
         for out, yes, no in zip(node.outputs, *(walk(_graph(node, taken)) for taken in (True, False))):
             if out:
-                choice = replace(node, op_type="Where", since=since_version("Where", node.opset, "") or 1, attributes={}, outer={},
-                                 inputs=(node.inputs[0], yes.wire, no.wire), outputs=(out,), facts=(condition, yes, no))
+                choice = choice_of(node, out, condition, yes, no)
                 outcome = _chosen(choice, yes, no, then)
                 settle(outcome, choice)
             found.append(outcome.facts[0] if out else yes)
         return Outcome(tuple(found))
 
-    return Reading("branches", lambda node: node.op_type == "If" and node.domain == "", run)
+    return Reading("branches", lambda node: has(node, Trait.BRANCHES), run)
 
 
 def _graph(node: Node, taken: bool) -> ir.Graph:

@@ -16,17 +16,7 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.ort import session
-
-PAIRS = {
-    ("", "Attention"): ((4, 1), (5, 2)),
-    ("com.microsoft", "Attention"): ((4, 1),),
-    ("com.microsoft", "MultiHeadAttention"): ((6, 1), (7, 2)),
-    ("com.microsoft", "GroupQueryAttention"): ((3, 1), (4, 2)),
-}
-"""Inputs of operators that keep keys and values of the past themselves, and the outputs that these have become."""
-
-MOVES = {"Cast", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-"""Operators that may lie between a cache of one layer and the graph's input and output."""
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 
 BEFORE, FRAMES = 3, 6
 """Frames in the cache, and after it, where the model is tried."""
@@ -50,8 +40,8 @@ def growing(source: Source) -> list[Cache]:
     found: dict[str, Cache] = {}
     outputs = {id(v): v.name or "" for v in source.model.graph.outputs}
     for node in source.model.graph:
-        concat = node.op_type == "Concat" and node.domain == "" and len(node.inputs) == 2
-        for k, j in ((0, 0),) if concat else PAIRS.get((node.domain, node.op_type), ()):
+        concat = has(node, Trait.JOINS) and len(node.inputs) == 2
+        for k, j in ((0, 0),) if concat else declared(node, Trait.CACHES, ()):
             past = _root(node.inputs[k] if k < len(node.inputs) else None)
             present = next(_given(node.outputs[j], outputs), None) if j < len(node.outputs) else None
             if past is None or present is None or past.shape is None or not any(v is past for v in source.inputs):
@@ -69,7 +59,7 @@ def growing(source: Source) -> list[Cache]:
 
 def _root(value: ir.Value | None) -> ir.Value | None:
     """The tensor that `value` is a part of, or a form."""
-    while value is not None and (node := value.producer()) is not None and node.op_type in MOVES and node.domain == "":
+    while value is not None and (node := value.producer()) is not None and has(node, Trait.FORM):
         value = node.inputs[0] if node.inputs else None
     return value
 
@@ -78,11 +68,9 @@ def _axis(value: ir.Value | None, axis: int, root: ir.Value, rank: int) -> int |
     """The axis of `root`, of `rank`, that `axis` of a form of it is; None where that is not told by the operators between."""
     while value is not root:
         node = value.producer() if value is not None else None
-        if node is None or node.op_type not in ("Cast", "Identity", "Slice", "Split", "Transpose"):
+        if node is None or not has(node, Trait.AXIS):
             return None
-        if node.op_type == "Transpose":
-            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(rank)[::-1]
-            axis = perm[axis]
+        axis = declared(node, Trait.AXIS)(node.attributes, axis, rank)
         value = node.inputs[0]
     return axis % rank
 
@@ -110,7 +98,7 @@ def _given(value: ir.Value, outputs: Mapping[int, str]) -> Iterator[str]:
         found = todo.pop()
         if id(found) in outputs:
             yield outputs[id(found)]
-        todo += [out for node, _ in found.uses() if node.op_type in (*MOVES, "Concat") and node.domain == "" for out in node.outputs]
+        todo += [out for node, _ in found.uses() if has(node, Trait.FORM, Trait.JOINS) for out in node.outputs]
 
 
 def refused(source: Source, caches: Sequence[Cache]) -> tuple[Blocker, ...]:

@@ -12,16 +12,18 @@ from functools import partial
 
 from pulsify_onnx.algebra.facts import Blocked, Pending, Prefix, Sizes, Static, Stream
 from pulsify_onnx.algebra.plan import Outcome
-from pulsify_onnx.analysis import shape_arithmetic, source_states
+from pulsify_onnx.analysis import source_states
 from pulsify_onnx.analysis.borders import bordered
 from pulsify_onnx.analysis.untouched import running, static
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.kit import shape_arithmetic
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
 from pulsify_onnx.rules.kit.domains import total
 from pulsify_onnx.rules.kit.merged_time import all_rows, merged
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.traits import Trait, has
 from pulsify_onnx.rules.kit.views import never_empty
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.relative import applied
@@ -61,18 +63,14 @@ def _blocked(node: Node, then: Next) -> Outcome | None:
     return Outcome(tuple(Blocked(o, by[0]) for o in node.outputs))
 
 
-def _asks_for_sizes(node: Node) -> bool:
-    return node.op_type in ("Shape", "Size") and node.domain == ""
-
-
 def _of_shapes(node: Node) -> bool:
     """Whether a node computes with shapes; sizes that only running the model tells are values like others."""
-    return (_asks_for_sizes(node) or Sizes in node.kinds and node.kinds <= {Static, Sizes}) and shape_arithmetic.told(node)
+    return (shape_arithmetic.asks_for_sizes(node) or Sizes in node.kinds and node.kinds <= {Static, Sizes}) and shape_arithmetic.told(node)
 
 
 def _shapes(node: Node, then: Next) -> Outcome | None:
     fact = shape_arithmetic.evaluate(node)
-    if fact is None and _asks_for_sizes(node):
+    if fact is None and shape_arithmetic.asks_for_sizes(node):
         refuse("the shape of its input is not known", hint=UNKNOWN_SHAPE)
     return None if fact is None else Outcome((fact,))
 
@@ -93,7 +91,7 @@ def _has_merged_axes(node: Node) -> bool:
 def _meets_the_whole(node: Node) -> bool:
     """Whether a value over the whole stream meets frames, or is given the length of the stream."""
     kinds = node.kinds
-    spreads = node.op_type in ("Expand", "Tile") and isinstance(node.facts[0], Prefix) and any(
+    spreads = has(node, Trait.REPEATS) and isinstance(node.facts[0], Prefix) and any(
         isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
     return Pending in kinds or Stream in kinds and Prefix in kinds or spreads
 
@@ -107,7 +105,7 @@ READINGS: tuple[Reading, ...] = (
     Reading("blocked", _every, _blocked),
     Reading("never empty", _every, lambda node, then: never_empty(node, then(node))),
     Reading("shapes", _of_shapes, _shapes),
-    Reading("identity", lambda node: node.op_type == "Identity" and node.domain == "", _identity),
+    Reading("identity", lambda node: has(node, Trait.IDENTITY), _identity),
     Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: static(node)),
     Reading("source state", _every, _source_state),
     Reading("merged axes", _has_merged_axes, all_rows),

@@ -20,9 +20,7 @@ from pulsify_onnx.algebra.plan import Carry, Expr, Op, Ref, Step, Window, leaves
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.rules.kit.node import Node, World
-
-BEGINNINGS = {"RNN": (5, 6), "GRU": (5, 6), "LSTM": (5, 6), "Concat": (0,)}
-"""Inputs with which an operator begins a stream. Of Scan and Loop: what they carry."""
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 
 ROWS = 3
 """Size of symbolic dimensions where values are tried."""
@@ -32,11 +30,9 @@ TELL = "name another output with --state INPUT=OUTPUT, or leave this pair out"
 
 def check_use(node: Node) -> None:
     """Refuse a state of the source that is read otherwise than to begin with."""
-    begins: Sequence[int] = BEGINNINGS.get(node.op_type, ()) if node.domain == "" else ()
-    if node.op_type == "Scan" and node.domain == "":
-        begins = range(len(node.facts) - int(node.attr("num_scan_inputs")))
-    if node.op_type == "Loop" and node.domain == "":
-        begins = range(2, len(node.facts))
+    begins: Sequence[int] = declared(node, Trait.BEGINS, ())
+    if has(node, Trait.CARRIES):
+        begins = declared(node, Trait.CARRIES)(node.attributes, len(node.facts))
     facts = [f for k, f in enumerate(node.facts) if k not in begins]
     if any(isinstance(f, Static) and f.own for f in (*facts, *node.outer.values())):
         refuse("it reads a state of the source at every frame, where the stream has other values of it than the batch model",

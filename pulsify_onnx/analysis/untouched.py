@@ -18,11 +18,7 @@ from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, running_value
 from pulsify_onnx.rules.kit.infer import infer, vast
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import never
-
-KEPT = {"DequantizeLinear"}
-"""Written as operators though their values are known: onnxruntime quantises float weights behind a DequantizeLinear anew."""
-
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 def static(node: Node) -> Outcome:
@@ -37,7 +33,7 @@ def static(node: Node) -> Outcome:
         if found is not None and all(v.size <= evaluate.LIMIT for v in found):
             facts = tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
                           for o, v in zip(node.outputs, found))
-            if node.op_type not in KEPT:
+            if not has(node, Trait.STAYS):
                 return Outcome(facts)
             return Outcome(facts, tuple(replace(step, facts=facts) for step in _untouched(node, Static).steps))
     derived = any(isinstance(f, Static) and f.own for f in (*node.facts, *node.outer.values()))
@@ -50,7 +46,7 @@ def running(node: Node) -> Outcome:
     waits = tuple(dict.fromkeys(w for f in values for w in f.waits))
     _no_chance(node)
     first = node.facts[0]
-    mean = first.mean if isinstance(first, Prefix) and node.op_type in ("Squeeze", "Unsqueeze", "Reshape", "Flatten") else None
+    mean = first.mean if isinstance(first, Prefix) and has(node, Trait.SAME_ORDER) else None
     return _untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, waits, mean=mean))
 
 
@@ -78,6 +74,6 @@ def _untouched(node: Node, fact: Callable[[str, ir.DataType, Shape], Fact]) -> O
 
 
 def _no_chance(node: Node) -> None:
-    inside = (inner.op_type for graph in subgraphs(node.attributes.values()) for inner in all_nodes(graph))
-    if any(op_type in RANDOM for op_type in (node.op_type, *inside)):
+    inside = (inner for graph in subgraphs(node.attributes.values()) for inner in all_nodes(graph))
+    if has(node, Trait.RANDOM) or any(has(inner, Trait.RANDOM) for inner in inside):
         refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")

@@ -17,7 +17,8 @@ from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import SOURCE, Lowered
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.schedule import schedule
-from pulsify_onnx.prepare.dynamic_batch import Widening, batch_axis
+from pulsify_onnx.prepare.dynamic_batch import MakeBatchDynamic, batch_axis
+from pulsify_onnx.prepare.passes import Prepared, run
 from pulsify_onnx.report import sidecar
 from pulsify_onnx.runtime.sidecar import Input, Output, Sidecar, State
 
@@ -100,9 +101,11 @@ def _by_rows(source: Source, plan: Plan, pulse: int | None, rows: int) -> Rowed:
     Raises `CannotStream` where the rows can't be kept apart.
     """
     problem: CannotStream | None = None
+    axes = {name: fact.axis for name in plan.inputs if isinstance(fact := plan.facts[name], Stream)}
+    model = Prepared(source, axes, read=(axes, plan))
     for own, statics in _readings(source, plan, rows):
         try:
-            return _widened(Widening(source, plan, rows, own, statics), plan, pulse)
+            return _widened(model, MakeBatchDynamic(rows, own, statics), pulse)
         except CannotStream as found:
             problem = problem or found
     assert problem is not None
@@ -121,16 +124,21 @@ def _readings(source: Source, plan: Plan, rows: int) -> Iterator[tuple[dict[str,
             yield {name: found[kinds.index(shapes[name])] for name in names}, static
 
 
-def _widened(widening: Widening, plan: Plan, pulse: int | None) -> Rowed:
+def _widened(model: Prepared, each: MakeBatchDynamic, pulse: int | None) -> Rowed:
+    """The pulsed graph of a model for any number of rows, in which as few nodes as can be are where rows meet."""
+    assert model.read is not None
+    timing, made = model.read[1].timing, run(model, each)
     while True:
-        wide = widening.analysed(plan.options)
-        if plan.timing is not None:
-            wide = schedule(wide, plan.timing)
+        assert made.read is not None
+        wide = made.read[1] if timing is None else schedule(made.read[1], timing)
         check(wide, "widening")
-        lowered = lower(wide, widening.source, pulse)
-        if not lowered.shared or not widening.repair(lowered.shared, wide):
+        lowered = lower(wide, made.source, pulse)
+        each = replace(each, meeting=(*each.meeting, lowered.shared))
+        apart = run(model, each) if lowered.shared else model
+        if apart is model:
             _apart(lowered)
-            return Rowed(widening.source, wide, lowered)
+            return Rowed(made.source, wide, lowered)
+        made = apart
 
 
 def _apart(lowered: Lowered) -> None:

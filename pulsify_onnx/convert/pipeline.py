@@ -16,29 +16,28 @@ from pulsify_onnx.analysis.walker import require
 from pulsify_onnx.convert.batch import rowed
 from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pulsed_model import PulsedModel
-from pulsify_onnx.convert.window_head import Halves, halve, joined, pulsed
+from pulsify_onnx.convert.window_head import joined, pulsed
 from pulsify_onnx.errors import Blocker, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
-from pulsify_onnx.prepare.passes import Notes, Pass, Prepared, run
+from pulsify_onnx.prepare.passes import Pass, Prepared, run
+from pulsify_onnx.prepare.split_head import SplitHead
 from pulsify_onnx.report.sidecar import flat
-from pulsify_onnx.runtime.sidecar import KEY, Head
+from pulsify_onnx.runtime.sidecar import KEY
 
 
 @dataclass(frozen=True)
 class Analysis:
     """How a batch model streams, whatever the pulse: everything that is made for one pulse follows from it.
 
-    ``model`` is the batch model as it was prepared, ``plan`` its plan with delays that are not known yet; ``halves``: what it was
-    cut from, where a head is left.
+    ``model`` is the batch model as it was prepared, ``plan`` its plan with delays that are not known yet.
     """
 
     model: Prepared
     plan: Plan
     end_of_stream: bool = False
-    halves: Halves | None = None
     _timed: dict[int, Plan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -71,12 +70,12 @@ class Analysis:
     def pulsed(self, pulse: int | None, batch: int | str | None = None) -> PulsedModel:
         """The pulsed model (None: for pulses of any size), for a `batch` of streams. Raises `CannotStream` with every blocker, and `PulseDoesNotFit`."""
         plan, source = require(self.at(pulse)), self.model.source
-        head: Head | None = None
-        if self.halves is not None:
-            plan, source, head = joined(self.halves, plan, pulse)
+        cut, head = self.model.head, None
+        if cut is not None:
+            plan, source, head = joined(source, cut, plan, pulse)
             check(require(plan), "joining")
         rows = None if batch == 1 else batch
-        made = rowed(source, plan, pulse, rows) if self.halves is None else pulsed(self.halves, source, plan, pulse)
+        made = rowed(source, plan, pulse, rows) if cut is None else pulsed(cut, source, plan, pulse)
         sidecar = replace(made.sidecar(pulse), head=head, source_batch=1 if rows is not None and made.source is not source else None,
                           fixed_length=self.model.notes.fixed_length, approximation=self.model.notes.approximation)
         found = PulsedModel(made.lowered.model, sidecar, made.plan, made.source)
@@ -84,25 +83,26 @@ class Analysis:
         return found
 
 
-def prepared(source: Source, options: ConvertOptions) -> tuple[Prepared, Halves | None]:
-    """The batch model that is streamed; and what it was cut from, where a head is left. Raises `UsageError`, `AmbiguousAxis`, `CannotStream`."""
+def passes(source: Source, options: ConvertOptions) -> list[Pass]:
+    """What comes before the analysis."""
     if options.head is not None:
-        halves = halve(source, options.axes, options.window)
-        body = Prepared(halves.body.source, halves.body.axes)
-        return replace(body, notes=Notes(fixed_length=halves.body.told())) if halves.body.changes else body, halves
-    passes: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
-    if options.left_context is not None:
-        passes.append(CutPast(options.left_context))
-    return run(Prepared(source, options.axes), *passes), None
+        return [SplitHead(options.window)]
+    found: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
+    return found if options.left_context is None else [*found, CutPast(options.left_context)]
+
+
+def prepared(source: Source, options: ConvertOptions) -> Prepared:
+    """The batch model that is streamed. Raises `UsageError`, `AmbiguousAxis`, `CannotStream`."""
+    return run(Prepared(source, options.axes), *passes(source, options))
 
 
 def analyzed(source: Source, options: ConvertOptions) -> Analysis:
     """How a batch model streams. Raises as `prepared` does; what cannot stream is in its ``blockers``."""
-    model, halves = prepared(source, options)
+    model = prepared(source, options)
     asked = Options(states=state_pairs(model.source, options.states), advance=options.allow_advance)
     _, plan = model.read if model.read is not None and model.read[1].options == asked else choose(model.source, model.axes, asked)
     check(plan, "analysis")
-    return Analysis(model, plan, options.end_of_stream, halves)
+    return Analysis(model, plan, options.end_of_stream)
 
 
 def state_pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.edit import free_name, free_names
+from pulsify_onnx.model.schema import axes_are_input
 
 if TYPE_CHECKING:
     from pulsify_onnx.lowering.batch.layouts import Layout
@@ -123,11 +124,14 @@ class Emitter:
 
     def unsqueeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
         """`x` with dimensions of 1 at `axes`."""
-        return self.one("Unsqueeze", x, axes=list(axes)) if self.opset < 13 else self.one("Unsqueeze", x, self.ints(*axes))
+        return self._along("Unsqueeze", x, axes)
 
     def squeeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
         """`x` without its dimensions of 1 at `axes`."""
-        return self.one("Squeeze", x, axes=list(axes)) if self.opset < 13 else self.one("Squeeze", x, self.ints(*axes))
+        return self._along("Squeeze", x, axes)
+
+    def _along(self, op_type: str, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+        return self.one(op_type, x, self.ints(*axes)) if axes_are_input(op_type, self.opset) else self.one(op_type, x, axes=list(axes))
 
     def picked(self, x: ir.Value, index: ir.Value, rank: int) -> ir.Value:
         """``x[row, index[row]]`` for every row; of `index`, `rank` dimensions are no rows (0 or 1)."""
@@ -195,7 +199,6 @@ class Emitter:
             fill = inputs[2].const_value.numpy().item() if len(inputs) > 2 and inputs[2] is not None and inputs[2].const_value is not None else 0.0
             return self.one("Pad", inputs[0], pads=inputs[1].const_value.numpy().tolist(), value=float(fill), **attributes)
         return None
-
 
     def _picked_apart(self, inputs: Sequence[ir.Value | None]) -> ir.Value:
         """A Slice whose bounds are computed, or whose step is not 1, as opsets before 10 have it: what it takes is gathered, axis by axis."""

@@ -8,8 +8,6 @@ import onnx
 
 TOLERANCES = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 2e-4, "float64": 1e-7}
 
-QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearGlobalAveragePool"}
-
 
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """All nodes, those of subgraphs too."""
@@ -24,13 +22,7 @@ def float_types(graph: onnx.GraphProto) -> set[str]:
     """The floating-point types that values pass through: the least precise one sets the tolerance."""
     kinds = {t.data_type for t in graph.initializer} | {v.type.tensor_type.elem_type for v in [*graph.input, *graph.output]}
     for node in nodes(graph):
-        if node.op_type == "Cast":
-            kinds |= {a.i for a in node.attribute if a.name == "to"}
+        kinds |= {a.i for a in node.attribute if a.name == "to"}
     names = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64",
              onnx.TensorProto.BFLOAT16: "bfloat16"}
     return {names[k] for k in kinds if k in names}
-
-
-def unsound(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """onnxruntime's optimizers that change results: one fuses a Pad into a MaxPool, which pads with -inf, whatever the value was."""
-    return ("Pad_Fusion",) if any(n.op_type == "MaxPool" for n in nodes(graph)) else ()

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.model.edit import GraphEditor
+from pulsify_onnx.model.schema import axes_are_input
 
 
 class SequencesAsScanOutputs(ir.passes.InPlacePass):
@@ -84,10 +85,10 @@ def _rewrite(graph: ir.Graph, loop: ir.Node, found: tuple[int, ir.Node, ir.Node]
         assert rank is not None
         order = [*range(1, axis + 1), 0, *range(axis + 1, rank + 1)]
         moved = place.op("Transpose", frames, perm=order) if axis else frames
-        if opset < 13:
-            joined = place.op("Squeeze", moved, axes=[axis + 1])
-        else:
+        if axes_are_input("Squeeze", opset):
             joined = place.op("Squeeze", moved, editor.named(f"{frames.name}/axis", np.asarray([axis + 1], np.int64)))
+        else:
+            joined = place.op("Squeeze", moved, axes=[axis + 1])
     last = join.outputs[0]
     name = last.name
     if last.is_graph_output():

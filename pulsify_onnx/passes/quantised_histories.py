@@ -20,14 +20,10 @@ from pulsify_onnx.algebra.padding_fold import fold_border
 from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Plan, Ref, State, Step, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.load import Source
+from pulsify_onnx.model.schema import has_attribute
 
 STORED = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT32}
 """Types that a history may be of: others can't be concatenated in the opset that a model may have."""
-
-
-TYPED = 21
-"""From this opset on a QuantizeLinear has a type of its own. onnxruntime makes new ones, with that of signed integers, before it
-makes these unsigned, and does not load what it has made then; so it is given none that it would change."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,9 @@ def quantised_histories(plan: Plan, source: Source) -> Plan:
     """`plan` with every history before the steps that can be undone, where that is exact."""
     narrowed = _narrowed(plan, source)
     found = _deferred(narrowed)
-    if source.opset >= TYPED or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
+    # Where a QuantizeLinear has a type of its own, onnxruntime makes new ones, with that of signed integers, before it makes
+    # these unsigned, and does not load what it has made then; so it is given none that it would change.
+    if has_attribute("QuantizeLinear", source.opset, "output_dtype") or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
         plan = _unsigned(plan, source)
         narrowed = _narrowed(plan, source)
         found = _deferred(narrowed)

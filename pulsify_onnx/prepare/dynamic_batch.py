@@ -6,7 +6,8 @@ Every change leaves the model what it is for as many rows as it was exported for
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,8 @@ from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import BATCH_NAMES, Source
 from pulsify_onnx.model.subgraphs import all_nodes, subgraphs
+from pulsify_onnx.prepare.passes import NAMED, ORDERED, READ, Contract, Prepared
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 
 LABEL = "batch"
 
@@ -30,14 +33,48 @@ def batch_axis(axis: int) -> int:
     return 1 if axis == 0 else 0
 
 
-class Widening:
-    """A copy of `source`, as `plan` reads it, whose batch of `rows` becomes one of any size.
+def _batches(model: Prepared) -> str:
+    axes = model.read[0] if model.read is not None else {}
+    shapes = {v.name: v.shape for v in model.source.inputs if v.name in axes}
+    return ", ".join(name for name, axis in axes.items() if (shape := shapes[name]) is None or isinstance(shape[batch_axis(axis)], int))
 
-    ``own``: on which axis the states of the source's own have it. ``statics``: whether static inputs with as many rows have it too.
-    Raises `CannotStream` where a stream input has no such batch.
+
+ANY_BATCH = Contract("every stream has a batch of any size", _batches)
+
+
+@dataclass(frozen=True)
+class MakeBatchDynamic:
+    """A model whose inputs have a batch of `rows` becomes one for any number of rows.
+
+    ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as many rows have it
+    too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get the rows that they need.
     """
 
-    def __init__(self, source: Source, plan: Plan, rows: int, own: Mapping[str, int], statics: bool = True):
+    rows: int
+    own: Mapping[str, int] = field(default_factory=dict)
+    statics: bool = True
+    meeting: tuple[tuple[str, ...], ...] = ()
+
+    requires: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, READ)
+    ensures: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, READ, ANY_BATCH)
+
+    def __call__(self, model: Prepared) -> Prepared:
+        """The model as it was where nodes in ``meeting`` have no such constants. Raises `CannotStream`."""
+        assert model.read is not None
+        _, plan = model.read
+        rewriting = _Rewriting(model.source, plan, self.rows, self.own, self.statics)
+        wide = rewriting.analysed(plan.options)
+        for names in self.meeting:
+            if not rewriting.repair(names, wide):
+                return model
+            wide = rewriting.analysed(plan.options)
+        return replace(model, source=rewriting.source, axes=rewriting.axes, read=(rewriting.axes, wide))
+
+
+class _Rewriting:
+    """A copy of `source`, as `plan` reads it, whose batch of `rows` becomes one of any size. Raises `CannotStream` where a stream input has no such batch."""
+
+    def __init__(self, source: Source, plan: Plan, rows: int, own: Mapping[str, int], statics: bool):
         self.plan, self.rows = plan, rows
         self.model = source.model.clone()
         self.source = replace(source, model=self.model)
@@ -53,7 +90,7 @@ class Widening:
                 for value in body.inputs:
                     value.shape = None if value.shape is None else ir.Shape([None if d == rows else d for d in value.shape])
         for node in list(self.model.graph):
-            if not node.domain and node.op_type in ("Reshape", "Expand"):
+            if has(node, Trait.RESHAPES, Trait.EXPANDS):
                 self._follow(node)
 
     def analysed(self, options: Options) -> Plan:
@@ -97,9 +134,9 @@ class Widening:
         target = self._sizes(node.inputs[1])
         if x is None or target is None or 0 in target:
             return
-        shift = 0 if node.op_type == "Reshape" else len(x) - len(target)
+        shift = 0 if has(node, Trait.RESHAPES) else len(x) - len(target)
         same = [t == self.rows and 0 <= k + shift < len(x) and x[k + shift] == self.rows for k, t in enumerate(target)]
-        keeps = 0 if node.op_type == "Reshape" else 1
+        keeps = 0 if has(node, Trait.RESHAPES) else 1
         if not any(same) or self.rows == keeps:
             return
         node.attributes.pop("allowzero", None)  # no size is 0
@@ -142,18 +179,18 @@ class Widening:
             if array is None or at is None or not (array == np.take(array, [0], at)).all():
                 continue
             one = self.editor.before(node).constant(np.take(array, [0], at))
-            node.replace_input_with(k, self._expanded(node, one, array.shape, at) if node.op_type in ("Concat", "Scan", "Loop") else one)
+            node.replace_input_with(k, self._expanded(node, one, array.shape, at) if has(node, Trait.JOINS, Trait.CARRIES) else one)
             done = True
         return done
 
     def _rows_of(self, node: ir.Node, index: int, array: Array, plan: Plan) -> int | None:
         """The axis of a constant that runs along the batch of the other inputs, where it has as many rows as the batch had."""
-        if node.op_type in ("Scan", "Loop"):
-            carried = range(len(node.inputs) - node.attributes["num_scan_inputs"].as_int()) if node.op_type == "Scan" else range(2, len(node.inputs))
+        if has(node, Trait.CARRIES):
+            carried = declared(node, Trait.CARRIES)(node.attributes, len(node.inputs))
             return next((k for k, d in enumerate(array.shape) if d == self.rows), None) if index in carried else None
         for value in node.inputs:
             fact = plan.facts.get(value.name or "") if value is not None else None
-            if isinstance(fact, Stream) and (self.rows > 1 or node.op_type == "Concat"):
+            if isinstance(fact, Stream) and (self.rows > 1 or has(node, Trait.JOINS)):
                 at = next((k for k, d in enumerate(fact.shape) if str(d) == LABEL), -1) - fact.rank + array.ndim
                 return at if 0 <= at and array.shape[at] == self.rows else None
         return None

@@ -20,6 +20,7 @@ from pulsify_onnx.errors import UsageError
 from pulsify_onnx.model.edit import GraphEditor, Place
 from pulsify_onnx.prepare.passes import NAMED, ORDERED, Contract, Prepared
 from pulsify_onnx.rules.kit.masks import UNBOUNDED
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 from pulsify_onnx.runtime.sidecar import LeftContext
 
 
@@ -55,7 +56,7 @@ class CutPast:
 
 def _insert(place: Place, plan: Plan, left_context: int) -> None:
     node = place.node
-    if node.op_type == "Softmax":
+    if not has(node, Trait.MASK):
         scores = node.inputs[0]
         assert scores is not None
         pair = plan.facts[scores.name or ""]
@@ -71,16 +72,18 @@ def _insert(place: Place, plan: Plan, left_context: int) -> None:
     assert query is not None and key is not None
     fact = plan.facts[query.name or ""]
     assert isinstance(fact, Stream)
-    near = place.op("Not", _far(place, query, fact.axis, key, fact.axis, 2, 0, 1, left_context))
-    node.resize_inputs(max(4, len(node.inputs)))
-    mask = node.inputs[3]
-    if mask is None:
-        node.replace_input_with(3, near)
-    elif mask.dtype == ir.DataType.BOOL:
-        node.replace_input_with(3, place.op("And", mask, near))
+    index, rank = declared(node, Trait.MASK), 4 if has(node, Trait.BIAS) else 2
+    near = place.op("Not", _far(place, query, fact.axis, key, fact.axis, rank, rank - 2, rank - 1, left_context))
+    node.resize_inputs(max(index + 1, len(node.inputs)))
+    mask = node.inputs[index]
+    if mask is None and not has(node, Trait.BIAS):
+        node.replace_input_with(index, near)
+    elif mask is not None and mask.dtype == ir.DataType.BOOL:
+        node.replace_input_with(index, place.op("And", mask, near))
     else:
-        low = place.constant(np.asarray(-np.inf, (mask.dtype or fact.dtype).numpy()))
-        node.replace_input_with(3, place.op("Where", near, mask, low))
+        dtype = ((mask.dtype if mask is not None else None) or fact.dtype).numpy()
+        low = place.constant(np.asarray(-np.inf, dtype))
+        node.replace_input_with(index, place.op("Where", near, place.constant(np.asarray(0, dtype)) if mask is None else mask, low))
 
 
 def _far(place: Place, query: ir.Value, query_axis: int, key: ir.Value, key_axis: int, rank: int, row: int, column: int, left_context: int) -> ir.Value:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.runtime.sidecar import FixedLength, LeftContext
@@ -21,17 +22,37 @@ class Notes:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What was cut off a model of clips of `frames` base frames: it needs one whole window, and stays as it was exported.
+
+    ``source`` has inputs named ``window_of(wire)``, of as many frames as in a clip, for the streams of the body that it reads.
+    ``windows``: these streams. ``outputs``: those of the whole model.
+    """
+
+    source: Source
+    windows: Mapping[str, Stream]
+    outputs: tuple[str, ...]
+    frames: int
+
+
+def window_of(wire: str) -> str:
+    """The name that a head has for a window of stream `wire`."""
+    return f"{wire}#window"
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A batch model on its way to the analysis.
 
     ``axes``: the stream axes that are known. ``notes``: what the sidecar says of the passes. ``read``: all stream axes and the plan
-    of the model as it is now, where a pass had to find them.
+    of the model as it is now, where a pass had to find them. ``head``: what was cut off it.
     """
 
     source: Source
     axes: Mapping[str, int | str] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
     read: tuple[dict[str, int], Plan] | None = None
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +87,24 @@ def _lengths(model: Prepared) -> str:
     return ", ".join(fixed)
 
 
+def _read(model: Prepared) -> str:
+    return "" if model.read is not None else "it is not"
+
+
+def _head(model: Prepared) -> str:
+    if model.head is None:
+        return "there is none"
+    given = {v.name for v in model.head.source.inputs}
+    outputs = {v.name for v in model.source.model.graph.outputs}
+    inputs = {v.name for v in model.source.inputs}
+    return ", ".join(wire for wire in model.head.windows if window_of(wire) not in given or wire not in outputs | inputs)
+
+
 NAMED = Contract("every node has a name, and every value one of its own", _names)
 ORDERED = Contract("every value is computed before it is read", _order)
 ANY_LENGTH = Contract("the stream axes that are known are of any length", _lengths)
+READ = Contract("it is known how the model is read", _read)
+HEAD = Contract("a head reads windows of streams that the body gives", _head)
 
 
 class Pass(Protocol):

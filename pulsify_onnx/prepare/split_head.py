@@ -8,8 +8,9 @@ the streams that the head reads as its outputs, and read anew for any length; th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -26,48 +27,38 @@ from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import all_nodes, outer_names, subgraphs
 from pulsify_onnx.prepare.fixed_length import OTHER, Relaxed, checked, dynamic, readings, relax
-
-LAYOUTS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-"""Operators that a head rather does again than remember their results beside what they read."""
+from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Contract, Head, Prepared, window_of
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 @dataclass(frozen=True)
-class Halves:
-    """A model of clips of `frames` base frames, cut in two.
+class SplitHead:
+    """A model that was exported for one length, or is to be used at `frames` base frames, becomes its body, which takes any length, and a head.
 
-    ``body`` takes recordings of any length and has the streams that the head reads among its outputs; ``head`` has them as inputs
-    named ``window_of(wire)``, of as many frames as in a clip. ``windows``: their names in the body. ``outputs``: those of the model.
+    The stream axes that are known are all of them, or none where they can be told.
     """
 
-    body: Relaxed
-    head: Source
-    windows: tuple[str, ...]
-    outputs: tuple[str, ...]
-    frames: int
+    frames: int | None = None
 
+    requires: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED)
+    ensures: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, ANY_LENGTH, HEAD)
 
-def window_of(wire: str) -> str:
-    """The name that the head has for a window of stream `wire`."""
-    return f"{wire}#window"
-
-
-def halve(source: Source, given: Mapping[str, int | str], frames: int | None = None) -> Halves:
-    """Cut a model that was exported for one length, or is to be used at `frames` base frames.
-
-    `given`: all stream axes, or none where it can be told. Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and
-    `CannotStream` where the body is no model of any length.
-    """
-    told = {name: index_of(source, name, axis) for name, axis in given.items()}
-    source = _clip(source, told, frames)
-    cuts = [_Cut(source, relax(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
-    possible = cuts if told else [cut for cut in cuts if cut.streams()]
-    if len(possible) != 1:
-        lines = [" ".join(f"--axis {name}={axis}" for name, axis in cut.axes.items()) for cut in possible or cuts]
-        raise AmbiguousAxis("--head window: it can be read in more than one way which axis is time; choose one of\n  " + "\n  ".join(lines), tuple(lines))
-    (cut,) = possible
-    if frames not in (None, cut.frames):
-        raise UsageError(f"--head window={frames}: the model was exported for {cut.frames} frames")
-    return cut.halves()
+    def __call__(self, model: Prepared) -> Prepared:
+        """Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and `CannotStream` where the
+        body is no model of any length."""
+        told = {name: index_of(model.source, name, axis) for name, axis in model.axes.items()}
+        source = _clip(model.source, told, self.frames)
+        cuts = [_Cut(source, relax(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
+        possible = cuts if told else [cut for cut in cuts if cut.streams()]
+        if len(possible) != 1:
+            lines = [" ".join(f"--axis {name}={axis}" for name, axis in cut.axes.items()) for cut in possible or cuts]
+            raise AmbiguousAxis("--head window: it can be read in more than one way which axis is time; choose one of\n  " + "\n  ".join(lines), tuple(lines))
+        (cut,) = possible
+        if self.frames not in (None, cut.frames):
+            raise UsageError(f"--head window={self.frames}: the model was exported for {cut.frames} frames")
+        body, head = cut.parts()
+        made = Prepared(body.source, body.axes, model.notes, head=head)
+        return replace(made, notes=replace(made.notes, fixed_length=body.told())) if body.changes else made
 
 
 def _clip(source: Source, told: dict[str, int], frames: int | None) -> Source:
@@ -156,12 +147,12 @@ class _Cut:
     def _target(self, node: ir.Node, name: str) -> Array | None:
         """The shape `name` that a Reshape reads, where all of it but the batch is known."""
         fact = self.facts.get(name)
-        if node.op_type != "Reshape" or node.domain or not isinstance(fact, Sizes) or node.inputs[1] is None or node.inputs[1].name != name:
+        if not has(node, Trait.RESHAPES) or not isinstance(fact, Sizes) or node.inputs[1] is None or node.inputs[1].name != name:
             return None
         data = self.facts.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
         return target_of(data.shape if isinstance(data, (Static, Stream)) else None, fact.values, self.frames)
 
-    def halves(self) -> Halves:
+    def parts(self) -> tuple[Relaxed, Head]:
         """Both parts; where the body turns out not to be a model of any length, its node goes to the head too."""
         while True:
             windows = self.frontier()
@@ -172,7 +163,8 @@ class _Cut:
             stuck = {b.node for b in body.plan.blockers}
             if not stuck:
                 outputs = tuple(v.name or "" for v in self.graph.outputs)
-                return Halves(body, self._head(windows), tuple(windows), outputs, self.frames)
+                found = {wire: fact for wire in windows if isinstance(fact := body.plan.facts[wire], Stream)}
+                return body, Head(self._head(windows), found, outputs, self.frames)
             if not stuck <= nodes:
                 raise CannotStream(body.plan.blockers)
             self.grow(stuck)
@@ -234,8 +226,8 @@ class _Cut:
         return d.at(self.frames) if d.symbols() <= {TIME} else str(d)
 
     def _moved(self, node: ir.Node, windows: list[str]) -> bool:
-        """Whether a node has nothing but frames that the head reads already, in another order."""
-        return node.op_type in LAYOUTS and not node.domain and all(
+        """Whether a node has nothing but frames that the head reads already, in another order: it rather does it again than remember them twice."""
+        return has(node, Trait.SAME_ORDER, Trait.PERMUTES) and all(
             name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, Sizes)))
 
     def _neutral(self, node: ir.Node) -> bool:
@@ -303,4 +295,4 @@ def _reads(node: ir.Node) -> Iterator[str]:
         yield from sorted(outer_names(inner))
 
 
-__all__ = ["Halves", "halve", "target_of", "window_of"]
+__all__ = ["SplitHead", "target_of"]

@@ -15,6 +15,7 @@ from pulsify_onnx.algebra.facts import Fact, Pair, Stream
 from pulsify_onnx.algebra.plan import Plan, Window, leaves
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import outer_names, subgraphs
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class _Walk:
         """The input of `node` that makes its output wait."""
         if node is None:
             return None
-        if node.op_type == "If":
+        if has(node, Trait.BRANCHES):
             return next((inner for inner in self._branches(node, name) if inner in self.plan.facts), None)
         reads = list(dict.fromkeys(n for n in self._reads(node) if isinstance(self.plan.facts.get(n), (Stream, Pair)) and n != name))
         backs = self._backs(fact)

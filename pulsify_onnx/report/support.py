@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulsify_onnx.rules.kit.registry import RULES, Rule
+from pulsify_onnx.rules.kit.shape_arithmetic import FOLDED
 
 START, END = "<!-- support table -->", "<!-- end of support table -->"
-
-FOLDED = {
-    "Constant": "Becomes an initializer.",
-    "Shape": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
-    "Size": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
-}
-"""Operators that the analysis itself answers for, where no rule does."""
 
 
 @dataclass(frozen=True)

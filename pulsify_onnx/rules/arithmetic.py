@@ -13,6 +13,7 @@ from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declare, declares, unmoved
 from pulsify_onnx.rules.lengths import decided
 
 UNARY = {
@@ -47,7 +48,15 @@ for _name, _versions in {**UNARY, **BINARY}.items():
     if _name not in ("Div", "Mod"):
         rule(_name, versions=_versions)(elementwise)
 
+declare(Trait.FRAMES_APART, *ELEMENTWISE)
+declare(Trait.FORM, "Cast")
+declare(Trait.AXIS, "Cast", value=unmoved)
+declare(Trait.MULTIPLIES, "Mul")
+declare(Trait.ARITHMETIC, "Add", "Mul", "Pow", "Sub")
 
+
+@declares(Trait.MULTIPLIES, only="Div")
+@declares(Trait.ARITHMETIC, only="Div")
 @rule("Div", versions=BINARY["Div"])
 @rule("Mod", versions=BINARY["Mod"])
 def division(node: Node) -> Outcome:
@@ -87,6 +96,11 @@ def dropout(node: Node) -> Outcome:
     return Outcome((x,) * len(node.outputs))
 
 
+@declares(Trait.FORM)
+@declares(Trait.SAME_ORDER)
+@declares(Trait.FRAMES_APART)
+@declares(Trait.IDENTITY)
+@declares(Trait.AXIS, unmoved)
 @rule("Identity", versions=(1, 13, 14, 16, 19, 21, 23, 24, 25))
 def identity(node: Node) -> Outcome:
     """Anything; the wire goes on under another name."""

@@ -19,6 +19,8 @@ from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
+from pulsify_onnx.rules.kit.views import normalised_axes
 
 
 def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
@@ -31,7 +33,7 @@ def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[
 def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     """A softmax over one side of a pair: zero outside the band that its mask leaves open."""
     axis = node.axis(len(s.shape))
-    if node.since < 13 and axis != len(s.shape) - 1:
+    if len(normalised_axes(node, len(s.shape))) > 1:
         refuse("it normalises over several axes at once", hint="export with opset 13 or later")
     if axis not in s.axes:
         refuse("it normalises pairs of frames over another axis", hint="take the softmax over the keys")
@@ -155,6 +157,8 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     return replace(step(node, [expr], [y], before=steps), pulse_multiple=multiple)
 
 
+@declares(Trait.MASK, 3)
+@declares(Trait.CACHES, ((4, 1), (5, 2)))
 @rule("Attention", versions=(23, 24))
 def attention(node: Node) -> Outcome:
     """Along the sequence, with a mask of positions that shows a band or chunks.
@@ -183,6 +187,9 @@ def attention(node: Node) -> Outcome:
         "Attention", inputs, node.replaced(**attributes), "", 1), tuple(shape))
 
 
+@declares(Trait.MASK, 5)
+@declares(Trait.BIAS)
+@declares(Trait.CACHES, ((6, 1), (7, 2)))
 @rule("MultiHeadAttention", versions=(1,), domain=CONTRIB)
 def multi_head_attention(node: Node) -> Outcome:
     """Along the sequence, with an attention bias of positions that shows a band or chunks.

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+
+import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Band, Pair
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.combinators import kept, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
-from pulsify_onnx.rules.kit.views import axes_of
+from pulsify_onnx.rules.kit.traits import Trait, declares
+from pulsify_onnx.rules.kit.views import axes_of, axes_said, by_axes
 
 
+def _permuted(attributes: Mapping[str, ir.Attr], axis: int, rank: int) -> int:
+    return attributes["perm"].as_ints()[axis] if "perm" in attributes else range(rank)[::-1][axis]
+
+
+@declares(Trait.FORM)
+@declares(Trait.PERMUTES)
+@declares(Trait.FRAMES_APART)
+@declares(Trait.AXIS, _permuted)
 @rule("Transpose", versions=(1, 13, 21, 23, 24, 25))
 def transpose(node: Node) -> Outcome:
     """Any axis, any permutation."""
@@ -28,6 +40,9 @@ def transpose(node: Node) -> Outcome:
     return kept(node, [perm.index(x.axis)])
 
 
+@declares(Trait.FORM)
+@declares(Trait.SAME_ORDER)
+@declares(Trait.FRAMES_APART)
 @rule("Squeeze", versions=(1, 11, 13, 21, 23, 24, 25))
 def squeeze(node: Node) -> Outcome:
     """Any axis that stays.
@@ -36,11 +51,11 @@ def squeeze(node: Node) -> Outcome:
     """
     pair = node.facts[0]
     if isinstance(pair, Pair):
-        gone = axes_of(node, len(pair.shape), changed=13) or [k for k, d in enumerate(pair.shape) if d.constant == 1]
+        gone = axes_of(node, len(pair.shape)) or [k for k, d in enumerate(pair.shape) if d.constant == 1]
         left = [k for k in range(len(pair.shape)) if k not in gone]
         return kept(node, [(left.index(pair.axes[0]), left.index(pair.axes[1])), None][: len(node.facts)])
     x = the_stream(node)
-    axes = axes_of(node, x.rank, changed=13)
+    axes = axes_of(node, x.rank)
     if axes is None:
         axes = [k for k, d in enumerate(x.shape) if d.constant == 1]
     if x.axis in axes:
@@ -48,23 +63,23 @@ def squeeze(node: Node) -> Outcome:
     out = x.axis - sum(a < x.axis for a in axes)
     (window,), y = align([x], node.options)
     shape = tuple(d for k, d in enumerate(x.shape) if k not in axes)
-    how = call("Squeeze", window, axes=axes) if node.since < 13 else call("Squeeze", window, const(axes))
-    return step(node, [how], [y.placed(node.outputs[0], x.dtype, shape, out)])
+    return step(node, [by_axes(node, "Squeeze", window, axes)], [y.placed(node.outputs[0], x.dtype, shape, out)])
 
 
+@declares(Trait.FORM)
+@declares(Trait.SAME_ORDER)
+@declares(Trait.FRAMES_APART)
 @rule("Unsqueeze", versions=(1, 11, 13, 21, 23, 24, 25))
 def unsqueeze(node: Node) -> Outcome:
     """Any axis."""
-    pair = node.facts[0]
+    pair, new = node.facts[0], axes_said(node) or []
     if isinstance(pair, Pair):
-        new = node.ints("axes") if node.since < 13 else [int(a) for a in node.const(1, "axes")]  # type: ignore[union-attr]
-        full = len(pair.shape) + len(new or [])
-        old = [k for k in range(full) if k not in {a % full for a in new or []}]
+        full = len(pair.shape) + len(new)
+        old = [k for k in range(full) if k not in {a % full for a in new}]
         return kept(node, [(old[pair.axes[0]], old[pair.axes[1]]), None][: len(node.facts)])
     x = the_stream(node)
-    count = len(node.ints("axes") or []) if node.since < 13 else len(node.const(1, "axes"))  # type: ignore[arg-type]
-    axes = set(axes_of(node, x.rank + count, changed=13) or [])
-    rest = [k for k in range(x.rank + count) if k not in axes]
+    full = x.rank + len(new)
+    rest = [k for k in range(full) if k not in {a % full for a in new}]
     return kept(node, [rest[x.axis], None][: len(node.facts)])
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pulsify_onnx.algebra.facts import Fact, Pair, Pending, Sizes, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
+from pulsify_onnx.model.schema import since_version
 from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 
 DECIDED = "the branch taken is decided at run time"
 
 
+@declares(Trait.BRANCHES)
 @rule("If", versions=(1, 11, 13, 16, 19, 21, 23, 24, 25))
 def branch(node: Node) -> Outcome:
     """On a constant condition, the branch taken; on a static one, both run and the result is chosen.
@@ -22,6 +27,12 @@ def branch(node: Node) -> Outcome:
     if isinstance(node.fact(0), Sizes):
         refuse(f"{DECIDED}, by the length of the stream", hint="export one of the branches, or make both the same for every length")
     refuse(f"{DECIDED}, by values of the stream", hint="compute both branches and choose with Where, frame by frame")
+
+
+def choice_of(node: Node, out: str, condition: Fact, yes: Fact, no: Fact) -> Node:
+    """A Where that is output `out` of an If whose branches both run."""
+    return replace(node, op_type="Where", since=since_version("Where", node.opset, "") or 1, attributes={}, outer={},
+                   inputs=(node.inputs[0], yes.wire, no.wire), outputs=(out,), facts=(condition, yes, no))
 
 
 def choosable(yes: Fact, no: Fact) -> None:

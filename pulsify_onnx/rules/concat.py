@@ -17,9 +17,12 @@ from pulsify_onnx.rules.kit.combinators import call, const, joined, own, paired,
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.resumed import resumed
 
 
+@declares(Trait.JOINS)
+@declares(Trait.BEGINS, (0,))
 @rule("Concat", versions=(4, 11, 13))
 def concat(node: Node) -> Outcome:
     """Any axis but the stream's; along the stream, constants and parts of a fixed number of frames before it, a constant after it.

@@ -20,6 +20,7 @@ from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import EXPLICIT, Spatial, shorter, spatial
 
 CHANNELS = "the stream runs along the channels, which every output value sums over"
@@ -121,6 +122,7 @@ def sizes_with(node: Node, view: Spatial, k: int, read: Taps) -> dict[str, Any]:
     return {"kernel_shape": [*view.kernel[:k], read.count, *view.kernel[k + 1:]]} if node.ints("kernel_shape") else {}
 
 
+@declares(Trait.WINDOWS)
 @rule("Conv", versions=(1, 11, 22))
 def conv(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; state: span - stride frames and those waited for.
@@ -157,6 +159,7 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     return step(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
 
 
+@declares(Trait.WINDOWS)
 @rule("ConvTranspose", versions=(1, 11, 22))
 def conv_transpose(node: Node) -> Outcome:
     """Any spatial axis, any stride, kernel, pads and output padding; state: the input frames that overlap.

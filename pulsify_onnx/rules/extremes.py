@@ -15,6 +15,8 @@ from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, lowest, number, reduce_by, reduced, squeeze_by, wide
+from pulsify_onnx.rules.kit.traits import Trait, declares
+from pulsify_onnx.rules.kit.views import offers
 from pulsify_onnx.rules.reductions import squeezed
 
 
@@ -50,6 +52,7 @@ def arg_extreme(node: Node) -> Outcome:
     return step(node, [now if keepdims else squeeze_by(node, now, [axis])], [fact], states, steps)
 
 
+@declares(Trait.BOUNDS, (1,))
 @rule("TopK", versions=(1, 10, 11, 24))
 def top_k(node: Node) -> Outcome:
     """Any axis.
@@ -61,7 +64,7 @@ def top_k(node: Node) -> Outcome:
     axis = node.axis(x.rank, default=-1)
     if axis != x.axis:
         return kept(node, [x.axis, None][: len(node.facts)], out_axes=[x.axis, x.axis])
-    if node.since < 11:
+    if not offers(node, "GatherElements"):
         refuse("before opset 11, nothing can pick the indices of the best frames so far", hint="export with opset 11 or later")
     found = node.const(1, "the number of frames it picks")
     assert found is not None

@@ -15,6 +15,7 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, step
 from pulsify_onnx.rules.kit.masks import FAR, Positions, Sides, Unknown
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import offers
 
 FRAMES = 97
 """Consecutive frames on which indices are tried: a prime, so that no period of theirs goes unseen."""
@@ -43,7 +44,7 @@ def framed(node: Node, x: Stream, indices: Stream) -> Outcome:
         refuse("it picks frames before the first one, which count from the end of the stream", hint="pad the stream before framing it")
     if frame.hop < 1 or indices.rate * frame.hop != x.rate:
         refuse(f"its indices grow by {frame.hop} where the stream has {x.rate / indices.rate} frames, so it looks back farther and farther", hint=HINT)
-    if node.opset < 11:
+    if not offers(node, "Range"):
         refuse("opsets before 11 have no Range to frame by", hint="export with opset 11 or later")
     span = int(frame.offsets.max()) - first + 1
     window, y = windowed(crop(x, start=first), span, frame.hop, node.options)

@@ -14,6 +14,7 @@ from pulsify_onnx.rules.kit.combinators import call, kept, static_value, step
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.reshape import LENGTH_TOLD, constant_over_time
 from pulsify_onnx.rules.slicing import rate_of
 
@@ -47,6 +48,7 @@ def range_rule(node: Node) -> Outcome:
     return step(node, [expr], [Stream(node.outputs[0], fact.dtype, (extent,), 0, rate, positional=True)])
 
 
+@declares(Trait.FILLS)
 @rule("ConstantOfShape", versions=(9, 20, 21, 23, 24, 25))
 def constant_of_shape(node: Node) -> Outcome:
     """A constant along the stream."""
@@ -58,6 +60,7 @@ def constant_of_shape(node: Node) -> Outcome:
     return constant_over_time(node, fact, tuple(target), lambda dims: call("Expand", Const(array.reshape(())), Dims(dims)))
 
 
+@declares(Trait.REPEATS)
 @rule("Tile", versions=(6, 13))
 def tile(node: Node) -> Outcome:
     """A stream repeated along other axes, or a single static frame repeated along the stream.

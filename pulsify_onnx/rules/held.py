@@ -141,8 +141,6 @@ def _with_channel(node: Node, gate: Gate, x: Expr, sizes: tuple[Length, Length, 
 
 def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tuple[Length, Length, Length]) -> list[Expr]:
     """An LSTM as a Scan that keeps its states at frames that are not real."""
-    if node.opset < 9:
-        refuse("nothing keeps its cell before the first frame with such gates below opset 9", hint="export with opset 9 or later")
     fact = node.fact(1)
     assert isinstance(fact, Static)
     batch, hidden, inner = sizes

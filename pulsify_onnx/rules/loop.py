@@ -20,14 +20,16 @@ from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.gating import fed
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import FAR
-from pulsify_onnx.rules.scan import Body, Feed, check_body, per_frame
+from pulsify_onnx.rules.scan import Body, Feed, beside, check_body, per_frame
 from pulsify_onnx.rules.slicing import rate_of
 
 ROUNDS = "how often it runs is decided at run time"
 ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
 
 
+@declares(Trait.CARRIES, lambda attributes, count: range(2, count))
 @rule("Loop", versions=(1, 11, 13, 16, 19, 21, 23, 24, 25))
 def loop(node: Node) -> Outcome:
     """Over frames: as many rounds as a stream has frames, each reading frame i (or i plus a constant) of any number of streams.
@@ -228,16 +230,7 @@ def _index(node: Node, body: ir.Graph, value: ir.Value | None) -> tuple[int, int
 
 def _kept(node: Node, body: ir.Graph, frame: ir.Value, x: Stream, inner: ir.Node) -> ir.Value:
     """`frame` with its dimension along the stream, of size 1."""
-    name = f"{inner.outputs[0].name}/one"
-    if node.opset < 13:
-        made = ir.Node("", "Unsqueeze", [frame], [ir.AttrInt64s("axes", [x.axis])], num_outputs=1, name=name)
-    else:
-        axes = ir.Value(name=f"{name}_axes", const_value=ir.tensor(np.asarray([x.axis], np.int64)))
-        body.initializers.add(axes)
-        made = ir.Node("", "Unsqueeze", [frame, axes], num_outputs=1, name=name)
-    made.outputs[0].name = name
-    body.insert_before(inner, made)
-    return made.outputs[0]
+    return beside(body, frame, [x.axis], node.opset, f"{inner.outputs[0].name}/one", inner)
 
 
 def _read(pick: _Pick, rounds: Length) -> Stream:

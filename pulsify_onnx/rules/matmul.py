@@ -17,6 +17,7 @@ from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.running import cast, number, wide
+from pulsify_onnx.rules.kit.views import may_lack
 
 SUMMED = "it sums over the stream, so its result needs all frames"
 SUMMED_HINT = "keep time out of the summed axis; attention over the past needs a window"
@@ -106,7 +107,7 @@ def _gemm_summed(node: Node, a: Stream, b: Stream) -> Outcome | None:
     if isinstance(node.fact(2), Stream):
         return None
     kind = wide(a.dtype)
-    none = () if node.since >= 11 else (Const(np.zeros((1, 1), kind.numpy())),)
+    none = () if may_lack(node, 2) else (Const(np.zeros((1, 1), kind.numpy())),)
     c = static(node, 2)
     added = None if c is None else call("Mul", cast(c, a.dtype, kind), number(node.attr("beta", 1.0), kind))
     return summed(node, [a, b], lambda values: op(node, [*values, *none], beta=None), added)

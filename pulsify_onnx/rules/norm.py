@@ -11,6 +11,7 @@ from pulsify_onnx.rules.attention import softmax_over_keys
 from pulsify_onnx.rules.kit.combinators import apart, joined, op, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import normalised_axes
 from pulsify_onnx.rules.pooling_attention import OVER_TIME, OVER_TIME_HINT, softmax_over_time
 
 WHOLE = "it normalises over the whole stream, so the first frame needs the last"
@@ -52,8 +53,7 @@ def softmax(node: Node) -> Outcome:
     if isinstance(node.facts[0], Pair) and node.op_type == "Softmax":
         return softmax_over_keys(node, node.facts[0])
     x = the_stream(node)
-    axis = node.axis(x.rank)
-    touched = [axis] if node.since >= 13 else list(range(axis, x.rank))
+    touched = normalised_axes(node, x.rank)
     if node.op_type == "Softmax" and x.axis in touched and all(x.shape[a].constant == 1 for a in touched if a != x.axis):
         return softmax_over_time(node, x)
     return apart(node, touched, OVER_TIME, OVER_TIME_HINT)

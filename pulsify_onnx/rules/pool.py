@@ -19,6 +19,7 @@ from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept,
 from pulsify_onnx.rules.kit.infer import infer, overstated
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import Spatial, spatial
 
 CHANNELS = "the stream runs along the channels or the batch of a pool"
@@ -73,6 +74,8 @@ def _fitting(data: Expr, x: Stream, view: Spatial, axis: int, size: int, before:
     return (data, after) if after >= 0 else (call("Slice", data, const([0]), const([own + after]), const([axis])), 0)
 
 
+@declares(Trait.WINDOWS)
+@declares(Trait.POOLS)
 @rule("MaxPool", versions=(1, 8, 10, 11, 12, 22))
 def max_pool(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and ceil_mode.
@@ -88,6 +91,8 @@ def max_pool(node: Node) -> Outcome:
     return step(node, [expr], [y], before=steps)
 
 
+@declares(Trait.WINDOWS)
+@declares(Trait.POOLS)
 @rule("LpPool", versions=(2, 11, 18, 22))
 def lp_pool(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and ceil_mode.
@@ -101,6 +106,8 @@ def lp_pool(node: Node) -> Outcome:
     return step(node, [expr], [y], before=steps)
 
 
+@declares(Trait.WINDOWS)
+@declares(Trait.POOLS)
 @rule("AveragePool", versions=(1, 7, 10, 11, 19, 22))
 def average_pool(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride and ceil_mode; the divisor counts real frames at both ends.

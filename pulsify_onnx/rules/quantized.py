@@ -19,7 +19,8 @@ from pulsify_onnx.rules.kit.combinators import apart, call, kept, op, static, st
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
-from pulsify_onnx.rules.kit.views import spatial
+from pulsify_onnx.rules.kit.traits import Trait, declares
+from pulsify_onnx.rules.kit.views import normalised_axes, spatial
 from pulsify_onnx.rules.matmul import SUMMED, SUMMED_HINT, product_axes
 
 PER_FRAME = "it has one scale per frame"
@@ -44,6 +45,8 @@ def zero_point(node: Node, index: int, x: Stream) -> Const:
     return Const(np.full([1] * x.rank, found.reshape(-1)[0], x.dtype.numpy()))
 
 
+@declares(Trait.FRAMES_APART)
+@declares(Trait.STAYS, only="DequantizeLinear")
 @rule("QuantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25, 28))
 @rule("DequantizeLinear", versions=(10, 13, 19, 21, 23, 24, 25, 28))
 @rule("QuantizeLinear", versions=(1,), domain=CONTRIB)
@@ -242,9 +245,7 @@ def qlinear_softmax(node: Node) -> Outcome:
     """
     static_scales(node, (0,))
     x = the_stream(node)
-    axis = node.axis(x.rank, default=-1)
-    touched = [axis] if int(node.attr("opset", 13)) >= 13 else list(range(axis, x.rank))
-    return apart(node, touched, "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
+    return apart(node, normalised_axes(node, x.rank), "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
 
 
 @rule("QLinearConcat", versions=(1,), domain=CONTRIB)

@@ -14,11 +14,14 @@ from pulsify_onnx.rules.kit.gating import fed, seen_before, starts_as_zeros, tim
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 
 LENS, INITIAL = 4, (5, 6)
 """Indices of the inputs sequence_lens, initial_h and initial_c."""
 
 
+@declares(Trait.RECURRENT)
+@declares(Trait.BEGINS, INITIAL)
 @rule("RNN", versions=(7, 14, 22))
 @rule("GRU", versions=(7, 14, 22))
 @rule("LSTM", versions=(7, 14, 22))

@@ -26,9 +26,7 @@ def squeezed(axis: int, gone: Sequence[int], keepdims: bool) -> int:
     return axis if keepdims else axis - sum(a < axis for a in gone)
 
 
-AXES_INPUT = {"ReduceL1": 18, "ReduceL2": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18, "ReduceMax": 18, "ReduceMean": 18,
-              "ReduceMin": 18, "ReduceProd": 18, "ReduceSum": 13, "ReduceSumSquare": 18}
-"""Since when the axes are an input."""
+NAMES = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare")
 
 _VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceLogSum": (1, 11, 13, 18, 28), "ReduceLogSumExp": (1, 11, 13, 18, 28),
              "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
@@ -36,7 +34,7 @@ _VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceLogSum": (1, 11, 13, 18, 28), "Red
 
 def reduced_axes(node: Node, rank: int) -> list[int] | None:
     """The axes that a Reduce operator takes; None where it does nothing."""
-    axes = axes_of(node, rank, changed=AXES_INPUT[node.op_type])
+    axes = axes_of(node, rank)
     if axes:
         return axes
     return None if node.attr("noop_with_empty_axes", 0) else list(range(rank))
@@ -59,7 +57,7 @@ def reduction(node: Node) -> Outcome:
     return reduce_stream(node, RUNNING.get(node.op_type), x, axes, keepdims)
 
 
-for _name in AXES_INPUT:
+for _name in NAMES:
     rule(_name, versions=_VERSIONS.get(_name, (1, 11, 13, 18)))(reduction)
 
 

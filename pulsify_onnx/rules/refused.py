@@ -6,6 +6,7 @@ from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.traits import Trait, declare
 
 LENGTHS = "its result has as many entries as the values call for, so nobody can tell which frame they belong to"
 LENGTHS_HINT = "keep all frames and mark the wanted ones by a mask, or cut the model there"
@@ -78,7 +79,12 @@ def _refused(domain: str, name: str, reason: str, hint: str) -> None:
     kept = "Never, also where nothing streams through it." if reason in ALWAYS else "Kept where nothing streams through it."
     refusal.__doc__ = f"{kept}\n\nRefuses: a stream, because {reason}."
     rule(name, versions=None, domain=domain)(refusal)
+    if reason == RANDOM:
+        declare(Trait.RANDOM, name, domain=domain)
 
 
 for _row in _TABLE:
     _refused(*_row)
+
+declare(Trait.CACHES, "Attention", domain=CONTRIB, value=((4, 1),))
+declare(Trait.CACHES, "GroupQueryAttention", domain=CONTRIB, value=((3, 1), (4, 2)))

@@ -17,6 +17,7 @@ from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.merged_time import dim
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.slicing import rate_of
 
 LENGTH_TOLD = "the target shape has a fixed number of frames, so it fits one length of the stream only"
@@ -80,6 +81,9 @@ def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Lengt
     return slow, fast, together.constant
 
 
+@declares(Trait.FORM)
+@declares(Trait.SAME_ORDER)
+@declares(Trait.RESHAPES)
 @rule("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25))
 def reshape(node: Node) -> Outcome:
     """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] or [T, B] to one axis for operators that treat all frames alike.
@@ -96,6 +100,7 @@ def reshape(node: Node) -> Outcome:
     return rearrange(node, x, resolve(x.whole, target, bool(node.attr("allowzero", 0)), parts))
 
 
+@declares(Trait.SAME_ORDER)
 @rule("Flatten", versions=(1, 9, 11, 13, 21, 23, 24, 25))
 def flatten(node: Node) -> Outcome:
     """Any axis; with slower axes before time, for operators that treat all frames alike.
@@ -110,6 +115,8 @@ def flatten(node: Node) -> Outcome:
     return rearrange(node, x, target)
 
 
+@declares(Trait.EXPANDS)
+@declares(Trait.REPEATS)
 @rule("Expand", versions=(8, 13))
 def expand(node: Node) -> Outcome:
     """A stream along its other axes, or a static value along the stream.

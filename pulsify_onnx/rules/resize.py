@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -21,7 +20,8 @@ from pulsify_onnx.rules.kit.combinators import call, const, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.sampling import Sampling, periodic
-from pulsify_onnx.rules.kit.views import by_axes
+from pulsify_onnx.rules.kit.traits import Trait, declares
+from pulsify_onnx.rules.kit.views import by_axes, scales_at
 
 WHOLE = "resize by a whole factor"
 
@@ -37,7 +37,7 @@ class Scaling:
 
 def scaling(node: Node, x: Stream) -> Scaling:
     """What a Resize or Upsample does to every axis; refuses a scale along the stream that is no whole factor."""
-    scales_at, sizes_at = (1, None) if node.since < 11 else (2, 3)
+    first, sizes_at = scales_at(node)
     axes = [a % x.rank for a in node.ints("axes") or range(x.rank)]
     told = node.sizes(sizes_at, "the size to resize to") if sizes_at is not None and node.fact(sizes_at) is not None else None
     if told:
@@ -47,13 +47,10 @@ def scaling(node: Node, x: Stream) -> Scaling:
         for axis, size in zip(axes, told):
             sizes[axis] = size
         return Scaling((1.0,) * x.rank, _ratio(x.extent, sizes[x.axis]), tuple(sizes))
-    if node.op_type == "Upsample" and node.since < 9:
-        found: Sequence[float] = [float(s) for s in node.attr("scales")]
-    else:
-        value = node.const(scales_at, "the scales")
-        if value is None:
-            refuse("it has neither scales nor sizes", hint="resize by fixed scales")
-        found = [float(s) for s in value.ravel()]
+    value = node.const(first, "the scales")
+    if value is None:
+        refuse("it has neither scales nor sizes", hint="resize by fixed scales")
+    found = [float(s) for s in value.ravel()]
     scales = [1.0] * x.rank
     for axis, scale in zip(axes, found):
         scales[axis] = scale
@@ -75,6 +72,7 @@ def _ratio(size: Length, wanted: Length) -> Fraction:
     refuse(f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream", hint=WHOLE)
 
 
+@declares(Trait.RESIZES)
 @rule("Resize", versions=(10, 11, 13, 18, 19))
 @rule("Upsample", versions=(7, 9, 10))
 def resize(node: Node) -> Outcome:
@@ -221,8 +219,6 @@ def _dimensions(node: Node, op_type: str, data: Expr, axes: list[int]) -> Expr:
 
 def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, frames: Frames) -> Expr:
     """The operator on `frames` frames along `axis` of data of `shape`."""
-    if node.op_type == "Upsample" and node.since < 9:
-        return call("Upsample", data, mode=node.attr("mode"), scales=list(how.scales))
     left_out = {"scales": None} if node.attributes.get("scales") else {}
     attributes = dict(node.replaced(axes=None, keep_aspect_ratio_policy=None, **left_out))
     if how.sizes is not None:
@@ -233,7 +229,7 @@ def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, fram
         dims[axis] = Frames(frames.rate * how.along, int(extra))
         return call(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
     scales = Const(np.asarray(how.scales, np.float32))
-    if node.op_type == "Upsample" or node.since < 11:
+    if scales_at(node)[1] is None:
         return _sized(shape, axis, how, call(node.op_type, data, scales, **attributes), frames)
     return _sized(shape, axis, how, call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
 

@@ -12,6 +12,7 @@ from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.model.schema import axes_are_input
 from pulsify_onnx.model.subgraphs import all_nodes
 from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
@@ -19,10 +20,10 @@ from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.traits import Trait, declares, has
 
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
-
+@declares(Trait.CARRIES, lambda attributes, count: range(count - attributes["num_scan_inputs"].as_int()))
 @rule("Scan", versions=(9, 11, 16, 19, 21, 23, 24, 25))
 def scan(node: Node) -> Outcome:
     """Along the stream forward: any number of states, streams and results, along any axes; the body may read static outer values.
@@ -64,7 +65,7 @@ def check_body(node: Node, body: ir.Graph) -> None:
                    hint="pass the stream as a scan input, so that the body sees one frame of it")
         if isinstance(fact, Sizes) or not isinstance(fact, Static):
             static_value(fact)
-    if any(inner.op_type in RANDOM for inner in all_nodes(body)):
+    if any(has(inner, Trait.RANDOM) for inner in all_nodes(body)):
         refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
 
 
@@ -207,18 +208,22 @@ def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype:
     return out
 
 
-def beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str) -> ir.Value:
-    """`value` with dimensions of 1 at `axes`."""
-    if opset < 13:
-        return _added(graph, "Unsqueeze", [value], name, axes=axes)
+def beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str, before: ir.Node | None = None) -> ir.Value:
+    """`value` with dimensions of 1 at `axes`, computed `before` a node, or last."""
+    if not axes_are_input("Unsqueeze", opset):
+        return _added(graph, "Unsqueeze", [value], name, before, axes=axes)
     given = ir.Value(name=f"{name}_axes", const_value=ir.tensor(np.asarray(axes, np.int64)))
     graph.initializers.add(given)
-    return _added(graph, "Unsqueeze", [value, given], name)
+    return _added(graph, "Unsqueeze", [value, given], name, before)
 
 
-def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: int | Sequence[int]) -> ir.Value:
+def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, before: ir.Node | None = None,
+           **attributes: int | Sequence[int]) -> ir.Value:
     made = [ir.AttrInt64(k, v) if isinstance(v, int) else ir.AttrInt64s(k, v) for k, v in attributes.items()]
     node = ir.Node("", op_type, inputs, made, num_outputs=1, name=name)
     node.outputs[0].name = name
-    graph.append(node)
+    if before is None:
+        graph.append(node)
+    else:
+        graph.insert_before(before, node)
     return node.outputs[0]

@@ -19,7 +19,8 @@ from pulsify_onnx.rules.kit.combinators import call, const, kept, paired, step, 
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
-from pulsify_onnx.rules.kit.views import FAR, Cut, cuts, pads_of
+from pulsify_onnx.rules.kit.traits import Trait, declares, unmoved
+from pulsify_onnx.rules.kit.views import FAR, Cut, by_attribute, cuts, pads_of
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.resumed import newest
 
@@ -38,6 +39,10 @@ def bounds(extent: Length, cut: Cut) -> tuple[Length, Length]:
     return sides[0], sides[1]
 
 
+@declares(Trait.FORM)
+@declares(Trait.SLICES)
+@declares(Trait.AXIS, unmoved)
+@declares(Trait.BOUNDS, (1, 2))
 @rule("Slice", versions=(1, 10, 11, 13))
 def slice_rule(node: Node) -> Outcome:
     """Any axis; along the stream from a fixed frame, to any end, with any step forward.
@@ -169,6 +174,10 @@ def rate_of(extent: Length) -> Fraction:
     return rate
 
 
+@declares(Trait.FORM)
+@declares(Trait.SPLITS)
+@declares(Trait.AXIS, unmoved)
+@declares(Trait.BOUNDS, (1,))
 @rule("Split", versions=(2, 11, 13, 18))
 def split(node: Node) -> Outcome:
     """Any axis; along the stream into parts at fixed frames, the last open.
@@ -179,7 +188,7 @@ def split(node: Node) -> Outcome:
     axis = node.axis(x.rank, default=0)
     if axis != x.axis:
         return kept(node, [x.axis, None][: len(node.facts)])
-    sizes = [Length.of(v) for v in node.ints("split") or []] if node.since < 13 else node.sizes(1, "the sizes of the parts")
+    sizes = [Length.of(v) for v in node.ints("split") or []] if by_attribute(node, "split") else node.sizes(1, "the sizes of the parts")
     if not sizes:
         refuse("it cuts the whole stream into equal parts, so where they begin depends on its length",
                hint="reshape to frames of a fixed size instead")
@@ -197,6 +206,8 @@ def split(node: Node) -> Outcome:
     return Outcome(tuple(facts))
 
 
+@declares(Trait.PADS)
+@declares(Trait.BOUNDS, (1,))
 @rule("Pad", versions=(2, 11, 13, 18, 19, 21, 23, 24, 25))
 def pad_rule(node: Node) -> Outcome:
     """Any axis and any amount, also negative; along the stream with a constant, the edge, or reflected at the ends.
@@ -228,6 +239,9 @@ def pad_rule(node: Node) -> Outcome:
     return Outcome((x,), tuple(steps))
 
 
+@declares(Trait.FORM)
+@declares(Trait.GATHERS)
+@declares(Trait.BOUNDS, (1,))
 @rule("Gather", versions=(1, 11, 13))
 def gather(node: Node) -> Outcome:
     """Indices that stream (an embedding), a stream whose other axis is indexed, or framing by positions at a fixed hop.

@@ -10,6 +10,7 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, kept, op, static, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.kit.views import by_attribute
 
 
 def _number(node: Node, index: int, what: str) -> int | None:
@@ -60,7 +61,7 @@ def dft(node: Node) -> Outcome:
     Refuses: a transform over the whole stream.
     """
     x = the_stream(node)
-    given = _number(node, 2, "the axis") if node.since >= 20 else int(node.attr("axis", 1))
+    given = int(node.attr("axis", 1)) if by_attribute(node, "axis") else _number(node, 2, "the axis")
     axis = -2 if given is None else given
     axis += x.rank if axis < 0 else 0
     if x.axis == x.rank - 1:

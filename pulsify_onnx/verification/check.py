@@ -16,8 +16,9 @@ import onnx
 
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, UnusableStream, UsageError
-from pulsify_onnx.model.precision import QUANTISED, TOLERANCES, float_types, nodes, unsound
-from pulsify_onnx.ort import session
+from pulsify_onnx.model.precision import TOLERANCES, float_types, nodes
+from pulsify_onnx.model.schema import QUANTISED
+from pulsify_onnx.ort import session, unsound
 from pulsify_onnx.runtime.runner import HasProto, PulseRunner, filled, take
 from pulsify_onnx.runtime.sidecar import Output, PrefixOutput, StaticOutput, StreamInput, StreamOutput
 from pulsify_onnx.verification.clips import clips_apart
@@ -67,7 +68,7 @@ class Check:
         self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
         # as it is written, but for quantised graphs: they round in other places once onnxruntime has put them together, as its users have them
         self.batch = batch or session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4,
-                                      plain=not self.quantised or pulsed.plain, without=unsound(proto.graph))
+                                      plain=not self.quantised or pulsed.plain, without=unsound(n.op_type for n in nodes(proto.graph)))
         self.runner = pulsed
         self.sidecar = self.runner.sidecar
         if self.sidecar.source_batch and not traced:

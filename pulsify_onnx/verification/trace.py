@@ -20,6 +20,7 @@ from pulsify_onnx.algebra.facts import Fact, Prefix, Static, Stream
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.model.load import Source
+from pulsify_onnx.ort import ALL_OUTPUTS
 from pulsify_onnx.output import write
 from pulsify_onnx.runtime.runner import take
 from pulsify_onnx.verification.check import Case, Check, opened
@@ -83,7 +84,7 @@ def _with_outputs(model: ir.Model, names: list[str], path: Path) -> Path:
         if name not in outputs:
             copy.graph.outputs.append(values[name])
     for k, node in enumerate(copy.graph):
-        if node.op_type in ("If", "Loop", "Scan", "Split"):  # onnxruntime wants a name for every output of these
+        if node.op_type in ALL_OUTPUTS:
             for j, out in enumerate(node.outputs):
                 out.name = out.name or f"pulsify/unused_{k}_{j}"
     write.write(copy, path, path.name + ".data")

@@ -332,6 +332,23 @@ def test_left_context_without_unbounded_attention_is_wrong_usage():
         pulsify(model(BAND, **window(2, 0)), pulse=1, left_context=4)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_left_context_of_multi_head_attention(bias):
+    from pulsify_onnx.api import verify
+
+    table = "t = Shape<start=1, end=2>(x)  one = Constant<value_ints=[1]>()  s = Concat<axis=0>(one, one, t, t)  b = Expand(low, s)" if bias else ""
+    m = parse(f"""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
+    agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{
+        q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)  {table}
+        y = com.microsoft.MultiHeadAttention<num_heads=2, unidirectional=1>(q, k, v, , , {"b" if bias else ""})
+    }}""", wq=rand(D, D, seed=1), wk=rand(D, D, seed=2), wv=rand(D, D, seed=3), low=np.full((1, 1, 1, 1), -0.5, np.float32))
+    with pytest.raises(CannotStream, match="attention over the whole past"):
+        pulsify(m, pulse=2)
+    for pulse in (1, 3):
+        pulsed = pulsify(m, pulse=pulse, left_context=6, end_of_stream=True)
+        assert pulsed.spec["outputs"][0]["receptive_field"] == 6 and verify(m, pulsed, frames=40).ok
+
+
 def test_left_context_of_the_attention_operator():
     from pulsify_onnx.api import verify
 

@@ -2,6 +2,5 @@
 
 from pulsify_onnx.convert.window_head.joined import joined, pulsed
 from pulsify_onnx.convert.window_head.reference import SlidingBatch
-from pulsify_onnx.prepare.split_head import Halves, halve
 
-__all__ = ["Halves", "SlidingBatch", "halve", "joined", "pulsed"]
+__all__ = ["SlidingBatch", "joined", "pulsed"]

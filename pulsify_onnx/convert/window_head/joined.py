@@ -20,32 +20,35 @@ from pulsify_onnx.convert.batch import Rowed, static_batch
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import outer_names, subgraphs
-from pulsify_onnx.prepare.split_head import Halves, target_of, window_of
+from pulsify_onnx.prepare.passes import Head, window_of
+from pulsify_onnx.prepare.split_head import target_of
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.runtime.sidecar import Head, HeadWindow
+from pulsify_onnx.rules.kit.traits import Trait, has
+from pulsify_onnx.runtime.sidecar import Head as HeadEntry
+from pulsify_onnx.runtime.sidecar import HeadWindow
 
 TO_END = 2**63 - 1
 
 
-def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source, Head]:
+def joined(source: Source, cut: Head, body: Plan, pulse: int | None) -> tuple[Plan, Source, HeadEntry]:
     """The plan of the whole for pulses of `pulse` base frames (None: any), what to lower it from, and the sidecar's ``head``.
 
-    `body` is the plan of ``halves.body``. After `n` base frames, the head sees those from ``n - delay - frames`` on.
+    `source` is the body, of which `body` is the plan, and `cut` what was cut off it. After `n` base frames, the head sees those from ``n - delay - frames`` on.
     """
-    head = _late(_analysed(halves.head), halves)
-    read = _read(head, halves)
-    streams = {wire: _stream(body.facts[wire]) for wire in halves.windows if window_of(wire) in read}
-    back = _back(halves.frames, streams, body.pulse_multiple)
-    source = _whole(halves)
-    steps = [*body.steps, *(_window(wire, x, halves.frames, back, pulse, body.pulse_multiple) for wire, x in streams.items())]
+    head = _late(_analysed(cut.source), cut)
+    read = _read(head, cut)
+    streams = {wire: _stream(body.facts[wire]) for wire in cut.windows if window_of(wire) in read}
+    back = _back(cut.frames, streams, body.pulse_multiple)
+    source = _whole(source, cut)
+    steps = [*body.steps, *(_window(wire, x, cut.frames, back, pulse, body.pulse_multiple) for wire, x in streams.items())]
     wires = {**body.wires, **{step.wires[0]: step.facts[0] for step in steps[len(body.steps):]}}
     for step in head.steps:
         if not set(step.wires) & set(wires):  # what does not depend on the stream may be in both
             steps.append(step)
             wires.update(zip(step.wires, step.facts))
-    plan = replace(body, outputs=halves.outputs, facts={**head.facts, **body.facts}, wires={**head.wires, **wires}, steps=tuple(steps),
+    plan = replace(body, outputs=cut.outputs, facts={**head.facts, **body.facts}, wires={**head.wires, **wires}, steps=tuple(steps),
                    blockers=(*body.blockers, *head.blockers))
-    return plan, source, _told(halves, streams, back, pulse, source, body)
+    return plan, source, _told(cut, streams, back, pulse, source, body)
 
 
 def _analysed(head: Source) -> Plan:
@@ -59,15 +62,15 @@ def _analysed(head: Source) -> Plan:
         walker.facts[name] = Static(name, ir.DataType.INT64, (Length.of(known.size),), Const(known))
         return then(replace(node, facts=(data, walker.facts[name])))
 
-    reading = Reading("shape of a clip", lambda node: node.op_type == "Reshape" and not node.domain, run)
+    reading = Reading("shape of a clip", lambda node: has(node, Trait.RESHAPES), run)
     walker = Walker(head, {}, {}, Options(), set(), (reading, *READINGS))
     return walker.plan()
 
 
-def pulsed(halves: Halves, source: Source, plan: Plan, pulse: int | None) -> Rowed:
+def pulsed(cut: Head, source: Source, plan: Plan, pulse: int | None) -> Rowed:
     """The pulsed graph of a joined plan; a fixed number of rows counts as one stream, since nothing is known of what the head does with them."""
     lowered = lower(plan, source, pulse)
-    rows = () if static_batch(plan) is None else tuple(node.name or "" for node in halves.head.model.graph)
+    rows = () if static_batch(plan) is None else tuple(node.name or "" for node in cut.source.model.graph)
     return Rowed(source, plan, replace(lowered, shared=rows) if rows else lowered)
 
 
@@ -100,16 +103,16 @@ def _window(wire: str, x: Stream, frames: int, back: int, pulse: int | None, mul
     return Step(wire, "Window", (window_of(wire),), (expr,), (Clip(window_of(wire), x.dtype, shape),))
 
 
-def _read(head: Plan, halves: Halves) -> set[str]:
+def _read(head: Plan, cut: Head) -> set[str]:
     """What the head reads as values; of other windows it takes the shape only, which is known."""
-    captured = (name for node in halves.head.model.graph for graph in subgraphs(node.attributes.values()) for name in outer_names(graph))
+    captured = (name for node in cut.source.model.graph for graph in subgraphs(node.attributes.values()) for name in outer_names(graph))
     return {*captured, *(head.facts[name].wire for name in head.outputs), *(leaf.wire for step in head.steps for leaf in leaves(step) if isinstance(leaf, Ref))}
 
 
-def _late(head: Plan, halves: Halves) -> Plan:
+def _late(head: Plan, cut: Head) -> Plan:
     """The plan of the head, in which all that follows from a window is told apart from what does not depend on the stream."""
-    late = {window_of(wire) for wire in halves.windows}
-    for node in halves.head.model.graph:
+    late = {window_of(wire) for wire in cut.windows}
+    for node in cut.source.model.graph:
         reads = {v.name for v in node.inputs if v is not None}.union(*(outer_names(g) for g in subgraphs(node.attributes.values())))
         if reads & late:
             late |= {out.name for out in node.outputs if out.name}
@@ -119,22 +122,22 @@ def _late(head: Plan, halves: Halves) -> Plan:
                    steps=tuple(replace(s, facts=tuple(map(told, s.wires, s.facts))) for s in head.steps))
 
 
-def _whole(halves: Halves) -> Source:
+def _whole(body: Source, cut: Head) -> Source:
     """The body with the constants of the head."""
-    model = halves.body.source.model.clone()
-    for name, value in halves.head.model.graph.initializers.items():
+    model = body.model.clone()
+    for name, value in cut.source.model.graph.initializers.items():
         if name not in model.graph.initializers and value.const_value is not None:
             model.graph.register_initializer(ir.Value(name=name, const_value=value.const_value, shape=value.shape, type=value.type))
-    return replace(halves.body.source, model=model)
+    return replace(body, model=model)
 
 
-def _told(halves: Halves, streams: Mapping[str, Stream], back: int, pulse: int | None, source: Source, body: Plan) -> Head:
+def _told(cut: Head, streams: Mapping[str, Stream], back: int, pulse: int | None, source: Source, body: Plan) -> HeadEntry:
     """The ``head`` of the sidecar."""
-    edges, padding = _edges(source, body, halves.frames)
-    windows = tuple(HeadWindow(wire=wire, axis=x.axis, frames=x.extent.at(halves.frames), rate=x.rate, edges=edges.get(wire, (0, 0)))
+    edges, padding = _edges(source, body, cut.frames)
+    windows = tuple(HeadWindow(wire=wire, axis=x.axis, frames=x.extent.at(cut.frames), rate=x.rate, edges=edges.get(wire, (0, 0)))
                     for wire, x in streams.items())
-    return Head(frames=halves.frames, delay=back - halves.frames, full_after=None if pulse is None else math.ceil(Fraction(back, pulse)),
-                exact=not padding, padding=tuple(padding), windows=windows, nodes=tuple(node.name or "" for node in halves.head.model.graph))
+    return HeadEntry(frames=cut.frames, delay=back - cut.frames, full_after=None if pulse is None else math.ceil(Fraction(back, pulse)),
+                     exact=not padding, padding=tuple(padding), windows=windows, nodes=tuple(node.name or "" for node in cut.source.model.graph))
 
 
 def _edges(source: Source, plan: Plan, frames: int) -> tuple[dict[str, tuple[int, int]], list[str]]:

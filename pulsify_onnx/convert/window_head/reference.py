@@ -9,11 +9,10 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.ort import session
 from pulsify_onnx.prepare.fixed_length import runnable
-from pulsify_onnx.prepare.split_head import Halves, window_of
+from pulsify_onnx.prepare.passes import Prepared, window_of
 from pulsify_onnx.runtime.runner import take
 from pulsify_onnx.runtime.sidecar import Head, Sidecar, StreamInput
 
@@ -25,12 +24,13 @@ class SlidingBatch:
     recording and the head on the frames of the window, since padding inside the body is there once and not in every window.
     """
 
-    def __init__(self, model: str | Path | onnx.ModelProto, halves: Halves, sidecar: Sidecar, head: Head):
+    def __init__(self, model: str | Path | onnx.ModelProto, cut: Prepared, sidecar: Sidecar, head: Head):
         self.inputs, self.head = sidecar.inputs, head
         self.model = session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
-        self._body = _session(runnable(halves.body.source.model))
-        self._head = _session(runnable(halves.head.model))
-        self._windows = {wire: x for wire in halves.windows if isinstance(x := halves.body.plan.facts[wire], Stream)}
+        self._body = _session(runnable(cut.source.model))
+        assert cut.head is not None, "a model whose head is cut off has one"
+        self._head = _session(runnable(cut.head.source.model))
+        self._windows = cut.head.windows
         self._late = [] if self._head is None else [o.name for o in self._head.get_outputs()]
 
     def get_outputs(self) -> list[Any]:

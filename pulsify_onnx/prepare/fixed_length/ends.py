@@ -13,12 +13,9 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.errors import Blocker, refuse
 from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, NUMBER, Export, offered
-from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.views import pads_of
-
-THROUGH = ELEMENTWISE | {"Transpose", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear", "DequantizeLinear"}
-"""Operators that may stand between a pad and the window that it fills."""
+from pulsify_onnx.rules.kit.traits import Trait, has
+from pulsify_onnx.rules.kit.views import by_attribute, pads_of
 
 MANY = 16
 """So many frames more after the end than before the start are no lookahead of a convolution."""
@@ -31,7 +28,8 @@ PARAMETERS = {"pytorch"}
 class Padding:
     """Frames put `before` and `after` a stream of `frames` by a node, for which the input or attribute `constant` is to blame.
 
-    `zeros`: what is put there is constant. `writable`: its numbers are a constant that can be computed instead.
+    `zeros`: what is put there is constant. `writable`: its numbers are a constant that can be computed instead. `by`: how, where it is
+    not the window itself.
     """
 
     node: str
@@ -42,6 +40,7 @@ class Padding:
     frames: int
     zeros: bool = True
     writable: bool = False
+    by: Trait | None = None
 
 
 def filling(export: Export, raw: ir.Node, node: Node) -> Blocker | None:
@@ -64,7 +63,7 @@ def _doubt(export: Export, node: Node, found: Padding, stride: int, count: int) 
     told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
             f"or what fills the last of {count} windows, {stride} frames apart")
     if count == -(-found.frames // stride):
-        own = found.op_type not in ("Pad", "Concat")
+        own = found.by is None
         halves = after - before in (0, 1, -1 if own else 0)
         starts = {(before + after - extra + e + (before > after)) // 2 for e in range(stride)}
         if halves and before + after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
@@ -126,11 +125,11 @@ def _paddings(export: Export, raw: ir.Node, node: Node, x: Stream) -> list[Paddi
         part = _put(export, made)
         if part is not None:
             parts.append(part)
-        elif made.op_type not in THROUGH or made.domain:
+        elif made.domain or not has(made, Trait.FRAMES_APART):  # such operators may stand between a pad and the window that it fills
             break
         value = next((v for v in made.inputs if v is not None and isinstance(export.facts.get(v.name or ""), Stream)), None)
     own = [0, 0]
-    pads = node.ints("pads") if node.op_type != "Pad" else None
+    pads = node.ints("pads") if not has(node, Trait.PADS) else None
     k = x.axis - x.rank + len(pads or ()) // 2
     if pads and 0 <= k < len(pads) // 2:
         own = [pads[k], pads[k + len(pads) // 2]]
@@ -140,18 +139,18 @@ def _paddings(export: Export, raw: ir.Node, node: Node, x: Stream) -> list[Paddi
         blamed = next((p for p in parts if p.after), parts[0])
         before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
         writable = blamed.writable and len(parts) == 1 and own == [0, 0]
-        found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros, writable))
-        found += [part for part in parts if len(parts) > 1 and part.op_type == "Pad"]  # one alone may be computed, before or after numbers
+        found.append(Padding(blamed.node, blamed.op_type, blamed.constant, before, after, parts[-1].frames, blamed.zeros, writable, blamed.by))
+        found += [part for part in parts if len(parts) > 1 and part.by is Trait.PADS]  # one alone may be computed, before or after numbers
     return found
 
 
 def _put(export: Export, made: ir.Node) -> Padding | None:
     """The frames that a Pad, or a Concat with constants, puts around a stream."""
     facts = [None if v is None else export.facts.get(v.name or "") for v in made.inputs]
-    if made.domain or made.op_type not in ("Pad", "Concat") or not isinstance(export.facts.get(made.outputs[0].name or ""), Stream):
+    if not has(made, Trait.PADS, Trait.JOINS) or not isinstance(export.facts.get(made.outputs[0].name or ""), Stream):
         return None
     node = export.walk.node(made)
-    if made.op_type == "Pad":
+    if has(made, Trait.PADS):
         x = facts[0]
         if not isinstance(x, Stream):
             return None
@@ -161,9 +160,9 @@ def _put(export: Export, made: ir.Node) -> Padding | None:
             return None
         if not before.terms and not after.terms and any(p.terms for pair in pads for p in pair):
             return None
-        constant = node.inputs[1] if node.since >= 11 else "pads"
-        writable = node.since >= 11 and len(pads) == x.rank and node.fact(3) is None
-        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, export.at(x.extent), mode == "constant", writable)
+        constant = "pads" if by_attribute(node, "pads") else node.inputs[1]
+        writable = not by_attribute(node, "pads") and len(pads) == x.rank and node.fact(3) is None
+        return Padding(node.name, node.op_type, constant or "pads", before.constant, after.constant, export.at(x.extent), mode == "constant", writable, Trait.PADS)
     at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
     x = facts[at[0]] if len(at) == 1 else None
     if not isinstance(x, Stream) or len(facts) < 2 or node.axis(x.rank) != x.axis:
@@ -173,7 +172,7 @@ def _put(export: Export, made: ir.Node) -> Padding | None:
         return None
     before_, after_ = (sum(s or 0 for s in part) for part in (sizes[: at[0]], sizes[at[0] + 1:]))
     constant = node.inputs[-1] if at[0] + 1 < len(facts) else node.inputs[0]
-    return Padding(node.name, "Concat", constant or "", before_, after_, export.at(x.extent))
+    return Padding(node.name, node.op_type, constant or "", before_, after_, export.at(x.extent), by=Trait.JOINS)
 
 
 def _behind(node: ir.Node) -> list[str]:

@@ -11,12 +11,8 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Static, Stream
 from pulsify_onnx.prepare.fixed_length.export import Export
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 from pulsify_onnx.runtime.sidecar import KeptNumber
-
-POOLS = {"AveragePool", "MaxPool", "LpPool"}
-WINDOWS = POOLS | {"Conv", "ConvTranspose"}
-BOUNDS = {"Slice": (1, 2), "Pad": (1,), "Split": (1,), "Gather": (1,), "TopK": (1,)}
-"""Inputs that count frames where they speak of the stream axis."""
 
 LEAST = 4
 """Smaller counts of frames would be listed in every model."""
@@ -47,7 +43,7 @@ Found = Iterator[tuple[str, float | int, str]]
 def _windows(export: Export, node: Node) -> Found:
     """Pools that divide the export into equal windows, and kernels as wide as all of it."""
     x, y = node.fact(0), export.facts.get(node.outputs[0])
-    if node.op_type not in WINDOWS or not isinstance(x, Stream):
+    if not has(node, Trait.WINDOWS) or not isinstance(x, Stream):
         return
     n, k = export.at(x.extent), x.axis - 2
     weights = node.fact(1)
@@ -60,7 +56,7 @@ def _windows(export: Export, node: Node) -> Found:
     stride = (node.ints("strides") or [1] * len(kernel))[k]
     count = export.at(y.extent) if isinstance(y, Stream) else 0
     overlapping = n - (count - 1) * stride if stride > 1 else stride
-    if node.op_type in POOLS and count > 1 and stride == n // count and kernel[k] in (stride, overlapping):
+    if has(node, Trait.POOLS) and count > 1 and stride == n // count and kernel[k] in (stride, overlapping):
         for what, value in (("kernel_shape", kernel[k]), ("strides", stride)):
             yield what, value, f"what makes {count} windows of T = {n}"
 
@@ -70,21 +66,22 @@ def _named(less: int) -> str:
 
 
 def _constants(export: Export, node: Node, lengths: list[int]) -> Found:
+    shaped, bounds = has(node, Trait.RESHAPES, Trait.EXPANDS), declared(node, Trait.BOUNDS)
     for index, fact in enumerate(node.facts):
         name = node.inputs[index] or ""
         if not isinstance(fact, Static) or fact.dtype == ir.DataType.STRING or "/length/" in name:
             continue
         array = fact.value.array if fact.value is not None else export.source.constant(fact.wire)
-        if array is None or array.dtype.kind not in "iuf" or not 0 < array.size <= (64 if node.op_type in (*BOUNDS, "Reshape", "Expand") else array.size):
+        if array is None or array.dtype.kind not in "iuf" or not 0 < array.size <= (64 if shaped or bounds is not None else array.size):
             continue
-        if node.op_type in ("Reshape", "Expand"):
+        if shaped:
             numbers = sorted({int(v) for v in array.reshape(-1)} & {n for n in lengths if n >= LEAST})
             yield from ((name, n, f"the length T = {n}") for n in numbers)
-        elif node.op_type in BOUNDS:
-            if index in BOUNDS[node.op_type]:
+        elif bounds is not None:
+            if index in bounds:
                 for v in sorted({int(v) for v in array.reshape(-1)}):
                     yield from ((name, v, why) for why in [_share(abs(v), lengths)] if why)
-        elif node.op_type not in WINDOWS and (array == array.reshape(-1)[0]).all():
+        elif not has(node, Trait.WINDOWS) and (array == array.reshape(-1)[0]).all():
             value = array.reshape(-1)[0].item()
             yield from ((name, value, why) for why in [_follows(value, lengths)] if why)
 

@@ -28,12 +28,13 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import BATCH_NAMES, Source
 from pulsify_onnx.model.precision import TOLERANCES
-from pulsify_onnx.ort import session
+from pulsify_onnx.ort import ALL_OUTPUTS, session
 from pulsify_onnx.output import write
 from pulsify_onnx.prepare.fixed_length.ends import multiples
 from pulsify_onnx.prepare.fixed_length.export import Doubt, Export, offered
 from pulsify_onnx.prepare.fixed_length.kept import kept
 from pulsify_onnx.prepare.fixed_length.walk import Rereading
+from pulsify_onnx.rules.kit.traits import Trait, has
 from pulsify_onnx.runtime.sidecar import FixedLength, KeptNumber, ReadAnew
 
 MOST_READINGS = 64
@@ -147,10 +148,10 @@ def _opened(source: Source, axes: Mapping[str, int]) -> Source:
 def _reshaped_once(model: ir.Model) -> None:
     """A reshape of a reshape is one of what went in: the shape between tells nothing, and hides what is only written back."""
     for node in model.graph:
-        before = node.inputs[0].producer() if node.op_type == "Reshape" and not node.domain and node.inputs[0] is not None else None
+        before = node.inputs[0].producer() if has(node, Trait.RESHAPES) and node.inputs[0] is not None else None
         shape = node.inputs[1] if before is not None and len(node.inputs) > 1 else None
         known = None if shape is None or shape.const_value is None else shape.const_value.numpy()
-        if before is not None and before.op_type == "Reshape" and not before.domain and known is not None and (known != 0).all():
+        if before is not None and has(before, Trait.RESHAPES) and known is not None and (known != 0).all():
             node.replace_input_with(0, before.inputs[0])
     common.RemoveUnusedNodesPass()(model)
 
@@ -267,7 +268,7 @@ def _lengths_told(source: Source, plan: Plan) -> list[int]:
             array = fact.value.array if fact.value is not None else source.constant(fact.wire)
             if array is None:
                 continue
-            if node.op_type == "Reshape" and value is node.inputs[1] and (array > 0).all():
+            if has(node, Trait.RESHAPES) and value is node.inputs[1] and (array > 0).all():
                 sizes = [math.prod(array.tolist()) // rest]
             else:
                 sizes = [n for n in array.shape if n > 1]
@@ -319,10 +320,10 @@ class _Runs:
 
 
 def runnable(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf, with a name for every output of a loop or a split: onnxruntime wants them all."""
+    """The model as protobuf, with a name for every output that onnxruntime wants one for."""
     proto = ir.to_proto(write.inside(model))
     for written, node in zip(proto.graph.node, model.graph):
-        if node.op_type in ("Scan", "Loop", "If", "Split"):
+        if node.op_type in ALL_OUTPUTS:
             written.output.extend([""] * (len(node.outputs) - len(written.output)))
             for k, name in enumerate(written.output):
                 written.output[k] = name or f"{node.name}/unread_{k}"

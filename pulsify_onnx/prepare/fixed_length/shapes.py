@@ -15,7 +15,7 @@ from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE
 from pulsify_onnx.prepare.fixed_length.regroup import regrouped
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
-from pulsify_onnx.rules.kit.views import FAR
+from pulsify_onnx.rules.kit.views import FAR, by_attribute, scales_at
 from pulsify_onnx.rules.reshape import resolve
 from pulsify_onnx.runtime.sidecar import ReadAnew
 
@@ -85,7 +85,7 @@ class Shapes(Rewriting):
         fact = self.node.facts[0]
         if not isinstance(fact, Stream):
             return
-        if self.node.since < 10:
+        if by_attribute(self.node, "starts"):
             self._slice_attributes(fact)
             return
         starts, ends = self.numbers(1), self.numbers(2)
@@ -111,7 +111,7 @@ class Shapes(Rewriting):
         if end in lengths and lengths[end][2] != fact.extent:
             name, axis, _ = lengths[end]
             if end == n and self.export.said(self.node.name, (FILL,)) is None:
-                self.export.ends.append(Blocker(self.node.name, "Slice", f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
+                self.export.ends.append(Blocker(self.node.name, self.node.op_type, f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
                                                 "of another number: padding that was computed for it", offered(ENDING, self.node.name, (FILL,))))
             value = next(v for v in self.export.source.inputs if v.name == name)
             parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]
@@ -140,8 +140,8 @@ class Shapes(Rewriting):
 
     def resize(self) -> None:
         """Fixed sizes become scales, where the stream grows or shrinks by a whole factor."""
-        fact, index = self.node.facts[0], 3
-        if self.node.op_type != "Resize" or self.node.since < 11 or not isinstance(fact, Stream):
+        fact, (_, index) = self.node.facts[0], scales_at(self.node)
+        if index is None or not isinstance(fact, Stream):
             return
         sizes = self.numbers(index) if self.node.fact(index) is not None else None
         if sizes is None:

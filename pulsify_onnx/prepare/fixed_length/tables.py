@@ -15,10 +15,8 @@ from pulsify_onnx.prepare.fixed_length.masks import ByDistance, band_of, distanc
 from pulsify_onnx.prepare.fixed_length.regroup import steady
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
+from pulsify_onnx.rules.kit.traits import Trait, declared, has
 from pulsify_onnx.runtime.sidecar import ReadAnew
-
-MASKS = {"Attention": 3, "MultiHeadAttention": 5}
-"""Which input of an attention is its mask."""
 
 
 class Tables(Rewriting):
@@ -36,7 +34,7 @@ class Tables(Rewriting):
             if isinstance(fact, (Static, Sizes)):
                 mine = [len(fact.shape) + a for a in sorted(axes) if len(fact.shape) + a >= 0]
                 self.table(k, [a for a in mine if shape_of(fact)[a].constant not in (None, 1)], alone=True)
-                if isinstance(fact, Static) and self.node.op_type in ("Mul", "Div"):
+                if isinstance(fact, Static) and has(self.node, Trait.MULTIPLIES):
                     self.factor(k)
 
     def factor(self, index: int) -> None:
@@ -52,7 +50,7 @@ class Tables(Rewriting):
 
     def masked(self) -> None:
         """The mask of an attention in one node: queries × keys."""
-        index, query = MASKS[self.node.op_type], self.node.fact(0)
+        index, query = declared(self.node, Trait.MASK), self.node.fact(0)
         mask = self.node.fact(index)
         if isinstance(mask, Static) and isinstance(query, Stream) and len(mask.shape) > 1:
             last = [len(mask.shape) - 2, len(mask.shape) - 1]
@@ -215,10 +213,9 @@ class Tables(Rewriting):
         low, high = (self.value(np.asarray(v, np.int64)) for v in (found.low, found.high))
         near = self.op("Sub", self.op("Min", self.op("Max", distance, low), high), low)
         made = self.op("Gather", self.value(found.near), near, axis=array.ndim - 2)
-        beyond = (("Sub", low, distance), ("Sub", distance, high))
-        for k, (op_type, a, b) in enumerate(beyond):
+        for k, (a, b) in enumerate(((low, distance), (distance, high))):
             if found.steps[..., k].any():
-                far = self.op("Max", self.op(op_type, a, b), self.value(np.asarray(0, np.int64)))
+                far = self.op("Max", self.op("Sub", a, b), self.value(np.asarray(0, np.int64)))
                 far = self.op("Cast", far, to=int(ir.DataType.from_numpy(array.dtype)))
                 made = self.op("Add", made, self.op("Mul", far, self.value(found.steps[..., k].reshape(shape))))
         self.put(index, made, f"values by key - query, from {found.low} to {found.high} and so on")
@@ -247,15 +244,15 @@ class Tables(Rewriting):
     def _same_frames(self, value: ir.Value, axis: int) -> bool:
         """Whether a static value was repeated along `axis`."""
         made = value.producer()
-        if made is None or made.op_type not in ("Expand", "Tile", "ConstantOfShape", "Identity") or made.inputs[0] is None:
+        if made is None or not has(made, Trait.REPEATS, Trait.FILLS, Trait.IDENTITY) or made.inputs[0] is None:
             return False
-        if made.op_type == "ConstantOfShape":
+        if has(made, Trait.FILLS):
             return True
         before = self.export.facts.get(made.inputs[0].name or "")
         after = self.export.facts.get(value.name or "")
         if not isinstance(before, Static) or not isinstance(after, Static):
             return False
-        if made.op_type == "Identity":
+        if has(made, Trait.IDENTITY):
             return self._same_frames(made.inputs[0], axis)
         own = axis - len(after.shape) + len(before.shape)
         return own < 0 or before.shape[own].constant == 1

@@ -20,7 +20,7 @@ from pulsify_onnx.prepare.fixed_length.shapes import Shapes
 from pulsify_onnx.prepare.fixed_length.tables import Tables
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.registry import CONTRIB
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Rereading(Visitor):
 
     def _one_left(self, node: Node) -> None:
         """Refuse windows as wide as the whole export: one frame of a longer stream, or all of any stream?"""
-        if node.op_type in ("Slice", "Gather", "Reshape", "Split"):
+        if has(node, Trait.SLICES, Trait.GATHERS, Trait.RESHAPES, Trait.SPLITS):
             return
         at, facts = self.export.at, self.export.facts
         frames = max((at(f.extent) for f in node.streams), default=1)
@@ -59,19 +59,22 @@ class Rereading(Visitor):
 
     def _rewrite(self, raw: ir.Node, node: Node) -> None:
         tables = Tables(self.export, raw, node)
-        if (node.domain, node.op_type) in (("", "Attention"), (CONTRIB, "MultiHeadAttention")):
+        if has(node, Trait.MASK):
             tables.masked()
         if node.domain != "":
             return
         if not any(isinstance(f, (Stream, Pair)) for f in node.facts):
-            if node.op_type in ("Mul", "Div", "Add", "Sub", "Pow"):
+            if has(node, Trait.ARITHMETIC):
                 tables.counted()
         elif node.op_type in ELEMENTWISE:
             tables.broadcast()
-        elif node.op_type in _SHAPES:
-            _SHAPES[node.op_type](Shapes(self.export, raw, node))
-        elif node.op_type in _TABLES:
-            _TABLES[node.op_type](tables)
+        else:
+            for trait, rewrite in _SHAPES.items():
+                if has(node, trait):
+                    rewrite(Shapes(self.export, raw, node))
+            for trait, fill in _TABLES.items():
+                if has(node, trait):
+                    fill(tables)
 
 
 def _concerned(node: Node) -> bool:
@@ -79,10 +82,8 @@ def _concerned(node: Node) -> bool:
     return not any(isinstance(f, Blocked) for f in (*node.facts, *node.outer.values())) and any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts)
 
 
-_SHAPES: dict[str, Callable[[Shapes], None]] = {
-    "Reshape": Shapes.reshape, "Expand": Shapes.expand, "Slice": Shapes.slice, "Resize": Shapes.resize, "Split": Shapes.split,
-    "Pad": Shapes.pad,
+_SHAPES: dict[Trait, Callable[[Shapes], None]] = {
+    Trait.RESHAPES: Shapes.reshape, Trait.EXPANDS: Shapes.expand, Trait.SLICES: Shapes.slice, Trait.RESIZES: Shapes.resize,
+    Trait.SPLITS: Shapes.split, Trait.PADS: Shapes.pad,
 }
-_TABLES: dict[str, Callable[[Tables], None]] = {
-    "Concat": Tables.concat, "Gather": Tables.gather, "GRU": Tables.recurrent, "LSTM": Tables.recurrent, "RNN": Tables.recurrent,
-}
+_TABLES: dict[Trait, Callable[[Tables], None]] = {Trait.JOINS: Tables.concat, Trait.GATHERS: Tables.gather, Trait.RECURRENT: Tables.recurrent}

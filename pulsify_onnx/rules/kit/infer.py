@@ -17,7 +17,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, Refusal
 from pulsify_onnx.model.subgraphs import subgraphs
-from pulsify_onnx.ort import session
+from pulsify_onnx.ort import ROUNDED, session
 from pulsify_onnx.rules.kit.graph_types import Inferred, infer_nodes
 from pulsify_onnx.rules.kit.node import Node
 
@@ -44,7 +44,7 @@ _AS_FIRST = {"GroupNormalization", "MeanVarianceNormalization"}
 """Functions that onnx infers no shape for: it is that of their first input."""
 
 _SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
-"""Functions in old opsets, which onnx infers no shape for, and operators of the same types."""
+"""Functions, which onnx infers no shape for in old opsets, and operators of the same types."""
 
 
 def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bool = True) -> list[Inferred]:
@@ -70,7 +70,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
         types[f"i{k}"] = helper.make_tensor_type_proto(fact.dtype.value, dims)  # type: ignore[union-attr]
         if isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= 1024:
             data[f"i{k}"] = onnx.numpy_helper.from_array(fact.value.array)
-    kind = _SAME_TYPES.get(node.op_type, node.op_type) if node.domain == "" and node.opset < 16 else node.op_type
+    kind = node.op_type if node.domain else _SAME_TYPES.get(node.op_type, node.op_type)
     proto = onnx.NodeProto(op_type=kind, domain=node.domain,
                            input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
                            output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
@@ -98,7 +98,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
             shape = _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
-            shape = _measured(node, facts, shape) if measured and kind in _ROUNDED else shape
+            shape = _measured(node, facts, shape) if measured and kind in ROUNDED else shape
         elif kind in _AS_FIRST and facts[0] is not None:
             shape = shape_of(facts[0])
         out.append((ir.DataType(tensor.elem_type), shape))
@@ -121,15 +121,11 @@ def vast(node: Node) -> bool:
 
 def overstated(node: Node, shape: tuple[Length | None, ...]) -> dict[int, int]:
     """Sizes by axis of `shape`, which `infer` gave for the first output, of which onnx's inference alone says more."""
-    if node.op_type not in _ROUNDED or node.domain:
+    if node.op_type not in ROUNDED or node.domain:
         return {}
     told = infer(node, measured=False)[0][1] or ()
     return {k: d.constant for k, (d, t) in enumerate(zip(shape, told))
             if d is not None and t is not None and d.constant is not None and t.constant is not None and d.constant < t.constant}
-
-
-_ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
-"""Operators of which onnx's inference and onnxruntime round sizes differently: the last window of a ceil_mode, output_padding with auto_pad, scales."""
 
 
 def _measured(node: Node, facts: tuple[Fact | None, ...], shape: tuple[Length | None, ...]) -> tuple[Length | None, ...]:

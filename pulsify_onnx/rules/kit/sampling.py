@@ -11,6 +11,7 @@ import numpy as np
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import scales_at
 
 TRIED = 20160
 """Sampling points that are computed: a multiple of all common factors."""
@@ -30,7 +31,7 @@ class Sampling:
     def of(node: Node) -> Sampling:
         """That of a node; refuses what depends on the length of the stream."""
         mode = str(node.attr("mode", "nearest"))
-        if node.op_type == "Upsample" or node.since < 11:
+        if scales_at(node)[1] is None:
             return Sampling(mode, "asymmetric", "simple")
         coordinates = str(node.attr("coordinate_transformation_mode", "half_pixel"))
         if coordinates not in (*_HALF, "asymmetric", "tf_half_pixel_for_nn"):

@@ -10,6 +10,8 @@ from pulsify_onnx.algebra.facts import Prefix, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.model.schema import axes_are_input, has_attribute, has_optional, since_version
+from pulsify_onnx.ort import SHORT
 from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.node import Node
 
@@ -40,8 +42,6 @@ class Spatial:
 
 
 EXPLICIT = "export with explicit pads"
-_SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
-"""Windows may be so much shorter than their stride with auto_pad SAME; of other operators, not at all."""
 
 
 def spatial(node: Node, kernel: list[int]) -> Spatial:
@@ -49,7 +49,7 @@ def spatial(node: Node, kernel: list[int]) -> Spatial:
     n = len(kernel)
     auto = node.attr("auto_pad", "NOTSET")
     pads = [0] * (2 * n) if auto != "NOTSET" else node.ints("pads") or [0] * (2 * n)
-    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, _SHORT.get(node.op_type, 0))
+    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, SHORT.get(node.op_type, 0))
     if view.same and node.op_type != "ConvTranspose":
         dilated = max(view.dilations) > 1 if "Conv" in node.op_type else view.spans != kernel
         if dilated:
@@ -63,14 +63,45 @@ def shorter(view: Spatial, k: int) -> NoReturn:
            hint=EXPLICIT)
 
 
-def axes_of(node: Node, rank: int, changed: int, index: int = 1, what: str = "axes") -> list[int] | None:
-    """``axes``, an attribute before schema version `changed` and input `index` since; non-negative, None if left out."""
-    if node.since < changed:
-        found = node.ints("axes")
-    else:
-        value = node.const(index, what)
-        found = None if value is None else [int(v) for v in value.ravel()]
+def by_attribute(node: Node, name: str) -> bool:
+    """Whether the node says `name` by an attribute; by an input else, as in later versions."""
+    return has_attribute(node.op_type, node.since, name, node.domain)
+
+
+def may_lack(node: Node, index: int) -> bool:
+    """Whether input `index` may be left out in the node's version."""
+    return has_optional(node.op_type, node.since, index, node.domain)
+
+
+def offers(node: Node, op_type: str) -> bool:
+    """Whether the node's opset has the operator."""
+    return since_version(op_type, node.opset, "") is not None
+
+
+def axes_said(node: Node, index: int = 1) -> list[int] | None:
+    """``axes`` as they are written, an attribute or input `index`; None if left out."""
+    if by_attribute(node, "axes"):
+        return node.ints("axes")
+    value = node.const(index, "axes")
+    return None if value is None else [int(v) for v in value.ravel()]
+
+
+def axes_of(node: Node, rank: int, index: int = 1) -> list[int] | None:
+    """``axes``, an attribute or input `index`; non-negative, None if left out."""
+    found = axes_said(node, index)
     return None if found is None else [a + rank if a < 0 else a for a in found]
+
+
+def normalised_axes(node: Node, rank: int) -> list[int]:
+    """The axes that a softmax goes over: one, or (before opset 13) all from that on. A quantised one says itself of which opset it is."""
+    version = int(node.attr("opset", 13)) if node.domain else node.since
+    axis = node.axis(rank, default=-1)
+    return [axis] if version >= 13 else list(range(axis, rank))
+
+
+def scales_at(node: Node) -> tuple[int, int | None]:
+    """The inputs of a Resize or Upsample that say the scales and the sizes; None where sizes can't be said, nor where to sample."""
+    return (1, None) if node.op_type == "Upsample" or node.since < 11 else (2, 3)
 
 
 @dataclass(frozen=True)
@@ -89,7 +120,7 @@ FAR = 2**30
 
 def cuts(node: Node, rank: int) -> list[Cut]:
     """The slices of a Slice node, bounds as written (negative ones are not resolved)."""
-    if node.since < 10:
+    if by_attribute(node, "starts"):
         starts: list[Length] | None = [Length.of(v) for v in node.ints("starts") or []]
         ends: list[Length] | None = [Length.of(v) for v in node.ints("ends") or []]
         axes, steps = node.ints("axes"), None
@@ -111,8 +142,8 @@ def cuts(node: Node, rank: int) -> list[Cut]:
 
 def pads_of(node: Node, rank: int) -> tuple[list[tuple[Length, Length]], object, str]:
     """(before, after) of every axis, the fill value (a number) and the mode of a Pad node."""
-    if node.since < 11:
-        flat: list[Length] | None = [Length.of(v) for v in node.ints("pads" if node.since > 1 else "paddings") or []]
+    if by_attribute(node, "pads"):
+        flat: list[Length] | None = [Length.of(v) for v in node.ints("pads") or []]
         value: object = node.attr("value", 0.0)
     else:
         flat = node.sizes(1, "the number of frames to pad")
@@ -121,8 +152,8 @@ def pads_of(node: Node, rank: int) -> tuple[list[tuple[Length, Length]], object,
     if flat is None:
         refuse("it has no pads", hint="export it with constant pads")
     axes = list(range(rank))
-    if node.since >= 18 and node.fact(3) is not None:
-        axes = axes_of(node, rank, 0, index=3) or axes
+    if node.fact(3) is not None:
+        axes = axes_of(node, rank, index=3) or axes
     pads = [(Length.of(0), Length.of(0))] * rank
     for k, axis in enumerate(axes):
         pads[axis] = (flat[k], flat[k + len(axes)])
@@ -140,6 +171,6 @@ def never_empty(node: Node, outcome: Outcome) -> Outcome:
 
 def by_axes(node: Node, op_type: str, data: Expr, axes: Sequence[int], **attributes: Any) -> Expr:
     """An operator along `axes`, in the form of the node's opset: they are an input, and were an attribute."""
-    if node.opset >= (13 if op_type in ("ReduceSum", "Squeeze", "Unsqueeze") else 18):
+    if axes_are_input(op_type, node.opset):
         return call(op_type, data, const(list(axes)), **attributes)
     return call(op_type, data, axes=list(axes), **attributes)

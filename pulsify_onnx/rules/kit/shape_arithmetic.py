@@ -19,6 +19,14 @@ from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import by_attribute
+
+FOLDED = {
+    "Constant": "Becomes an initializer.",
+    "Shape": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
+    "Size": "Lengths are followed as expressions; the shape arithmetic of exporters vanishes.",
+}
+"""Operators that are answered for where no rule does: their rows in the support table."""
 
 LIMIT = 4096
 """More elements than this are data, not sizes."""
@@ -52,9 +60,14 @@ def evaluate(node: Node) -> Fact | None:
     return _fact(node, found)
 
 
+def asks_for_sizes(node: Node) -> bool:
+    """Whether it is a Shape or a Size."""
+    return node.op_type in ("Shape", "Size") and node.domain == ""
+
+
 def told(node: Node) -> bool:
     """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's inputs."""
-    fact = node.facts[0] if node.op_type in ("Shape", "Size") and node.domain == "" else None
+    fact = node.facts[0] if asks_for_sizes(node) else None
     if not isinstance(fact, (Static, Prefix)):
         return True
     return all(d.symbols() <= node.world.symbols for d in fact.shape)
@@ -211,7 +224,7 @@ def _concat(node: Node, arrays: list[Array | None]) -> Array | None:
 def _slice(node: Node, arrays: list[Array | None]) -> Array | None:
     data = arrays[0]
     assert data is not None
-    if node.since < 10:
+    if by_attribute(node, "starts"):
         starts, ends, axes, steps = node.ints("starts"), node.ints("ends"), node.ints("axes"), None
     else:
         starts, ends, axes, steps = (_ints(arrays[k]) if k < len(arrays) else None for k in (1, 2, 3, 4))
@@ -228,7 +241,7 @@ def _slice(node: Node, arrays: list[Array | None]) -> Array | None:
 
 
 def _axes(node: Node, arrays: list[Array | None]) -> list[int] | None:
-    return node.ints("axes") if node.since < 13 else _ints(arrays[1]) if len(arrays) > 1 else None
+    return node.ints("axes") if by_attribute(node, "axes") else _ints(arrays[1]) if len(arrays) > 1 else None
 
 
 def _squeeze(node: Node, arrays: list[Array | None]) -> Array | None:
@@ -262,7 +275,7 @@ def _expand(node: Node, arrays: list[Array | None]) -> Array | None:
 def _product(node: Node, arrays: list[Array | None]) -> Array | None:
     data = arrays[0]
     assert data is not None
-    axes = node.ints("axes") if node.op_type == "ReduceProd" and node.since < 18 else _axes(node, arrays)
+    axes = _axes(node, arrays)
     out = np.prod(data, axis=tuple(axes) if axes else None, keepdims=bool(node.attr("keepdims", 1)))
     return np.asarray(out, dtype=object)
 
