@@ -6,6 +6,7 @@ Pure and total: nothing is built here, every node gets a fact, and every root ca
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -45,8 +46,11 @@ KEPT = {"DequantizeLinear"}
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
-def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
+def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: Mapping[str, Shape] | None = None,
+            walk: type[Walker] | None = None) -> Plan:
     """The plan of a model whose stream inputs run along `axes`; refusals are in its ``blockers``.
+
+    Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `walk`: a walker of another kind.
 
     Rates of the inputs come from the graph: where two streams meet at different rates, their inputs run at these
     rates, and the analysis starts again with that knowledge.
@@ -55,7 +59,7 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
     settled: set[frozenset[str]] = set()
     while True:
         low = min(rates.values(), default=Fraction(1))
-        walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled)
+        walker = (walk or Walker)(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled, shapes or {})
         try:
             with assuming() as found:
                 plan = walker.plan()
@@ -75,6 +79,7 @@ class Walker:
     rates: Mapping[str, Fraction]
     options: Options
     settled: set[frozenset[str]]
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     wires: dict[str, Fact] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -115,6 +120,7 @@ class Walker:
             else:
                 label = f"{d.value}" if d.value else f"{name}.{k}"
                 shape.append(Length.symbol(f"{label}_" if label == TIME else label))
+        shape = list(self.shapes.get(name, shape))
         if name in self.axes:
             rate = self.rates[name]
             shape[self.axes[name]] = Length.symbol(TIME) * rate
@@ -339,6 +345,17 @@ class Walker:
                 return None
             self.values[wire] = Const(array)
         return self.values[wire]
+
+    def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], list[Step]]:
+        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its nodes can't stream."""
+        inner = replace(self, facts={**self.facts, **inputs}, wires={**self.wires, **inputs}, steps=[], blockers=[], groups=defaultdict(set),
+                        producers=dict(self.producers), order={}, multiple=1)
+        for name, value in graph.initializers.items():
+            inner._initializer(name, value)
+        found = inner._walk(graph)
+        if inner.blockers:
+            refuse(inner.blockers[0].reason, hint=inner.blockers[0].hint)
+        return found, inner.steps
 
     def _set(self, outcome: Outcome, node: Node) -> None:
         for step in outcome.steps:

@@ -13,6 +13,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.subgraphs import all_nodes
+from pulsify_onnx.rules.across import OTHER_AXIS_HINT, scan_across
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
 from pulsify_onnx.rules.kit.dtypes import SELECTABLE, carrier
 from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, timed, unpacked
@@ -22,17 +23,19 @@ from pulsify_onnx.rules.kit.registry import rule
 
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
-
 @rule("Scan", versions=(9, 11, 16, 19, 21, 23, 24, 25))
 def scan(node: Node) -> Outcome:
     """Along the stream forward: any number of states, streams and results, along any axes; the body may read static outer values.
 
-    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards or over another axis, inputs of fixed
-    length, bodies that read an outer stream.
+    Over another axis, in any direction, where its body keeps the frames of the stream apart.
+    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards, inputs of fixed length, bodies that read an outer stream.
     """
     body = node.attributes["body"].as_graph().clone(allow_outer_scope_values=True)
     count = int(node.attr("num_scan_inputs"))
     carried = len(node.facts) - count
+    if _over_another_axis(node, carried):
+        check_body(node, body)
+        return scan_across(node, body, carried)
     backwards = [*(node.ints("scan_input_directions") or []), *(node.ints("scan_output_directions") or [])]
     if any(backwards):
         refuse("it scans from the last frame to the first", hint="scan forwards, or run the backward pass over chunks")
@@ -47,12 +50,19 @@ def scan(node: Node) -> Outcome:
     return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y, steps)
 
 
+def _over_another_axis(node: Node, carried: int) -> bool:
+    """Whether no scan input streams along the axis that is scanned."""
+    axes = node.ints("scan_input_axes") or [0] * (len(node.facts) - carried)
+    streams = [(f.axis, axis % f.rank) for f, axis in zip(node.facts[carried:], axes) if isinstance(f, Stream)]
+    return bool(streams) and all(own != scanned for own, scanned in streams)
+
+
 def _scanned(fact: Fact | None, axis: int, k: int) -> Stream:
     if not isinstance(fact, Stream):
         refuse(f"its scan input {k} has a fixed number of frames beside a stream", hint="make it a constant that the body reads, or give it the length of the stream")
     if axis % fact.rank != fact.axis:
         refuse("it scans another axis than the stream's, and what its body does along the stream is not known",
-               hint="write the recurrence over that axis as RNN, GRU or LSTM, or as unrolled operators")
+               hint=OTHER_AXIS_HINT)
     return fact
 
 
