@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Plan
+from pulsify_onnx.analysis.batch_axis import mixing
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import SOURCE, Lowered
@@ -49,25 +50,31 @@ def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None
     """
     rows = batch if isinstance(batch, int) else static_batch(plan)
     if batch is None and rows is None:
-        return Rowed(source, plan, lower(plan, source, pulse))
+        return Rowed(source, plan, _lowered(source, plan, pulse))
     try:
         found = _dynamic(source, plan, pulse) if batch is not None else None
         found = found or _by_rows(source, plan, pulse, 1 if batch is not None else rows or 1)
     except CannotStream as problem:
         if batch is not None:
             raise
-        lowered = lower(plan, source, pulse)
+        lowered = _lowered(source, plan, pulse)
         return Rowed(source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers))))
     if rows is not None:
         _size(found.lowered, rows)
     return replace(found, rows=rows)
 
 
+def _lowered(source: Source, plan: Plan, pulse: int | None) -> Lowered:
+    """The pulsed graph, with the nodes that do not keep rows apart: those of the source, and those that cannot count the frames of each."""
+    lowered = lower(plan, source, pulse)
+    return replace(lowered, shared=tuple(dict.fromkeys([*mixing(source, plan), *lowered.shared])))
+
+
 def _dynamic(source: Source, plan: Plan, pulse: int | None) -> Rowed | None:
     """A model that takes any number of rows as it is; None for others. Raises `CannotStream` where its rows can't be kept apart."""
     if all(d.constant is not None for name in plan.inputs if isinstance(f := plan.facts[name], Stream) for k, d in enumerate(f.shape) if k != f.axis):
         return None
-    lowered = lower(plan, source, pulse)
+    lowered = _lowered(source, plan, pulse)
     _apart(lowered)
     return Rowed(source, plan, lowered)
 
@@ -119,8 +126,8 @@ def _widened(widening: Widening, plan: Plan, pulse: int | None) -> Rowed:
         if plan.timing is not None:
             wide = schedule(wide, plan.timing)
         wide.check()
-        lowered = lower(wide, widening.source, pulse)
-        if not lowered.shared or not widening.repair(lowered.shared, wide):
+        lowered = _lowered(widening.source, wide, pulse)
+        if not lowered.shared or not widening.repair({*lowered.shared, *mixing(widening.source, wide, constants=False)}, wide):
             _apart(lowered)
             return Rowed(widening.source, wide, lowered)
 

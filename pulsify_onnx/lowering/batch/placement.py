@@ -51,8 +51,6 @@ class PlacedEmitter(Emitter):
             if found.rank == rank:
                 self.place(value, replace(found, ones=tuple(a or b == Length.of(1) for a, b in zip(found.ones, shape))))
             return value
-        if found.rows >= 0 and (rows != found.rows or alone == found.merged):
-            self.note()
         if rows >= 0 and not alone:
             return self.place(value, found if found.rows == SHARED or found.rows == rows and found.merged else UNKNOWN)
         return self.place(value, Layout(rank, SHARED if found.rows == SHARED and rows == MIXED else rows))

@@ -72,9 +72,6 @@ class RowEmitter(PlacedEmitter):
             self.place(made[0], Layout(1, SHARED, ones=(False,) * layouts[0].rank))
             if layouts[0].rows >= 0 and not layouts[0].merged:
                 self._sizes[id(made[0])] = layouts[0].rows
-        here = [x.rows for x in layouts if x is not None]
-        if any(x.rows == MIXED for x in found) and MIXED not in here and max(here, default=SHARED) >= 0:
-            self.note()
         return made
 
     def _timed(self, *inputs: ir.Value | None) -> tuple[ir.Value | None, ...]:
