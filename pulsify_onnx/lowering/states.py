@@ -89,11 +89,15 @@ class Draft(Measures):
     def _settled(self, value: ir.Value, fact: Fact, extra: int = 0) -> ir.Value:
         """The tensor of a wire, of a stream with `extra` frames, with what its shape says of its rows."""
         if self.rows is not None and isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
-            shape = self._pulsed(fact, extra)
-            named = [k for k, d in enumerate(shape) if str(self._batch()) in d.symbols()]
-            rows = named[0] if len(named) == 1 else MIXED if named or not isinstance(fact, Static) else SHARED
-            self.rows.settle(value, shape, rows, len(named) == 1 and str(shape[named[0]]) == self._batch())
+            self._shaped(value, self._pulsed(fact, extra), isinstance(fact, Static))
         return value
+
+    def _shaped(self, value: ir.Value, shape: Shape, static: bool) -> None:
+        """Say what the shape of a tensor is in a pulse; a `static` one without the batch in it is the same for all rows."""
+        if self.rows is not None:
+            named = [k for k, d in enumerate(shape) if str(self._batch()) in d.symbols()]
+            rows = named[0] if len(named) == 1 else MIXED if named or not static else SHARED
+            self.rows.settle(value, shape, rows, len(named) == 1 and str(shape[named[0]]) == self._batch())
 
     def _pulsed(self, fact: Static | Stream | Pair | Skew | Prefix, extra: int) -> Shape:
         """The shape of a wire in a pulse, of a stream with `extra` frames."""
@@ -142,6 +146,7 @@ class Draft(Measures):
 
     def _present(self, name: str, value: ir.Value, state: State) -> None:
         past, packing = self.packed[name]
+        self._shaped(value, tuple(Length.of(d) for d in state.shape if not isinstance(d, (Frames, Merged))), False)
         self._remember(past, packing.pack(self.emit, value), state.dtype, packing.state, state.role)
 
     def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:

@@ -52,7 +52,9 @@ class PlacedEmitter(Emitter):
                 self.place(value, replace(found, ones=tuple(a or b == Length.of(1) for a, b in zip(found.ones, shape))))
             return value
         if rows >= 0 and not alone:
-            return self.place(value, found if found.rows == SHARED or found.rows == rows and found.merged else UNKNOWN)
+            of_rows = shape[rows].over(found.within[0] * found.within[1]) if found.merged else None
+            known = of_rows is not None and str(of_rows) in of_rows.symbols()
+            return self.place(value, found if found.rows == SHARED else replace(found, rank=rank, rows=rows) if known else UNKNOWN)
         return self.place(value, Layout(rank, SHARED if found.rows == SHARED and rows == MIXED else rows))
 
     def regrouped(self, value: ir.Value, shape: ir.Value, layout: Layout) -> ir.Value:

@@ -16,15 +16,11 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import ALONE
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.lowering.batch.kinds import BATCH_FIRST, CONTRIB, ELEMENTWISE, interpolated
-from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met, moved, regrouped, scales_of
+from pulsify_onnx.lowering.batch import layouts as table
+from pulsify_onnx.lowering.batch.layouts import BATCH_FIRST, ELEMENTWISE, MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met
 from pulsify_onnx.lowering.batch.placement import PlacedEmitter
-from pulsify_onnx.lowering.batch.scanning import scanned
 
 Values = Sequence[ir.Value]
-
-
-RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 class _Shared(Exception):
@@ -39,7 +35,7 @@ class RowEmitter(PlacedEmitter):
         """Outputs of an operator, row by row."""
         if self._writing:
             return super().op(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
-        if op_type in RECURRENT:
+        if op_type in table.RECURRENT:
             inputs = self._timed(*inputs)
         layouts = [None if v is None else self.layout(v) for v in inputs]
         if any(x is not None and x.lifted for x in layouts):
@@ -56,15 +52,10 @@ class RowEmitter(PlacedEmitter):
             return (apart,)
         made = self._write(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
         shape, target = (self._shapes.get(id(v)) for v in (*inputs, None)[:2])
-        scan = made[0].producer() if op_type == "Scan" else None
-        if scan is not None:
-            found = scanned(scan.attributes["body"].as_graph(), layouts, attributes, self.layout, self.opset)
-        elif domain and op_type not in CONTRIB or rewire and _has_graph(attributes):
-            found = [UNKNOWN]
-        elif op_type == "Reshape" and layouts[0] is not None and shape is not None and target is not None:
-            found = [regrouped(layouts[0], shape, target)]
+        if op_type == "Reshape" and layouts[0] is not None and shape is not None and target is not None:
+            found = [table.regrouped(layouts[0], shape, target)]
         else:
-            found = moved(op_type, inputs, layouts, attributes, self.opset)
+            found = table.moved(op_type, inputs, layouts, attributes)
         for k, out in enumerate(made):
             if id(out) not in self._layouts:
                 self.place(out, found[min(k, len(found) - 1)])
@@ -136,13 +127,13 @@ class RowEmitter(PlacedEmitter):
     def _resized(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any],
                  name: str) -> ir.Value | None:
         """A Resize between whose rows onnxruntime would interpolate, or to sizes that are computed; None for others."""
-        x, sizes, scales = layouts[0], inputs[3] if len(inputs) > 3 else None, scales_of(inputs, attributes)
+        x, sizes, scales = layouts[0], inputs[3] if len(inputs) > 3 else None, table.scales_of(inputs, attributes)
         if x is None or x.rank is None or x.rows < 0 or x.lifted:
             return None
         if self._sizes.get(id(sizes)) != x.rows if sizes is not None else scales is None or scales.size != x.rank or scales[x.rows] != 1:
             return None
         rows, rank, wanted = x.rows, x.rank, None if sizes is not None or scales is None else [float(f) for f in scales]
-        if not interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
+        if not table.interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
             return None if sizes is None else self.place(self._one(op_type, *inputs, node_name=name, **attributes), x)
         return self.place(self._plainly(lambda: self.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes)), x)
 
@@ -312,7 +303,3 @@ class RowEmitter(PlacedEmitter):
         if x.lifted:
             return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + i.ones + x.ones[axis + 1:]))
         return self.place(made, Layout(full, rows if i.rank or rows < axis else rows - 1, within=x.within))
-
-
-def _has_graph(attributes: Mapping[str, Any]) -> bool:
-    return any(isinstance(v, ir.Graph) or getattr(getattr(v, "attr", v), "type", None) == ir.AttributeType.GRAPH for v in attributes.values())
