@@ -8,8 +8,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import ALONE, Shape
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.lowering.batch.layouts import Layout
-from pulsify_onnx.lowering.writer import Emitter
+from pulsify_onnx.lowering.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -31,23 +30,23 @@ class Packing:
     def _order(self) -> list[int]:
         return [self.front, *(k for k in range(len(self.split)) if k != self.front)]
 
-    def pack(self, emit: Emitter, value: ir.Value) -> ir.Value:
+    def pack(self, emit: Writer, value: ir.Value) -> ir.Value:
         """A tensor as a state."""
         if len(self.split) > len(self.shape):
-            value = self._regrouped(emit, value, self.split, Layout(len(self.split), self.front))
+            value = self._regrouped(emit, value, self.split, self.front, ALONE)
         return emit.one("Transpose", value, perm=self._order) if self.front else value
 
-    def unpack(self, emit: Emitter, past: ir.Value) -> ir.Value:
+    def unpack(self, emit: Writer, past: ir.Value) -> ir.Value:
         """A state as the tensor that it was."""
         order = self._order
         value = emit.one("Transpose", past, perm=[order.index(k) for k in range(len(order))]) if self.front else past
         if len(self.split) > len(self.shape):
-            value = self._regrouped(emit, value, self.shape, Layout(len(self.shape), self.axis, within=self.within))
+            value = self._regrouped(emit, value, self.shape, self.axis, self.within)
         return value
 
-    def _regrouped(self, emit: Emitter, value: ir.Value, shape: tuple[int | str, ...], layout: Layout) -> ir.Value:
+    def _regrouped(self, emit: Writer, value: ir.Value, shape: tuple[int | str, ...], axis: int, within: tuple[Length, Length]) -> ir.Value:
         target = emit.ints(*(d if isinstance(d, int) else -1 for d in shape))
-        return emit.regrouped(value, target, layout)
+        return emit.regrouped(value, target, len(shape), axis, within)
 
 
 def packing(shape: Shape, batch: str | int, within: tuple[Length, Length] | None) -> Packing | None:
