@@ -5,8 +5,10 @@ SECONDS ?= 60
 SHARE ?= 0.25
 COUNT ?= 10000
 BIN := $(VENV)/bin
+SMOKE := $(foreach name,architecture support readme analysis delays windows lower runtime conv recurrent reshape,\
+	$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo test lint conformance conformance-sample fuzz second twins badfiles mutants venv clean
+.PHONY: demo smoke test lint conformance conformance-sample fuzz fuzz-sample second second-sample twins badfiles mutants venv clean
 
 demo: $(VENV)/.installed
 	@mkdir -p build/demo
@@ -14,40 +16,51 @@ demo: $(VENV)/.installed
 	$(BIN)/pulsify-onnx verify $(MODEL) build/demo/pulsed.onnx --seed 1
 	$(BIN)/pulsify-onnx inspect $(MODEL) --frame-rate 100
 
+# less than a minute: some tests of every room
+smoke: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -q $(SMOKE)
+
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -rs -q
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check pulsify_onnx tests tools fixtures benchmarks examples
+	$(BIN)/ruff check pulsify_onnx testing tests tools fixtures benchmarks examples
 	$(BIN)/mypy --strict pulsify_onnx
 
 # every test case of the onnx package along every axis; the sample is drawn anew with every commit
 conformance: $(VENV)/.installed-dev
-	$(BIN)/python tools/conformance.py
+	$(BIN)/python -m tools.conformance
 
 conformance-sample: $(VENV)/.installed-dev
-	$(BIN)/python tools/conformance.py --share $(SHARE) --seed "$$(git rev-parse HEAD)"
+	$(BIN)/python -m tools.conformance --share $(SHARE) --seed "$$(git rev-parse HEAD)"
 
 # random networks, others every time
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python tools/fuzz.py --seconds $(SECONDS)
+	$(BIN)/python -m tools.fuzz --seconds $(SECONDS)
 
-# networks in the idioms of exporters, by a generator and a runner that know the package by its README alone
+# a minute of them, drawn anew with every commit
+fuzz-sample: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.fuzz --seconds $(SECONDS) --seed "$$(printf %d "0x$$(git rev-parse HEAD | cut -c1-7)")"
+
+# networks in the idioms of exporters, by a generator and a runner that know the package by its README and docs alone
 second: $(VENV)/.installed-dev
-	$(BIN)/python tools/second.py --seconds $(SECONDS)
+	$(BIN)/python -m tools.second --seconds $(SECONDS)
+
+second-sample: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.second --seconds 45
 
 # exports of random networks for one length against the networks themselves
 twins: $(VENV)/.installed-dev
-	$(BIN)/python tools/fixed.py --seconds $(SECONDS)
+	$(BIN)/python -m tools.fixed --seconds $(SECONDS)
 
 # thousands of broken models: one line and an exit code for each
 badfiles: $(VENV)/.installed-dev
-	$(BIN)/python tools/badfiles.py --count $(COUNT)
+	$(BIN)/python -m tools.badfiles --count $(COUNT)
 
 # the tool broken on purpose, one place at a time: the tests must see each; first faults by name, then some drawn from the source
 mutants: $(VENV)/.installed-dev
-	$(BIN)/python tools/mutants.py --named
-	$(BIN)/python tools/mutants.py --seconds $(SECONDS) --seed "$$(date +%s)"
+	$(BIN)/python -m tools.mutants --named
+	$(BIN)/python -m tools.mutants --seconds $(SECONDS) --seed "$$(date +%s)"
 
 venv: $(VENV)/.installed-dev
 

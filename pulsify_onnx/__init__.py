@@ -16,17 +16,17 @@ from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, InvalidMod
 from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
-    from pulsify_onnx.api import PulsedModel, Report, analyze, inspect, pulsify, verify
+    from pulsify_onnx.api import ConvertOptions, PulsedModel, Report, analyze, inspect, pulsify, verify
     from pulsify_onnx.runtime.batch import BatchSession
     from pulsify_onnx.runtime.runner import StreamSession
     from pulsify_onnx.verification.check import Verification
 
 __all__ = [
-    "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
+    "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "ConvertOptions", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
     "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify",
 ]
 
-_LAZY = {"PulsedModel": "api", "Report": "api", "analyze": "api", "inspect": "api", "pulsify": "api", "verify": "api",
+_LAZY = {"ConvertOptions": "api", "PulsedModel": "api", "Report": "api", "analyze": "api", "inspect": "api", "pulsify": "api", "verify": "api",
          "StreamSession": "runtime.runner", "BatchSession": "runtime.batch", "Verification": "verification.check"}
 
 

@@ -1,11 +1,9 @@
-"""The Python API: convert, analyse, verify."""
+"""The Python API: convert, analyse, verify. Thin: the order of stages is that of ``convert/pipeline.py``."""
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,19 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.delay import Timing
-from pulsify_onnx.algebra.plan import Options, Plan
-from pulsify_onnx.analysis.axis import choose
+from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.analysis.state_candidates import possible_states
 from pulsify_onnx.analysis.walker import require
 from pulsify_onnx.arrays import Array
+from pulsify_onnx.convert import pipeline
 from pulsify_onnx.convert.batch import rowed
-from pulsify_onnx.convert.window_head import SlidingBatch, halve, joined, pulsed
-from pulsify_onnx.errors import Blocker, CannotStream, PulseDoesNotFit, UsageError
+from pulsify_onnx.convert.options import ConvertOptions
+from pulsify_onnx.convert.pulsed_model import PulsedModel
+from pulsify_onnx.convert.reference import compared, reread, stream_axes
+from pulsify_onnx.convert.window_head import SlidingBatch, halve
+from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source, load
-from pulsify_onnx.output import write
-from pulsify_onnx.passes.schedule import schedule
-from pulsify_onnx.prepare.fixed_length import READINGS, NoReading, Relaxed, implied, relax, runnable, settle
-from pulsify_onnx.prepare.left_context import Approximation, cut_past
-from pulsify_onnx.report import sidecar as sidecar
+from pulsify_onnx.prepare.fixed_length import NoReading
 from pulsify_onnx.report import tables
 from pulsify_onnx.verification.check import Verification
 from pulsify_onnx.verification.check import verify as verify_stream
@@ -36,174 +32,67 @@ from pulsify_onnx.verification.trace import Difference, first_difference
 Model = str | Path | ir.Model | onnx.ModelProto
 
 
-@dataclass(frozen=True)
-class PulsedModel:
-    """A pulsed model and its sidecar document ``spec``."""
-
-    model: ir.Model
-    spec: dict[str, Any]
-    plan: Plan
-    source: Source
-
-    def proto(self) -> onnx.ModelProto:
-        """The model as protobuf, metadata and weights included."""
-        return ir.to_proto(write.inside(self.model))
-
-    def save(self, path: str | Path) -> None:
-        """Write the model to `path` and its sidecar beside it, both or none."""
-        write.save(self.model, self.spec, Path(path))
-
-    def report(self) -> dict[str, Any]:
-        """The sidecar, and where the delay of each output comes from."""
-        return tables.describe(self.plan, self.source, self.spec)
+def _options(options: ConvertOptions | None, given: Mapping[str, Any]) -> ConvertOptions:
+    return ConvertOptions(**given) if options is None else replace(options, **given)
 
 
-def analyze(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
-            states: Mapping[str, str] | None = None, allow_advance: bool = False, readings: Mapping[str, str] | None = None) -> Plan:
+def _source(model: Model | Source) -> Source:
+    return model if isinstance(model, Source) else load(model)
+
+
+def analyze(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Plan:
     """The plan of a batch model: facts, delays, blockers. Builds no graph.
 
-    `pulse` is in base frames (None: the smallest that fits). `states`: outputs by input that the caller feeds back, as states of
-    the model's own. `allow_advance`: outputs may have a delay below 0. `readings`: by node, what a number of an export of one length
-    means, where a refusal asks: "number", "share" (it follows the length) or "fill" (it fills up to a multiple). Raises `UsageError` and `AmbiguousAxis`; what cannot stream
-    is in ``plan.blockers``.
+    Options are those of `ConvertOptions`, as an object or by keyword, but for ``batch`` and ``head``, which are no matter of the plan.
+    Raises `UsageError` and `AmbiguousAxis`; what cannot stream is in ``plan.blockers``.
     """
-    source, axes, _, read = _any_length(model if isinstance(model, Source) else load(model), axes, states, end_of_stream, readings)
-    return _planned(source, axes, pulse, end_of_stream, Options(states=_pairs(source, states or {}), advance=allow_advance), read)
+    wanted = _options(options, given)
+    if wanted.batch is not None or wanted.head is not None:
+        raise UsageError("a plan is that of one stream, without --batch and --head")
+    return pipeline.planned(_source(model), wanted).plan
 
 
-Reading = tuple[dict[str, int], Plan]
+@pipeline.uncollected()
+def pulsify(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> PulsedModel:
+    """Turn a batch model into a streaming one that takes ``pulse`` base frames a step.
 
-
-def _planned(source: Source, axes: Mapping[str, int | str], pulse: int | None, end: bool, options: Options, read: Reading | None) -> Plan:
-    """The plan, scheduled for `pulse`; `read` is what is known of `source` from before, maybe with other options."""
-    if pulse is not None and pulse < 1:
-        raise UsageError(f"--pulse {pulse}: a pulse has one frame at least")
-    _, plan = read if read is not None and read[1].options == options else choose(source, axes, options)
-    fits = pulse is not None and pulse % plan.pulse_multiple == 0
-    return schedule(plan, Timing(pulse if fits and pulse is not None else plan.pulse_multiple, end))
-
-
-def _any_length(source: Source, axes: Mapping[str, int | str] | None, states: Mapping[str, str] | None,
-                end: bool, readings: Mapping[str, str] | None) -> tuple[Source, Mapping[str, int | str], Relaxed | None, Reading | None]:
-    """A model that was exported for one length as one for any, and its axes; others as they are, with how they were read."""
-    options = Options(states=_pairs(source, states or {}))
-    nodes = {node.name for node in source.model.graph}
-    for name, said in (readings or {}).items():
-        if said not in READINGS:
-            raise UsageError(f"--reading {name}={said}: a reading is one of {', '.join(READINGS)}")
-        if name not in nodes:
-            raise UsageError(f"--reading {name}={said}: the model has no such node")
-    try:
-        found, read = settle(source, axes or {}, options, readings), None
-    except NoReading as problem:
-        raise NoReading(tuple(map(_hinted, problem.blockers)), problem.plan) from None
-    if found is None:
-        read = choose(source, axes or {}, options)
-        found = implied(source, *read, readings) if read[1].blockers else None
-    if found is not None:
-        found.require_answers()
-        found.require_ends(end)
-    elif readings:
-        raise UsageError("--reading: this model was not exported for one length, so no number of it has two readings")
-    return (source, axes or {}, None, read) if found is None else (found.source, found.axes, found, None)
-
-
-def _hinted(blocker: Blocker) -> Blocker:
-    """What else may be done about a node of a model of one length that can't stream."""
-    if blocker.op_type in ("input", "output"):
-        return blocker
-    return replace(blocker, hint=f"{blocker.hint}; or --head window: a result a pulse, over the last frames, as many as the export has")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection: nearly all that is made lives on, and the collector would walk it again and again as it grows."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_uncollected()
-def pulsify(model: Model | Source, *, pulse: int | None, axes: Mapping[str, int | str] | None = None, end_of_stream: bool = False,
-            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
-            batch: int | str | None = None, head: str | None = None, readings: Mapping[str, str] | None = None) -> PulsedModel:
-    """Turn a batch model into a streaming one that takes `pulse` base frames a step (None: any multiple of ``pulse_multiple``).
-
-    `left_context`: attention over the whole past sees that many frames of it, which is another network; the sidecar says so.
-    `states`, `allow_advance` and `readings` are as for `analyze`. `batch`: so many rows, or any number ("dynamic"), each a stream of its own, for a
-    model that was exported with a batch of 1. `head`: "window" (or "window=FRAMES", for a model of any length) runs what needs a whole
-    clip on the last window of frames, once a pulse. Raises `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse
-    that does, `UsageError`.
+    Options are those of `ConvertOptions`, as an object or by keyword; a pulse (None: any) must be named. Raises `CannotStream` with every
+    blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
-    source = model if isinstance(model, Source) else load(model)
-    if head is not None:
-        _alone(head, {"--end-of-stream": end_of_stream, "--left-context": left_context, "--state": states, "--allow-advance": allow_advance, "--batch": batch,
-                      "--reading": readings})
-        halves = halve(source, axes or {}, _window(head))
-        source, axes, relaxed, read = halves.body.source, halves.body.axes, halves.body if halves.body.changes else None, None
-    else:
-        halves = None
-        source, axes, relaxed, read = _any_length(source, axes, states, end_of_stream, readings)
-    source, approximation = _cut(source, axes, left_context)
-    batch = None if batch == 1 else batch
-    read = read if approximation is None else None
-    plan = require(_planned(source, axes, pulse, end_of_stream, Options(states=_pairs(source, states or {}), advance=allow_advance), read))
-    if pulse is not None and pulse % plan.pulse_multiple:
-        raise PulseDoesNotFit(pulse, plan.pulse_multiple, f"some tensors have one frame for every {plan.pulse_multiple} base frames")
-    told: dict[str, Any] = {}
-    if halves is not None:
-        plan, source, told["head"] = joined(halves, plan, pulse)
-        require(plan)
-    plan.check()
-    made = rowed(source, plan, pulse, batch) if halves is None else pulsed(halves, source, plan, pulse)
-    document = made.document(pulse) | told
-    if batch is not None and made.source is not source:
-        document["source_batch"] = 1
-    if relaxed is not None:
-        document["fixed_length"] = relaxed.as_json()
-    if approximation is not None:
-        document["approximation"] = approximation.as_json()
-    made.lowered.model.metadata_props.update(sidecar.flat(document))
-    made.lowered.model.metadata_props["pulsify.spec"] = json.dumps(document, ensure_ascii=False)
-    return PulsedModel(made.lowered.model, document, made.plan, made.source)
+    if options is None and "pulse" not in given:
+        raise TypeError("pulsify() needs a pulse (None: any multiple of the pulse multiple)")
+    wanted = _options(options, given)
+    return pipeline.finished(pipeline.planned(_source(model), wanted), wanted.pulse, wanted.batch)
 
 
-def _window(head: str) -> int | None:
-    """The frames that `head` asks for: "window", or "window=FRAMES"."""
-    kind, equals, frames = head.partition("=")
-    if kind != "window" or equals and (not frames.isdecimal() or not int(frames)):
-        raise UsageError(f"--head {head}: write it as window, or as window=FRAMES with one frame at least")
-    return int(frames) if equals else None
+@dataclass(frozen=True)
+class Report:
+    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream."""
+
+    document: dict[str, Any]
+    blockers: tuple[Blocker, ...] = ()
 
 
-def _alone(head: str, others: Mapping[str, object]) -> None:
-    """Raise `UsageError` for options that a sliding window has no use for."""
-    if given := [name for name, value in others.items() if value]:
-        why = ": a window slides on, it has no last frame to be exact to" if "--end-of-stream" in given else ""
-        raise UsageError(f"--head {head} does not go together with {', '.join(given)}{why}")
-
-
-def _pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """States of the source's own in the order of its inputs; raises `UsageError` for names that are none."""
-    inputs, outputs = [v.name or "" for v in source.inputs], [v.name or "" for v in source.model.graph.outputs]
-    for name, output in states.items():
-        if name not in inputs or output not in outputs:
-            kind, known = ("output", outputs) if name in inputs else ("input", inputs)
-            raise UsageError(f"--state {name}={output}: the model has no such {kind}; it has {', '.join(known)}")
-    if len(set(states.values())) < len(states):
-        raise UsageError("--state: an output feeds one input only")
-    return tuple((name, states[name]) for name in inputs if name in states)
-
-
-def _cut(source: Source, axes: Mapping[str, int | str] | None, left_context: int | None) -> tuple[Source, Approximation | None]:
-    if left_context is None:
-        return source, None
-    chosen, _ = choose(source, axes or {}, Options())
-    return cut_past(source, chosen, left_context)
+@pipeline.uncollected()
+def inspect(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Report:
+    """The delay report of a batch model at ``pulse`` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
+    source, wanted = _source(model), _options(options, given)
+    known = source.model.metadata_props.get("pulsify.spec")
+    if known is not None:
+        return Report(json.loads(known))
+    try:
+        found = pipeline.planned(source, wanted)
+    except CannotStream as problem:
+        return Report(tables.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
+    plan = found.plan
+    alone = wanted.head is None
+    possible = {"possible_states": [list(pair) for pair in possible_states(found.model.source, plan)]} if alone and not wanted.states else {}
+    try:
+        made = pipeline.finished(found, wanted.pulse or plan.pulse_multiple, wanted.batch)
+    except CannotStream as problem:
+        blocked = replace(plan, blockers=problem.blockers) if alone else None
+        return Report({**tables.blocked(blocked, problem.blockers), **possible}, problem.blockers)
+    return Report({**made.report(), **possible, "blockers": []})
 
 
 def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
@@ -216,25 +105,6 @@ def _spec_of(pulsed: str | Path | PulsedModel) -> dict[str, Any]:
     return spec
 
 
-def _compared(model: str | Path | onnx.ModelProto, spec: Mapping[str, Any]) -> str | Path | onnx.ModelProto:
-    """The batch model that a stream of `spec` must equal: the source, for any length and with the cut that the sidecar tells of."""
-    if "head" in spec or spec.get("fixed_length") is None and spec.get("approximation") is None:
-        return model
-    return runnable(_reread(model, spec).model)
-
-
-def _axes(spec: Mapping[str, Any]) -> dict[str, int]:
-    return {i["name"]: i["axis"] for i in spec["inputs"] if i["kind"] == "stream"}
-
-
-def _reread(model: Model, spec: Mapping[str, Any]) -> Source:
-    axes = _axes(spec)
-    source = load(model)
-    if spec.get("fixed_length") is not None:
-        source = relax(source, axes, spec["fixed_length"]["frames"], None, spec["fixed_length"].get("readings")).source
-    return _cut(source, axes, spec.get("approximation", {}).get("left_context"))[0]
-
-
 def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
            rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, measure: bool = False) -> Verification:
     """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`.
@@ -243,8 +113,8 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel
     of the result which outputs come later than the data they need.
     """
     spec = _spec_of(pulsed)
-    batch = SlidingBatch(model, halve(load(model), _axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
-    return verify_stream(_compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
+    batch = SlidingBatch(model, halve(load(model), stream_axes(spec), spec["head"]["frames"]), spec) if "head" in spec else None
+    return verify_stream(compared(model, spec), pulsed, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
                          measure=measure)
 
 
@@ -257,49 +127,11 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     if "head" in spec:
         return None
     states = {s["input"]: s["output"] for s in spec["states"] if s["role"] == "source"}
-    source = _reread(model, spec)
-    plan = require(analyze(source, axes=_axes(spec), pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
+    source = reread(model, spec)
+    plan = require(analyze(source, axes=stream_axes(spec), pulse=spec["pulse"], end_of_stream=bool(spec["valid_frames_input"]), states=states))
     made = rowed(source, plan, spec["pulse"], "dynamic" if "source_batch" in spec else None)
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
     return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream."""
-
-    document: dict[str, Any]
-    blockers: tuple[Blocker, ...] = ()
-
-
-def inspect(model: Model | Source, *, axes: Mapping[str, int | str] | None = None, pulse: int | None = None, end_of_stream: bool = False,
-            left_context: int | None = None, states: Mapping[str, str] | None = None, allow_advance: bool = False,
-            batch: int | str | None = None, head: str | None = None, readings: Mapping[str, str] | None = None) -> Report:
-    """The delay report of a batch model at `pulse` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
-    source = model if isinstance(model, Source) else load(model)
-    known = source.model.metadata_props.get("pulsify.spec")
-    if known is not None:
-        return Report(json.loads(known))
-    if head is not None:
-        def sliding(pulse: int | None) -> PulsedModel:
-            return pulsify(source, pulse=pulse, axes=axes, end_of_stream=end_of_stream, left_context=left_context, states=states,
-                           allow_advance=allow_advance, batch=batch, head=head, readings=readings)
-        try:
-            made = sliding(pulse or sliding(None).spec["pulse_multiple"])
-        except CannotStream as problem:
-            return Report(tables.blocked(None, problem.blockers), problem.blockers)
-        return Report({**made.report(), "blockers": []})
-    try:
-        cut, _ = _cut(source, axes, left_context)
-        plan = analyze(cut, axes=axes, pulse=pulse, end_of_stream=end_of_stream, states=states, allow_advance=allow_advance, readings=readings)
-    except CannotStream as problem:
-        return Report(tables.blocked(problem.plan if isinstance(problem, NoReading) else None, problem.blockers), problem.blockers)
-    possible = {} if states else {"possible_states": [list(pair) for pair in possible_states(cut, plan)]}
-    if not plan.blockers:
-        try:
-            pulsed = pulsify(source, pulse=pulse or plan.pulse_multiple, axes=axes, end_of_stream=end_of_stream, left_context=left_context,
-                             states=states, allow_advance=allow_advance, batch=batch, readings=readings)
-            return Report({**pulsed.report(), **possible, "blockers": []})
-        except CannotStream as problem:
-            plan = replace(plan, blockers=problem.blockers)
-    return Report({**tables.blocked(plan, plan.blockers), **possible}, plan.blockers)
+__all__ = ["ConvertOptions", "PulsedModel", "Report", "analyze", "inspect", "pulsify", "trace", "verify"]

@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,8 +19,8 @@ from pulsify_onnx.output import guard
 from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
+    from pulsify_onnx.api import ConvertOptions
     from pulsify_onnx.verification.check import Verification
-
 
 
 def _pulse(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
@@ -41,22 +42,43 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     return int(value)
 
 
-AXIS = click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
-                    help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told.")
-LEFT = click.option("--left-context", type=int, metavar="N",
-                    help="Cut attention over the whole past to the last N frames: another network, and the sidecar says so.")
-STATE = click.option("--state", "states", multiple=True, metavar="INPUT=OUTPUT",
-                     help="The caller feeds OUTPUT back as INPUT: a state that the model already has. It keeps its names.")
-ADVANCE = click.option("--allow-advance", is_flag=True,
-                       help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be negative.")
-BATCH = click.option("--batch", callback=_batch, metavar="N|dynamic",
-                     help="Give a model exported with a batch of 1 a batch of N (or any number of) streams, each starting and ending on its own.")
-HEAD = click.option("--head", metavar="window[=FRAMES]",
-                    help="A sliding classifier: what needs a whole clip (a Flatten into Dense, a global pool) runs on the last window of frames, as many as "
-                         "the model was exported for, and gives one result a pulse. FRAMES: for a model of any length.")
-READING = click.option("--reading", "readings", multiple=True, metavar="NODE=number|fill|share",
-                       help="Answer a refusal that asks what a number of an export of one length means: a number, what fills up to a multiple, or what "
-                            "follows the length.")
+CONVERSION = (
+    click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
+                 help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told."),
+    click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames."),
+    click.option("--left-context", type=int, metavar="N",
+                 help="Cut attention over the whole past to the last N frames: another network, and the sidecar says so."),
+    click.option("--state", "states", multiple=True, metavar="INPUT=OUTPUT",
+                 help="The caller feeds OUTPUT back as INPUT: a state that the model already has. It keeps its names."),
+    click.option("--allow-advance", is_flag=True,
+                 help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be negative."),
+    click.option("--batch", callback=_batch, metavar="N|dynamic",
+                 help="Give a model exported with a batch of 1 a batch of N (or any number of) streams, each starting and ending on its own."),
+    click.option("--head", metavar="window[=FRAMES]",
+                 help="A sliding classifier: what needs a whole clip (a Flatten into Dense, a global pool) runs on the last window of frames, as many as "
+                      "the model was exported for, and gives one result a pulse. FRAMES: for a model of any length."),
+    click.option("--reading", "readings", multiple=True, metavar="NODE=number|fill|share",
+                 help="Answer a refusal that asks what a number of an export of one length means: a number, what fills up to a multiple, or what "
+                      "follows the length."),
+)
+"""The options of a conversion but for the pulse."""
+
+
+def _conversion(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of a conversion, which it gets as one `ConvertOptions`."""
+    @wraps(command)
+    def run(pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str], allow_advance: bool,
+            batch: int | str | None, head: str | None, readings: Sequence[str], **others: Any) -> None:
+        from pulsify_onnx.api import ConvertOptions
+
+        command(options=ConvertOptions(pulse, _axes(axes), end_of_stream, left_context, _states(states), allow_advance, batch, head, _readings(readings)),
+                **others)
+
+    for option in reversed(CONVERSION):
+        run = option(run)
+    return run
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -76,30 +98,21 @@ def cli() -> None:
               help="The pulsed model; its sidecar OUT.pulse.json is written beside it.")
 @click.option("--pulse", required=True, callback=_pulse, metavar="N|dynamic",
               help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.")
-@AXIS
-@click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames.")
-@LEFT
-@STATE
-@ADVANCE
-@BATCH
-@HEAD
-@READING
+@_conversion
 @click.option("--verify/--no-verify", "check", default=True, show_default=True,
               help="Compare stream and batch on random data first; a wrong result is not written.")
 @JSON
-def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, batch: int | str | None, head: str | None, readings: Sequence[str], check: bool, as_json: bool) -> None:
+def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
     from pulsify_onnx import api
     from pulsify_onnx.output import write
     from pulsify_onnx.report import tables
 
     write.check_target(out, model)
-    pulsed = api.pulsify(model, pulse=pulse, axes=_axes(axes), end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                         allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
+    pulsed = api.pulsify(model, options)
     for line in tables.notes(pulsed.spec):
         click.echo(line, err=True)
-    if states and all(s["role"] == "source" for s in pulsed.spec["states"]):
+    if options.states and all(s["role"] == "source" for s in pulsed.spec["states"]):
         click.echo("note: this model already streams: all its state is its own", err=True)
     table = "" if as_json else tables.table(pulsed.report())
     found: Verification | None = None
@@ -124,26 +137,16 @@ def convert(model: Path, out: Path, pulse: int | None, axes: Sequence[str], end_
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@AXIS
 @click.option("--pulse", type=int, help="Base frames of one step (default: the smallest that fits).")
-@click.option("--end-of-stream", is_flag=True, help="As convert --end-of-stream would have it.")
-@LEFT
-@STATE
-@ADVANCE
-@BATCH
-@HEAD
-@READING
+@_conversion
 @click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
 @JSON
-def inspect(model: Path, axes: Sequence[str], pulse: int | None, end_of_stream: bool, left_context: int | None, states: Sequence[str],
-            allow_advance: bool, batch: int | str | None, head: str | None, readings: Sequence[str], frame_rate: float | None,
-            as_json: bool) -> None:
+def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
     from pulsify_onnx import api
     from pulsify_onnx.report import tables
 
-    found = api.inspect(model, axes=_axes(axes), pulse=pulse, end_of_stream=end_of_stream, left_context=left_context, states=_states(states),
-                        allow_advance=allow_advance, batch=batch, head=head, readings=_readings(readings))
+    found = api.inspect(model, options)
     for line in tables.notes(found.document):
         click.echo(line, err=True)
     if possible := found.document.get("possible_states"):

@@ -1,13 +1,27 @@
-"""onnxruntime: how sessions are made."""
+"""onnxruntime: how sessions are made, and what its operators do not take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx_ir as ir
 import onnxruntime as ort
 
 from pulsify_onnx.errors import InvalidModel
+
+CHOSEN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8,
+          ir.DataType.UINT32, ir.DataType.STRING}
+"""Types that Where takes."""
+
+
+def carrier(dtype: ir.DataType) -> ir.DataType:
+    """A type that Where takes and that holds every value of `dtype`: `dtype` itself where it can be."""
+    if dtype in CHOSEN:
+        return dtype
+    if dtype.is_floating_point():
+        return ir.DataType.FLOAT
+    return ir.DataType.INT32 if dtype in (ir.DataType.BOOL, ir.DataType.INT16, ir.DataType.UINT16) else ir.DataType.INT64
 
 
 def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False,

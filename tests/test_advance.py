@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from oracle import parse, rand, session
 
 from pulsify_onnx import StreamSession, pulsify
 from pulsify_onnx.api import inspect, verify
 from pulsify_onnx.cli import main
-
-ROOT = Path(__file__).resolve().parent.parent
+from testing import ROOT
+from testing.oracle import parse, rand, session
 
 
 def fixture(name: str) -> onnx.ModelProto:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import parse, rand
 
 import pulsify_onnx
+from testing.oracle import parse, rand
 
 CONV = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }"
 
@@ -23,7 +23,7 @@ def conv() -> onnx.ModelProto:
 
 def test_exported_names():
     assert set(pulsify_onnx.__all__) == {
-        "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
+        "AmbiguousAxis", "BatchSession", "Blocker", "CannotStream", "ConvertOptions", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError", "Report", "StreamSession",
         "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify"}
     for name in pulsify_onnx.__all__:
         assert getattr(pulsify_onnx, name) is not None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from testing import ROOT
+
 PACKAGE = ROOT / "pulsify_onnx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -21,12 +22,12 @@ MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "api runtime verification",
     "cli": "api report verification output",
-    "api": "convert prepare verification report runtime output passes analysis algebra model",
-    "convert": "prepare report lowering runtime verification passes analysis rules algebra model",
+    "api": "convert prepare verification report runtime output analysis algebra model",
+    "convert": "prepare report lowering runtime verification output passes analysis rules algebra model ort",
     "verification": "runtime output algebra model ort",
     "report": "lowering rules algebra model",
     "prepare": "output analysis rules algebra model ort",
-    "lowering": "passes algebra model",
+    "lowering": "passes algebra model ort",
     "passes": "algebra model",
     "analysis": "rules algebra model ort",
     "rules": "algebra model ort",

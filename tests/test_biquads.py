@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-from oracle import check, session
 
 from fixtures.biquads import biquad_bank, coefficients
+from testing.oracle import check, session
 
 
 def test_bank_is_the_recurrence_it_says():

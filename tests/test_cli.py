@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import parse, rand
 
 from pulsify_onnx import cli
 from pulsify_onnx.ort import session
+from testing.command import run
+from testing.oracle import parse, rand
 
 CONV = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }"
 STRIDED = "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<strides=[3]>(x, w, b) }"
@@ -25,15 +26,6 @@ def write(path: Path, text: str, **weights) -> Path:
     weights = weights or {"w": rand(4, 4, 3), "b": rand(4)}
     onnx.save(parse(text, **weights), path)
     return path
-
-
-def run(capfd, *arguments) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        cli.main([str(a) for a in arguments])
-        raise SystemExit(0)
-    out, err = capfd.readouterr()
-    assert "Traceback" not in err
-    return int(done.value.code or 0), out, err
 
 
 @pytest.fixture

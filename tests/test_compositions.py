@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from corners import OLD, ROWWISE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import LAYERS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum
-from oracle import check
-from streams import check_streams
-from two_ways import TWO_WAYS, with_taken_names
+
+from testing.corners import OLD, ROWWISE
+from testing.networks import LAYERS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum
+from testing.oracle import check
+from testing.streams import check_streams
+from testing.two_ways import TWO_WAYS, with_taken_names
 
 CORE: tuple[tuple[Layer, float], ...] = tuple((layer, weight) for layer, weight in LAYERS if layer in (
     conv, pad, cut, pool, conv_transpose, resize, join, recurrence, running_sum))

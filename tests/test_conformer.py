@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from oracle import close, run_stream, session
 
 from fixtures.conformer import conformer
 from pulsify_onnx.api import pulsify, verify
 from pulsify_onnx.errors import PulseDoesNotFit
+from testing.oracle import close, run_stream, session
 
 SMALL = dict(dim=16, heads=2, mels=16, kernel=5, rows=400)
 

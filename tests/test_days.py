@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import parse, rand, session
 
 from pulsify_onnx.api import pulsify
+from testing.oracle import parse, rand, session
 
 LONG, PULSES, TAIL = 1 << 20, 64, 3000
 ULPS = 8 * 2.0**-24

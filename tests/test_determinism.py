@@ -10,11 +10,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from families import FAMILIES
 
 from pulsify_onnx import pulsify
-
-ROOT = Path(__file__).resolve().parent.parent
+from testing import ROOT
+from testing.families import FAMILIES
 
 PROGRAM = """
 import sys

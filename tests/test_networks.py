@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from corners import FAMILIES, KINDS, OLD, varied
-from networks import network
-from oracle import parse, rand, session
-from streams import Streams, short_lengths
 
 from pulsify_onnx.api import pulsify
+from testing.corners import FAMILIES, KINDS, OLD, varied
+from testing.networks import network
+from testing.oracle import parse, rand, session
+from testing.streams import Streams, short_lengths
 
 
 def runs(model: onnx.ModelProto, frames: int) -> None:

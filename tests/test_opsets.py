@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, session
 
 from pulsify_onnx.api import pulsify, verify
+from testing.oracle import check, parse, rand, session
 
 W = {"w": rand(3, 3, 3), "b": rand(3)}
 RNN = {"wi": rand(1, 12, 3), "ri": rand(1, 12, 4), "bi": rand(1, 24)}
@@ -106,3 +106,23 @@ def test_pulses_of_one_length(opset, family):
     if made is not None:
         out = "float[A,B,C,D] y" if family == "gru" else "float[A,B] y" if "keepdims=0" in made[0] or family == "last frame" else "float[A,B,C] y"
         check(parse(f'<ir_version: 6, opset_import: ["": {opset}]> agraph (float[1,3,T] x) => ({out}) {{ {made[0]} }}', **made[1]), pulses=(1, 7), length=20, beyond=8)
+
+
+@pytest.mark.parametrize("batch", ["1", "N"])
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("opset", (10, 11))
+def test_slices_of_one_wire_have_a_buffer_each(opset, end, batch):
+    """In opset 10 a slice of any number of frames is inferred to have as many: pulses of any size are not taken at that."""
+    frames, steps = {"first": ints(0), "second": ints(1), "all": ints(2**31 - 1), "a1": ints(1)}, {"two": ints(2)}
+    model = parse(f"""<ir_version: 6, opset_import: ["": {opset}]> agraph (float16[{batch},4,T] x) => (float16[A,U,8] y) {{
+        t = Transpose<perm=[0,2,1]>(x)
+        a = Slice(t, first, all, a1, two)
+        c = Slice(t, second, all, a1, two)
+        s = Shape(c)
+        n = Gather<axis=0>(s, a1)
+        e = Slice(a, first, n, a1, a1)
+        p = Add(e, c)
+        q = Sub(e, c)
+        y = Concat<axis=2>(p, q) }}""", **frames, **steps)
+    pulsed = pulsify(model, pulse=None, axes={"x": 2}, end_of_stream=end)
+    assert verify(model, pulsed, seed=2, rtol=1e-2).ok

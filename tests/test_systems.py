@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import check, run_stream, session
 
 from pulsify_onnx.api import pulsify
+from testing import ROOT
+from testing.oracle import check, run_stream, session
 
-FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+FIXTURES = ROOT / "fixtures"
 FLOAT = 4
 CLOCK = 8
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from families import FAMILIES
-from oracle import check, parse, rand
 
 from pulsify_onnx.api import analyze, inspect, pulsify, verify
 from pulsify_onnx.model.load import load
+from testing.families import FAMILIES
+from testing.oracle import check, parse, rand
 
 
 def _tensor(name: str, *values: float) -> onnx.TensorProto:

@@ -1,4 +1,4 @@
-from oracle import check, parse, rand
+from testing.oracle import check, parse, rand
 
 
 def test_same_stack():

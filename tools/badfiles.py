@@ -4,8 +4,8 @@ Whatever the file, the answer is an exit code from 0 to 4, one clear line, no tr
 Cases run in worker processes that are ended when they take too much time or memory. Each case has a number; it says all
 that is random about it. Exit status 1 on a failure; the failing files are kept.
 
-    python tools/badfiles.py --count 10000
-    python tools/badfiles.py --first 4711 --count 1 --verbose
+    python -m tools.badfiles --count 10000
+    python -m tools.badfiles --first 4711 --count 1 --verbose
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from broken import write  # noqa: E402
+from testing import ROOT
+from testing.broken import write
 
 SECONDS = 60
 """A case that takes longer is a failure."""
@@ -151,8 +149,8 @@ def run(cases: range, processes: int = 2) -> Iterator[Found]:
             while waiting:
                 share = waiting.pop()
                 if share:
-                    arguments = [sys.executable, __file__, "--worker", json.dumps([share.start, share.stop, share.step])]
-                    worker = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+                    arguments = [sys.executable, "-m", "tools.badfiles", "--worker", json.dumps([share.start, share.stop, share.step])]
+                    worker = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
                     assert worker.stdout is not None
                     selector.register(worker.stdout, selectors.EVENT_READ, [worker, share, time.monotonic()])
             selector.select(timeout=1)

@@ -1,6 +1,6 @@
 """Every test case of the onnx package, streamed along every axis that can be made dynamic.
 
-    python tools/conformance.py [--share 0.2] [--seed TEXT] [--jobs 2] [--only SUBSTRING]
+    python -m tools.conformance [--share 0.2] [--seed TEXT] [--jobs 2] [--only SUBSTRING]
 
 For each case and each axis of each input, the model is rewritten so that this dimension (of this input alone, and of
 all inputs that have the same size there) is dynamic and all other inputs are constants. Whatever converts must stream
@@ -32,11 +32,8 @@ import onnx.backend.test
 import onnx.version_converter
 from onnx import numpy_helper
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
-
-import oracle  # noqa: E402
-
-from pulsify_onnx.algebra.facts import Prefix, Static  # noqa: E402
+from pulsify_onnx.algebra.facts import Prefix, Static
+from testing import oracle
 
 LENGTHS = (13, 12, 24, 36)
 SUITES = ("pytorch-operator", "pytorch-converted", "simple")

@@ -1,6 +1,6 @@
 """Converts models with ``--pulse dynamic`` by the command line, which then streams them in pulses of random sizes and compares.
 
-    python tools/dynamic.py FOLDER [--rows] [--cli pulsify-onnx] [--seconds 150] [--seed N]
+    python -m tools.dynamic FOLDER [--rows] [--cli pulsify-onnx] [--seconds 150] [--seed N]
 
 Models of FOLDER are taken in random order until the time is up, each with and without an end of stream. A model of a fixed length
 whose axis can be read in more than one way is taken along the first one offered. With ``--rows`` they get a batch too, of 3 and of any

@@ -10,15 +10,11 @@ import re
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import onnx
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from hunt import arguments  # noqa: E402
-from twins import attempt, twin_network  # noqa: E402
+from testing.twins import attempt, twin_network
+from tools.hunt import arguments
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """What the tool makes of many models, as digests: written before a change that must not be seen, compared after it.
 
-    python tools/golden.py write GOLDEN.json [FOLDER ...]
-    python tools/golden.py compare GOLDEN.json [FOLDER ...] [--allow names|delays]
+    python -m tools.golden write GOLDEN.json [FOLDER ...]
+    python -m tools.golden compare GOLDEN.json [FOLDER ...] [--allow names|delays]
 
 Every model of ``fixtures/`` and of the folders is converted at pulses 1, 16 and dynamic (larger ones where it needs a multiple),
 with and without an end of stream, and as it is or with a batch of any size. Kept are sha256 of the model's and the sidecar's bytes, a digest

@@ -4,8 +4,8 @@ Mutants are drawn from the syntax tree of the files (comparisons turned, numbers
 a call left out, arguments swapped, statements dropped), the same for one seed. Survivors are printed: each is a test that is missing, or
 a change that changes nothing. With ``--named`` the faults by name instead, which ``verify`` must see too; exit status 1 where one survives.
 
-    python tools/mutants.py [FILE …] [--count N] [--seed S] [--seconds T]
-    python tools/mutants.py --named [--only NAME]
+    python -m tools.mutants [FILE …] [--count N] [--seed S] [--seconds T]
+    python -m tools.mutants --named [--only NAME]
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tools import named_mutants  # noqa: E402
-from tools.mutation_tree import PARTS, ROOT, SLOW, Tree, nearest  # noqa: E402
-from tools.mutations import Mutation, mutations  # noqa: E402
+from tools import named_mutants
+from tools.mutation_tree import PARTS, ROOT, SLOW, Tree, nearest
+from tools.mutations import Mutation, mutations
 
 PACKAGE = "pulsify_onnx"
-FILES = ("algebra/windows.py", "rules/pool.py", "rules/conv.py", "rules/slicing.py", "rules/last.py", "lowering/batch/rows.py", "lowering/writer.py", "report/sidecar.py", "algebra/length.py", "lowering/lower.py", "lowering/states.py")
+FILES = ("algebra/windows.py", "rules/pool.py", "rules/conv.py", "rules/slicing.py", "rules/last.py", "lowering/batch/rows.py",
+         "lowering/writer.py", "report/sidecar.py", "algebra/length.py", "lowering/lower.py", "lowering/states.py",
+         "algebra/delay.py", "passes/schedule.py", "passes/histories.py", "algebra/query_key.py")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("pulsify_onnx", "tests", "tools", "fixtures")
+PARTS = ("pulsify_onnx", "testing", "tests", "tools", "fixtures")
 SLOW = 124
 """Exit code of tests that took too long."""
 

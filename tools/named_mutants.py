@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from tools.mutation_tree import ROOT, Tree
 
 VERIFY = """
-import sys
-sys.path[:0] = [".", "tests"]
-from families import EDGES, FAMILIES
+from testing.families import EDGES, FAMILIES
 from pulsify_onnx import pulsify, verify
 from pulsify_onnx.api import trace
 from pulsify_onnx.errors import PulsifyError, UnusableStream
@@ -59,26 +57,29 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("mask dropped", "algebra/windows.py", "    if border is None:\n        return None\n    if isinstance(border, Mirror):", "    return None\n    if isinstance(border, Mirror):",
+    Mutant("mask dropped", "algebra/windows.py", "    if border is None or not before and not after:\n        return None\n    if isinstance(border, Mirror):",
+           "    return None\n    if isinstance(border, Mirror):", "tests/rules/test_conv.py"),
+    Mutant("mask one frame early", "passes/schedule.py", "low, high = mask.first + delay, mask.end + delay", "low, high = mask.first + delay - 1, mask.end + delay",
            "tests/rules/test_conv.py"),
-    Mutant("mask one frame early", "algebra/windows.py", "    low = x.lead + x.delay\n    computed", "    low = x.lead + x.delay - 1\n    computed",
-           "tests/rules/test_conv.py"),
-    Mutant("end of the mask one frame late", "algebra/windows.py", "    return Mask(low, x.extent - x.trail + x.delay, border, start, end, arrival, within",
-           "    return Mask(low, x.extent - x.trail + x.delay + 1, border, start, end, arrival, within", "tests/rules/test_conv.py"),
-    Mutant("history that begins as zeros whatever the border", "lowering/states.py", "        if not isinstance(border, Const) or not border.array.any():\n            return past\n",
+    Mutant("end of the mask one frame late", "passes/schedule.py", "low, high = mask.first + delay, mask.end + delay",
+           "low, high = mask.first + delay, mask.end + delay + 1", "tests/rules/test_conv.py"),
+    Mutant("history that begins as zeros whatever the border", "lowering/states.py",
+           "        if not isinstance(border, Const) or not border.array.any():\n            return past\n",
            "        return past\n", "tests/rules/test_quantized.py"),
     Mutant("frames before the first are no zeros, and not masked", "passes/quantised_histories.py", "        if narrow is not None and (w.mask is not None or",
            "        if narrow is not None and (w.mask is not None and", "tests/rules/test_quantized.py"),
     Mutant("lead kept by a pad at the end", "algebra/windows.py", "lead=x.lead + before,", "lead=x.lead,", "tests/rules/test_conv.py"),
     Mutant("window one frame late", "algebra/windows.py", "    back = stride * delay - x.delay\n", "    back = stride * delay - x.delay - 1\n", "tests/rules/test_conv.py"),
-    Mutant("delay one frame short", "algebra/windows.py", "-(-(x.delay + span - stride) // stride), -lead", "-(-(x.delay + span - stride) // stride) - 1, -lead",
+    Mutant("delay one frame short", "algebra/windows.py", "AtLeast(x.delay + (span - stride), stride)", "AtLeast(x.delay + (span - stride) - stride, stride)",
            "tests/rules/test_conv.py"),
-    Mutant("delay one frame too long", "algebra/windows.py", "-(-(x.delay + span - stride) // stride), -lead", "-(-(x.delay + span - stride) // stride) + 1, -lead",
+    Mutant("delay one frame too long", "algebra/windows.py", "AtLeast(x.delay + (span - stride), stride)", "AtLeast(x.delay + (span - stride) + stride, stride)",
            "tests/rules/test_conv.py"),
     Mutant("stream not aligned at a join", "algebra/windows.py", "reads = [Window(x.wire, delay - x.delay, Frames(x.rate)", "reads = [Window(x.wire, 0, Frames(x.rate)",
            "tests/rules/test_arithmetic.py"),
-    Mutant("joined at the least delay", "algebra/windows.py", "max(max((x.delay for x in xs if not x.positional), default=0), -lead)",
-           "max(min((x.delay for x in xs if not x.positional), default=0), -lead)", "tests/rules/test_arithmetic.py"),
+    Mutant("joined at the delay of the last", "algebra/windows.py", "[AtLeast(x.delay) for x in xs if not x.positional]",
+           "[AtLeast(x.delay) for x in xs if not x.positional][-1:]", "tests/rules/test_arithmetic.py"),
+    Mutant("least bound taken", "algebra/delay.py", "= max(value for value in found if value is not None)", "= min(value for value in found if value is not None)",
+           "tests/rules/test_border.py tests/rules/test_pad.py tests/rules/test_conv.py tests/algebra/test_windows.py"),
     Mutant("crop costs no delay", "algebra/windows.py", "delay=x.delay + start, lead=max(0, x.lead - start)", "delay=x.delay, lead=max(0, x.lead - start)",
            "tests/rules/test_slicing.py"),
     Mutant("history one frame short", "lowering/lower.py", 'present = self.emit.slice(line, x.axis, -history, TO_END)',
@@ -90,12 +91,14 @@ MUTANTS = [
            'return self.emit.one("Mul", self.emit.one("Cast", flags, to=int(dtype)), value)', "tests/rules/test_conv.py"),
     Mutant("clock starts at one", "lowering/states.py", "            self.clock = self._number(past)", "            self.clock = self._number(self.after)",
            "tests/rules/test_conv.py"),
-    Mutant("frames past the end are counted", "lowering/states.py", "            if self.plan.options.end_of_stream:\n                valid", "            if False:\n                valid",
+    Mutant("frames past the end are counted", "lowering/states.py", "            if self.plan.ends:\n                valid", "            if False:\n                valid",
            "tests/rules/test_conv.py"),
-    Mutant("flushing turned off", "report/sidecar.py", "    return worst\n", "    return 0\n", "tests/test_windows.py tests/test_delays.py tests/rules/test_conv.py"),
-    Mutant("one flushing pulse short", "report/sidecar.py", "needed - math.ceil(n / step)", "needed - math.ceil(n / step) - 1", "tests/test_delays.py tests/rules/test_conv.py"),
+    Mutant("flushing turned off", "report/sidecar.py", "    return worst\n", "    return 0\n",
+           "tests/algebra/test_windows.py tests/algebra/test_delays.py tests/rules/test_conv.py"),
+    Mutant("one flushing pulse short", "report/sidecar.py", "needed - math.ceil(n / step)", "needed - math.ceil(n / step) - 1",
+           "tests/algebra/test_delays.py tests/rules/test_conv.py"),
     Mutant("receptive field off", "report/sidecar.py", "math.floor(reach.future - reach.past + reach.between) + 1", "math.floor(reach.future - reach.past + reach.between)",
-           "tests/test_report.py tests/test_windows.py tests/test_systems.py"),
+           "tests/report/test_report.py tests/algebra/test_windows.py tests/test_systems.py"),
     Mutant("borders of zeros by guess", "algebra/padding_fold.py", "            return found_all[e.index]\n", "            return np.zeros_like(found_all[e.index])\n",
            "tests/rules/test_arithmetic.py tests/rules/test_border.py tests/rules/test_conv.py"),
     Mutant("conv pads at both ends swapped", "rules/conv.py", "padded = pad(x, before, after, border or zero(x)", "padded = pad(x, int(after.at(0)), before, border or zero(x)",
@@ -109,14 +112,16 @@ MUTANTS = [
     Mutant("divisor at the end off", "rules/pool.py", "(0, x.extent)", "(0, x.extent + 1)", "tests/rules/test_pool.py"),
     Mutant("initial state taken in every pulse", "rules/recurrent.py", 'call("Where", seen_before(y), past, initial)', "initial", "tests/rules/test_recurrent.py"),
     Mutant("initial state never taken", "rules/recurrent.py", 'call("Where", seen_before(y), past, initial)', "past", "tests/rules/test_recurrent.py"),
-    Mutant("recurrence runs over the warm-up", "rules/held.py", "self.warm = x.delay > 0", "self.warm = False", "tests/rules/test_recurrent.py"),
+    Mutant("recurrence runs over the warm-up", "rules/held.py", "self.x, self.warm, self.ends = x, late, ended", "self.x, self.warm, self.ends = x, False, ended",
+           "tests/rules/test_recurrent.py"),
     Mutant("state of a recurrence on the wrong axis", "rules/recurrent.py", 'call("Transpose", Past(f"{tag}.{name}"), perm=[1, 0, 2])',
            'call("Transpose", call("Neg", Past(f"{tag}.{name}")), perm=[1, 0, 2])', "tests/rules/test_recurrent.py"),
     Mutant("sum forgets what came before", "rules/cumulative.py", "[call(kind.combine, expr, past)]", "[expr]", "tests/rules/test_cumulative.py"),
     Mutant("sum counts a pulse twice", "rules/cumulative.py", "packed(call(kind.combine, past, last), shape)",
            "packed(call(kind.combine, call(kind.combine, past, last), last), shape)", "tests/rules/test_cumulative.py"),
-    Mutant("sum over the warm-up", "rules/cumulative.py", "    if y.delay:\n", "    if False:\n", "tests/rules/test_cumulative.py"),
-    Mutant("attention sees one key more", "algebra/query_key.py", "back = delay - x.delay + band.left\n", "back = delay - x.delay + band.left - 1\n", "tests/rules/test_attention.py"),
+    Mutant("sum over the warm-up", "rules/cumulative.py", "feed = When(Test(late=y.delay), select(", "feed = When(Test(), select(", "tests/rules/test_cumulative.py"),
+    Mutant("attention sees one key more", "algebra/query_key.py", "back = delay - x.delay + band.left\n", "back = delay - x.delay + band.left - 1\n",
+           "tests/rules/test_attention.py"),
     Mutant("chunks closed early", "algebra/facts.py", "(query // self.chunk + 1 + self.ahead) * self.chunk - 1", "(query // self.chunk + 1 + self.ahead) * self.chunk - 2",
            "tests/rules/test_attention.py"),
 ]

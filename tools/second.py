@@ -1,10 +1,10 @@
 """Networks in the idioms of exporters, streamed by plain onnxruntime and compared with themselves.
 
-    python tools/second.py --seconds 60
-    python tools/second.py --only 4711 --shrink --save finds
-    python tools/second.py --model finds/wrong_4711.onnx --axis x=2
+    python -m tools.second --seconds 60
+    python -m tools.second --only 4711 --shrink --save finds
+    python -m tools.second --model finds/wrong_4711.onnx --axis x=2
 
-Written from the README alone, and shares no code with the other generator. Every network follows from its seed.
+Written from README and docs alone, and shares no code with the other generator. Every network follows from its seed.
 Exit status 1 where a stream is wrong or something crashes.
 """
 
@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from idioms import checks
-from idioms.grammar import Sentence, draw, write
-from idioms.saved import load
+
+from tools.idioms import checks
+from tools.idioms.grammar import Sentence, draw, write
+from tools.idioms.saved import load
 
 PATIENCE = 240
 ALIKE = 3

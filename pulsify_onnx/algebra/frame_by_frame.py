@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from pulsify_onnx.algebra.delay import DelayLike, Solution, Timing
 from pulsify_onnx.algebra.facts import Fact, Sizes, Static, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Mask, Merged, Ref, Step, TimedMask, Window, leaves
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Merged, Ref, Step, Window, leaves
 from pulsify_onnx.arrays import Const
 
 

@@ -7,12 +7,12 @@ form, so that two ways to compute one length are equal. Nothing here knows of ON
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Union
 
 TIME = "T"
@@ -278,12 +278,23 @@ def compare(a: LengthLike, b: LengthLike) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _signs(difference: Length) -> frozenset[int]:
-    """The signs that a length has in long streams."""
-    names = sorted(difference.symbols())
-    residues = min(64, 2 * math.lcm(*difference.divisors())) if names else 1
-    values = (difference.exact({name: LARGE * step + residue + 11 * i for i, name in enumerate(names)})
-              for step in (1, 2) for residue in range(residues))
-    return frozenset((value > 0) - (value < 0) for value in values)
+    """The signs that a length has in long streams, whatever the sizes that do not follow them."""
+    residues = range(min(64, 2 * math.lcm(*difference.divisors())))
+    times = [LARGE * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LARGE]
+    values = (difference.exact({TIME: time} | others) for others in _sizes(sorted(difference.symbols() - {TIME})) for time in times)
+    signs = frozenset((value > 0) - (value < 0) for value in values)
+    return signs | {0} if {-1, 1} <= signs else signs
+
+
+def _sizes(names: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Sizes of dimensions that are known by name only: each may be anything from 1 on."""
+    if not names:
+        yield {}
+        return
+    for size in (1, 2, 3, *(1 << k for k in range(2, LARGE.bit_length() + 1))):
+        yield {name: size + 11 * i for i, name in enumerate(names)}
+        yield {name: size + 11 * i for i, name in enumerate(reversed(names))}
+        yield dict.fromkeys(names, size)
 
 
 def holds(a: LengthLike, b: LengthLike, *signs: int) -> bool | None:
@@ -335,20 +346,29 @@ def _from(difference: Length, signs: frozenset[int]) -> int:
         return 1
     others = {name: 1 for name in difference.symbols()}
 
-    def false(n: int) -> bool:
+    @cache
+    def sign(n: int) -> int:
         value = difference.exact(others | {TIME: n})
-        return (value > 0) - (value < 0) not in signs
+        return (value > 0) - (value < 0)
 
     period = min(5040, 2 * math.lcm(*difference.divisors()))
+    final = sign(LARGE)
     starts = [1 << k for k in range(LARGE.bit_length())]
-    short = [start for start in starts if any(map(false, range(start, start + period)))]
+    short = [start for start in starts if any(sign(n) != final for n in range(start, start + period))]
     if not short:
         return 1
     lowest, highest = short[-1], 2 * short[-1] + period
     while period == 2 and highest - lowest > 2:  # no quotient: it changes once
         middle = (lowest + highest) // 2
-        lowest, highest = (middle, highest) if false(middle) else (lowest, middle)
-    return next((n + 1 for n in range(highest, 0, -1) if false(n)), 1)
+        lowest, highest = (middle, highest) if sign(middle) != final else (lowest, middle)
+    opposite = 0
+    for n in range(highest, 0, -1):
+        if sign(n) not in signs:
+            return n + 1
+        opposite = opposite + 1 if sign(n) == -final else 0
+        if opposite == period:  # every shorter stream is a whole number of periods before one of these
+            break
+    return 1
 
 
 def smaller(a: LengthLike, b: LengthLike) -> Length:
@@ -362,36 +382,11 @@ def larger(a: LengthLike, b: LengthLike) -> Length:
 
 
 def _extreme(a: Length, b: Length, largest: bool) -> Length:
-    sign = compare(a, b)
-    if sign is not None and (not (a - b).moves or not a.moves or not b.moves or (a - b).constant is not None):
-        assume(a - b, (0, sign))
+    difference = a - b
+    signs = _signs(difference)
+    if len(signs) == 1 and (not a.moves or not b.moves or difference.constant is not None) or not difference.moves and not {-1, 1} <= signs:
+        sign = max(signs, key=abs)
+        assume(difference, (0, sign))
         return a if (sign >= 0) == largest else b
     first, second = sorted((a, b), key=str)
     return Length((((Extreme(first, second, largest),), Fraction(1)),))
-
-
-def common_unit(a: LengthLike, b: LengthLike) -> int | None:
-    """Smallest-known ``u`` such that `a` equals `b` for every stream of a multiple of ``u`` frames; None if none.
-
-    A U-Net joins ``2*floor(T/2)`` with ``T``: the batch model itself runs for even T only.
-    """
-    a, b = Length.of(a), Length.of(b)
-    if a == b:
-        return 1
-    unit = math.lcm(*a.divisors(), *b.divisors())
-    others = {name: 3 for name in a.symbols() | b.symbols()}
-    start = unit * (LARGE // unit)
-    if all(a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)):
-        return unit
-    return None
-
-
-@lru_cache(maxsize=4096)
-def most(length: Length, rate: Fraction, step: int) -> int:
-    """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead."""
-    period = math.lcm(step, *length.divisors())
-    ns = [*range(0, 2 * period + 1, step), *range(LARGE // period * period, LARGE // period * period + 2 * period, step)]
-    if len(ns) > 20000:
-        ns = ns[:: len(ns) // 20000 + 1]
-    worst: int = max(math.ceil(rate * n - max(0, length.at(n))) for n in ns)
-    return worst

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -29,7 +29,7 @@ ROUNDING = {ir.DataType.DOUBLE: 1e-13, ir.DataType.FLOAT: 1e-5}
 """How much of the largest value of a border may be rounding, which depends on how many rows there are; one in a hundred of narrower types."""
 
 
-def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[str], Const | None], opset: int) -> Border | None:
+def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int) -> Border | None:
     """The border of `y`, which `expr` computes; None where it is not constant, nor its own frames mirrored.
 
     Along axes of unknown size, rows of a batch among them, it must be the same however long they are: a sum over them is not.
@@ -38,7 +38,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
         return y.border if _by_frame(expr, y) else None
     single = y.trail.terms or not any(isinstance(w.border, Onset) for w in walk(expr) if isinstance(w, Window))
     wanted = 1 if single else y.lead
-    border = _folded(expr, y, wires, value, opset, wanted, 1)
+    border = _folded(expr, y, fact, value, opset, wanted, 1)
     if border is None:
         return None
     for axis in _unknown(y):
@@ -46,9 +46,9 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
         if not _equal(border, first):
             return None
         border = first
-    streams = [y, *(wires[w.wire] for w in walk(expr) if isinstance(w, Window))]
+    streams = [y, *(fact(w.wire) for w in walk(expr) if isinstance(w, Window))]
     for size in SIZES if any(isinstance(x, Stream) and (_unknown(x) or None in (d.constant for d in x.around)) for x in streams) else ():
-        other = _folded(expr, y, wires, value, opset, wanted, size)
+        other = _folded(expr, y, fact, value, opset, wanted, size)
         if other is None or not _equal(other, border):
             return None
     if wanted > 1:
@@ -58,7 +58,7 @@ def fold_border(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callabl
     return Const(border)
 
 
-def _folded(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[str], Const | None], opset: int, wanted: int, size: int) -> Array | None:
+def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int, wanted: int, size: int) -> Array | None:
     """`wanted` frames of the border of `y` where every axis of unknown size has `size` elements; None where they are not constant."""
     def frames(f: Frames) -> int:
         if wanted > 1 and f.rate < y.rate:
@@ -89,7 +89,7 @@ def _folded(expr: Expr, y: Stream, wires: Mapping[str, Fact], value: Callable[[s
                 raise _NotConstant
             return found.array
         if isinstance(e, Window):
-            x = wires[e.wire]
+            x = fact(e.wire)
             if not isinstance(e.border, (Const, Onset)) or not isinstance(x, Stream):
                 raise _NotConstant
             return _bordering(e.border, x, frames(e.frames), size)

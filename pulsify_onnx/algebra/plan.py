@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Union
 
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
 from pulsify_onnx.algebra.facts import Border, Fact, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
@@ -48,52 +50,6 @@ Dim = Union[int, Frames, Length, Merged]
 
 
 @dataclass(frozen=True)
-class Mask:
-    """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
-
-    Those of a wire with `delay` whose index is at least `first` and below `end` are real; `before` and `after` say which side is
-    asked about at all. With `computed` the frames before the first are not zeros by themselves. With `sealed` the window
-    is masked whatever the border; a `guard` hides what may be there before the stream begins even where nothing comes
-    late. Frames mirrored at the end are found up to `reach` frames before their place. ``infinite``: the number of frames with those
-    of an infinite border; all others read as zeros, so that what is made of no frame at all is finite. ``reader``: the delay of a
-    reader whose own frames are meant; past the end it hides only what is known to be no frame.
-    """
-
-    delay: Delay
-    first: int
-    end: Length
-    border: Border
-    before: bool
-    after: bool
-    rate: Fraction
-    computed: bool = False
-    sealed: bool = False
-    guard: bool = False
-    reach: int = 0
-    infinite: Length | None = None
-    reader: Delay | None = None
-
-
-@dataclass(frozen=True)
-class TimedMask:
-    """A mask at a time: a frame is real iff ``low <= position < high``, positions counted in the concatenation of the wire's pulses.
-
-    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
-    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked. ``within``: the
-    positions of an infinite border and of the frames between its two sides.
-    """
-
-    low: int
-    high: Length
-    border: Border
-    start: bool
-    end: bool
-    arrival: bool
-    reach: int = 0
-    within: tuple[int, Length] | None = None
-
-
-@dataclass(frozen=True)
 class Ref:
     """The tensor `wire` of this pulse: a static value, a prefix value, or the pulse of a stream as it is."""
 
@@ -113,6 +69,10 @@ class Window:
     mask: Mask | TimedMask | None = None
     border: Border | None = None
     role: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.back, Delay) and not self.back.terms:
+            object.__setattr__(self, "back", self.back.constant)
 
 
 @dataclass(frozen=True)
@@ -173,10 +133,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Test:
-    """What a step may depend on: that the stream may end (`ends`), or that a wire comes late (`late` is above 0)."""
+    """What a step may depend on: that the stream may end (`ends`), that a wire comes late (`late` is above 0), or nothing (`always`)."""
 
     ends: bool = False
     late: Delay = Delay()
+    always: bool = False
+
+    @staticmethod
+    def past(extent: Length) -> Test:
+        """That frames past the first `extent` come: where the stream may end, and always where that is a number."""
+        return Test(ends=True, always=extent.constant is not None)
 
 
 @dataclass(frozen=True)
@@ -227,6 +193,13 @@ class Op:
     domain: str = ""
     outputs: int = 1
     index: int = 0
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.op_type, self.inputs, self.attributes, self.domain, self.outputs, self.index))
+
+    def __hash__(self) -> int:  # expressions are deep, and asked for again and again
+        return self._hash
 
 
 Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Number, When, Past, Const, Op]
@@ -296,6 +269,11 @@ class Step:
     unsigned: Unsigned | None = None
     deferred: bool = False
     requires: tuple[Requirement, ...] = ()
+
+    @cached_property
+    def leaves(self) -> tuple[Expr, ...]:
+        """Every leaf of its expressions and of its states' updates."""
+        return tuple(e for e in walk(*self.exprs, *(s.next for s in self.states)) if not isinstance(e, (Op, When)))
 
 
 @dataclass(frozen=True)
@@ -372,9 +350,10 @@ def parts(expr: Expr | None) -> tuple[Expr | None, ...]:
 
 
 def rebuilt(expr: Expr, of: Callable[[Expr], Expr]) -> Expr:
-    """`expr` with what `of` makes of its parts; a leaf as it is."""
+    """`expr` with what `of` makes of its parts; a leaf, or one whose parts stay the same, as it is."""
     if isinstance(expr, Op):
-        return replace(expr, inputs=tuple(None if e is None else of(e) for e in expr.inputs))
+        inputs = tuple(None if e is None else of(e) for e in expr.inputs)
+        return expr if all(a is b for a, b in zip(inputs, expr.inputs)) else replace(expr, inputs=inputs)
     return replace(expr, yes=of(expr.yes), no=of(expr.no)) if isinstance(expr, When) else expr
 
 
@@ -386,9 +365,10 @@ def walk(*exprs: Expr | None) -> Iterator[Expr]:
         if expr is not None and id(expr) not in seen:
             seen.add(id(expr))
             yield expr
-            stack.extend(parts(expr))
+            if isinstance(expr, (Op, When)):
+                stack.extend(parts(expr))
 
 
-def leaves(step: Step) -> Iterator[Expr]:
+def leaves(step: Step) -> tuple[Expr, ...]:
     """Every leaf of a step's expressions and of its states' updates."""
-    return (e for e in walk(*step.exprs, *(s.next for s in step.states)) if not isinstance(e, (Op, When)))
+    return step.leaves

@@ -10,8 +10,10 @@ from functools import reduce
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
-from pulsify_onnx.algebra.length import LARGE, Length, common_unit, most
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Options, Step, Window
+from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.periods import common_unit, long_streams, most
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Options, Step, Window
 from pulsify_onnx.algebra.windows import RateMismatch, bordered, ending, solid, zero
 from pulsify_onnx.errors import refuse
 
@@ -159,11 +161,8 @@ class Closes(Bound):
             delay = max(query, key + self.band.right, 0)
             known = at.end_of_stream and self.band.right >= 0
             return max(delay, most(self.extent - self.band.right, self.rate, at.step)) if known else delay
-        period = math.lcm(unit, *self.extent.divisors())
-        start = LARGE // period * period
-        counts = [start + k * unit for k in range(max(1, 2 * period // unit))]
         delay = max(query, 0)
-        while not all(self._in_time(n, delay, key, at) for n in counts):
+        while not all(self._in_time(n, delay, key, at) for n in long_streams(self.extent, step=unit, periods=2)):
             delay += 1
         return delay
 

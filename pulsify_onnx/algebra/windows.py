@@ -17,8 +17,10 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
-from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, common_unit, holds, larger, most, smaller
-from pulsify_onnx.algebra.plan import Frames, Mask, Options, Requirement, Step, Test, Window
+from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, holds, larger, smaller
+from pulsify_onnx.algebra.periods import common_unit, long_streams, most
+from pulsify_onnx.algebra.plan import Frames, Options, Requirement, Step, Test, Window
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal, refuse
 
@@ -56,9 +58,7 @@ def zero(x: Stream) -> Const:
 
 def ending(count: Length, rate: Fraction) -> Fraction:
     """How many base frames before the end of the stream the frames after the first `count` begin."""
-    period = math.lcm(*count.divisors(), rate.denominator)
-    start = LARGE // period * period
-    return max(n - count.at(n) / rate for n in range(start, start + period))
+    return max(n - count.at(n) / rate for n in long_streams(count, rate.denominator))
 
 
 @dataclass(frozen=True)
@@ -281,8 +281,8 @@ def _mirrored(x: Stream, stride: int) -> tuple[Bound, ...]:
 
 def _most(length: Length) -> int:
     """The largest value of a number of frames that must not grow with the stream."""
-    period = math.lcm(*length.divisors(), 1)
-    near, far, farther = (max(length.at(n + k) for k in range(2 * period)) for n in (0, LARGE // period * period, 2 * LARGE // period * period))
+    long = long_streams(length, periods=2)
+    near, far, farther = (max(length.at(n + before) for n in long) for before in (-long.start, 0, long.start))
     if farther > far:
         refuse(f"it pads {length} mirrored frames at the end, more and more with the length of the stream", hint="pad a fixed number of frames")
     return max(near, far)

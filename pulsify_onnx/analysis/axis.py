@@ -87,17 +87,21 @@ def _resolve(source: Source, name: str, axis: int | str) -> int:
 
 
 def _symbols(source: Source, without: Container[str]) -> dict[str, list[tuple[str, int]]]:
-    """(input, axis) pairs by symbol; a dimension without a name is a symbol of its own."""
-    found: dict[str, list[tuple[str, int]]] = {}
+    """(input, axis) pairs by symbol; a dimension without a name is a symbol of its own.
+
+    The batch of an input that has more dimensions of any size is that of inputs which have no other one, too.
+    """
+    places, batch = [], set()
     for value in source.inputs:
         shape = (value.shape or ()) if value.name not in without else ()
-        moving = [k for k, d in enumerate(shape) if not isinstance(d, int)]
-        for k in moving:
-            dim = shape[k]
-            label = None if isinstance(dim, int) else dim.value
-            if k == 0 and len(moving) > 1 and label and label.lower().replace("-", "_") in BATCH_NAMES:
-                continue
-            found.setdefault(label or f"{value.name}.{k}", []).append((value.name or "", k))
+        moving = [(k, d.value) for k, d in enumerate(shape) if not isinstance(d, int)]
+        places += [(value.name or "", k, label) for k, label in moving]
+        if len(moving) > 1 and moving[0][0] == 0 and (moving[0][1] or "").lower().replace("-", "_") in BATCH_NAMES:
+            batch.add(moving[0][1])
+    found: dict[str, list[tuple[str, int]]] = {}
+    for name, k, label in places:
+        if k or label not in batch:
+            found.setdefault(label or f"{name}.{k}", []).append((name, k))
     return found
 
 

@@ -9,7 +9,8 @@ from pulsify_onnx.algebra.facts import Blocked, Clip, Fact, Prefix, Shape, Stati
 from pulsify_onnx.algebra.frame_by_frame import apart, in_place
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan
-from pulsify_onnx.analysis.walker import Walker, analyze
+from pulsify_onnx.analysis.readings import READINGS, Next, Reading
+from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.errors import Refusal
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.rules.kit.node import Node
@@ -47,7 +48,7 @@ def mixing(source: Source, plan: Plan, constants: bool = True) -> tuple[str, ...
     found: tuple[str, ...] = ()
     for frames in FRAMES:
         number = plan.pulse_multiple * max(frames, -(-plan.least // plan.pulse_multiple))
-        along = analyze(source, axes, Options(), _numbered(shapes, rows, number, plan.pulse_multiple), _Rows if constants else Walker)
+        along = analyze(source, axes, Options(), _numbered(shapes, rows, number, plan.pulse_multiple), WITH_ROWS if constants else READINGS)
         mixed = tuple(dict.fromkeys(_not_apart(source, plan, along)))
         if not mixed:
             return ()
@@ -55,29 +56,32 @@ def mixing(source: Source, plan: Plan, constants: bool = True) -> tuple[str, ...
     return found
 
 
-class _Rows(Walker):
-    """Walks a model along its batch. Where a constant does not fit the rows as it is, it has an entry for each of them, or one for all."""
+def _with_an_entry_for_each_row(node: Node, then: Next) -> Outcome:
+    """A node as it is; where a constant that it reads does not fit the rows, it has an entry for each of them, or one for all."""
+    try:
+        return then(node)
+    except Refusal:
+        for own in _with_rows(node):
+            try:
+                return then(own)
+            except Refusal:
+                continue
+        raise
 
-    def _apply(self, node: Node) -> Outcome:
-        try:
-            return super()._apply(node)
-        except Refusal:
-            for own in self._with_rows(node):
-                try:
-                    return super()._apply(own)
-                except Refusal:
-                    continue
-            raise
 
-    def _with_rows(self, node: Node) -> Iterator[Node]:
-        """The node with a constant that it reads beside the batch as a tensor with as many rows, whichever axis has them."""
-        batch = next((f for f in node.facts if isinstance(f, Stream)), None)
-        for k, fact in enumerate(node.facts):
-            if batch is not None and isinstance(fact, Static) and fact.value is not None:
-                for axis in range(len(fact.shape)):
-                    shape = (*fact.shape[:axis], batch.extent, *fact.shape[axis + 1:])
-                    own = Stream(fact.wire, fact.dtype, shape, axis, batch.rate, source=batch.source)
-                    yield replace(node, facts=(*node.facts[:k], own, *node.facts[k + 1:]))
+def _with_rows(node: Node) -> Iterator[Node]:
+    """The node with a constant that it reads beside the batch as a tensor with as many rows, whichever axis has them."""
+    batch = next((f for f in node.facts if isinstance(f, Stream)), None)
+    for k, fact in enumerate(node.facts):
+        if batch is not None and isinstance(fact, Static) and fact.value is not None:
+            for axis in range(len(fact.shape)):
+                shape = (*fact.shape[:axis], batch.extent, *fact.shape[axis + 1:])
+                own = Stream(fact.wire, fact.dtype, shape, axis, batch.rate, source=batch.source)
+                yield replace(node, facts=(*node.facts[:k], own, *node.facts[k + 1:]))
+
+
+WITH_ROWS = (Reading("an entry for each row", lambda node: True, _with_an_entry_for_each_row), *READINGS)
+"""Readings along the batch, of which constants may have an entry for every row."""
 
 
 def _numbered(shapes: Mapping[str, Shape], rows: Length, frames: int, multiple: int) -> dict[str, Shape]:

@@ -57,8 +57,8 @@ def growing(source: Source) -> list[Cache]:
             if past is None or present is None or past.shape is None or not any(v is past for v in source.inputs):
                 continue
             moving = tuple(a for a, d in enumerate(past.shape) if not isinstance(d, int))
-            along = node.attributes["axis"].as_int() % len(past.shape) if concat else None
-            if not moving or along is not None and node.inputs[0] is past and along not in moving:
+            along = _axis(node.inputs[0], node.attributes["axis"].as_int(), past, len(past.shape)) if concat else None
+            if not moving or along is not None and along not in moving:
                 continue
             others = _inputs(node.inputs[1], source) if concat else []
             if concat and (not others or any(v is past for v in others)):  # a stream beside itself or beside a constant
@@ -72,6 +72,19 @@ def _root(value: ir.Value | None) -> ir.Value | None:
     while value is not None and (node := value.producer()) is not None and node.op_type in MOVES and node.domain == "":
         value = node.inputs[0] if node.inputs else None
     return value
+
+
+def _axis(value: ir.Value | None, axis: int, root: ir.Value, rank: int) -> int | None:
+    """The axis of `root`, of `rank`, that `axis` of a form of it is; None where that is not told by the operators between."""
+    while value is not root:
+        node = value.producer() if value is not None else None
+        if node is None or node.op_type not in ("Cast", "Identity", "Slice", "Split", "Transpose"):
+            return None
+        if node.op_type == "Transpose":
+            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(rank)[::-1]
+            axis = perm[axis]
+        value = node.inputs[0]
+    return axis % rank
 
 
 def _inputs(value: ir.Value | None, source: Source) -> list[ir.Value]:

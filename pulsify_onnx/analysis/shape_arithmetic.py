@@ -7,15 +7,16 @@ in a way that has no `Length` gives None; it is then up to a rule, or refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream
-from pulsify_onnx.algebra.length import TIME, Length, holds, larger, smaller
+from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static
+from pulsify_onnx.algebra.length import Length, holds, larger, smaller
 from pulsify_onnx.arrays import Array, Const
+from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 
@@ -51,13 +52,12 @@ def evaluate(node: Node) -> Fact | None:
     return _fact(node, found)
 
 
-def told(node: Node, inputs: Iterable[Fact]) -> bool:
-    """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's `inputs`."""
+def told(node: Node) -> bool:
+    """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's inputs."""
     fact = node.facts[0] if node.op_type in ("Shape", "Size") and node.domain == "" else None
     if not isinstance(fact, (Static, Prefix)):
         return True
-    known = {TIME}.union(*(d.symbols() for f in inputs if isinstance(f, (Static, Stream)) for d in f.shape))
-    return all(d.symbols() <= known for d in fact.shape)
+    return all(d.symbols() <= node.world.symbols for d in fact.shape)
 
 
 def _lengths(array: Array) -> Array | None:
@@ -141,6 +141,8 @@ def _modulo(node: Node, a: Length, b: Length) -> Length | None:
 def _compared(*signs: int) -> Callable[..., Length | None]:
     def run(node: Node, a: Length, b: Length) -> Length | None:
         answer = holds(a, b, *signs)
+        if answer is None and not (a - b).moves:
+            refuse(f"it compares {a} with {b}, which is true of some sizes and not of others", hint="export with fixed sizes for all axes but time")
         return None if answer is None else Length.of(int(answer))
     return run
 

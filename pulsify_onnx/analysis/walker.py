@@ -1,4 +1,4 @@
-"""The walker: seeds the stream axis, applies rules in topological order, attaches nodes to refusals.
+"""The walker: seeds the stream axis, reads nodes in topological order, attaches them to refusals.
 
 Pure and total: nothing is built here, every node gets a fact, and every root cause of a refusal is reported.
 """
@@ -10,47 +10,34 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra import evaluate, padding_fold
-from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length, assuming
-from pulsify_onnx.algebra.plan import Op, Options, Outcome, Plan, Requirement, Step
-from pulsify_onnx.algebra.windows import RateMismatch, leaving, solid
-from pulsify_onnx.analysis import shape_arithmetic, source_states
+from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
+from pulsify_onnx.algebra.windows import RateMismatch, leaving
+from pulsify_onnx.analysis import source_states
+from pulsify_onnx.analysis.branches import branches
+from pulsify_onnx.analysis.readings import READINGS, Reading, read
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.schema import since_version
-from pulsify_onnx.model.subgraphs import all_nodes, outer_names, subgraphs
-from pulsify_onnx.rules import lookup
-from pulsify_onnx.rules.arithmetic import ELEMENTWISE
-from pulsify_onnx.rules.branch import choosable
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
-from pulsify_onnx.rules.kit.domains import total
-from pulsify_onnx.rules.kit.infer import infer, vast
-from pulsify_onnx.rules.kit.merged_time import all_rows, merged
+from pulsify_onnx.model.subgraphs import outer_names, subgraphs
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.registry import never
-from pulsify_onnx.rules.kit.views import never_empty
 from pulsify_onnx.rules.outputs import unfit_output
-from pulsify_onnx.rules.pending import closed
-from pulsify_onnx.rules.relative import applied
-from pulsify_onnx.rules.resumed import carried_on
-
-KEPT = {"DequantizeLinear"}
-"""Written as operators though their values are known: onnxruntime quantises float weights behind a DequantizeLinear anew."""
-
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
 def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: Mapping[str, Shape] | None = None,
-            walk: type[Walker] | None = None) -> Plan:
+            readings: tuple[Reading, ...] = READINGS) -> Plan:
     """The plan of a model whose stream inputs run along `axes`; refusals are in its ``blockers``.
 
-    Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `walk`: a walker of another kind.
+    Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `readings`: in what ways
+    nodes may be understood.
 
     Rates of the inputs come from the graph: where two streams meet at different rates, their inputs run at these
     rates, and the analysis starts again with that knowledge.
@@ -59,26 +46,34 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: M
     settled: set[frozenset[str]] = set()
     while True:
         low = min(rates.values(), default=Fraction(1))
-        walker = (walk or Walker)(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled, shapes or {})
+        walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled, readings, shapes or {})
         try:
             with assuming() as found:
                 plan = walker.plan()
             return replace(plan, least=found.least)
         except RateMismatch as meeting:
-            settled.add(frozenset((meeting.a.source, meeting.b.source)))
-            group = walker.groups[meeting.b.source]
-            for name in group:
-                rates[name] *= meeting.a.rate / meeting.b.rate
+            walker.settle_rates(meeting, rates)
+
+
+class Visitor(Protocol):
+    """Is shown every node of the main graph before it is read, and may rewrite it then, and after. A `Refusal` of its is the node's."""
+
+    def before(self, raw: ir.Node, node: Node) -> None:
+        """`raw` is about to be read as `node`."""
+
+    def after(self, raw: ir.Node, node: Node) -> None:
+        """`raw` was read as `node`, and its results are known."""
 
 
 @dataclass
 class Walker:
-    """One walk over the graph; `plan` gives what it found."""
+    """One walk over the graph; `plan` gives what it found. ``readings``: in what ways nodes may be understood."""
     source: Source
     axes: Mapping[str, int]
     rates: Mapping[str, Fraction]
     options: Options
     settled: set[frozenset[str]]
+    readings: tuple[Reading, ...] = READINGS
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     wires: dict[str, Fact] = field(default_factory=dict)
@@ -90,15 +85,21 @@ class Walker:
     multiple: int = 1
     order: dict[str, int] = field(default_factory=dict)
 
-    def plan(self) -> Plan:
+    def __post_init__(self) -> None:
+        self.readings = (branches(self._branch, self._settle), *self.readings)
+
+    def plan(self, visitor: Visitor | None = None) -> Plan:
         """The facts of every wire, and the steps that make them."""
         graph = self.source.model.graph
         for value in self.source.inputs:
             self._input(value)
         for name, value in graph.initializers.items():
-            self._initializer(name, value)
-        for node in graph:
-            self._visit(node)
+            self.learn(name, value)
+        for raw in graph:
+            if visitor is None:
+                self.visit(raw)
+            else:
+                self._visit_shown(raw, visitor)
         self._outputs()
         for blocker in source_states.check(self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]):
             self._blame(blocker)
@@ -106,6 +107,37 @@ class Walker:
         blockers = sorted(self.blockers, key=lambda b: self.order.get(b.node, len(self.order)))
         return Plan(tuple(v.name or "" for v in self.source.inputs), tuple(v.name or "" for v in graph.outputs), self.facts,
                     self.wires, tuple(self.steps), tuple(blockers), multiple, self.options)
+
+    def visit(self, raw: ir.Node) -> None:
+        """Read a node: its results get facts, also where it is refused."""
+        node = self.node(raw)
+        self.order.setdefault(node.name, len(self.order))
+        try:
+            self._settle(read(node, self.readings), node)
+        except RateMismatch as meeting:
+            a, b = meeting.a.source, meeting.b.source
+            if frozenset((a, b)) not in self.settled and a and b and b not in self.groups.get(a, ()):
+                raise
+            self._refused(node, meeting)
+        except Refusal as refusal:
+            self._refused(node, refusal)
+        except Exception as problem:  # a node that is not as its schema says
+            self._refused(node, unexpected(problem))
+
+    def _visit_shown(self, raw: ir.Node, visitor: Visitor) -> None:
+        node = self.node(raw)
+        try:
+            visitor.before(raw, node)
+            self.visit(raw)
+            visitor.after(raw, self.node(raw))
+        except Refusal as refusal:
+            self._refused(node, refusal)
+
+    def settle_rates(self, meeting: RateMismatch, rates: dict[str, Fraction]) -> None:
+        """Take down in `rates` what two streams that met say of those of their inputs."""
+        self.settled.add(frozenset((meeting.a.source, meeting.b.source)))
+        for name in self.groups[meeting.b.source]:
+            rates[name] *= meeting.a.rate / meeting.b.rate
 
     def _input(self, value: ir.Value) -> None:
         name = value.name or ""
@@ -130,7 +162,8 @@ class Walker:
             self.facts[name] = Static(name, value.dtype, tuple(shape), own=name in dict(self.options.states))
         self.wires[name] = self.facts[name]
 
-    def _initializer(self, name: str, value: ir.Value) -> None:
+    def learn(self, name: str, value: ir.Value) -> None:
+        """An initializer."""
         tensor = value.const_value
         if tensor is None:
             return
@@ -139,7 +172,8 @@ class Walker:
         self.facts[name] = Static(name, tensor.dtype, tuple(Length.of(d) for d in tensor.shape.numpy()), const)
         self.wires[name] = self.facts[name]
 
-    def _node(self, node: ir.Node) -> Node:
+    def node(self, node: ir.Node) -> Node:
+        """A node with what is known of its inputs."""
         facts = tuple(None if v is None or not v.name else self.facts.get(v.name) for v in node.inputs)
         domain = "" if node.domain == "ai.onnx" else node.domain
         opset = self.source.opset if domain == "" else self.source.model.opset_imports.get(domain, 1)
@@ -147,33 +181,11 @@ class Walker:
         return Node(node.name or "", node.op_type, domain, since, opset, tuple(None if v is None else v.name for v in node.inputs),
                     tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options, self, self._captured(node))
 
-    def _visit(self, raw: ir.Node) -> None:
-        node = self._node(raw)
-        self.order.setdefault(node.name, len(self.order))
-        behind = next((f for f in (*node.facts, *node.outer.values()) if isinstance(f, Blocked)), None)
-        try:
-            if node.op_type == "If" and node.domain == "" and self._branch(raw, node):
-                return
-            if behind is not None:
-                self._set(Outcome(tuple(Blocked(o, behind.by) for o in node.outputs)), node)
-            else:
-                self._set(never_empty(node, self._apply(node)), node)
-        except RateMismatch as meeting:
-            a, b = meeting.a.source, meeting.b.source
-            if frozenset((a, b)) in self.settled or not a or not b or b in self.groups.get(a, ()):
-                self._refused(node, meeting)
-            else:
-                raise
-        except Refusal as refusal:
-            self._refused(node, refusal)
-        except Exception as problem:  # a node that is not as its schema says
-            self._refused(node, unexpected(problem))
-
     def _refused(self, node: Node, refusal: Refusal) -> None:
         streams = (f.wire for f in (*node.facts, *node.outer.values()) if isinstance(f, Stream))
         blame = refusal.blame or Blocker(node.name, node.op_type, refusal.reason, refusal.hint, next(streams, ""))
         self._blame(blame)
-        self._set(Outcome(tuple(Blocked(o, blame.node) for o in node.outputs)), node)
+        self._settle(Outcome(tuple(Blocked(o, blame.node) for o in node.outputs)), node)
 
     def _blame(self, blocker: Blocker) -> None:
         if blocker not in self.blockers:
@@ -182,60 +194,11 @@ class Walker:
     def _block(self, name: str, op_type: str, refusal: Refusal) -> None:
         self.blockers.append(Blocker(name, op_type, refusal.reason, refusal.hint))
 
-    def _branch(self, raw: ir.Node, node: Node) -> bool:
-        """Walk the branches of an If in place of the node: the taken one where that is known, else both."""
-        condition = node.facts[0]
-        if not isinstance(condition, Static):
-            return False
-        if condition.value is not None:
-            facts = self._walk(raw.attributes["then_branch" if condition.value.array.reshape(-1)[0] else "else_branch"].as_graph())
-            self.facts.update({out: fact for out, fact in zip(node.outputs, facts) if out})
-            return True
-        if all(isinstance(f, Static) for f in node.outer.values()):
-            return False
-        branches = [self._walk(raw.attributes[name].as_graph()) for name in ("then_branch", "else_branch")]
-        for out, yes, no in zip(node.outputs, *branches):
-            if not out:
-                continue
-            choice = replace(node, op_type="Where", since=since_version("Where", node.opset, "") or 1, attributes={}, outer={},
-                             inputs=(node.inputs[0], yes.wire, no.wire), outputs=(out,), facts=(condition, yes, no))
-            behind = next((f for f in (yes, no) if isinstance(f, Blocked)), None)
-            if behind is None:
-                choosable(yes, no)
-            self._set(Outcome((Blocked(out, behind.by),)) if behind is not None else Outcome((yes,)) if yes == no else self._apply(choice), choice)
-        return True
-
-    def _walk(self, graph: ir.Graph) -> list[Fact]:
+    def _branch(self, graph: ir.Graph) -> list[Fact]:
         """Visit the nodes of a branch; the facts of its outputs."""
         for inner in graph:
-            self._visit(inner)
+            self.visit(inner)
         return [self.facts[v.name or ""] for v in graph.outputs]
-
-    def _apply(self, node: Node) -> Outcome:
-        kinds = {type(f) for f in (*node.facts, *node.outer.values()) if f is not None}
-        if not shape_arithmetic.told(node, [self.facts[v.name or ""] for v in self.source.inputs]):
-            return self._static(node) if kinds == {Static} else self._running(node)
-        if node.op_type in ("Shape", "Size") and node.domain == "" or (kinds <= {Static, Sizes} and Sizes in kinds):
-            fact = shape_arithmetic.evaluate(node)
-            if fact is not None:
-                return Outcome((fact,))
-            if node.op_type in ("Shape", "Size"):
-                refuse("the shape of its input is not known", hint=UNKNOWN_SHAPE)
-        if node.op_type == "Identity" and node.domain == "" and node.facts[0] is not None:
-            return Outcome((node.facts[0],))
-        if kinds <= {Static}:
-            return self._static(node)
-        source_states.check_use(node)
-        if any(map(merged, (*node.facts, *node.outer.values()))):
-            return all_rows(node, self._ruled)
-        if Pending in kinds or (Stream in kinds and Prefix in kinds) or _spreads(node):
-            return closed(node)
-        if Prefix in kinds or (kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE):
-            return self._running(node)
-        return carried_on(node, self._ruled) or self._ruled(node)
-
-    def _ruled(self, node: Node) -> Outcome:
-        return total(self._bordered(node, applied(node, lookup(node))), self)
 
     def _captured(self, node: ir.Node) -> dict[str, Fact]:
         """Outer values that a node's subgraphs read."""
@@ -244,87 +207,16 @@ class Walker:
             found |= outer_names(graph)
         return {name: self.facts[name] for name in sorted(found) if name in self.facts}
 
-    def _static(self, node: Node) -> Outcome:
-        """Nothing streams: fold what is constant and small, keep the rest as it is."""
-        _no_chance(node)
-        values = [f.value if isinstance(f, Static) else None for f in node.facts]
-        known = all(v is not None or f is None for v, f in zip(values, node.facts))
-        has_graph = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-        if known and not has_graph and not vast(node) and sum(v.array.size for v in values if v is not None) <= evaluate.LIMIT:
-            found = evaluate.evaluate(node.op_type, [None if v is None else v.array for v in values], node.attributes,
-                                  opset=node.opset, domain=node.domain, outputs=len(node.outputs))
-            if found is not None and all(v.size <= evaluate.LIMIT for v in found):
-                facts = tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
-                              for o, v in zip(node.outputs, found))
-                if node.op_type not in KEPT:
-                    return Outcome(facts)
-                return Outcome(facts, tuple(replace(step, facts=facts) for step in self._untouched(node, Static).steps))
-        derived = any(isinstance(f, Static) and f.own for f in (*node.facts, *node.outer.values()))
-        return self._untouched(node, lambda o, dtype, shape: Static(o, dtype, shape, own=derived))
-
-    def _running(self, node: Node) -> Outcome:
-        """Values over the frames so far, and nothing else that moves: the operator runs as it is after every pulse."""
-        running = [f for f in (*node.facts, *node.outer.values()) if isinstance(f, Prefix)]
-        waits = tuple(dict.fromkeys(w for f in running for w in f.waits))
-        _no_chance(node)
-        first = node.facts[0]
-        mean = first.mean if isinstance(first, Prefix) and node.op_type in ("Squeeze", "Unsqueeze", "Reshape", "Flatten") else None
-        return self._untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, waits, mean=mean))
-
-    def _untouched(self, node: Node, fact) -> Outcome:  # type: ignore[no-untyped-def]
-        from pulsify_onnx.rules.kit.combinators import running_value
-        if any(isinstance(f, Sizes) for f in node.outer.values()):
-            refuse("its subgraph uses the length of the whole stream, which is not known while the stream runs",
-                   hint="count the frames so far instead, for example by CumSum of ones")
-        try:
-            types = infer(node)
-        except Exception as problem:
-            never(node)
-            raise Refusal(f"the type of its result is not known ({problem})"[:300], hint=UNKNOWN_SHAPE) from problem
-        inputs = tuple(None if f is None else running_value(f) for f in node.facts)
-        facts, rows = [], []
-        for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, types)):
-            if wire and shape is None:
-                refuse("how many dimensions its result has is not known", hint=UNKNOWN_SHAPE)
-            full: Shape = tuple(Length.symbol(f"{wire}.{i}") if d is None else d for i, d in enumerate(shape or ()))
-            facts.append(fact(wire, dtype, full))
-            if wire:
-                rows.append((wire, Op(node.op_type, inputs, node.kept, node.domain, len(node.outputs), k), facts[-1]))
-        made = Step(node.name, node.op_type, tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
-        return Outcome(tuple(facts), (made,))
-
-    def _bordered(self, node: Node, outcome: Outcome) -> Outcome:
-        """Fold the border of every result; where that can't be done, run the rule again on solid inputs."""
-        facts: dict[str, Fact] = {}
-        steps = []
-        for step in outcome.steps:
-            named = []
-            for wire, expr, fact in zip(step.wires, step.exprs, step.facts):
-                if isinstance(fact, Stream) and (fact.lead or fact.trail.terms):
-                    border = padding_fold.fold_border(expr, fact, {**self.wires, **{f.wire: f for f in node.streams}, **facts}, self.value_of, self.source.opset)
-                    if border is None:
-                        return self._on_solid(node)
-                    fact = replace(fact, border=border)
-                if isinstance(fact, Stream) and fact.positional and not padding_fold.movable(step, fact):
-                    fact = replace(fact, positional=False)
-                facts[wire] = fact
-                named.append(fact)
-            steps.append(replace(step, facts=tuple(named)))
-        return replace(outcome, facts=tuple(facts.get(f.wire, f) if isinstance(f, Stream) and f.wire in facts and _same_view(f, facts[f.wire])
-                             else f for f in outcome.facts), steps=tuple(steps))
-
-    def _on_solid(self, node: Node) -> Outcome:
-        before: list[Step] = []
-        again = replace(node, facts=tuple(solid(f, self.options, before) if isinstance(f, Stream) else f for f in node.facts))
-        if again.facts == node.facts:
-            refuse("what it pads with can't be told before the stream runs", hint="pad with a constant")
-        outcome = lookup(again)(again)
-        return self._bordered(again, replace(outcome, steps=(*before, *outcome.steps)))
-
     @property
     def opset(self) -> int:
         """The opset of ai.onnx."""
         return self.source.opset
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Names of the lengths that the sizes of the graph's inputs are made of."""
+        facts = (self.facts[v.name or ""] for v in self.source.inputs)
+        return frozenset({TIME}.union(*(d.symbols() for f in facts if isinstance(f, (Static, Stream)) for d in f.shape)))
 
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
@@ -349,15 +241,16 @@ class Walker:
     def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], list[Step]]:
         """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its nodes can't stream."""
         inner = replace(self, facts={**self.facts, **inputs}, wires={**self.wires, **inputs}, steps=[], blockers=[], groups=defaultdict(set),
-                        producers=dict(self.producers), order={}, multiple=1)
+                        producers=dict(self.producers), order={}, multiple=1, readings=self.readings[1:])
         for name, value in graph.initializers.items():
-            inner._initializer(name, value)
-        found = inner._walk(graph)
+            inner.learn(name, value)
+        found = inner._branch(graph)
         if inner.blockers:
             refuse(inner.blockers[0].reason, hint=inner.blockers[0].hint)
         return found, inner.steps
 
-    def _set(self, outcome: Outcome, node: Node) -> None:
+    def _settle(self, outcome: Outcome, node: Node) -> None:
+        """Take down what a node has become."""
         for step in outcome.steps:
             step = replace(step, requires=tuple(replace(r, blame=_blamed(node, r)) for r in step.requires))
             if any(w in self.wires for w in step.wires):
@@ -399,22 +292,6 @@ class Walker:
 def _blamed(node: Node, need: Requirement) -> Blocker:
     """What a requirement says of the node that has it."""
     return Blocker(node.name, node.op_type, need.reason, need.hint, node.streams[0].wire if node.streams else "")
-
-
-def _spreads(node: Node) -> bool:
-    """Whether a running value is given the length of the stream."""
-    return node.op_type in ("Expand", "Tile") and isinstance(node.facts[0], Prefix) and any(
-        isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
-
-
-def _same_view(a: Stream, b: Fact) -> bool:
-    return isinstance(b, Stream) and (a.delay, a.lead, a.trail, a.shape) == (b.delay, b.lead, b.trail, b.shape)
-
-
-def _no_chance(node: Node) -> None:
-    inside = (inner.op_type for graph in subgraphs(node.attributes.values()) for inner in all_nodes(graph))
-    if any(op_type in RANDOM for op_type in (node.op_type, *inside)):
-        refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
 
 
 def require(plan: Plan) -> Plan:

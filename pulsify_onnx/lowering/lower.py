@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, TimedMask, Window, leaves
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.lowering.writer import TO_END
@@ -123,8 +124,7 @@ class _Lowering(Draft):
         width = max(3, len(str(max(0, len(made) - 1))))
         for k, state in enumerate(made):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
-            state.input.name = self.emit.name(f"past_{k:0{width}d}_{tag}")
-            state.output.name = self.emit.name(f"present_{k:0{width}d}_{tag}")
+            state.input.name, state.output.name = self.emit.names(f"past_{k:0{width}d}_{tag}", f"present_{k:0{width}d}_{tag}")
         self.graph.prune({*outputs, *(s.output for s in self.states)})
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
                          nodes=self.graph.nodes, initializers=[v for v in self.graph.initializers.values() if v.uses()],

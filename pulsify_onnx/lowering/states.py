@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
+from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State, TimedMask
+from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.batch.packing import Packing, packing
@@ -18,15 +19,12 @@ from pulsify_onnx.lowering.batch.rows import BatchWriter
 from pulsify_onnx.lowering.clock import Measures
 from pulsify_onnx.lowering.writer import Emitter, Writer
 from pulsify_onnx.model.load import Source
+from pulsify_onnx.ort import carrier
 
 VALID_FRAMES = "valid_frames"
 """The input that says how many frames of a pulse are real, where the source has no such name itself."""
 SOURCE = "source"
 """Role of a state that the source itself has."""
-
-WITHOUT_WHERE = {ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32, ir.DataType.UINT64: ir.DataType.INT64,
-                 ir.DataType.BFLOAT16: ir.DataType.FLOAT}
-"""Types that onnxruntime has no Where for, and the wider ones that carry them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ class Draft(Measures):
         self.node = ""
         reserved = {*plan.inputs, *plan.outputs, *graph.initializers}
         self.graph, batch = Emitter(source.opset, reserved), self._batch()
+        self.graph.any_pulse = self._zero if pulse is None else None
         self.emit: Writer = self.graph if isinstance(batch, int) else BatchWriter(self.graph, batch, lambda: self.node)
         self.valid_frames = self.emit.name(VALID_FRAMES)
         self.values: dict[str, ir.Value] = {}
@@ -77,6 +76,11 @@ class Draft(Measures):
         self.packed: dict[str, tuple[ir.Value, Packing]] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
+
+    def _zero(self) -> ir.Value:
+        """int64 vector of one zero, computed from the size of the pulse."""
+        frames = self.emit.one("Reshape", self._frames_value(Frames(Fraction(1))), self.emit.ints(1))
+        return self.emit.one("Sub", frames, frames)
 
     def _positional(self, wire: str) -> bool:
         fact = self.plan.wires[wire]
@@ -221,7 +225,9 @@ class Draft(Measures):
         if mask.start and -back < first:
             tests.append(self.emit.one("Less", self.emit.constant(np.asarray(first - 1, np.int64)), position))
         if mask.end:
-            tests.append(self.emit.one("Less", position, self._length(last)))
+            low = self.emit.constant(np.asarray(mask.low, np.int64))
+            any_real = self.emit.one("Less", low, self._length(mask.high))
+            tests.append(self.emit.one("Less", position, self.emit.one("Where", any_real, self._length(last), low)))
         if not tests:
             return border
         inside = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
@@ -229,14 +235,14 @@ class Draft(Measures):
         return self._chosen(flags, border, self.emit.constant(np.zeros([1] * x.rank, x.dtype.numpy())), x.dtype)
 
     def _chosen(self, flags: ir.Value, value: ir.Value, border: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """`value` where `flags`, else `border`; onnxruntime's Where takes no booleans and not every integer."""
+        """`value` where `flags`, else `border`; by And and Or where both are booleans."""
         if dtype == ir.DataType.BOOL:
             real = self.emit.one("And", flags, value)
             if border.const_value is not None and not border.const_value.numpy().any():
                 return real
             return self.emit.one("Or", real, self.emit.one("And", self.emit.one("Not", flags), border))
-        wider = WITHOUT_WHERE.get(dtype)
-        if wider is None:
+        wider = carrier(dtype)
+        if wider == dtype:
             return self.emit.one("Where", flags, value, border)
         cast = self.emit.one("Cast", value, to=int(wider)), self.emit.one("Cast", border, to=int(wider))
         return self.emit.one("Cast", self.emit.one("Where", flags, *cast), to=int(dtype))

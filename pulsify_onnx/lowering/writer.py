@@ -13,6 +13,7 @@ from pulsify_onnx.algebra.facts import Shape
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array, Const
+from pulsify_onnx.model.edit import free_name, free_names
 
 TO_END = 2**63 - 1
 
@@ -26,9 +27,13 @@ class Writer(ABC):
     opset: int
     shared: dict[str, None]
 
-    @abstractmethod
     def name(self, wanted: str) -> str:
         """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
+        return self.names(wanted)[0]
+
+    @abstractmethod
+    def names(self, *wanted: str) -> list[str]:
+        """`wanted`, or free names like them that end alike."""
 
     @abstractmethod
     def constant(self, array: Array | Const) -> ir.Value:
@@ -123,7 +128,8 @@ class Writer(ABC):
         more = [0, 2][: max(0, 4 - rank)]
         order: list[int | None] = [None, perm[0], None, *perm[1:]] if rank == 2 else [None, *perm] if more else [*perm]
         data = self.one("Transpose", inputs[0], perm=perm) if rows else inputs[0]
-        wide = [self.unsqueeze(data, more) if more else data, *inputs[1:]]
+        data = self.unsqueeze(data, more) if more else data
+        wide = [self.fenced(data) if rows else data, *inputs[1:]]
         if scales is None:
             wide[3] = self.one("Gather", self.one("Concat", inputs[3], self.ints(1), axis=0), self.ints(*(rank if k is None else k for k in order)), axis=0)
         elif len(inputs) > 1:
@@ -133,6 +139,10 @@ class Writer(ABC):
         made = self.one(op_type, *wide, **attributes)
         made = self.squeeze(made, more) if more else made
         return self.one("Transpose", made, perm=[perm.index(k) for k in range(rank)]) if rows else made
+
+    def fenced(self, x: ir.Value) -> ir.Value:
+        """`x` as it is, by two operators that onnxruntime moves no Transpose through."""
+        return self.one("Reshape", self.one("Flatten", x, axis=1), self.one("Shape", x))
 
     def slice(self, x: ir.Value, axis: int, start: int, end: int) -> ir.Value:
         """``x[start:end]`` along `axis`; negative bounds count from the end."""
@@ -154,11 +164,13 @@ class Emitter(Writer):
         self._constants: dict[Const, ir.Value] = {}
         self._made: dict[Any, Sequence[ir.Value]] = {}
         self._count = 0
+        self.any_pulse: Callable[[], ir.Value] | None = None
+        """Of a graph for pulses of any size: a zero that is computed from the size of its pulse."""
         self.shared = {}
 
-    def name(self, wanted: str) -> str:
-        """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
-        return _free(wanted, self._taken)
+    def names(self, *wanted: str) -> list[str]:
+        """`wanted`, or free names like them that end alike."""
+        return free_names(wanted, self._taken)
 
     def constant(self, array: Array | Const) -> ir.Value:
         """An initializer for `array`."""
@@ -184,7 +196,7 @@ class Emitter(Writer):
             return self._made[key]
         attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
         node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=_free(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
+                       name=free_name(node_name or f"pulsify/{op_type}_{len(self.nodes)}", self._node_names))
         for out in node.outputs:
             out.name = self.name(f"pulsify/{self._count}")
             self._count += 1
@@ -256,6 +268,11 @@ class Emitter(Writer):
             if len(values) == len(inputs) - 1 and values.pop("steps", [1]) == [1] * len(values["starts"]):
                 return self.one("Slice", inputs[0], **values)
             return self._picked_apart(inputs)
+        if op_type == "Slice" and self.opset == 10 and self.any_pulse is not None and inputs[0] is not None and inputs[0].const_value is None:
+            # of constant bounds onnx infers a symbolic size to be as it was, and onnxruntime gives what has one size one buffer
+            x, start, end, *rest = inputs
+            if end is not None and end.const_value is not None:
+                return self.one("Slice", x, start, self.one("Add", end, self.any_pulse()), *rest)
         if op_type == "Range" and self.opset < 11:  # from 0, by 1
             ones = self.one("ConstantOfShape", self.one("Reshape", inputs[1], self.ints(1)), value=ir.tensor(np.ones(1, np.int64)))
             return self.one("Reshape", self.one("NonZero", ones), self.ints(-1))
@@ -293,14 +310,6 @@ class Emitter(Writer):
         index = self.one("Where", self.one("Less", bound, self.ints(0)), self.one("Add", bound, size), bound)
         last = self.one("Sub", size, self.ints(1)) if backwards else size
         return self.one("Max", self.one("Min", index, last), self.ints(-1 if backwards else 0))
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    name, k = wanted, 1
-    while name in taken:
-        name, k = f"{wanted}_{k}", k + 1
-    taken.add(name)
-    return name
 
 
 def _attribute(name: str, value: Any, rewire: Callable[[ir.Graph], ir.Graph] | None) -> ir.Attr:

@@ -19,8 +19,8 @@ from onnx_ir.passes import common
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel
 from pulsify_onnx.model import large, validity
-from pulsify_onnx.model.schema import since_version
-from pulsify_onnx.model.sequences import to_scan_outputs
+from pulsify_onnx.model.opsets import AtLeastOpset9, OneOpset
+from pulsify_onnx.model.sequences import SequencesAsScanOutputs
 from pulsify_onnx.model.subgraphs import subgraphs
 
 BATCH_NAMES = {"b", "n", "bs", "bsz", "batch", "batchsize", "batch_size", "batch_dim", "nbatch", "n_batch", "num_batch"}
@@ -167,51 +167,12 @@ def _sha256(path: Path) -> str:
 
 
 def _prepared(model: ir.Model) -> ir.Model:
-    _one_opset(model)
-    common.InlinePass()(model)
-    _modern(model)
-    to_scan_outputs(model)
-    for tidying in (common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), common.TopologicalSortPass(),
-                    common.RemoveUnusedNodesPass()):
-        tidying(model)
+    for each in (OneOpset(), common.InlinePass(), AtLeastOpset9(), SequencesAsScanOutputs(),
+                 common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), common.TopologicalSortPass(),
+                 common.RemoveUnusedNodesPass()):
+        each(model)
     _name_all(model.graph)
     return model
-
-
-def _one_opset(model: ir.Model) -> None:
-    """Bring functions to the opsets of the model, where that changes no operator of theirs."""
-    for function in model.functions.values():
-        for domain, version in list(function.opset_imports.items()):
-            wanted = model.opset_imports.get(domain, version)
-            if wanted == version:
-                continue
-            for node in ir.traversal.RecursiveGraphIterator(function):
-                if node.domain == domain and since_version(node.op_type, version, domain) != since_version(node.op_type, wanted, domain):
-                    raise InvalidModel(f"function {function.name!r} has {node.op_type} of opset {version}, the model is of opset {wanted}; "
-                                       "export both for one opset")
-            function.opset_imports[domain] = wanted
-
-
-def _modern(model: ir.Model) -> None:
-    """Read opsets 7 and 8 as 9, the first with Where, which masks need; other operators are the same but for three."""
-    if model.opset_imports[""] >= 9:
-        return
-    for node in [*ir.traversal.RecursiveGraphIterator(model.graph)]:
-        if node.domain:
-            continue
-        if node.op_type == "Scan":
-            raise InvalidModel("Scan of opset 8 is another operator than later ones; convert it with onnx.version_converter")
-        if node.op_type == "BatchNormalization":
-            spatial = node.attributes.pop("spatial", None)
-            if spatial is not None and not spatial.as_int():
-                raise InvalidModel("BatchNormalization with spatial=0 is gone since opset 9; export with a later opset")
-        if node.op_type == "Upsample" and "scales" in node.attributes and node.graph is not None:
-            scales = node.attributes.pop("scales").as_floats()
-            constant = ir.node("Constant", [], attributes={"value_floats": scales})
-            node.graph.insert_before(node, constant)
-            node.resize_inputs(2)
-            node.replace_input_with(1, constant.outputs[0])
-    model.opset_imports[""] = 9
 
 
 def _name_all(graph: ir.Graph) -> None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.model.edit import GraphEditor
 
-def to_scan_outputs(model: ir.Model) -> None:
+
+class SequencesAsScanOutputs(ir.passes.InPlacePass):
     """Rewrite every loop state that is a sequence, appended to once a round and joined afterwards."""
-    for node in list(model.graph):
-        if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
-            continue
-        while (found := _collected(node)) is not None:
-            rewritten = _rewrite(model.graph, node, found, model.opset_imports.get("", 0))
-            if rewritten is None:
-                break
-            node = rewritten
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Loops that do anything else with a sequence stay."""
+        modified = False
+        for node in list(model.graph):
+            if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
+                continue
+            while (found := _collected(node)) is not None:
+                rewritten = _rewrite(model.graph, node, found, model.opset_imports.get("", 0))
+                if rewritten is None:
+                    break
+                node, modified = rewritten, True
+        return ir.passes.PassResult(model, modified)
 
 
 def _collected(loop: ir.Node) -> tuple[int, ir.Node, ir.Node] | None:
@@ -66,33 +73,27 @@ def _rewrite(graph: ir.Graph, loop: ir.Node, found: tuple[int, ir.Node, ir.Node]
     frames = fresh.outputs[-1]
     frames.name = f"{loop.outputs[k].name}/frames"
     graph.insert_before(loop, fresh)
+    editor = GraphEditor(graph)
+    place = editor.before(loop)
     joined: ir.Value = frames
     if stacked and axis:
         assert rank is not None
         order = [*range(1, axis + 1), 0, *range(axis + 1, rank + 1)]
-        joined = _inserted(graph, loop, "Transpose", [frames], [ir.AttrInt64s("perm", order)])
+        joined = place.op("Transpose", frames, perm=order)
     elif not stacked:
         assert rank is not None
         order = [*range(1, axis + 1), 0, *range(axis + 1, rank + 1)]
-        moved = _inserted(graph, loop, "Transpose", [frames], [ir.AttrInt64s("perm", order)]) if axis else frames
+        moved = place.op("Transpose", frames, perm=order) if axis else frames
         if opset < 13:
-            joined = _inserted(graph, loop, "Squeeze", [moved], [ir.AttrInt64s("axes", [axis + 1])])
+            joined = place.op("Squeeze", moved, axes=[axis + 1])
         else:
-            at = ir.Value(name=f"{frames.name}/axis", const_value=ir.tensor(np.asarray([axis + 1], np.int64)))
-            graph.register_initializer(at)
-            joined = _inserted(graph, loop, "Squeeze", [moved, at], [])
+            joined = place.op("Squeeze", moved, editor.named(f"{frames.name}/axis", np.asarray([axis + 1], np.int64)))
     last = join.outputs[0]
     name = last.name
     if last.is_graph_output():
-        joined = _inserted(graph, loop, "Identity", [joined], [])
+        joined = place.op("Identity", joined)
     joined.type, joined.shape = last.type, last.shape
     last.replace_all_uses_with(joined, replace_graph_outputs=True)
     graph.remove([join, loop], safe=True)
     joined.name = name
     return fresh
-
-
-def _inserted(graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr]) -> ir.Value:
-    node = ir.Node("", op_type, inputs, attributes, num_outputs=1)
-    graph.insert_before(before, node)
-    return node.outputs[0]

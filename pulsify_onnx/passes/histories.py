@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pulsify_onnx.algebra.facts import Mirror, Pair, Skew, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
-from pulsify_onnx.algebra.plan import Grid, Mask, Plan, Step, TimedMask, Window, leaves
+from pulsify_onnx.algebra.plan import Grid, Plan, Step, Window, leaves
 
 
 @dataclass(frozen=True)

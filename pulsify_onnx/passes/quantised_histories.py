@@ -14,14 +14,20 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Static, Stream
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.padding_fold import fold_border
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Mask, Plan, Ref, State, Step, TimedMask, Window, leaves, rebuilt
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Plan, Ref, State, Step, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.load import Source
 
 STORED = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT32}
 """Types that a history may be of: others can't be concatenated in the opset that a model may have."""
+
+
+TYPED = 21
+"""From this opset on a QuantizeLinear has a type of its own. onnxruntime makes new ones, with that of signed integers, before it
+makes these unsigned, and does not load what it has made then; so it is given none that it would change."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,9 @@ def quantised_histories(plan: Plan, source: Source) -> Plan:
     """`plan` with every history before the steps that can be undone, where that is exact."""
     narrowed = _narrowed(plan, source)
     found = _deferred(narrowed)
-    if any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
-        narrowed = _narrowed(_unsigned(plan, source), source)
+    if source.opset >= TYPED or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
+        plan = _unsigned(plan, source)
+        narrowed = _narrowed(plan, source)
         found = _deferred(narrowed)
     if not found:
         return plan
@@ -72,8 +79,9 @@ def _narrowed(plan: Plan, source: Source) -> Plan:
 
 
 def _deferred(plan: Plan) -> dict[str, _Deferred]:
-    """Steps to be computed where they are read, by wire: those of which some reader needs more than the frames of this pulse."""
-    asked = {leaf.wire for step in plan.steps for leaf in leaves(step) if isinstance(leaf, Window) and (int(leaf.back) > 0 or leaf.mask is not None)}
+    """Steps to be computed where they are read, by wire: those of which some reader needs other frames than those of this pulse."""
+    asked = {leaf.wire for step in plan.steps for leaf in leaves(step)
+             if isinstance(leaf, Window) and (int(leaf.back) or int(leaf.frames.extra) or leaf.mask is not None)}
     producers = plan.producer()
     return {step.wires[0]: _Deferred(step, *parts) for step in plan.steps
             if len(step.wires) == 1 and step.wires[0] in asked and (parts := _parts(step, plan, producers)) is not None}
@@ -182,7 +190,7 @@ class _Reader:
 
     def _folded(self, expr: Expr, like: Stream, border: Const | Onset) -> Const | Onset | None:
         bare = replace(like, lead=_frames(border).shape[like.axis], trail=Length(()), border=None)
-        found = fold_border(expr, bare, self.plan.wires, self._value, self.source.opset)
+        found = fold_border(expr, bare, self.plan.wires.__getitem__, self._value, self.source.opset)
         return found if isinstance(found, (Const, Onset)) and _frames(found).dtype == like.dtype.numpy() else None
 
     def _value(self, wire: str) -> Const | None:

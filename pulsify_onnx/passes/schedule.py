@@ -15,8 +15,9 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
 from pulsify_onnx.algebra.facts import Fact, Mirror, Onset, Pair, Pending, Prefix, Skew, Stream, Wait
-from pulsify_onnx.algebra.length import LARGE, most
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Mask, Merged, Number, Plan, Position, Start, Step, Test, TimedMask, Unsigned, When, Window, rebuilt
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
+from pulsify_onnx.algebra.periods import long_streams, most
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Merged, Number, Plan, Position, Start, Step, Test, Unsigned, When, Window, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.passes.merged_time import set_apart
@@ -43,7 +44,7 @@ class _Schedule:
 
     def holds(self, test: Test) -> bool:
         """Whether a test does."""
-        return test.ends and self.timing.end_of_stream or self.value(test.late) > 0
+        return test.always or test.ends and self.timing.end_of_stream or self.value(test.late) > 0
 
     def blockers(self, plan: Plan) -> list[Blocker]:
         """What steps require and do not have."""
@@ -75,7 +76,9 @@ class _Schedule:
         if isinstance(expr, Window):
             back = self.value(expr.back)
             mask = self.mask(expr.mask, back) if isinstance(expr.mask, Mask) else expr.mask
-            return replace(expr, back=back, frames=self.frames(expr.frames), mask=mask)
+            frames = self.frames(expr.frames)
+            same = back == expr.back and frames is expr.frames and mask is expr.mask
+            return expr if same else replace(expr, back=back, frames=frames, mask=mask)
         if isinstance(expr, Grid):
             (a, b), (c, d) = expr.a, expr.b
             return replace(expr, a=(self.value(a), self.value(b)), b=(self.value(c), self.value(d)))
@@ -92,7 +95,7 @@ class _Schedule:
 
     def frames(self, frames: Frames) -> Frames:
         """A number of frames more than a pulse."""
-        return replace(frames, extra=self.value(frames.extra))
+        return frames if isinstance(frames.extra, int) else replace(frames, extra=self.value(frames.extra))
 
     def mask(self, mask: Mask, back: int) -> TimedMask | None:
         """Where a mask tests positions at all, and where it stands."""
@@ -112,7 +115,7 @@ class _Schedule:
     def fact(self, fact: Kind) -> Kind:
         """A fact with numbers."""
         if isinstance(fact, (Stream, Skew)):
-            return replace(fact, delay=self.delay(fact.delay))
+            return replace(fact, delay=self.delay(fact.delay)) if fact.delay.terms else fact
         if isinstance(fact, Pair):
             return replace(fact, delays=(self.delay(fact.delays[0]), self.delay(fact.delays[1])))
         if isinstance(fact, Prefix):
@@ -129,9 +132,10 @@ class _Schedule:
     def complete(self, wait: Wait) -> bool:
         """Whether after every pulse all frames that the batch model would have are there."""
         step, extent, rate = self.timing.step, wait.extent, wait.rate
-        period = math.lcm(step, *extent.divisors(), rate.denominator)
-        start = LARGE // period * period
-        times = [(n, extent.at(n)) for n in range(start, start + 4 * period + 1, step)]
+        if extent.constant is not None:
+            first = math.ceil(extent.constant / rate / step) * step
+            return math.floor(rate * first) - wait.delay.known >= extent.constant
+        times = [(n, extent.at(n)) for n in long_streams(extent, rate.denominator, step=step, periods=4)]
         return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)
 
 

@@ -16,6 +16,7 @@ from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import Blocker, CannotStream
+from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import BATCH_NAMES, Source
 from pulsify_onnx.model.subgraphs import all_nodes, subgraphs
 
@@ -41,7 +42,7 @@ class Widening:
         self.model = source.model.clone()
         self.source = replace(source, model=self.model)
         self.axes = {name: fact.axis for name in plan.inputs if isinstance(fact := plan.facts[name], Stream)}
-        self.made = 0
+        self.editor = GraphEditor(self.model.graph, LABEL)
         for value in self.source.inputs:
             name = value.name or ""
             self._widen(value, batch_axis(self.axes[name]) if name in self.axes else own[name] if name in own else self._static(value, statics))
@@ -102,12 +103,13 @@ class Widening:
         if not any(same) or self.rows == keeps:
             return
         node.attributes.pop("allowzero", None)  # no size is 0
+        place = self.editor.before(node)
         if all(t is not None for t in target):
-            shape = self._constant(node, np.asarray([keeps if s else t for s, t in zip(same, target)], np.int64))
+            shape = place.constant(np.asarray([keeps if s else t for s, t in zip(same, target)], np.int64))
         else:
-            shape = self._op(node, "Mul", node.inputs[1], self._constant(node, np.asarray([not s for s in same], np.int64)))
+            shape = place.op("Mul", node.inputs[1], place.constant(np.asarray([not s for s in same], np.int64)))
             if keeps:
-                shape = self._op(node, "Add", shape, self._constant(node, np.asarray(same, np.int64)))
+                shape = place.op("Add", shape, place.constant(np.asarray(same, np.int64)))
         node.replace_input_with(1, shape)
 
     def _shape(self, value: ir.Value | None) -> list[int | None] | None:
@@ -139,7 +141,7 @@ class Widening:
             at = None if array is None else self._rows_of(node, k, array, plan)
             if array is None or at is None or not (array == np.take(array, [0], at)).all():
                 continue
-            one = self._constant(node, np.take(array, [0], at))
+            one = self.editor.before(node).constant(np.take(array, [0], at))
             node.replace_input_with(k, self._expanded(node, one, array.shape, at) if node.op_type in ("Concat", "Scan", "Loop") else one)
             done = True
         return done
@@ -158,28 +160,9 @@ class Widening:
 
     def _expanded(self, node: ir.Node, one: ir.Value, shape: Sequence[int], at: int) -> ir.Value:
         """`one`, as many times along axis `at` as there are rows."""
-        name = next(iter(self.axes))
+        place, name = self.editor.before(node), next(iter(self.axes))
         x = next(v for v in self.source.inputs if v.name == name)
-        rows = self._op(node, "Gather", self._op(node, "Shape", x), self._constant(node, np.asarray([batch_axis(self.axes[name])], np.int64)))
-        parts = [self._constant(node, np.asarray(shape[:at], np.int64)), rows, self._constant(node, np.asarray(shape[at + 1:], np.int64))]
-        whole = self._op(node, "Concat", *(p for p in parts if p is rows or p.shape is not None and p.shape[0]), axis=0)
-        return self._op(node, "Expand", one, whole)
-
-    # new nodes
-
-    def _name(self, node: ir.Node) -> str:
-        self.made += 1
-        return f"{node.name}/{LABEL}_{self.made}"
-
-    def _constant(self, node: ir.Node, array: Array) -> ir.Value:
-        name = self._name(node)
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-        self.model.graph.register_initializer(value)
-        return value
-
-    def _op(self, before: ir.Node, op_type: str, *inputs: ir.Value | None, **attributes: int) -> ir.Value:
-        node = ir.Node("", op_type, inputs, [ir.AttrInt64(k, v) for k, v in attributes.items()], num_outputs=1, name=self._name(before))
-        node.outputs[0].name = self._name(before)
-        self.model.graph.insert_before(before, node)
-        return node.outputs[0]
+        rows = place.op("Gather", place.op("Shape", x), place.constant(np.asarray([batch_axis(self.axes[name])], np.int64)))
+        parts = [place.constant(np.asarray(shape[:at], np.int64)), rows, place.constant(np.asarray(shape[at + 1:], np.int64))]
+        whole = place.op("Concat", *(p for p in parts if p is rows or p.shape is not None and p.shape[0]), axis=0)
+        return place.op("Expand", one, whole)

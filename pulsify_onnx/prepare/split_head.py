@@ -22,6 +22,7 @@ from pulsify_onnx.analysis.axis import index_of
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import AmbiguousAxis, CannotStream, UsageError
+from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import all_nodes, outer_names, subgraphs
 from pulsify_onnx.prepare.fixed_length import OTHER, Relaxed, checked, dynamic, readings, relax
@@ -211,7 +212,7 @@ class _Cut:
         graph = model.graph
         values = {v.name: v for v in graph.inputs} | {v.name: v for node in graph for v in node.outputs if v.name}
         graph.outputs[:] = [v for v in graph.outputs if self._late(v.name or "")]
-        inputs, own = [], {n.name: n for n in graph}
+        inputs, own, editor = [], {n.name: n for n in graph}, GraphEditor(graph)
         for wire in windows:
             fact = self.facts[wire]
             assert isinstance(fact, Stream)
@@ -222,9 +223,9 @@ class _Cut:
             for name in dict.fromkeys(_reads(node)):
                 target = self._target(node, name)
                 if target is not None:
-                    own[node.name].replace_input_with(1, _constant(graph, f"{node.name}#target", target))
+                    own[node.name].replace_input_with(1, editor.named(f"{node.name}#target", target))
                 elif name in self.made and self.made[name].name not in self.head and (known := self.number(self.facts[name])) is not None:
-                    ir.convenience.replace_all_uses_with(values[name], _constant(graph, f"{name}#known", known))
+                    ir.convenience.replace_all_uses_with(values[name], editor.named(f"{name}#known", known))
         graph.inputs[:] = [*inputs, *(v for v in graph.inputs if v.name not in self.axes)]
         _prune(model)
         return replace(self.source, model=model)
@@ -281,13 +282,6 @@ def _moving(plan: Plan) -> set[str]:
 def _plain(fact: Fact) -> bool:
     """Whether all frames of a stream come over its wire, in order."""
     return isinstance(fact, Stream) and fact.border is None and not fact.lead and not fact.trail.terms and fact.origin is None and not fact.merged
-
-
-def _constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    tensor = ir.tensor(array)
-    if name not in graph.initializers:
-        graph.register_initializer(ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype)))
-    return graph.initializers[name]
 
 
 def _prune(model: ir.Model) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Clip, Onset, Prefix, Reach, Static, Stream
-from pulsify_onnx.algebra.length import LARGE, TIME, Length
+from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.periods import long_streams
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.states import SOURCE, Lowered, LoweredState
@@ -159,10 +160,11 @@ def _beyond(extent: Length) -> int:
 
 
 def _lengths(extent: Length, step: int) -> Iterator[int]:
-    period = math.lcm(step, *extent.divisors())
-    stride = max(1, period // 20000)
-    yield from range(1, 2 * period + 1, stride)
-    yield from range(LARGE // period * period, LARGE // period * period + period + 1, stride)
+    """Short streams, and long ones, at whose end a length and the pulses may be in any phase."""
+    far = long_streams(extent, step)
+    stride = max(1, len(far) // 20000)
+    yield from range(1, 2 * len(far) + 1, stride)
+    yield from far[::stride]
 
 
 def document(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> Json:

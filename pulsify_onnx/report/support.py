@@ -1,6 +1,6 @@
 """The table of supported operators, made from the rules' docstrings: what streams, and what is refused and why.
 
-``python -m pulsify_onnx.support`` prints it; ``--write README.md`` replaces what stands between the markers there.
+``python -m pulsify_onnx.report.support`` prints it; ``--write docs/operators.md`` replaces what stands between the markers there.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(arguments: Iterable[str]) -> None:
     elif not words:
         print(table())
     else:
-        raise SystemExit("usage: python -m pulsify_onnx.support [--write FILE]")
+        raise SystemExit("usage: python -m pulsify_onnx.report.support [--write FILE]")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
     """bool: which queries or keys of a window are frames at all, shaped to broadcast."""
     real: Expr = call("Not", call("Less", position, const(0)))
-    real = When(Test(ends=True), call("And", real, call("Less", position, Count(extent))), real)
+    real = When(Test.past(extent), call("And", real, call("Less", position, Count(extent))), real)
     return call("Reshape", real, const(list(shape)))
 
 

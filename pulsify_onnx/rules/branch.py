@@ -5,7 +5,7 @@ from __future__ import annotations
 from pulsify_onnx.algebra.facts import Fact, Pair, Pending, Sizes, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
-from pulsify_onnx.rules.kit.dtypes import SELECTABLE
+from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -37,7 +37,7 @@ def choosable(yes: Fact, no: Fact) -> None:
     same = len(a) == len(b) and all(p == q or _along(yes, k) and _along(no, k) for k, (p, q) in enumerate(zip(a, b)))
     if not same or isinstance(yes, Stream) != isinstance(no, Stream):
         refuse(f"{DECIDED}, and its branches give different shapes", hint="export one of the branches")
-    if yes.dtype not in SELECTABLE:  # type: ignore[union-attr]
+    if carrier(yes.dtype) != yes.dtype:  # type: ignore[union-attr]
         refuse(f"{DECIDED}, and no operator chooses between tensors of type {yes.dtype.name}", hint="export one of the branches")  # type: ignore[union-attr]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import ALONE, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Outcome, Past, Position, State, Step, Test, When
+from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step, Test, When, Window
+from pulsify_onnx.algebra.windows import bordered, frames
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
 from pulsify_onnx.rules.kit.gating import along, fed, packed, packed_shape, seen_before, select, unpacked
+from pulsify_onnx.rules.kit.merged_time import constant_in_time
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 
@@ -26,12 +30,27 @@ class _Kind:
 KINDS = {"CumSum": _Kind("Add", 0, "sums"), "CumProd": _Kind("Mul", 1, "multiplies")}
 
 
+def _counted(node: Node, x: Stream) -> bool:
+    """Whether the sums of a stream follow from the positions of its frames, exactly."""
+    return (node.op_type == "CumSum" and x.positional and x.dtype.is_integer() and not bordered(x) and x.around == ALONE and x.origin is None
+            and constant_in_time(x, node.world))
+
+
+def _count(node: Node, x: Stream) -> Outcome:
+    """As many times the value of a frame as there are frames."""
+    number: Expr = Position(x.rate) if node.attr("exclusive", 0) else call("Add", Position(x.rate), const(1))
+    if x.dtype != ir.DataType.INT64:
+        number = call("Cast", number, to=int(x.dtype))
+    expr = call("Mul", along(number, x), Window(x.wire, 0, frames(x)))
+    return step(node, [expr], [x.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
+
+
 @rule("CumSum", versions=(11, 14))
 @rule("CumProd", versions=(26,))
 def cumulative(node: Node) -> Outcome:
     """Any axis; along the stream forward, inclusive or exclusive.
 
-    State: the sum or product so far.  Refuses: reverse along the stream.
+    State: the sum or product so far, but for a sum of whole numbers that are the same in every frame, which counts frames.  Refuses: reverse along the stream.
     """
     x = the_stream(node)
     found = node.const(1, "the axis")
@@ -43,6 +62,8 @@ def cumulative(node: Node) -> Outcome:
     kind = KINDS[node.op_type]
     if node.attr("reverse", 0):
         refuse(f"it {kind.verb} from the last frame backwards", hint=f"accumulate forwards: {node.op_type} without reverse")
+    if _counted(node, x):
+        return _count(node, x)
     steps: list[Step] = []
     (window,), y = fed([x], node.options, False, True, steps)
     neutral = Const(np.asarray(kind.neutral, x.dtype.numpy()))

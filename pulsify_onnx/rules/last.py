@@ -36,7 +36,7 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     at = call("Add", call("Max", newest, const([0])), const(np.arange(count)))
     live = call("Less", start, Count(y.extent))
     value = call("Where", live, cast(call("Gather", window, at, axis=x.axis), x.dtype, kind), held.past)
-    ends = Test(ends=True)
+    ends = Test.past(y.extent)
     return When(ends, cast(value, kind, x.dtype), endless), fact, (replace(held.becomes(value), test=ends),)
 
 

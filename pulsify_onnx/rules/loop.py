@@ -270,7 +270,7 @@ def _numbered(body: ir.Graph, y: Stream, options: Options) -> Feed:
     counter.replace_all_uses_with(number, replace_graph_outputs=True)
     index = Position(y.rate, y.delay)
     ended = call("Max", call("Min", index, call("Sub", Count(y.extent), const(1))), const(0))
-    expr: Expr = When(Test(ends=True), ended, When(Test(late=y.delay), call("Max", index, const(0)), index))
+    expr: Expr = When(Test.past(y.extent), ended, When(Test(late=y.delay), call("Max", index, const(0)), index))
     rank = len(counter.shape) if counter.shape is not None else 0
     if rank:
         expr = call("Reshape", expr, const([-1] + [1] * rank))

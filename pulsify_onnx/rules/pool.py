@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import smaller
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Mask, Outcome, Position, Step, Test, When, Window
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Test, When, Window
 from pulsify_onnx.algebra.windows import pad, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse

@@ -39,8 +39,8 @@ PASSES = ELEMENTWISE | {"Unsqueeze", "Squeeze", "Transpose", "Reshape", "Concat"
 """Operators that may work on a table of relative positions: they keep its entries apart."""
 
 
-def applied(node: Node, rule: RuleFunction) -> Outcome:
-    """What `rule` makes of the node, where no relative positions are involved; else what becomes of these."""
+def applied(node: Node, rule: RuleFunction) -> Outcome | None:
+    """What becomes of relative positions in a node of which `rule` keeps their entries apart; None where none are involved."""
     made = _counted(node) if node.op_type == "Range" else _laid_out(node) if node.op_type == "Slice" else None
     if made is not None:
         return made
@@ -49,7 +49,7 @@ def applied(node: Node, rule: RuleFunction) -> Outcome:
         return how(node) if how is not None else refuse(SKEWED, SKEWED_HINT)
     tables = [f for f in node.facts if isinstance(f, Stream) and relative(f)]
     if not tables:
-        return rule(node)
+        return None
     if node.op_type not in PASSES or node.domain != "" or not all(f.positional for f in tables):
         _misused(node, tables[0])
     if node.op_type in ELEMENTWISE and any(isinstance(f, (Stream, Pair)) and not relative(f) for f in node.facts):

@@ -21,6 +21,7 @@ from pulsify_onnx.rules.kit.combinators import call, const, step, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.sampling import Sampling, periodic
+from pulsify_onnx.rules.kit.views import by_axes
 
 WHOLE = "resize by a whole factor"
 
@@ -195,15 +196,25 @@ def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> E
     wide = replace(how, scales=tuple(1.0 if k is None else how.scales[k] for k in order),
                    sizes=None if how.sizes is None else tuple(Length.of(1) if k is None else how.sizes[k] for k in order))
     shape = tuple(Length.of(1) if k is None else x.shape[k] for k in order)
-    made = _applied(node, shape, 1, wide, _dimensions(node, "Unsqueeze", call("Transpose", data, perm=perm), new), frames)
+    data = _dimensions(node, "Unsqueeze", call("Transpose", data, perm=perm), new)
+    if perm != sorted(perm):
+        data = _fenced(data, shape, frames)
+    made = _applied(node, shape, 1, wide, data, frames)
     return call("Transpose", _dimensions(node, "Squeeze", made, new), perm=[perm.index(k) for k in range(x.rank)])
+
+
+def _fenced(data: Expr, shape: Shape, frames: Frames) -> Expr:
+    """`data` as it is, by two operators that onnxruntime moves no Transpose through: else it would resize what it was told to, in the order that it had."""
+    dims: list[Dim] = [d.constant if d.constant is not None else d for d in shape]
+    dims[1] = frames
+    return call("Reshape", call("Flatten", data, axis=1), Dims(tuple(dims)))
 
 
 def _dimensions(node: Node, op_type: str, data: Expr, axes: list[int]) -> Expr:
     """`data` with or without dimensions of one at `axes`."""
     if not axes:
         return data
-    return call(op_type, data, axes=axes) if node.opset < 13 else call(op_type, data, const(axes))
+    return by_axes(node, op_type, data, axes)
 
 
 def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, frames: Frames) -> Expr:

@@ -13,9 +13,9 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.subgraphs import all_nodes
+from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.across import OTHER_AXIS_HINT, scan_across
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
-from pulsify_onnx.rules.kit.dtypes import SELECTABLE, carrier
 from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, timed, unpacked
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
@@ -207,7 +207,7 @@ def held(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str) -> Call
 
 
 def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
-    wide = dtype if dtype in SELECTABLE else carrier(dtype)
+    wide = carrier(dtype)
     if wide != dtype:
         yes, no = _added(graph, "Cast", [yes], f"{name}_new", to=int(wide)), _added(graph, "Cast", [no], f"{name}_old", to=int(wide))
     out = _added(graph, "Where", [flag, yes, no], name if wide == dtype else f"{name}_wide")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Pair, Static, Stream
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Outcome, Position, Step
@@ -13,6 +14,7 @@ from pulsify_onnx.algebra.windows import align, crop, pad, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import apart, call, const, kept, static, step, the_stream
+from pulsify_onnx.rules.kit.gating import select
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 
@@ -83,7 +85,7 @@ def trilu(node: Node) -> Outcome:
     offset = call("Sub", _grid(x, x.rank - 1, y), _grid(x, x.rank - 2, y))
     k = call("Reshape", k, const([1, 1]))
     inside = call("Not", call("Less", offset, k)) if node.attr("upper", 1) else call("Not", call("Less", k, offset))
-    expr = call("Where", inside, window, Const(np.zeros((), x.dtype.numpy())))
+    expr = _where(inside, window, x.dtype)
     return step(node, [expr], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
 
 
@@ -96,10 +98,13 @@ def _triangle_of_pairs(node: Node, x: Pair) -> Outcome:
     column = call("Reshape", Position(x.rate, x.delays[1], role=1), const([1, -1]))
     offset, k = call("Sub", column, row), call("Reshape", k, const([1, 1]))
     inside = call("Not", call("Less", offset, k)) if node.attr("upper", 1) else call("Not", call("Less", k, offset))
-    grid = Grid(x.wire, (0, 0), (0, 0))
-    boolean = x.dtype.numpy() == np.bool_  # onnxruntime has no Where of booleans
-    expr = call("And", inside, grid) if boolean else call("Where", inside, grid, Const(np.zeros((), x.dtype.numpy())))
+    expr = _where(inside, Grid(x.wire, (0, 0), (0, 0)), x.dtype)
     return step(node, [expr], [replace(x, wire=node.outputs[0], alive=None)])
+
+
+def _where(inside: Expr, value: Expr, dtype: ir.DataType) -> Expr:
+    """`value` with zeros outside of a triangle."""
+    return call("And", inside, value) if dtype == ir.DataType.BOOL else select(inside, value, Const(np.zeros((), dtype.numpy())), dtype)
 
 
 @rule("EyeLike", versions=(9, 22))

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import onnx.helper
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify
+from testing.oracle import check, parse, rand, refused
 
 QUICK = dict(pulses=(1, 3, 7))
 FIRST = """s = Shape(a)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused, session
 
 from pulsify_onnx.api import analyze, pulsify
+from testing.oracle import check, parse, rand, refused, session
 
 W = dict(w=rand(4, 4, 3), b=rand(4))
 DELAYED = "a = Conv<pads=[1,1]>(x, w, b)\n"

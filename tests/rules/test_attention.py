@@ -7,10 +7,10 @@ Among them are models that another tool of this kind streams wrongly without a w
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify
 from pulsify_onnx.errors import CannotStream, PulseDoesNotFit
+from testing.oracle import check, parse, rand, refused
 
 D, H = 4, 2
 
@@ -316,7 +316,7 @@ def test_left_context_cuts_the_past_and_says_so():
 
 
 def test_left_context_is_exact_for_short_streams():
-    from oracle import close, run_stream, session
+    from testing.oracle import close, run_stream, session
 
     m = causal()
     pulsed = pulsify(m, pulse=3, left_context=12)

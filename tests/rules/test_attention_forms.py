@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, refused
 from test_attention import BAND, WHERE, D, H, constants, model, window
+
+from testing.oracle import check, parse, rand, refused
 
 SIZE = D // H
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 W = dict(w=rand(4, 4, 3), b=rand(4))
 QUICK = dict(pulses=(1, 3, 7))
@@ -92,3 +93,14 @@ def test_expand_and_tile():
 
 def test_identity_chain():
     check(delayed("i = Identity(a)\n y = Identity(i)"), delays={"y": 1}, **QUICK)
+
+
+@pytest.mark.parametrize("repeats", [(2, 1), (1, 2), (3, 2)])
+def test_tile_of_any_number_of_rows(repeats):
+    """onnx gives no name to a batch that is repeated once."""
+    model = parse("""agraph (float[B,4,T] x) => (float[B,U,C] y) {
+        t = Transpose<perm=[0,2,1]>(x)
+        u = Unsqueeze(t, two)
+        r = Tile(u, repeats)
+        y = Reshape(r, flat) }""", two=np.array([2]), repeats=np.array([1, 1, *repeats]), flat=np.array([0, -1, 4 * repeats[1]]))
+    check(model, axes={"x": 2}, delays={"y": 0}, state_bytes=0, **QUICK)

@@ -1,5 +1,6 @@
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 
 @pytest.mark.parametrize("shape, result", [("1,8,T,3", "1,2,U,6"), ("1,8,3,T", "1,2,6,U")])

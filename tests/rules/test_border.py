@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify
+from testing.oracle import check, parse, rand, refused
 
 BEFORE = "a = Conv<pads=[1,1]>(x, w, b)"
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 CHOICE = """(float[N,4,M] p) {{
             h = {then}
@@ -67,3 +68,26 @@ def test_refuses_branches_of_different_shapes():
 
 def test_names_the_node_inside_that_cannot_stream():
     refused(chosen(other="Softmax<axis=2>(x)"), "stream", axes={"x": 2}, op_type="Softmax")
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_whole_numbers_of_any_type_that_where_takes(flag):
+    model = parse("""agraph (float[1,4,T] x, bool f) => (float[1,4,T] y) {
+        g = Identity(f)
+        r = If<then_branch = yes () => (uint32[1,4,T] p) { n = Floor(x)
+                   m = Abs(n)
+                   p = Cast<to=12>(m) },
+               else_branch = no () => (uint32[1,4,T] q) { h = Ceil(x)
+                   k = Abs(h)
+                   q = Cast<to=12>(k) }>(g)
+        y = Cast<to=1>(r) }""")
+    check(model, axes={"x": 2}, statics={"f": np.array(flag)}, delays={"y": 0})
+
+
+def test_a_length_compared_with_a_number_it_meets_once_counts_from_behind_it() -> None:
+    model = parse("""agraph (float[1,4,T] x) => (float[1,4,U] y, float[3] said) {
+        y = Conv(x, w)
+        s = Shape(y)
+        met = Equal(s, two)
+        said = Cast<to=1>(met) }""", w=rand(4, 4, 3), two=np.int64(2))
+    assert check(model, delays={"y": 2}).spec["least_frames"] == 5

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from oracle import parse, rand, refused
+from testing.oracle import parse, rand, refused
 
 
 def test_refuses_causal_conv_with_state():

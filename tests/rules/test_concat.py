@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
-from rowing import check_rows
+
+from testing.oracle import check, parse, rand, refused
+from testing.rowing import check_rows
 
 PULSES = (1, 3, 7)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4), "v": rand(3, 4, 5, seed=2)}
 BODY = "agraph (float[1,4,T] x) => (float y) { a = Conv<pads=[1,1]>(x, w, b)\n c = Conv<pads=[2,2]>(x, v)\n"

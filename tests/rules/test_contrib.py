@@ -1,7 +1,8 @@
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 HEAD = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>\n'
 

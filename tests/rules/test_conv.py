@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify
+from testing.oracle import check, parse, rand, refused
 
 QUICK = (1, 3, 7)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4)}
 

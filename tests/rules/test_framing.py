@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 W = {"w": rand(1, 1, 3), "b": rand(1)}
 NUMBERS = {"zero": np.array(0), "one": np.array(1), "two": np.array(2), "minus": np.array([1])}

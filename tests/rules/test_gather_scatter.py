@@ -1,6 +1,7 @@
 import numpy as np
 import onnx
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 
 def index(*shape, high, seed=0):

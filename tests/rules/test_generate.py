@@ -1,5 +1,6 @@
 import numpy as np
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 W = dict(w=rand(4, 4, 3), b=rand(4))
 LENGTH = """s = Shape(x)

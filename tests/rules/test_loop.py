@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 LEAKY = """(int64 i, bool go, float[4] h) => (bool again, float[4] h2, float[4] o) {
             again = Identity(go)

@@ -1,5 +1,6 @@
 import numpy as np
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 HEAD = '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]>\n'
 

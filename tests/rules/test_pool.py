@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from pulsify_onnx.api import pulsify
+from testing.oracle import check, parse, rand, refused, session
 
 PULSES = (1, 4)
 PADS = [(0, 0), (1, 1), (2, 0), (0, 2), (2, 2)]
@@ -182,3 +184,16 @@ def test_ceil_mode_of_another_axis_whose_memory_is_used_again() -> None:
         d = Mul(r, two)
         a = MaxPool<ceil_mode=1, kernel_shape=[2,1], pads=[1,0,0,0], strides=[1,2]>(d)
         y = ReduceMean<axes=[3], keepdims=0>(a) }""", three=np.array([3]), two=rand(1, 2, 1, 2)), pulses=PULSES, length=24)
+
+
+@pytest.mark.parametrize("kernel, before, after", [(3, 2, 1), (4, 2, 2), (4, 3, 1)])
+def test_a_lane_without_a_stream_is_finite(kernel: int, before: int, after: int) -> None:
+    """No frame of it is real, ever, so no window of it is one of a border alone."""
+    model = parse(f"agraph (float[B,3,T] x) => (float[B,3,U] y) {{ y = MaxPool<kernel_shape=[{kernel}], pads=[{before},{after}]>(x) }}")
+    pulsed = pulsify(model, pulse=4, axes={"x": 2}, end_of_stream=True)
+    stream, names = session(pulsed.proto().SerializeToString()), [s["input"] for s in pulsed.spec["states"]]
+    states = {s["input"]: np.zeros([2, *s["shape"][1:]], s["dtype"]) for s in pulsed.spec["states"]}
+    for _ in range(4):
+        y, *after = stream.run(None, {"x": rand(2, 3, 4), "valid_frames": np.array([0, 4]), **states})
+        states = dict(zip(names, after))
+        assert all(np.abs(v).max() < 1e3 for v in (y, *after))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4), "v": rand(1, 4, 1, seed=3), "d": rand(1)}
 BODY = "agraph (float[1,4,T] x) => (float y) { a = Conv<pads=[1,1]>(x, w, b)\n"

@@ -1,5 +1,6 @@
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4)}
 POOLS = ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "GlobalLpPool<p=3>"]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.algebra.facts import Prefix
 from pulsify_onnx.api import analyze
+from testing.oracle import check, parse, rand, refused
 
 WEIGHTS = {"w": rand(4, 4, 3), "b": rand(4)}
 

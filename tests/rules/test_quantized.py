@@ -1,7 +1,8 @@
 import numpy as np
 import onnx
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 CONTRIB = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>\n'
 SCALES = dict(s=np.float32(0.02), z=np.uint8(37), zi=np.int8(-5), ws=np.float32(0.01), wz=np.int8(0), ys=np.float32(0.05), yz=np.uint8(90))

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from oracle import PULSES, check, parse, rand, refused
+
+from testing.oracle import PULSES, check, parse, rand, refused
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -112,7 +113,7 @@ def batched(layout: int, inits: str = "") -> onnx.ModelProto:
 
 def test_layout_with_the_batch_first(monkeypatch):
     """onnxruntime can't run the batch model, hence the twin; its pulsed form is run on the same weights."""
-    import oracle
+    from testing import oracle
     second, first = batched(0, ", , h0"), batched(1, ", , h0")
     h0 = rand(1, 2, 5, seed=9)
     for model, value in ((second, h0), (first, h0.transpose(1, 0, 2))):

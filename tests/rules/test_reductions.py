@@ -1,5 +1,6 @@
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 OPS = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"]
 BODY = "agraph (float[1,4,T] x) => (float[1,A,B] y) { a = Conv<pads=[1,1]>(x, w, b)\n"

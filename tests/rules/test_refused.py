@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from oracle import check, parse, refused
 
 from pulsify_onnx.rules.refused import LENGTHS, OPTIONAL, RANDOM, RANGE, SEQUENCE, TEXT
+from testing.oracle import check, parse, refused
 
 NEW = '<ir_version: 10, opset_import: ["": 20]> '
 

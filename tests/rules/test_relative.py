@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify, verify
+from testing.oracle import check, parse, rand, refused
 
 D, H, ROWS = 4, 2, 512
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 PULSES = (1, 3, 4)
 SAME = "a = Conv<pads=[1,1]>(x, w, b) t = Transpose<perm=[0,2,1]>(a)"

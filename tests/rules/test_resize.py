@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
 
-from pulsify_onnx.api import pulsify
+from pulsify_onnx.api import pulsify, verify
+from testing.oracle import check, parse, rand, refused
 
 W = {"w": rand(3, 3, 3), "b": rand(3)}
 NONE = np.zeros(0, np.float32)
@@ -95,6 +95,30 @@ def test_neighbours_in_time_weigh_nothing_when_another_axis_is_resized(mode):
     check(parse(f"""agraph (float[1,1,T,6] x) => (float[1,1,T,12] y) {{
         y = Resize<mode="{mode}", coordinate_transformation_mode="half_pixel_symmetric">(x, none, scales) }}""", none=NONE,
                 scales=scales(1, rank=4, a3=2)), length=43, delays={"y": 0})
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("dims, along, factors", [("1,1,3,T", 3, {"a2": 2}), ("1,2,3,T", 3, {"a1": 2, "a2": 2}), ("B,1,3,T", 3, {"a2": 3}), ("1,T,3,2", 1, {"a2": 2})])
+def test_neighbours_in_time_weigh_nothing_in_a_model_that_is_optimised(mode, dims, along, factors):
+    """Where a Transpose before the operator and one after it could be left out, frames would be beside each other again."""
+    model = parse(f"""agraph (float[{dims}] x) => (float[A,C,D,E] y) {{
+        y = Resize<mode="{mode}", coordinate_transformation_mode="half_pixel">(x, none, scales) }}""", none=NONE, scales=scales(1, rank=4, **factors))
+    for pulse in (1, 4, None):
+        pulsed = pulsify(model, pulse=pulse, axes={"x": along}, end_of_stream=True)
+        assert pulsed.spec.get("independent_rows", True) and verify(model, pulsed).ok
+
+
+@pytest.mark.parametrize("batch", ["1", "3", "B"])
+@pytest.mark.parametrize("along", [0.5, 2])
+def test_a_model_that_is_optimised_still_loads(along, batch):
+    model = parse(f"""agraph (float[{batch},4,T] x) => (float[U,C,4] y) {{
+        u = Unsqueeze(x, one)
+        r = Resize<mode="cubic", coordinate_transformation_mode="asymmetric">(u, none, scales)
+        q = Squeeze(r, one)
+        y = Transpose<perm=[2,0,1]>(q) }}""", none=NONE, one=np.array([1]), scales=scales(1, rank=4, a3=along))
+    for pulse in (2, 6, None):
+        for end in (False, True):
+            assert verify(model, pulsify(model, pulse=pulse, axes={"x": 2}, end_of_stream=end)).ok
 
 
 ACROSS = (("1,2,T,4", 2, {"a3": 2}), ("1,2,4,T", 3, {"a2": 2}), ("1,T,2,4", 1, {"a2": 2, "a3": 3}), ("2,T", 1, {"a0": 2}), ("T,2", 0, {"a1": 2}),

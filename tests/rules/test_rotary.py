@@ -1,5 +1,6 @@
 import numpy as np
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 HEAD = '<ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]>\n'
 W = dict(w=rand(8, 8, 3), b=rand(8), cos=rand(999, 2), sin=rand(999, 2, seed=1))

@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from oracle import check, parse, rand, refused
 
 from pulsify_onnx.api import pulsify
 from pulsify_onnx.errors import PulsifyError
+from testing.oracle import check, parse, rand, refused
 
 EMA = """(float[1,4] s, float[1,4] u) => (float[1,4] s2, float[1,4] v) {
             p = Mul(s, decay)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 DELAYED = "a = Conv<pads=[1,1]>(x, w, b)\n"
 W = dict(w=rand(4, 4, 3), b=rand(4), lo=np.float32(0), hi=np.float32(3))
@@ -74,3 +75,10 @@ def test_center_crop_pad():
     head = '<ir_version: 9, opset_import: ["": 18]> '
     check(parse(head + f"agraph (float[1,4,T] x) => (float[1,2,U] y) {{ {DELAYED} y = CenterCropPad<axes=[1]>(a, s) }}", s=np.array([2]), **W), delays={"y": 1})
     refused(parse(head + "agraph (float[1,4,T] x) => (float[1,4,7] y) { y = CenterCropPad<axes=[2]>(x, s) }", s=np.array([7])), "middle of the stream")
+
+
+def test_a_triangle_of_booleans():
+    check(parse("""agraph (float[1,4,T] x) => (float[1,4,T] y) {
+        b = Greater(x, zero)
+        t = Trilu(b)
+        y = Cast<to=1>(t) }""", zero=np.float32(0)), delays={"y": 0})

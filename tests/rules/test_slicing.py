@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 W = {"w": rand(3, 3, 3), "b": rand(3)}
 TWO = np.array([2])

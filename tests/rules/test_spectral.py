@@ -1,5 +1,6 @@
 import numpy as np
-from oracle import check, parse, rand, refused
+
+from testing.oracle import check, parse, rand, refused
 
 HOP, LENGTH = np.array(4), np.array(12)
 

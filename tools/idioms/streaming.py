@@ -240,3 +240,7 @@ class Runner:
             if y.dtype.kind == "f" and not np.isfinite(y).all() and self.finite:
                 self.finite = False
                 self.faults.append(f"not finite: {o['name']}")
+        for s in self.spec["states"]:
+            if self.finite and out[s["output"]].dtype.kind == "f" and not np.isfinite(out[s["output"]]).all():
+                self.finite = False
+                self.faults.append(f"not finite: {s['output']}")

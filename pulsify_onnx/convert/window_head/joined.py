@@ -15,6 +15,7 @@ from pulsify_onnx.algebra.facts import Clip, Fact, Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Frames, Op, Options, Outcome, Plan, Ref, Step, Window, leaves
 from pulsify_onnx.analysis.batch_axis import mixing
+from pulsify_onnx.analysis.readings import READINGS, Next, Reading
 from pulsify_onnx.analysis.walker import Walker
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.convert.batch import Rowed, static_batch
@@ -32,7 +33,7 @@ def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source,
 
     `body` is the plan of ``halves.body``. After `n` base frames, the head sees those from ``n - delay - frames`` on.
     """
-    head = _late(_Clips(halves.head, {}, {}, Options(), set()).plan(), halves)
+    head = _late(_analysed(halves.head), halves)
     read = _read(head, halves)
     streams = {wire: _stream(body.facts[wire]) for wire in halves.windows if window_of(wire) in read}
     back = _back(halves.frames, streams, body.pulse_multiple)
@@ -48,18 +49,20 @@ def joined(halves: Halves, body: Plan, pulse: int | None) -> tuple[Plan, Source,
     return plan, source, _told(halves, streams, back, pulse, source, body)
 
 
-class _Clips(Walker):
-    """Walks a head, in which nothing streams. A shape with the batch in it becomes one with a -1 there."""
-
-    def _apply(self, node: Node) -> Outcome:
+def _analysed(head: Source) -> Plan:
+    """The plan of a head, in which nothing streams. A shape with the batch in it becomes one with a -1 there."""
+    def run(node: Node, then: Next) -> Outcome | None:
         data, target = (node.fact(k) for k in (0, 1))
-        if node.op_type == "Reshape" and not node.domain and isinstance(data, Static) and isinstance(target, Sizes):
-            known = target_of(data.shape, target.values, 0)
-            if known is not None:
-                name = f"{node.name}#shape"
-                self.facts[name] = Static(name, ir.DataType.INT64, (Length.of(known.size),), Const(known))
-                node = replace(node, facts=(data, self.facts[name]))
-        return super()._apply(node)
+        known = target_of(data.shape, target.values, 0) if isinstance(data, Static) and isinstance(target, Sizes) else None
+        if known is None:
+            return None
+        name = f"{node.name}#shape"
+        walker.facts[name] = Static(name, ir.DataType.INT64, (Length.of(known.size),), Const(known))
+        return then(replace(node, facts=(data, walker.facts[name])))
+
+    reading = Reading("shape of a clip", lambda node: node.op_type == "Reshape" and not node.domain, run)
+    walker = Walker(head, {}, {}, Options(), set(), (reading, *READINGS))
+    return walker.plan()
 
 
 def pulsed(halves: Halves, source: Source, plan: Plan, pulse: int | None) -> Rowed:

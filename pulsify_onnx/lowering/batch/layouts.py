@@ -288,6 +288,14 @@ def interpolated(mode: str | bytes, rank: int, axis: int) -> bool:
     return mode not in ("nearest", b"nearest") and (rank < 4 or axis > 0)
 
 
+def transposed(value: ir.Value | None) -> bool:
+    """Whether a Transpose that the source does not have makes `value`, but for what onnxruntime moves one through."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in ("Transpose", "Cast", "DequantizeLinear", "Identity", "Slice"):
+        return False
+    return transposed(node.inputs[0]) if node.op_type != "Transpose" else (node.name or "").startswith("pulsify/")
+
+
 def scales_of(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> Array | None:
     """The scales of a Resize or Upsample; None where they are not known."""
     index = 2 if len(inputs) > 2 else 1

@@ -39,9 +39,9 @@ class BatchWriter(Writer):
         self.shared = {}
         self._node = node
 
-    def name(self, wanted: str) -> str:
-        """`wanted`, or a free name like it."""
-        return self.plain.name(wanted)
+    def names(self, *wanted: str) -> list[str]:
+        """`wanted`, or free names like them that end alike."""
+        return self.plain.names(*wanted)
 
     def constant(self, array: Array | Const) -> ir.Value:
         """An initializer for `array`."""
@@ -199,12 +199,15 @@ class BatchWriter(Writer):
                  name: str) -> ir.Value | None:
         """A Resize between whose rows onnxruntime would interpolate, or to sizes that are computed; None for others."""
         x, sizes, scales = layouts[0], inputs[3] if len(inputs) > 3 else None, table.scales_of(inputs, attributes)
-        if x is None or x.rank is None or x.rows < 0 or x.lifted:
+        if x is None or inputs[0] is None or x.rank is None or x.rows < 0 or x.lifted:
             return None
         if self.rows.sizes.get(id(sizes)) != x.rows if sizes is not None else scales is None or scales.size != x.rank or scales[x.rows] != 1:
             return None
         rows, rank, wanted = x.rows, x.rank, None if sizes is not None or scales is None else [float(f) for f in scales]
         if not table.interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
+            if rank > 3 and attribute(attributes, "mode", "nearest") not in ("nearest", b"nearest") and table.transposed(inputs[0]):
+                # onnxruntime moves a Transpose to behind a Resize that can't do what it is left with
+                return self.place(self.plain.one(op_type, self.plain.fenced(inputs[0]), *inputs[1:], node_name=name, **attributes), x)
             return None if sizes is None else self.place(self.plain.one(op_type, *inputs, node_name=name, **attributes), x)
         return self.place(self.plain.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes), x)
 

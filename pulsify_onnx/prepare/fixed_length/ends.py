@@ -7,19 +7,15 @@ export. Where they differ at the end of the stream only, a stream that never end
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.errors import Blocker, refuse
-from pulsify_onnx.prepare.fixed_length.rewriting import ENDING, EXPORT, FILL, NUMBER, offered
+from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, NUMBER, Export, offered
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.views import pads_of
-
-if TYPE_CHECKING:
-    from pulsify_onnx.prepare.fixed_length.walk import Baked
 
 THROUGH = ELEMENTWISE | {"Transpose", "Squeeze", "Unsqueeze", "Identity", "QuantizeLinear", "DequantizeLinear"}
 """Operators that may stand between a pad and the window that it fills."""
@@ -48,21 +44,21 @@ class Padding:
     writable: bool = False
 
 
-def filling(walker: Baked, raw: ir.Node, node: Node) -> Blocker | None:
+def filling(export: Export, raw: ir.Node, node: Node) -> Blocker | None:
     """The padding that may be there to fill up the last window of the strided `node`, where the two readings differ at the end only.
 
     Refuses `node` where they differ at the start.
     """
-    x, y = node.fact(0), walker.facts.get(node.outputs[0])
+    x, y = node.fact(0), export.facts.get(node.outputs[0])
     if not isinstance(x, Stream) or not isinstance(y, Stream) or y.rate >= x.rate or (x.rate / y.rate).denominator != 1:
         return None
-    if not _filled(walker, x, y):
+    if not _filled(export, x, y):
         return None
-    doubts = (_doubt(walker, node, found, int(x.rate / y.rate), walker.at(y.extent)) for found in _paddings(walker, raw, node, x))
+    doubts = (_doubt(export, node, found, int(x.rate / y.rate), export.at(y.extent)) for found in _paddings(export, raw, node, x))
     return next((doubt for doubt in doubts if doubt is not None), None)
 
 
-def _doubt(walker: Baked, node: Node, found: Padding, stride: int, count: int) -> Blocker | None:
+def _doubt(export: Export, node: Node, found: Padding, stride: int, count: int) -> Blocker | None:
     """Whether a padding in front of `count` windows may be computed."""
     before, after, extra = found.before, found.after, -found.frames % stride
     told = (f"its constant {found.constant!r} pads {found.frames} frames with {before} before and {after} after, which may be numbers "
@@ -72,74 +68,74 @@ def _doubt(walker: Baked, node: Node, found: Padding, stride: int, count: int) -
         halves = after - before in (0, 1, -1 if own else 0)
         starts = {(before + after - extra + e + (before > after)) // 2 for e in range(stride)}
         if halves and before + after and len(starts) > 1 and found.zeros and "strides" in node.attributes:
-            if walker.said(node.name, (NUMBER,)) is None:
+            if export.said(node.name, (NUMBER,)) is None:
                 refuse(f"{told}: another number at the start for another length",
                        offered(f"{EXPORT}, and with pads that do not follow it", node.name, (NUMBER,)))
             return None
         doubtful = (before != after or not own) and (halves or after == extra or after - extra in (before, before - 1))
     else:
         doubtful = after > before
-    return _ending(walker, found, told, stride) if doubtful else None
+    return _ending(export, found, told, stride) if doubtful else None
 
 
-def multiples(walker: Baked) -> list[Blocker]:
+def multiples(export: Export) -> list[Blocker]:
     """Paddings that may be there to bring the length to a multiple of what the streams behind them are strided by."""
     found = []
-    for node in walker.source.model.graph:
-        padding = _put(walker, node)
+    for node in export.source.model.graph:
+        padding = _put(export, node)
         if padding is None or padding.before > padding.after or padding.before == padding.after != 0:
             continue
-        x = walker.facts[node.outputs[0].name or ""]
-        behind = [walker.facts.get(name) for name in _behind(node)]
+        x = export.facts[node.outputs[0].name or ""]
+        behind = [export.facts.get(name) for name in _behind(node)]
         factors = [x.rate / f.rate for f in behind if isinstance(f, Stream) and isinstance(x, Stream)]
         most = max((int(f) for f in factors if f.denominator == 1), default=1)
         whole = padding.frames + padding.before + padding.after
         more = padding.after - padding.before
         told = f"its constant {padding.constant!r} pads {padding.frames} frames with {padding.before} before and {padding.after} after, which may be"
         if most > 1 and more < most and whole % most == 0:
-            found.append(_ending(walker, padding, f"{told} numbers or what makes {whole} frames, a multiple of {most}", most))
+            found.append(_ending(export, padding, f"{told} numbers or what makes {whole} frames, a multiple of {most}", most))
         elif more >= MANY:
-            found.append(_ending(walker, padding, f"{told} numbers or what makes {whole} frames of any stream"))
+            found.append(_ending(export, padding, f"{told} numbers or what makes {whole} frames of any stream"))
     return [blocker for blocker in found if blocker is not None]
 
 
-def _ending(walker: Baked, padding: Padding, told: str, multiple: int = 0) -> Blocker | None:
+def _ending(export: Export, padding: Padding, told: str, multiple: int = 0) -> Blocker | None:
     """What blocks streams that end, unless it was said which reading is meant; `multiple`: what the frames may be filled up to."""
     fills = padding.writable and multiple > 0 and padding.after >= -padding.frames % multiple
     choices = (NUMBER, FILL) if fills else (NUMBER,)
-    said = walker.said(padding.node, choices)
+    said = export.said(padding.node, choices)
     if said is None:
         return Blocker(padding.node, padding.op_type, f"{told}: streams of another length would end in another way",
                        offered(ENDING, padding.node, choices))
     if said == FILL:
-        walker.filling[padding.node] = multiple
+        export.filling[padding.node] = multiple
     return None
 
 
-def _filled(walker: Baked, x: Stream, y: Stream) -> bool:
+def _filled(export: Export, x: Stream, y: Stream) -> bool:
     """Whether the export would have a window less with a frame less."""
-    shorter = next((t for t in range(walker.frames - 1, 0, -1) if x.extent.at(t) < walker.at(x.extent)), None)
-    return shorter is None or y.extent.at(shorter) < walker.at(y.extent)
+    shorter = next((t for t in range(export.frames - 1, 0, -1) if x.extent.at(t) < export.at(x.extent)), None)
+    return shorter is None or y.extent.at(shorter) < export.at(y.extent)
 
 
-def _paddings(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> list[Padding]:
+def _paddings(export: Export, raw: ir.Node, node: Node, x: Stream) -> list[Padding]:
     """What a window of `raw` puts around the stream by itself, and with the nodes before it."""
     parts = []
     value = raw.inputs[0]
     while value is not None and (made := value.producer()) is not None:
-        part = _put(walker, made)
+        part = _put(export, made)
         if part is not None:
             parts.append(part)
         elif made.op_type not in THROUGH or made.domain:
             break
-        value = next((v for v in made.inputs if v is not None and isinstance(walker.facts.get(v.name or ""), Stream)), None)
+        value = next((v for v in made.inputs if v is not None and isinstance(export.facts.get(v.name or ""), Stream)), None)
     own = [0, 0]
     pads = node.ints("pads") if node.op_type != "Pad" else None
     k = x.axis - x.rank + len(pads or ()) // 2
     if pads and 0 <= k < len(pads) // 2:
         own = [pads[k], pads[k + len(pads) // 2]]
-    alone = Padding(node.name, node.op_type, "pads", own[0], own[1], walker.at(x.extent))
-    found = [alone] if own[0] != own[1] or own[0] and walker.source.model.producer_name not in PARAMETERS else []
+    alone = Padding(node.name, node.op_type, "pads", own[0], own[1], export.at(x.extent))
+    found = [alone] if own[0] != own[1] or own[0] and export.source.model.producer_name not in PARAMETERS else []
     if parts:
         blamed = next((p for p in parts if p.after), parts[0])
         before, after = own[0] + sum(p.before for p in parts), own[1] + sum(p.after for p in parts)
@@ -149,12 +145,12 @@ def _paddings(walker: Baked, raw: ir.Node, node: Node, x: Stream) -> list[Paddin
     return found
 
 
-def _put(walker: Baked, made: ir.Node) -> Padding | None:
+def _put(export: Export, made: ir.Node) -> Padding | None:
     """The frames that a Pad, or a Concat with constants, puts around a stream."""
-    facts = [None if v is None else walker.facts.get(v.name or "") for v in made.inputs]
-    if made.domain or made.op_type not in ("Pad", "Concat") or not isinstance(walker.facts.get(made.outputs[0].name or ""), Stream):
+    facts = [None if v is None else export.facts.get(v.name or "") for v in made.inputs]
+    if made.domain or made.op_type not in ("Pad", "Concat") or not isinstance(export.facts.get(made.outputs[0].name or ""), Stream):
         return None
-    node = walker.told(made)
+    node = export.walk.node(made)
     if made.op_type == "Pad":
         x = facts[0]
         if not isinstance(x, Stream):
@@ -167,7 +163,7 @@ def _put(walker: Baked, made: ir.Node) -> Padding | None:
             return None
         constant = node.inputs[1] if node.since >= 11 else "pads"
         writable = node.since >= 11 and len(pads) == x.rank and node.fact(3) is None
-        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, walker.at(x.extent), mode == "constant", writable)
+        return Padding(node.name, "Pad", constant or "pads", before.constant, after.constant, export.at(x.extent), mode == "constant", writable)
     at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
     x = facts[at[0]] if len(at) == 1 else None
     if not isinstance(x, Stream) or len(facts) < 2 or node.axis(x.rank) != x.axis:
@@ -177,7 +173,7 @@ def _put(walker: Baked, made: ir.Node) -> Padding | None:
         return None
     before_, after_ = (sum(s or 0 for s in part) for part in (sizes[: at[0]], sizes[at[0] + 1:]))
     constant = node.inputs[-1] if at[0] + 1 < len(facts) else node.inputs[0]
-    return Padding(node.name, "Concat", constant or "", before_, after_, walker.at(x.extent))
+    return Padding(node.name, "Concat", constant or "", before_, after_, export.at(x.extent))
 
 
 def _behind(node: ir.Node) -> list[str]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Static, Stream
+from pulsify_onnx.prepare.fixed_length.export import Export
 from pulsify_onnx.rules.kit.node import Node
-
-if TYPE_CHECKING:
-    from pulsify_onnx.prepare.fixed_length.walk import Baked
 
 POOLS = {"AveragePool", "MaxPool", "LpPool"}
 WINDOWS = POOLS | {"Conv", "ConvTranspose"}
@@ -43,18 +41,18 @@ class Kept:
         return {"node": self.node, "op_type": self.op_type, "what": self.what, "value": self.value, "why": self.why}
 
 
-def kept(walker: Baked) -> tuple[Kept, ...]:
+def kept(export: Export) -> tuple[Kept, ...]:
     """All of them, each once, in the order of the graph."""
-    lengths = sorted({walker.frames, *walker.lengths()} - {0, 1})
+    lengths = sorted({export.frames, *export.lengths()} - {0, 1})
     found: dict[Kept, None] = {}
-    for raw in walker.source.model.graph:
-        node = walker.told(raw)
-        refused = any(isinstance(walker.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
+    for raw in export.source.model.graph:
+        node = export.walk.node(raw)
+        refused = any(isinstance(export.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
         if refused or "/length/" in node.name or not any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts):
             continue
-        own = {walker.at(f.extent) for f in node.streams}
+        own = {export.at(f.extent) for f in node.streams}
         likely = sorted(lengths, key=lambda n: n not in own)
-        for what, value, why in (*_windows(walker, node), *_constants(walker, node, likely), *_scales(node, likely)):
+        for what, value, why in (*_windows(export, node), *_constants(export, node, likely), *_scales(node, likely)):
             found[Kept(node.name, node.op_type, what, value, why)] = None
     return tuple(found)
 
@@ -62,12 +60,12 @@ def kept(walker: Baked) -> tuple[Kept, ...]:
 Found = Iterator[tuple[str, float | int, str]]
 
 
-def _windows(walker: Baked, node: Node) -> Found:
+def _windows(export: Export, node: Node) -> Found:
     """Pools that divide the export into equal windows, and kernels as wide as all of it."""
-    x, y = node.fact(0), walker.facts.get(node.outputs[0])
+    x, y = node.fact(0), export.facts.get(node.outputs[0])
     if node.op_type not in WINDOWS or not isinstance(x, Stream):
         return
-    n, k = walker.at(x.extent), x.axis - 2
+    n, k = export.at(x.extent), x.axis - 2
     weights = node.fact(1)
     shape = weights.shape if isinstance(weights, Static) else ()
     kernel = node.ints("kernel_shape") or [d.constant or 0 for d in shape[2:]]
@@ -76,7 +74,7 @@ def _windows(walker: Baked, node: Node) -> Found:
     if n >= LEAST and kernel[k] in (n - 1, n, n + 1):
         yield "kernel_shape", kernel[k], _named(n - kernel[k])
     stride = (node.ints("strides") or [1] * len(kernel))[k]
-    count = walker.at(y.extent) if isinstance(y, Stream) else 0
+    count = export.at(y.extent) if isinstance(y, Stream) else 0
     overlapping = n - (count - 1) * stride if stride > 1 else stride
     if node.op_type in POOLS and count > 1 and stride == n // count and kernel[k] in (stride, overlapping):
         for what, value in (("kernel_shape", kernel[k]), ("strides", stride)):
@@ -87,12 +85,12 @@ def _named(less: int) -> str:
     return {0: "T", 1: "T - 1", -1: "T + 1"}[less]
 
 
-def _constants(walker: Baked, node: Node, lengths: list[int]) -> Found:
+def _constants(export: Export, node: Node, lengths: list[int]) -> Found:
     for index, fact in enumerate(node.facts):
         name = node.inputs[index] or ""
         if not isinstance(fact, Static) or fact.dtype == ir.DataType.STRING or "/length/" in name:
             continue
-        array = fact.value.array if fact.value is not None else walker.source.constant(fact.wire)
+        array = fact.value.array if fact.value is not None else export.source.constant(fact.wire)
         if array is None or array.dtype.kind not in "iuf" or not 0 < array.size <= (64 if node.op_type in (*BOUNDS, "Reshape", "Expand") else array.size):
             continue
         if node.op_type in ("Reshape", "Expand"):
@@ -133,10 +131,10 @@ def _follows(value: float | int, lengths: list[int]) -> str:
     if not np.isfinite(size) or size == 0:
         return ""
     for n in lengths:
-        for of, told in ((n, "T"), (n - 1, "(T - 1)"), (n + 1, "(T + 1)")):
+        for of, told in ((of, told) for of, told in ((n, "T"), (n - 1, "(T - 1)"), (n + 1, "(T + 1)")) if of > 1):
             usual = ((of, told), (1 / of, f"1/{told}"), (math.sqrt(of), f"sqrt {told}"), (1 / math.sqrt(of), f"1/sqrt {told}"),
-                     (math.log(of), f"log {told}"), (1 / math.log(max(of, 2)), f"1/log {told}"))
-            why = next((why for number, why in usual if of > 1 and abs(size - number) <= 1e-6 * number), "")
+                     (math.log(of), f"log {told}"), (1 / math.log(of), f"1/log {told}"))
+            why = next((why for number, why in usual if abs(size - number) <= 1e-6 * number), "")
             if why:
                 return f"{why} of T = {n}"
     return _share(round(size), lengths) if size == round(size) else ""

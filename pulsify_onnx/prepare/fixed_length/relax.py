@@ -24,6 +24,7 @@ from pulsify_onnx.algebra.facts import Blocked, Prefix, Static, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.algebra.windows import RateMismatch
 from pulsify_onnx.analysis.axis import choose, index_of
+from pulsify_onnx.analysis.walker import Walker
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import BATCH_NAMES, Source
@@ -31,9 +32,9 @@ from pulsify_onnx.model.precision import TOLERANCES
 from pulsify_onnx.ort import session
 from pulsify_onnx.output import write
 from pulsify_onnx.prepare.fixed_length.ends import multiples
+from pulsify_onnx.prepare.fixed_length.export import Change, Doubt, Export, offered
 from pulsify_onnx.prepare.fixed_length.kept import Kept, kept
-from pulsify_onnx.prepare.fixed_length.rewriting import Change, Doubt, offered
-from pulsify_onnx.prepare.fixed_length.walk import Baked
+from pulsify_onnx.prepare.fixed_length.walk import ReadAnew
 
 MOST_READINGS = 64
 LABEL = "length"
@@ -108,23 +109,21 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
         base = bases.pop()
         if bases or base.denominator != 1:
             raise UsageError("the inputs have lengths that do not belong together: " + ", ".join(f"{k} {n}" for k, n in numbers.items()))
-        walker = Baked(_opened(source, axes), axes, scaled, options or Options(), settled, frames=int(base), given=given or {}, fills=fills,
-                       asked=asked)
+        walker = Walker(_opened(source, axes), axes, scaled, options or Options(), settled)
+        export = Export(walker, int(base), given or {}, fills, asked)
         try:
-            plan = walker.plan()
+            plan = walker.plan(ReadAnew(export))
         except RateMismatch as meeting:
-            settled.add(frozenset((meeting.a.source, meeting.b.source)))
-            for name in walker.groups[meeting.b.source]:
-                rates[name] *= meeting.a.rate / meeting.b.rate
+            walker.settle_rates(meeting, rates)
             continue
-        found = multiples(walker)
-        if not walker.filling.keys() <= fills.keys():
-            fills |= walker.filling
+        found = multiples(export)
+        if not export.filling.keys() <= fills.keys():
+            fills |= export.filling
             continue
-        _say_shapes(walker.source, plan)
-        ends = {b.node: b for b in (*found, *walker.ends)}
-        return Relaxed(walker.source, dict(axes), plan, int(base), tuple(walker.changes), tuple(walker.doubts), tuple(ends.values()),
-                       kept(walker), given or {}, asked)
+        _say_shapes(export.source, plan)
+        ends = {b.node: b for b in (*found, *export.ends)}
+        return Relaxed(export.source, dict(axes), plan, int(base), tuple(export.changes), tuple(export.doubts), tuple(ends.values()),
+                       kept(export), given or {}, asked)
 
 
 def _dim(source: Source, name: str, axis: int) -> int | None:

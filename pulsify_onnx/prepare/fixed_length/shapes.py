@@ -11,8 +11,9 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Pair, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.errors import Blocker, Refusal, refuse
+from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE, Change, Doubt, offered
 from pulsify_onnx.prepare.fixed_length.regroup import regrouped
-from pulsify_onnx.prepare.fixed_length.rewriting import ENDING, EXPORT, FILL, SHARE, Change, Doubt, Rewriting, offered
+from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.views import FAR
 from pulsify_onnx.rules.reshape import resolve
@@ -28,9 +29,9 @@ class Shapes(Rewriting):
     def reshape(self) -> None:
         """Write the target shape with 0, -1 and computed lengths."""
         fact, numbers = self.node.facts[0], self.numbers(1) if len(self.node.facts) > 1 else None
-        if numbers is None or not isinstance(fact, (Stream, Pair)) or fact.shape and any(self.walker.at(d) < 1 for d in fact.shape):
+        if numbers is None or not isinstance(fact, (Stream, Pair)) or fact.shape and any(self.export.at(d) < 1 for d in fact.shape):
             return
-        walker, allowzero = self.walker, bool(self.node.attr("allowzero", 0))
+        export, allowzero = self.export, bool(self.node.attr("allowzero", 0))
         shape = list(fact.shape)
         if isinstance(fact, Stream) and fact.merged:
             slower, faster = fact.around
@@ -38,14 +39,14 @@ class Shapes(Rewriting):
         elif isinstance(fact, Stream) and (inner := math.gcd(*(int(c) for _, c in fact.extent.terms))) > 1 and fact.extent.divisors() <= {1}:
             shape[fact.axis: fact.axis + 1] = [fact.extent.floordiv(inner), Length.of(inner)]
         whole = shape_of(fact)
-        sizes = [walker.at(d) for d in whole]
+        sizes = [export.at(d) for d in whole]
         wanted = [sizes[k] if n == 0 and not allowzero and k < len(sizes) else n for k, n in enumerate(numbers)]
         rest = math.prod(n for n in wanted if n != -1)
         if -1 in wanted and rest and math.prod(sizes) % rest == 0:
             wanted[wanted.index(-1)] = math.prod(sizes) // rest
         if math.prod(wanted) != math.prod(sizes):
-            self.refuse(1, f"is a shape {numbers} for another number of frames than {walker.frames}")
-        target, doubtful = regrouped(shape, [walker.at(d) for d in shape], wanted)
+            self.refuse(1, f"is a shape {numbers} for another number of frames than {export.frames}")
+        target, doubtful = regrouped(shape, [export.at(d) for d in shape], wanted)
         if target == _as_written(whole, numbers, allowzero):
             return
         written = [d.constant if d.constant is not None else 0 if k < len(whole) and whole[k] == d else -1 for k, d in enumerate(target)]
@@ -64,7 +65,7 @@ class Shapes(Rewriting):
         parts = []
         for k, d in enumerate(target):
             if d.moves:
-                own = Fraction(wanted[k], walker.at(fact.extent))
+                own = Fraction(wanted[k], export.at(fact.extent))
                 parts.append(self.length(self.raw.inputs[0], fact.axis, own))
             else:
                 parts.append(self.value(np.asarray([numbers[k] if d.constant is None else d.constant], np.int64)))
@@ -96,9 +97,9 @@ class Shapes(Rewriting):
         k = next((k for k, a in enumerate(axes) if a % fact.rank == fact.axis and steps[k] > 0), None)
         if k is None:
             return
-        n = self.walker.at(fact.extent)
+        n = self.export.at(fact.extent)
         start, end, lengths = starts[k], ends[k], self._lengths()
-        natural = end > 0 and end - max(start, 0) == fact.rate * self.walker.frames
+        natural = end > 0 and end - max(start, 0) == fact.rate * self.export.frames
         for at, bound in ((1, start), (2, end)):
             if not natural and (_share(abs(bound), n) and bound not in lengths or at == 1 and 0 < bound < n and bound in lengths):
                 self.ask(at, f"cuts at {bound} of {n} frames, which may be a number or a share of them")
@@ -108,10 +109,10 @@ class Shapes(Rewriting):
             self.integers(1, _swapped(starts, k, n + start), [starts] if -start not in lengths and start > -n else [])
         if end in lengths and lengths[end][2] != fact.extent:
             name, axis, _ = lengths[end]
-            if end == n and self.walker.said(self.node.name, (FILL,)) is None:
-                self.walker.ends.append(Blocker(self.node.name, "Slice", f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
+            if end == n and self.export.said(self.node.name, (FILL,)) is None:
+                self.export.ends.append(Blocker(self.node.name, "Slice", f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
                                                 "of another number: padding that was computed for it", offered(ENDING, self.node.name, (FILL,))))
-            value = next(v for v in self.walker.source.inputs if v.name == name)
+            value = next(v for v in self.export.source.inputs if v.name == name)
             parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]
             self.put(2, self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0], f"the length of {name}")
         elif n <= end <= FAR:
@@ -123,18 +124,18 @@ class Shapes(Rewriting):
 
     def _slice_attributes(self, fact: Stream) -> None:
         starts, ends = self.node.ints("starts") or [], self.node.ints("ends") or []
-        n = self.walker.at(fact.extent)
+        n = self.export.at(fact.extent)
         for k, a in enumerate(self.node.ints("axes") or range(len(starts))):
             if a % fact.rank == fact.axis and n <= ends[k] <= FAR:
                 self.raw.attributes["ends"] = ir.AttrInt64s("ends", _swapped(ends, k, END))
-                self.walker.changes.append(Change(self.node.name, "ends", str(ends), str(_swapped(ends, k, END))))
+                self.export.changes.append(Change(self.node.name, "ends", str(ends), str(_swapped(ends, k, END))))
             elif a % fact.rank == fact.axis and n - ends[k] < ends[k] < n:
                 refuse(f"its end {ends[k]} of {n} frames can be counted from the start or from the end", hint=EXPORT)
 
     def _lengths(self) -> dict[int, tuple[str, int, Length]]:
         """Inputs by their lengths at the export: name, axis, extent."""
-        facts = [(name, self.walker.facts[name]) for name in self.walker.axes]
-        return {self.walker.at(f.extent): (name, f.axis, f.extent) for name, f in facts if isinstance(f, Stream)}
+        facts = [(name, self.export.facts[name]) for name in self.export.walk.axes]
+        return {self.export.at(f.extent): (name, f.axis, f.extent) for name, f in facts if isinstance(f, Stream)}
 
     def resize(self) -> None:
         """Fixed sizes become scales, where the stream grows or shrinks by a whole factor."""
@@ -144,7 +145,7 @@ class Shapes(Rewriting):
         sizes = self.numbers(index) if self.node.fact(index) is not None else None
         if sizes is None:
             return
-        n, own = self.walker.at(fact.extent), [self.walker.at(d) for d in fact.shape]
+        n, own = self.export.at(fact.extent), [self.export.at(d) for d in fact.shape]
         axes = self.node.ints("axes") or list(range(fact.rank))
         at = next((k for k, a in enumerate(axes) if a % fact.rank == fact.axis), None)
         if at is None:
@@ -155,19 +156,19 @@ class Shapes(Rewriting):
         was = tuple(None if v is None else v.name for v in self.raw.inputs)
         self.put(index, self.value(scales), f"scales {scales.tolist()}")
         told = f"{sizes[at]} of {n} frames, a share of them, or as {sizes[at]} whatever their number"
-        if self.walker.said(self.node.name, (SHARE,)) is None:
-            self.walker.doubts.append(Doubt(self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)))
+        if self.export.said(self.node.name, (SHARE,)) is None:
+            self.export.doubts.append(Doubt(self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)))
         self.raw.replace_input_with(2, self.raw.inputs[index])
         self.raw.replace_input_with(index, None)
         self.raw.resize_inputs(3)
 
     def pad(self) -> None:
         """Padding that was said to fill up to a multiple of frames is computed."""
-        fact, multiple = self.node.facts[0], self.walker.fills.get(self.node.name)
+        fact, multiple = self.node.facts[0], self.export.fills.get(self.node.name)
         pads = self.numbers(1) if len(self.node.facts) > 1 else None
         if multiple is None or pads is None or not isinstance(fact, Stream) or self.raw.inputs[0] is None:
             return
-        more = pads[fact.rank + fact.axis] - -self.walker.at(fact.extent) % multiple
+        more = pads[fact.rank + fact.axis] - -self.export.at(fact.extent) % multiple
         lack = self.op("Mod", self.op("Neg", self.length(self.raw.inputs[0], fact.axis, Fraction(1))), self.value(np.asarray([multiple], np.int64)))
         after = self.op("Add", lack, self.value(np.asarray([more], np.int64))) if more else lack
         at = fact.rank + fact.axis

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Pair, Sizes, Static, Stream
 from pulsify_onnx.arrays import Array
+from pulsify_onnx.prepare.fixed_length.export import EXPORT, Change
 from pulsify_onnx.prepare.fixed_length.masks import ByDistance, band_of, distances_of
 from pulsify_onnx.prepare.fixed_length.regroup import steady
-from pulsify_onnx.prepare.fixed_length.rewriting import EXPORT, Change, Rewriting
+from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
 
 MASKS = {"Attention": 3, "MultiHeadAttention": 5}
@@ -43,8 +44,8 @@ class Tables(Rewriting):
         if array is None or array.dtype.kind not in "iuf" or array.size != 1:
             return
         value = abs(float(array.reshape(-1)[0]))
-        own = {self.walker.at(f.extent) for f in self.node.facts if isinstance(f, Stream)}
-        n = next((n for n in sorted({self.walker.frames, *own}) if n >= 4 and _follows(value, n)), None)
+        own = {self.export.at(f.extent) for f in self.node.facts if isinstance(f, Stream)}
+        n = next((n for n in sorted({self.export.frames, *own}) if n >= 4 and _follows(value, n)), None)
         if n is not None:
             self.ask(index, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
 
@@ -54,7 +55,7 @@ class Tables(Rewriting):
         mask = self.node.fact(index)
         if isinstance(mask, Static) and isinstance(query, Stream) and len(mask.shape) > 1:
             last = [len(mask.shape) - 2, len(mask.shape) - 1]
-            if all(mask.shape[a].constant == self.walker.at(query.extent) for a in last):
+            if all(mask.shape[a].constant == self.export.at(query.extent) for a in last):
                 self.table(index, last, alone=True)
 
     def concat(self) -> None:
@@ -70,11 +71,11 @@ class Tables(Rewriting):
         x, layout = self.node.facts[0], self.node.attr("layout", 0)
         if not isinstance(x, Stream):
             return
-        n = self.walker.at(x.extent)
+        n = self.export.at(x.extent)
         if x.axis == layout:
             lengths = self.numbers(4) if self.node.fact(4) is not None else None
             if lengths is not None and set(lengths) == {n}:
-                self.walker.changes.append(Change(self.node.name, self.constant(4), str(lengths), "the length of the stream"))
+                self.export.changes.append(Change(self.node.name, self.constant(4), str(lengths), "the length of the stream"))
                 self.raw.replace_input_with(4, None)
         elif x.axis == 1 - layout:
             for k in (5, 6):
@@ -86,7 +87,7 @@ class Tables(Rewriting):
         fact, indices = self.node.facts[0], self.array(1)
         if not isinstance(fact, Stream) or indices is None or self.node.axis(fact.rank, default=0) != fact.axis:
             return
-        n = self.walker.at(fact.extent)
+        n = self.export.at(fact.extent)
         if indices.size == 1 and n > 1 and int(indices.reshape(-1)[0]) == n - 1:
             self.integers(1, [-1])
         elif indices.ndim and indices.size > 1:
@@ -94,7 +95,7 @@ class Tables(Rewriting):
 
     def frames_of(self, fact: Stream, indices: Array) -> None:
         """Frames at a fixed hop: as many as fit."""
-        n = self.walker.at(fact.extent)
+        n = self.export.at(fact.extent)
         found = []
         for axis in range(indices.ndim):
             count, step = indices.shape[axis], steady(indices, axis)
@@ -228,7 +229,7 @@ class Tables(Rewriting):
             if array is None or array.dtype.kind not in "iuf" or not array.size or not (array == array.reshape(-1)[0]).all():
                 continue
             value = float(array.reshape(-1)[0])
-            n = next((n for n in self.walker.lengths() if n >= 8 and _tells(value, n)), None)
+            n = next((n for n in self.export.lengths() if n >= 8 and _tells(value, n)), None)
             if n is not None:
                 self.ask(k, f"is {value:g}, which may be a number or follow from the {n} frames of the export")
 
@@ -249,8 +250,8 @@ class Tables(Rewriting):
             return False
         if made.op_type == "ConstantOfShape":
             return True
-        before = self.walker.facts.get(made.inputs[0].name or "")
-        after = self.walker.facts.get(value.name or "")
+        before = self.export.facts.get(made.inputs[0].name or "")
+        after = self.export.facts.get(value.name or "")
         if not isinstance(before, Static) or not isinstance(after, Static):
             return False
         if made.op_type == "Identity":

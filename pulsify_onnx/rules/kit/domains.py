@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Mask, Op, Outcome, Ref, Step, Window
+from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Op, Outcome, Ref, Step, Window
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.rules.kit.node import World
 

@@ -11,8 +11,8 @@ from pulsify_onnx.algebra.facts import Fact, Shape, Static, Stream
 from pulsify_onnx.algebra.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Test, When, Window
 from pulsify_onnx.algebra.windows import align, sealed, solid, timely
 from pulsify_onnx.arrays import Const
+from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.kit.combinators import call, const
-from pulsify_onnx.rules.kit.dtypes import SELECTABLE, carrier
 from pulsify_onnx.rules.kit.node import Node
 
 
@@ -55,7 +55,7 @@ def timed(x: Stream, ends: bool, make: Callable[[bool, bool], Sequence[Expr]]) -
     if not ends:
         return list(endless)
     ended = (When(late, yes, no) for yes, no in zip(make(True, True), make(False, True)))
-    return [When(Test(ends=True), yes, no) for yes, no in zip(ended, endless)]
+    return [When(Test.past(x.extent), yes, no) for yes, no in zip(ended, endless)]
 
 
 def real(x: Stream, late: bool, ended: bool) -> Expr | None:
@@ -84,9 +84,9 @@ def along(flags: Expr, x: Stream) -> Expr:
 
 def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
     """``Where`` for any dtype."""
-    if dtype in SELECTABLE:
-        return call("Where", flag, yes, no)
     wide = carrier(dtype)
+    if wide == dtype:
+        return call("Where", flag, yes, no)
     return call("Cast", call("Where", flag, call("Cast", yes, to=int(wide)), call("Cast", no, to=int(wide))), to=int(dtype))
 
 

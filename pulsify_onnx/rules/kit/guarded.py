@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.plan import Mask, Options, Window
+from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.plan import Options, Window
 from pulsify_onnx.arrays import Const
 
 

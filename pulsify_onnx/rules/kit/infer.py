@@ -97,7 +97,7 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
         shape = None
         if tensor.HasField("shape"):
             shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
-            shape = _counted(shape, facts[0]) if kind == "Reshape" else shape
+            shape = _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
             shape = _measured(node, facts, shape) if measured and kind in _ROUNDED else shape
         elif kind in _AS_FIRST and facts[0] is not None:
             shape = shape_of(facts[0])
@@ -179,6 +179,14 @@ def _counted(shape: tuple[Length | None, ...], source: Fact | None) -> tuple[Len
     whole = math.prod(shape_of(source), start=Length.of(1))
     own = whole.floordiv(rest)
     return tuple(own if d is None and own * rest == whole else d for d in shape)
+
+
+def _repeated(shape: tuple[Length | None, ...], facts: tuple[Fact | None, ...]) -> tuple[Length | None, ...]:
+    """The dimensions of a tiled tensor that onnx gives no name: those of the source as often as they are repeated."""
+    source, repeats = facts[0], facts[1] if len(facts) == 2 else None
+    if source is None or not isinstance(repeats, Static) or repeats.value is None or repeats.value.array.shape != (len(shape),):
+        return shape
+    return tuple(own * int(n) if d is None else d for d, own, n in zip(shape, shape_of(source), repeats.value.array))
 
 
 def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:

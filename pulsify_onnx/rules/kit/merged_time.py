@@ -71,19 +71,19 @@ def _row(fact: Fact | None, model: Stream, world: World) -> Fact | None:
     if not isinstance(fact, Stream):
         refuse(MEETS, MEETS_HINT)
     if fact.around != model.around:
-        if not fact.positional or fact.whole[fact.axis] != model.whole[model.axis] or not _constant(fact, world):
+        if not fact.positional or fact.whole[fact.axis] != model.whole[model.axis] or not constant_in_time(fact, world):
             refuse(MEETS, MEETS_HINT)
         fact = replace(fact, rate=model.rate, shape=(*fact.shape[: fact.axis], model.extent, *fact.shape[fact.axis + 1:]))
     return replace(fact, around=ALONE)
 
 
-def _constant(x: Stream, world: World) -> bool:
+def constant_in_time(x: Stream, world: World) -> bool:
     """Whether a positional stream is the same in every frame."""
     todo = [x.wire]
     while todo:
         step = world.step_of(todo.pop())
         for leaf in leaves(step) if step is not None else ():
-            if isinstance(leaf, Window):
+            if isinstance(leaf, Window) and leaf.mask is None:
                 todo.append(leaf.wire)
             elif not isinstance(leaf, (Const, Ref, Dims)):
                 return False

@@ -34,6 +34,10 @@ class World(Protocol):
     def opset(self) -> int:
         """The opset of ai.onnx."""
 
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Names of the lengths that the sizes of the graph's inputs are made of."""
+
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
 

@@ -20,8 +20,9 @@ from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, 
 from pulsify_onnx.algebra.windows import align, solid, timely
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
-from pulsify_onnx.rules.kit.gating import along, real_frames
+from pulsify_onnx.rules.kit.gating import along, real_frames, seen_before
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import by_axes
 
 _WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
          ir.DataType.UINT8: ir.DataType.INT32, ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32,
@@ -74,11 +75,6 @@ class Feed:
         """int64 scalar: index of the first frame of this pulse."""
         return Start(self.x.rate, self.x.delay)
 
-    @property
-    def started(self) -> Expr:
-        """bool scalar: a real frame came before this pulse."""
-        return call("Less", const(0), self.start)
-
     def value(self, index: int = 0) -> Expr:
         """The pulse of stream `index` in the type it accumulates in."""
         dtype = self.streams[index].dtype
@@ -104,7 +100,7 @@ class Feed:
 
     def _real_part(self, count: Expr) -> Expr:
         ended = call("Max", call("Min", count, Count(self.x.extent)), const(0))
-        count = When(Test(ends=True), ended, When(Test(late=self.x.delay), call("Max", count, const(0)), count))
+        count = When(Test.past(self.x.extent), ended, When(Test(late=self.x.delay), call("Max", count, const(0)), count))
         return call("Reshape", count, const([1]))
 
     def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Prefix:
@@ -145,7 +141,7 @@ class Accumulator:
         order = self._order
         if order is not None:
             past = call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
-        return past if self.initial is None else call("Where", self.feed.started, past, self.initial)
+        return past if self.initial is None else call("Where", seen_before(self.feed.x), past, self.initial)
 
     def becomes(self, value: Expr) -> State:
         """Its state, with the value after this pulse."""
@@ -181,11 +177,9 @@ def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
 
 def reduce_by(node: Node, op_type: str, value: Expr, axes: Sequence[int]) -> Expr:
     """A Reduce operator that keeps its axes, in the form of the node's opset."""
-    if node.opset >= (13 if op_type == "ReduceSum" else 18):
-        return call(op_type, value, const(list(axes)), keepdims=1)
-    return call(op_type, value, axes=list(axes), keepdims=1)
+    return by_axes(node, op_type, value, axes, keepdims=1)
 
 
 def squeeze_by(node: Node, value: Expr, axes: Sequence[int]) -> Expr:
     """`value` without `axes`, in the form of the node's opset."""
-    return call("Squeeze", value, const(list(axes))) if node.opset >= 13 else call("Squeeze", value, axes=list(axes))
+    return by_axes(node, "Squeeze", value, axes)

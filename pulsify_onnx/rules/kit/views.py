@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pulsify_onnx.algebra.facts import Prefix, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Outcome
+from pulsify_onnx.algebra.plan import Expr, Outcome
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.node import Node
 
 
@@ -134,3 +136,10 @@ def never_empty(node: Node, outcome: Outcome) -> Outcome:
             if isinstance(fact, (Stream, Prefix)) and any(d.constant == 0 for d in fact.shape):
                 refuse(f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0", hint="remove it from the model")
     return outcome
+
+
+def by_axes(node: Node, op_type: str, data: Expr, axes: Sequence[int], **attributes: Any) -> Expr:
+    """An operator along `axes`, in the form of the node's opset: they are an input, and were an attribute."""
+    if node.opset >= (13 if op_type in ("ReduceSum", "Squeeze", "Unsqueeze") else 18):
+        return call(op_type, data, const(list(axes)), **attributes)
+    return call(op_type, data, axes=list(axes), **attributes)

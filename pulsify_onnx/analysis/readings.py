@@ -1,0 +1,129 @@
+"""Readings of a node: every way in which it may be understood, the first that applies and gives an outcome is taken.
+
+A reading is data. It gets the node and `then`, what the readings after it make of a node: so one may see another node (a
+row of it, a cache) or finish what they give (borders). A walk may have readings of its own before these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pulsify_onnx.algebra.facts import Blocked, Fact, Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.plan import Outcome
+from pulsify_onnx.analysis import shape_arithmetic, source_states
+from pulsify_onnx.analysis.borders import bordered
+from pulsify_onnx.analysis.untouched import running, static
+from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules import lookup
+from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
+from pulsify_onnx.rules.kit.domains import total
+from pulsify_onnx.rules.kit.merged_time import all_rows, merged
+from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.views import never_empty
+from pulsify_onnx.rules.pending import closed
+from pulsify_onnx.rules.relative import applied
+from pulsify_onnx.rules.resumed import carried_on
+
+Next = Callable[[Node], Outcome]
+"""What the readings after this one make of a node."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to understand a node. `run` gives None where it turns out not to be it."""
+
+    name: str
+    applies: Callable[[Node], bool]
+    run: Callable[[Node, Next], Outcome | None]
+
+
+def read(node: Node, readings: Sequence[Reading]) -> Outcome:
+    """What the first of the `readings` that understands a node makes of it. Raises `Refusal`."""
+    for k, reading in enumerate(readings):
+        if reading.applies(node):
+            outcome = reading.run(node, partial(read, readings=readings[k + 1:]))
+            if outcome is not None:
+                return outcome
+    raise AssertionError(f"no reading understands {node.op_type}")
+
+
+def _read_by(node: Node) -> tuple[Fact, ...]:
+    """The facts of all that a node reads, its subgraphs included."""
+    return (*(f for f in node.facts if f is not None), *node.outer.values())
+
+
+def _kinds(node: Node) -> set[type]:
+    return set(map(type, _read_by(node)))
+
+
+def _every(node: Node) -> bool:
+    return True
+
+
+def _blocked(node: Node, then: Next) -> Outcome | None:
+    by = [fact.by for fact in _read_by(node) if isinstance(fact, Blocked)]
+    return Outcome(tuple(Blocked(o, by[0]) for o in node.outputs)) if by else None
+
+
+def _asks_for_sizes(node: Node) -> bool:
+    return node.op_type in ("Shape", "Size") and node.domain == ""
+
+
+def _of_shapes(node: Node) -> bool:
+    """Whether a node computes with shapes; sizes that only running the model tells are values like others."""
+    kinds = _kinds(node)
+    return shape_arithmetic.told(node) and (_asks_for_sizes(node) or kinds <= {Static, Sizes} and Sizes in kinds)
+
+
+def _shapes(node: Node, then: Next) -> Outcome | None:
+    fact = shape_arithmetic.evaluate(node)
+    if fact is None and _asks_for_sizes(node):
+        refuse("the shape of its input is not known", hint=UNKNOWN_SHAPE)
+    return None if fact is None else Outcome((fact,))
+
+
+def _identity(node: Node, then: Next) -> Outcome | None:
+    (fact,) = node.facts
+    return None if fact is None else Outcome((fact,))
+
+
+def _source_state(node: Node, then: Next) -> None:
+    source_states.check_use(node)
+
+
+def _has_merged_axes(node: Node) -> bool:
+    return any(map(merged, _read_by(node)))
+
+
+def _meets_the_whole(node: Node) -> bool:
+    """Whether a value over the whole stream meets frames, or is given the length of the stream."""
+    kinds = _kinds(node)
+    spreads = node.op_type in ("Expand", "Tile") and isinstance(node.facts[0], Prefix) and any(
+        isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
+    return Pending in kinds or Stream in kinds and Prefix in kinds or spreads
+
+
+def _of_running_values(node: Node) -> bool:
+    kinds = _kinds(node)
+    return Prefix in kinds or kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE
+
+
+READINGS: tuple[Reading, ...] = (
+    Reading("blocked", _every, _blocked),
+    Reading("never empty", _every, lambda node, then: never_empty(node, then(node))),
+    Reading("shapes", _of_shapes, _shapes),
+    Reading("identity", lambda node: node.op_type == "Identity" and node.domain == "", _identity),
+    Reading("static", lambda node: _kinds(node) <= {Static}, lambda node, then: static(node)),
+    Reading("source state", _every, _source_state),
+    Reading("merged axes", _has_merged_axes, all_rows),
+    Reading("deferred", _meets_the_whole, lambda node, then: closed(node)),
+    Reading("running", _of_running_values, lambda node, then: running(node)),
+    Reading("cached", _every, carried_on),
+    Reading("borders", _every, lambda node, then: total(bordered(node, then), node.world)),
+    Reading("relative", _every, lambda node, then: applied(node, lookup(node))),
+    Reading("plain", _every, lambda node, then: lookup(node)(node)),
+)
+"""In the order in which they are tried."""
