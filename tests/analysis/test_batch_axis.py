@@ -15,7 +15,7 @@ from testing.families import FAMILIES
 from testing.oracle import parse, rand
 from testing.rowing import batched, check_rows
 
-CONTRIB = '<ir_version: 10, opset_import: ["": 17, "com.microsoft": 1]>\n'
+CONTRIB = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>\n'
 
 
 def named(model: onnx.ModelProto, **axes: int) -> tuple[str, ...]:
@@ -36,6 +36,7 @@ APART = {
     "picked": ("float[B,T,3] x", "float[B,U,3] y", "i = ArgMax<axis=2>(x)\n y = GatherElements<axis=2>(x, i)"),
     "space": ("float[B,4,T,6] x", "float[B,1,U,12] y", "y = DepthToSpace<blocksize=2>(x)"),
     "counted": ("float[B,4,T] x", "float[B,4,U] y", "c = CumSum(x, two0)\n y = Conv<pads=[1,1]>(c, w, b)"),
+    "cropped": ("float[B,4,T] x", "float[B,2,U] y", "y = CenterCropPad<axes=[1]>(x, two)"),
     "normalised": ("float[B,4,T] x", "float[B,4,U] y", "y = LpNormalization<axis=1>(x)"),
     "rows and frames merged": ("float[B,T,4] x", "float[B,U,4] y", "f = Reshape(x, flat)\n m = MatMul(f, mix)\n n = Shape(x)\n y = Reshape(m, n)"),
     "sums": ("float[B,4,T] x", "float[B,4,U] y", "c = Conv<pads=[1,1]>(x, w, b)\n y = Sum(c, x, x)"),
