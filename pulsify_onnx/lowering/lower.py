@@ -83,7 +83,7 @@ class _Lowering(Draft):
 
     def _order(self, step: Step, state: State) -> tuple[Length, Length] | None:
         """Axes merged with the batch in a state: as in what the step reads."""
-        merged = [d for d in state.shape if isinstance(d, Length) and str(d) != self._batch()]
+        merged = [d for d in state.shape if d.constant is None and str(d) != self._batch()]
         if not merged:
             return None
         found = (self.emit.order(self._eval(leaf, NOW), merged[0]) for leaf in leaves(step) if isinstance(leaf, Window))
@@ -167,7 +167,7 @@ class _Lowering(Draft):
         if isinstance(expr, Dims):
             return self._dims(expr.dims, here)
         if isinstance(expr, Past):
-            return self.pasts[expr.state]
+            return self._past(expr.state)
         assert isinstance(expr, Op)
         inputs = [None if e is None else self._eval(e, here) for e in expr.inputs]
         while inputs and inputs[-1] is None:

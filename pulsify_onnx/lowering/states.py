@@ -72,7 +72,6 @@ class Draft(Measures):
         self.controls: list[ir.Value] = []
         self.states: list[LoweredState] = []
         self.remembered: set[int] = set()
-        self.pasts: dict[str, ir.Value] = {}
         self.packed: dict[str, tuple[ir.Value, Packing]] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
@@ -111,15 +110,19 @@ class Draft(Measures):
 
     def _declare(self, state: State, order: tuple[Length, Length] | None) -> None:
         """A state; `order` are the axes that are merged with its batch, where that is known."""
-        dims = tuple(Length.of(d) for d in state.shape if not isinstance(d, (Frames, Merged)))
-        packing = self._packing(dims, order, state.name)
+        moving = (k for k, d in enumerate(state.shape) if d.constant is None)
+        packing = self._packing(state.shape, order, state.name, next(moving, state.batch))
         past = ir.Value(name=state.name, shape=ir.Shape(packing.state), type=ir.TensorType(state.dtype))
         self.packed[state.name] = self.emit.state(past, packing.state, len(packing.state)), packing
-        self.pasts[state.name] = packing.unpack(self.emit, past)
 
-    def _packing(self, shape: Shape, order: tuple[Length, Length] | None, name: str) -> Packing:
+    def _past(self, name: str) -> ir.Value:
+        """The value of a state before this pulse."""
+        past, packing = self.packed[name]
+        return packing.unpack(self.emit, past)
+
+    def _packing(self, shape: Shape, order: tuple[Length, Length] | None, name: str, first: int | None = None) -> Packing:
         """How a tensor of `shape` becomes a state. Raises `CannotStream` where its size is not known."""
-        found = packing(shape, self._batch(), order)
+        found = packing(shape, self._batch(), order, first)
         if found is None:
             raise CannotStream((Blocker(name, "state", f"it has to remember a tensor of unknown size [{', '.join(map(str, shape))}]",
                                         "export with fixed sizes for all axes but batch and time"),))
@@ -129,7 +132,7 @@ class Draft(Measures):
 
     def _present(self, name: str, value: ir.Value, state: State) -> None:
         past, packing = self.packed[name]
-        self.emit.settle(value, tuple(Length.of(d) for d in state.shape if not isinstance(d, (Frames, Merged))), False)
+        self.emit.settle(value, state.shape, False)
         self._remember(past, packing.pack(self.emit, value), state.dtype, packing.state, state.role)
 
     def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:

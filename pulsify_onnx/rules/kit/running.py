@@ -127,28 +127,14 @@ class Accumulator:
     initial: Const | None = None
 
     @property
-    def _order(self) -> list[int] | None:
-        """The batch (the only dimension known by name) goes to axis 0."""
-        named = [k for k, d in enumerate(self.shape) if d.constant is None]
-        if len(named) != 1 or named[0] == 0:
-            return None
-        return [named[0], *(k for k in range(len(self.shape)) if k != named[0])]
-
-    @property
     def past(self) -> Expr:
         """Its value before this pulse."""
         past: Expr = Past(self.name)
-        order = self._order
-        if order is not None:
-            past = call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
         return past if self.initial is None else call("Where", seen_before(self.feed.x), past, self.initial)
 
     def becomes(self, value: Expr) -> State:
         """Its state, with the value after this pulse."""
-        order = self._order
-        shape = [self.shape[k] for k in order] if order is not None else self.shape
-        following = value if order is None else call("Transpose", value, perm=order)
-        return State(self.name, self.dtype, tuple(d if d.constant is None else d.constant for d in shape), following, self.role)
+        return State(self.name, self.dtype, self.shape, value, self.role)
 
 
 def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tuple[Expr, tuple[State, ...]]:
