@@ -16,7 +16,7 @@ from typing import Any, Union
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
-from pulsify_onnx.algebra.facts import Border, Fact
+from pulsify_onnx.algebra.facts import Border, Fact, Shape
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Const
@@ -207,14 +207,19 @@ Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Number, Wh
 
 @dataclass(frozen=True)
 class State:
-    """A state of a step. ``next`` is its value after this pulse; it starts as zeros."""
+    """A state of a step. ``next`` is its value after this pulse; it starts as zeros.
+
+    It is kept with the batch first, and a scalar with an axis of its own; nobody but lowering sees that. ``batch``: which axis of
+    the value is the batch, also where that has a fixed size.
+    """
 
     name: str
     dtype: ir.DataType
-    shape: tuple[Dim, ...]
+    shape: Shape
     next: Expr
     role: str
     test: Test | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Pure and total: nothing is built here, every node gets a fact, and every root ca
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -15,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length, assuming
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
 from pulsify_onnx.algebra.windows import RateMismatch, leaving
@@ -23,7 +24,7 @@ from pulsify_onnx.analysis import source_states
 from pulsify_onnx.analysis.branches import branches
 from pulsify_onnx.analysis.readings import READINGS, Reading, read
 from pulsify_onnx.arrays import Array, Const
-from pulsify_onnx.errors import Blocker, CannotStream, Refusal, unexpected
+from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.schema import since_version
 from pulsify_onnx.model.subgraphs import outer_names, subgraphs
@@ -31,8 +32,12 @@ from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.outputs import unfit_output
 
 
-def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
+def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: Mapping[str, Shape] | None = None,
+            readings: tuple[Reading, ...] = READINGS) -> Plan:
     """The plan of a model whose stream inputs run along `axes`; refusals are in its ``blockers``.
+
+    Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `readings`: in what ways
+    nodes may be understood.
 
     Rates of the inputs come from the graph: where two streams meet at different rates, their inputs run at these
     rates, and the analysis starts again with that knowledge.
@@ -41,7 +46,7 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options) -> Plan:
     settled: set[frozenset[str]] = set()
     while True:
         low = min(rates.values(), default=Fraction(1))
-        walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled)
+        walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled, readings, shapes or {})
         try:
             with assuming() as found:
                 plan = walker.plan()
@@ -69,6 +74,7 @@ class Walker:
     options: Options
     settled: set[frozenset[str]]
     readings: tuple[Reading, ...] = READINGS
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     wires: dict[str, Fact] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -146,6 +152,7 @@ class Walker:
             else:
                 label = f"{d.value}" if d.value else f"{name}.{k}"
                 shape.append(Length.symbol(f"{label}_" if label == TIME else label))
+        shape = list(self.shapes.get(name, shape))
         if name in self.axes:
             rate = self.rates[name]
             shape[self.axes[name]] = Length.symbol(TIME) * rate
@@ -237,6 +244,17 @@ class Walker:
         if wire in self.producers or not isinstance(fact, Static):
             return None
         return fact.value.array if fact.value is not None else self.source.constant(wire)
+
+    def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], list[Step]]:
+        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its nodes can't stream."""
+        inner = replace(self, facts={**self.facts, **inputs}, wires={**self.wires, **inputs}, steps=[], blockers=[], groups=defaultdict(set),
+                        producers=dict(self.producers), order={}, multiple=1, readings=self.readings[1:])
+        for name, value in graph.initializers.items():
+            inner.learn(name, value)
+        found = inner._branch(graph)
+        if inner.blockers:
+            refuse(inner.blockers[0].reason, hint=inner.blockers[0].hint)
+        return found, inner.steps
 
     def _settle(self, outcome: Outcome, node: Node) -> None:
         """Take down what a node has become."""

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.algebra.plan_checks import check
+from pulsify_onnx.analysis.batch_axis import mixing
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import SOURCE, Lowered
@@ -58,25 +59,31 @@ def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None
     """
     rows = batch if isinstance(batch, int) else static_batch(plan)
     if batch is None and rows is None:
-        return Rowed(source, plan, lower(plan, source, pulse))
+        return Rowed(source, plan, _lowered(source, plan, pulse))
     try:
         found = _dynamic(source, plan, pulse) if batch is not None else None
         found = found or _by_rows(source, plan, pulse, 1 if batch is not None else rows or 1)
     except CannotStream as problem:
         if batch is not None:
             raise
-        lowered = lower(plan, source, pulse)
+        lowered = _lowered(source, plan, pulse)
         return Rowed(source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers))))
     if rows is not None:
         _size(found.lowered, rows)
     return replace(found, rows=rows)
 
 
+def _lowered(source: Source, plan: Plan, pulse: int | None) -> Lowered:
+    """The pulsed graph, with the nodes that do not keep rows apart: those of the source, and those that cannot count the frames of each."""
+    lowered = lower(plan, source, pulse)
+    return replace(lowered, shared=tuple(dict.fromkeys([*mixing(source, plan), *lowered.shared])))
+
+
 def _dynamic(source: Source, plan: Plan, pulse: int | None) -> Rowed | None:
     """A model that takes any number of rows as it is; None for others. Raises `CannotStream` where its rows can't be kept apart."""
     if all(d.constant is not None for name in plan.inputs if isinstance(f := plan.facts[name], Stream) for k, d in enumerate(f.shape) if k != f.axis):
         return None
-    lowered = lower(plan, source, pulse)
+    lowered = _lowered(source, plan, pulse)
     _apart(lowered)
     return Rowed(source, plan, lowered)
 
@@ -132,8 +139,8 @@ def _widened(model: Prepared, each: MakeBatchDynamic, pulse: int | None) -> Rowe
         assert made.read is not None
         wide = made.read[1] if timing is None else schedule(made.read[1], timing)
         check(wide, "widening")
-        lowered = lower(wide, made.source, pulse)
-        each = replace(each, meeting=(*each.meeting, lowered.shared))
+        lowered = _lowered(made.source, wide, pulse)
+        each = replace(each, meeting=(*each.meeting, (*lowered.shared, *mixing(made.source, wide, constants=False))))
         apart = run(model, each) if lowered.shared else model
         if apart is model:
             _apart(lowered)

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -16,10 +15,7 @@ from pulsify_onnx.algebra.length import TIME, Extreme, Floor, Length, Symbol
 from pulsify_onnx.algebra.places import Here, Where
 from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan
 from pulsify_onnx.errors import Blocker, CannotStream
-from pulsify_onnx.lowering.writer import Emitter
-
-if TYPE_CHECKING:
-    from pulsify_onnx.lowering.batch.rows import RowEmitter
+from pulsify_onnx.lowering.writer import Writer
 
 
 class Measures(ABC):
@@ -28,8 +24,7 @@ class Measures(ABC):
     plan: Plan
     pulse: int | None
     node: str
-    emit: Emitter
-    rows: RowEmitter | None
+    emit: Writer
     values: dict[str, ir.Value]
     memo: dict[object, ir.Value]
 
@@ -118,10 +113,7 @@ class Measures(ABC):
                 scalar = self._frames_value(v) if isinstance(v, Frames) else self._product(v) if isinstance(v, Merged) else self._size(v)
                 parts.append(self.emit.one("Reshape", scalar, self.emit.ints(1)))
         shape = parts[0] if len(parts) == 1 else self.emit.one("Concat", *parts, axis=0)
-        if self.rows is not None:
-            batch = [k for k, d in enumerate(dims) if isinstance(d, Length) and str(d) == self._batch()]
-            self.rows.sized(shape, tuple(map(self._long, values)), batch[0] if len(batch) == 1 else None)
-        return shape
+        return self.emit.sized(shape, tuple(map(self._long, values)))
 
     def _sized(self, d: Dim, here: Where) -> Dim:
         """A dimension of a window that begins elsewhere; a product of numbers is one."""

@@ -89,10 +89,10 @@ class _Lowering(Draft):
 
     def _order(self, step: Step, state: State) -> tuple[Length, Length] | None:
         """Axes merged with the batch in a state: as in what the step reads."""
-        merged = [d for d in state.shape if isinstance(d, Length) and str(d) != self._batch()]
-        if self.rows is None or not merged:
+        merged = [d for d in state.shape if d.constant is None and str(d) != self._batch()]
+        if not merged:
             return None
-        found = (self.rows.order(self._eval(leaf, NOW), merged[0]) for leaf in leaves(step) if isinstance(leaf, Window))
+        found = (self.emit.order(self._eval(leaf, NOW), merged[0]) for leaf in leaves(step) if isinstance(leaf, Window))
         return next((order for order in found if order is not None), None)
 
     def _named(self, value: ir.Value, wire: str) -> ir.Value:
@@ -114,11 +114,11 @@ class _Lowering(Draft):
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
         self.node = name
-        value = self._whole(value)
+        value = self.emit.whole(value)
         taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
                  or any(s.output is value for s in self.states))
         if taken:
-            value = self.emit.passed_on(value, "output")
+            value = self.graph.passed_on(value, "output")
         value.name = name
         value.type, value.shape = ir.TensorType(fact.dtype), ir.Shape(shape)
         return value
@@ -129,18 +129,18 @@ class _Lowering(Draft):
         for k, state in enumerate(made):
             tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
             state.input.name, state.output.name = self.emit.names(f"past_{k:0{width}d}_{tag}", f"present_{k:0{width}d}_{tag}")
-        self.emit.prune({*outputs, *(s.output for s in self.states)})
+        self.graph.prune({*outputs, *(s.output for s in self.states)})
         graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
-                         nodes=self.emit.nodes, initializers=[v for v in self.emit.initializers.values() if v.uses()],
+                         nodes=self.graph.nodes, initializers=[v for v in self.graph.initializers.values() if v.uses()],
                          opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")
         model = ir.Model(graph, ir_version=max(self.source.model.ir_version, 4), producer_name="pulsify-onnx")
         model.metadata_props.update(self.source.model.metadata_props)
-        return Lowered(model, tuple(self.states), self._batch(), tuple(self.rows.shared) if self.rows is not None else (),
+        return Lowered(model, tuple(self.states), self._batch(), tuple(self.emit.shared),
                        self.valid_frames if self.controls else None)
 
     def _opsets(self) -> dict[str, int]:
         own = self.source.model.opset_imports
-        return {"": self.emit.opset, **{d: own.get(d, 1) for d in sorted(self.emit.domains)}}
+        return {"": self.emit.opset, **{d: own.get(d, 1) for d in sorted(self.graph.domains)}}
 
     # expressions
 
@@ -171,7 +171,7 @@ class _Lowering(Draft):
         if isinstance(expr, Dims):
             return self._dims(expr.dims, here)
         if isinstance(expr, Past):
-            return self.pasts[expr.state]
+            return self._past(expr.state)
         assert isinstance(expr, Op)
         inputs = [None if e is None else self._eval(e, here) for e in expr.inputs]
         while inputs and inputs[-1] is None:
@@ -191,7 +191,7 @@ class _Lowering(Draft):
             for k, value in enumerate(node.inputs):
                 if value is not None and value.name and value.name not in own:
                     fact = self.plan.facts.get(value.name)
-                    node.replace_input_with(k, self._whole(self._static(fact.wire if fact is not None else value.name)))
+                    node.replace_input_with(k, self.emit.whole(self._static(fact.wire if fact is not None else value.name)))
             for attr in node.attributes.values():
                 if attr.type == ir.AttributeType.GRAPH:
                     self._rewire(attr.as_graph(), own)
@@ -210,7 +210,7 @@ class _Lowering(Draft):
                 name = self.emit.name(f"pulsify/{wire}")
                 tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)  # the source's own would be renamed
             value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
-            self.emit.initializers[name] = value
+            self.graph.initializers[name] = value
         else:
             fact = self.plan.facts.get(wire)
             if isinstance(fact, Sizes):
@@ -234,7 +234,7 @@ class _Lowering(Draft):
         value = self.emit.slice(line, x.axis, start, end if end < 0 else TO_END)
         if mask is not None and not mask.arrival:
             return self._masked(value, x, mask, back, Frames(x.rate, extra))
-        return value if self.rows is None else self.rows.measure(value, self._pulsed(x, extra))
+        return self.emit.measure(value, self._pulsed(x, extra))
 
     def _mirrored(self, w: Window, mask: TimedMask, x: Stream, back: int, extra: int) -> ir.Value:
         """A window whose frames before the first and after the last real one are looked up among these."""
@@ -294,13 +294,13 @@ class _Lowering(Draft):
         """A line with a state in front, which begins with frames of the `border`, zeros without one."""
         shape = (*x.shape[: x.axis], Length.of(history), *x.shape[x.axis + 1:])
         moving = next((d for d in shape if d.constant is None), None)
-        order = self.rows.order(value, moving) if self.rows is not None and moving is not None else None
+        order = None if moving is None else self.emit.order(value, moving)
         node, self.node = self.node, self.producer[wire].node if wire in self.producer else wire
         packing = self._packing(shape, order, wire)
         dims = packing.state
-        if self.rows is not None and self.rows.layout(value).lifted and moving is None:
+        if moving is None and self.emit.per_row(value):
             dims = (self._batch(), *dims)
-        past = self._placed(ir.Value(name=wire, shape=ir.Shape(dims), type=ir.TensorType(x.dtype)), dims, len(packing.split))
+        past = self.emit.state(ir.Value(name=wire, shape=ir.Shape(dims), type=ir.TensorType(x.dtype)), dims, len(packing.split))
         line = self.emit.one("Concat", self._begun(packing.unpack(self.emit, past), border, x.dtype), value, axis=x.axis)
         present = self.emit.slice(line, x.axis, -history, TO_END)
         self._remember(past, packing.pack(self.emit, present), x.dtype, dims, "history")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,11 +14,10 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, CannotStream
-from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, Layout
 from pulsify_onnx.lowering.batch.packing import Packing, packing
-from pulsify_onnx.lowering.batch.rows import RowEmitter
+from pulsify_onnx.lowering.batch.rows import BatchWriter
 from pulsify_onnx.lowering.clock import Measures
-from pulsify_onnx.lowering.writer import Emitter
+from pulsify_onnx.lowering.writer import Emitter, Writer
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.ort import carrier
 
@@ -64,9 +62,9 @@ class Draft(Measures):
         graph = source.model.graph
         self.node = ""
         reserved = {*plan.inputs, *plan.outputs, *graph.initializers}
-        self.rows = RowEmitter(source.opset, reserved, lambda: self.node) if self._batch() != 1 else None
-        self.emit = self.rows or Emitter(source.opset, reserved, lambda: self.node)
-        self.emit.any_pulse = self._zero if pulse is None else None
+        self.graph, batch = Emitter(source.opset, reserved, lambda: self.node), self._batch()
+        self.graph.any_pulse = self._zero if pulse is None else None
+        self.emit: Writer = self.graph if isinstance(batch, int) else BatchWriter(self.graph, batch, lambda: self.node)
         self.valid_frames = self.emit.name(VALID_FRAMES)
         self.values: dict[str, ir.Value] = {}
         self.memo: dict[object, ir.Value] = {}
@@ -74,7 +72,6 @@ class Draft(Measures):
         self.controls: list[ir.Value] = []
         self.states: list[LoweredState] = []
         self.remembered: set[int] = set()
-        self.pasts: dict[str, ir.Value] = {}
         self.packed: dict[str, tuple[ir.Value, Packing]] = {}
         self.clock: ir.Value | None = None
         self.seen: ir.Value | None = None
@@ -92,11 +89,8 @@ class Draft(Measures):
 
     def _settled(self, value: ir.Value, fact: Fact, extra: int = 0) -> ir.Value:
         """The tensor of a wire, of a stream with `extra` frames, with what its shape says of its rows."""
-        if self.rows is not None and isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
-            shape = self._pulsed(fact, extra)
-            named = [k for k, d in enumerate(shape) if str(self._batch()) in d.symbols()]
-            rows = named[0] if len(named) == 1 else MIXED if named or not isinstance(fact, Static) else SHARED
-            self.rows.settle(value, shape, rows, len(named) == 1 and str(shape[named[0]]) == self._batch())
+        if isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
+            self.emit.settle(value, self._pulsed(fact, extra), isinstance(fact, Static))
         return value
 
     def _pulsed(self, fact: Static | Stream | Pair | Skew | Prefix, extra: int) -> Shape:
@@ -107,55 +101,44 @@ class Draft(Measures):
         dims[fact.axis] = Merged(fact.around[0], Frames(fact.rate, extra), fact.around[1])
         return tuple(map(self._long, dims))
 
-    def _whole(self, value: ir.Value) -> ir.Value:
-        """A tensor for what takes no number per row: that of the first row."""
-        return value if self.rows is None else self.rows.first(value)
-
-    def _placed(self, past: ir.Value, shape: Sequence[int | str], rank: int | None = None) -> ir.Value:
-        """A state, whose first axis is the batch; of less than its dimensions with `rank`, it is one with a value per row."""
-        if self.rows is not None:
-            own = rank is not None and rank < len(shape)
-            self.rows.place(past, Layout(rank, SHARED, True, tuple(d == 1 for d in shape[1:])) if own else
-                            Layout(len(shape), 0 if shape[0] == self._batch() else SHARED))
-        return past
-
     def _shared_state(self, shape: Shape) -> None:
         """Note a state of the source that has no rows."""
-        if self.rows is not None and str(self._batch()) not in map(str, shape):
-            self.rows.note()
+        if str(self._batch()) not in map(str, shape):
+            self.emit.note()
 
     # states
 
     def _declare(self, state: State, order: tuple[Length, Length] | None) -> None:
         """A state; `order` are the axes that are merged with its batch, where that is known."""
-        dims = tuple(Length.of(d) for d in state.shape if not isinstance(d, (Frames, Merged)))
-        packing = self._packing(dims, order, state.name)
+        moving = (k for k, d in enumerate(state.shape) if d.constant is None)
+        packing = self._packing(state.shape, order, state.name, next(moving, state.batch))
         past = ir.Value(name=state.name, shape=ir.Shape(packing.state), type=ir.TensorType(state.dtype))
-        self.packed[state.name] = self._placed(past, packing.state), packing
-        self.pasts[state.name] = packing.unpack(self.emit, past)
+        self.packed[state.name] = self.emit.state(past, packing.state, len(packing.state)), packing
 
-    def _packing(self, shape: Shape, order: tuple[Length, Length] | None, name: str) -> Packing:
+    def _past(self, name: str) -> ir.Value:
+        """The value of a state before this pulse."""
+        past, packing = self.packed[name]
+        return packing.unpack(self.emit, past)
+
+    def _packing(self, shape: Shape, order: tuple[Length, Length] | None, name: str, first: int | None = None) -> Packing:
         """How a tensor of `shape` becomes a state. Raises `CannotStream` where its size is not known."""
-        found = packing(shape, self._batch(), order)
+        found = packing(shape, self._batch(), order, first)
         if found is None:
             raise CannotStream((Blocker(name, "state", f"it has to remember a tensor of unknown size [{', '.join(map(str, shape))}]",
                                         "export with fixed sizes for all axes but batch and time"),))
-        if self.rows is not None and order is None and found.within != ALONE:
-            self.rows.note()
+        if order is None and found.within != ALONE:
+            self.emit.note()
         return found
 
     def _present(self, name: str, value: ir.Value, state: State) -> None:
         past, packing = self.packed[name]
+        self.emit.settle(value, state.shape, False)
         self._remember(past, packing.pack(self.emit, value), state.dtype, packing.state, state.role)
 
     def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:
-        if self.rows is not None:
-            if len(shape) != self.rows.axes(value):
-                value = self.rows.first(value)
-            if shape[0] != self._batch() or not (self.rows.layout(value).rows == 0 or self.rows.layout(value).lifted):
-                self.rows.note()
+        value = self.emit.remembered(value, shape)
         if value.producer() is None or id(value) in self.remembered or not (value.name or "").startswith("pulsify/"):
-            value = self.emit.passed_on(value, f"present_{len(self.states)}")
+            value = self.graph.passed_on(value, f"present_{len(self.states)}")
         value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
         self.states.append(LoweredState(past, value, dtype, shape, self.node, role))
         self.remembered.add(id(value))
@@ -163,7 +146,7 @@ class Draft(Measures):
     def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
         """A count of frames: (before, after) this pulse, as states are."""
         batch = self._batch()
-        past = self._placed(ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1))
+        past = self.emit.state(ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1), 2)
         present = self.emit.one("Add", past, added)
         node, self.node = self.node, tag
         self._remember(past, present, ir.DataType.INT64, (batch, 1), tag)
@@ -171,10 +154,7 @@ class Draft(Measures):
         return past, present
 
     def _number(self, rows: ir.Value) -> ir.Value:
-        flat = self.emit.one("Reshape", rows, self.emit.ints(-1))
-        if self.rows is not None:
-            return self.rows.per_row(flat)
-        return self.emit.one("Gather", flat, self.emit.constant(np.asarray(0, np.int64)), axis=0)
+        return self.emit.number(self.emit.one("Reshape", rows, self.emit.ints(-1)))
 
     def _clock(self) -> ir.Value:
         """int64 scalar: base frames before this pulse."""
@@ -198,7 +178,7 @@ class Draft(Measures):
     def _valid_frames(self) -> ir.Value:
         if not self.controls:
             valid = ir.Value(name=self.valid_frames, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64))
-            self.controls.append(self._placed(valid, [self._batch()]))
+            self.controls.append(self.emit.state(valid, [self._batch()], 1))
         return self.controls[0]
 
     # frames that are not real
@@ -218,7 +198,7 @@ class Draft(Measures):
         shape[x.axis] = -1
         flags = self.emit.one("Reshape", real, self.emit.ints(*shape))
         made = self._chosen(flags, value, self._outside(mask, x, position, back), x.dtype)
-        return made if self.rows is None else self.rows.measure(made, self._pulsed(x, int(frames.extra)))
+        return self.emit.measure(made, self._pulsed(x, int(frames.extra)))
 
     def _begun(self, past: ir.Value, border: Border | None, dtype: ir.DataType) -> ir.Value:
         """A history whose frames before the first are those of a constant `border`."""

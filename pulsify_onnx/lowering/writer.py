@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.facts import Shape
+from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.edit import free_name, free_names
 from pulsify_onnx.model.schema import axes_are_input
-
-if TYPE_CHECKING:
-    from pulsify_onnx.lowering.batch.layouts import Layout
 
 TO_END = 2**63 - 1
 
@@ -34,89 +34,83 @@ def serves(name: str) -> tuple[str, ...]:
     return (*own, *((first,) if number.isdecimal() else ()))
 
 
-class Emitter:
-    """A graph under construction. Equal operators on equal inputs are written once; `serving`: what of the source they are written for now."""
+class Writer(ABC):
+    """Writes the operators of a graph, and is told what is known of the rows of its tensors.
 
-    def __init__(self, opset: int, reserved: set[str], serving: Callable[[], str]):
-        self.opset = opset
-        self.serving = serving
-        self.nodes: list[ir.Node] = []
-        self.initializers: dict[str, ir.Value] = {}
-        self.domains: set[str] = set()
-        self._taken = set(reserved)
-        self._node_names: set[str] = set()
-        self._constants: dict[Const, ir.Value] = {}
-        self._made: dict[Any, Sequence[ir.Value]] = {}
-        self._count = 0
-        self.any_pulse: Callable[[], ir.Value] | None = None
-        """Of a graph for pulses of any size: a zero that is computed from the size of its pulse."""
+    What it is told matters to a writer for a batch only, whose rows are streams of their own; ``shared``: nodes for which they are not.
+    """
+
+    opset: int
+    shared: dict[str, None]
 
     def name(self, wanted: str) -> str:
         """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
         return self.names(wanted)[0]
 
+    @abstractmethod
     def names(self, *wanted: str) -> list[str]:
         """`wanted`, or free names like them that end alike."""
-        return free_names(wanted, self._taken)
 
+    @abstractmethod
     def constant(self, array: Array | Const) -> ir.Value:
         """An initializer for `array`."""
-        key = array if isinstance(array, Const) else Const(array)
-        if key not in self._constants:
-            tensor = ir.tensor(key.array)
-            value = ir.Value(name=self.name(f"pulsify/const_{len(self._constants)}"), const_value=tensor,
-                             shape=ir.Shape(key.array.shape), type=ir.TensorType(tensor.dtype))
-            self.initializers[value.name or ""] = value
-            self._constants[key] = value
-        return self._constants[key]
+
+    @abstractmethod
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
+           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:
+        """Outputs of an operator."""
+
+    @abstractmethod
+    def number(self, rows: ir.Value) -> ir.Value:
+        """A vector with an entry per row as a number."""
+
+    @abstractmethod
+    def whole(self, value: ir.Value) -> ir.Value:
+        """A tensor for what takes no number per row."""
+
+    @abstractmethod
+    def regrouped(self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
+        """`value` reshaped to a `shape` of `rank` dimensions, in which it has the batch on `axis`, merged with the axes `within`."""
+
+    # rows
+
+    @abstractmethod
+    def settle(self, value: ir.Value, shape: Shape, static: bool) -> ir.Value:
+        """Say what the shape of a wire's tensor is in a pulse; a `static` one without the batch in it is the same for all rows."""
+
+    @abstractmethod
+    def measure(self, value: ir.Value, shape: Shape) -> ir.Value:
+        """Say what the shape of `value` is in a pulse."""
+
+    @abstractmethod
+    def sized(self, shape: ir.Value, sizes: Shape) -> ir.Value:
+        """Say what the entries of a computed shape are."""
+
+    @abstractmethod
+    def order(self, value: ir.Value, size: Length) -> tuple[Length, Length] | None:
+        """Sizes of the slower and the faster axis merged with the batch in a dimension of `size`, where that is known."""
+
+    @abstractmethod
+    def state(self, past: ir.Value, shape: Sequence[int | str], rank: int) -> ir.Value:
+        """Say that `past` is a state of `shape`, which begins with the batch; one of fewer dimensions than it has is a value per row."""
+
+    @abstractmethod
+    def per_row(self, value: ir.Value) -> bool:
+        """Whether a tensor that has no batch itself has a value per row."""
+
+    @abstractmethod
+    def remembered(self, value: ir.Value, shape: Sequence[int | str]) -> ir.Value:
+        """`value` as a state of `shape`."""
+
+    @abstractmethod
+    def note(self) -> None:
+        """The node at hand does something that rows share."""
+
+    # forms of operators
 
     def ints(self, *values: int) -> ir.Value:
         """An int64 vector."""
         return self.constant(np.asarray(values, np.int64))
-
-    def regrouped(self, value: ir.Value, shape: ir.Value, layout: Layout) -> ir.Value:
-        """`value` reshaped to a `shape` in which its rows are where `layout` says."""
-        return self.one("Reshape", value, shape)
-
-    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
-           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:
-        """Outputs of an operator."""
-        old = self._older(op_type, inputs, attributes) if domain == "" else None
-        if old is not None:
-            return (old,)
-        attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
-        key = (op_type, domain, tuple(id(v) if v is not None else None for v in inputs), outputs,
-               tuple(sorted(attributes.items(), key=lambda pair: pair[0])))
-        if key in self._made:
-            return self._made[key]
-        attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
-        node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=free_name(node_name or served(self.serving(), f"{op_type}_{len(self.nodes)}"), self._node_names))
-        for out in node.outputs:
-            out.name = self.name(f"pulsify/{self._count}")
-            self._count += 1
-        if domain:
-            self.domains.add(domain)
-        self.nodes.append(node)
-        self._made[key] = node.outputs
-        return node.outputs
-
-    def passed_on(self, value: ir.Value, what: str) -> ir.Value:
-        """`value` under a name of its own."""
-        node = ir.Node("", "Identity", [value], name=free_name(served(self.serving(), what), self._node_names))
-        self.nodes.append(node)
-        return node.outputs[0]
-
-    def prune(self, results: set[ir.Value]) -> None:
-        """Drop what was written for nothing: what was asked for in advance, or where an operator turned out to take no values per row."""
-        kept = []
-        for node in reversed(self.nodes):
-            if any(v in results or v.uses() for v in node.outputs):
-                kept.append(node)
-            else:
-                for k in range(len(node.inputs)):
-                    node.replace_input_with(k, None)
-        self.nodes = kept[::-1]
 
     def one(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """The only output of an operator."""
@@ -174,6 +168,125 @@ class Emitter:
         if start == 0 and end == TO_END:
             return x
         return self.one("Slice", x, self.ints(start), self.ints(end), self.ints(axis))
+
+
+class Emitter(Writer):
+    """A graph under construction. Equal operators on equal inputs are written once. All rows are one stream.
+
+    `serving`: what of the source they are written for now.
+    """
+
+    def __init__(self, opset: int, reserved: set[str], serving: Callable[[], str]):
+        self.opset, self.serving = opset, serving
+        self.nodes: list[ir.Node] = []
+        self.initializers: dict[str, ir.Value] = {}
+        self.domains: set[str] = set()
+        self._taken = set(reserved)
+        self._node_names: set[str] = set()
+        self._constants: dict[Const, ir.Value] = {}
+        self._made: dict[Any, Sequence[ir.Value]] = {}
+        self._count = 0
+        self.any_pulse: Callable[[], ir.Value] | None = None
+        """Of a graph for pulses of any size: a zero that is computed from the size of its pulse."""
+        self.shared = {}
+
+    def names(self, *wanted: str) -> list[str]:
+        """`wanted`, or free names like them that end alike."""
+        return free_names(wanted, self._taken)
+
+    def constant(self, array: Array | Const) -> ir.Value:
+        """An initializer for `array`."""
+        key = array if isinstance(array, Const) else Const(array)
+        if key not in self._constants:
+            tensor = ir.tensor(key.array)
+            value = ir.Value(name=self.name(f"pulsify/const_{len(self._constants)}"), const_value=tensor,
+                             shape=ir.Shape(key.array.shape), type=ir.TensorType(tensor.dtype))
+            self.initializers[value.name or ""] = value
+            self._constants[key] = value
+        return self._constants[key]
+
+    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
+           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:
+        """Outputs of an operator."""
+        old = self._older(op_type, inputs, attributes) if domain == "" else None
+        if old is not None:
+            return (old,)
+        attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
+        key = (op_type, domain, tuple(id(v) if v is not None else None for v in inputs), outputs,
+               tuple(sorted(attributes.items(), key=lambda pair: pair[0])))
+        if key in self._made:
+            return self._made[key]
+        attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
+        node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
+                       name=free_name(node_name or served(self.serving(), f"{op_type}_{len(self.nodes)}"), self._node_names))
+        for out in node.outputs:
+            out.name = self.name(f"pulsify/{self._count}")
+            self._count += 1
+        if domain:
+            self.domains.add(domain)
+        self.nodes.append(node)
+        self._made[key] = node.outputs
+        return node.outputs
+
+    def number(self, rows: ir.Value) -> ir.Value:
+        """Its first entry."""
+        return self.one("Gather", rows, self.constant(np.asarray(0, np.int64)), axis=0)
+
+    def whole(self, value: ir.Value) -> ir.Value:
+        """Every tensor is."""
+        return value
+
+    def regrouped(self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
+        """A Reshape."""
+        return self.one("Reshape", value, shape)
+
+    def settle(self, value: ir.Value, shape: Shape, static: bool) -> ir.Value:
+        """As it is."""
+        return value
+
+    def measure(self, value: ir.Value, shape: Shape) -> ir.Value:
+        """As it is."""
+        return value
+
+    def sized(self, shape: ir.Value, sizes: Shape) -> ir.Value:
+        """As it is."""
+        return shape
+
+    def order(self, value: ir.Value, size: Length) -> tuple[Length, Length] | None:
+        """It is not known."""
+        return None
+
+    def state(self, past: ir.Value, shape: Sequence[int | str], rank: int) -> ir.Value:
+        """As it is."""
+        return past
+
+    def per_row(self, value: ir.Value) -> bool:
+        """None has."""
+        return False
+
+    def remembered(self, value: ir.Value, shape: Sequence[int | str]) -> ir.Value:
+        """As it is."""
+        return value
+
+    def note(self) -> None:
+        """There is but one stream."""
+
+    def passed_on(self, value: ir.Value, what: str) -> ir.Value:
+        """`value` under a name of its own."""
+        node = ir.Node("", "Identity", [value], name=free_name(served(self.serving(), what), self._node_names))
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def prune(self, results: set[ir.Value]) -> None:
+        """Drop what was written for nothing."""
+        kept = []
+        for node in reversed(self.nodes):
+            if any(v in results or v.uses() for v in node.outputs):
+                kept.append(node)
+            else:
+                for k in range(len(node.inputs)):
+                    node.replace_input_with(k, None)
+        self.nodes = kept[::-1]
 
     def _older(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]) -> ir.Value | None:
         """Operators as opsets before 12 have them, where rules write the newer form."""

@@ -14,7 +14,7 @@ from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_
 from pulsify_onnx.algebra.windows import bordered, solid
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, op, static, step
+from pulsify_onnx.rules.kit.combinators import call, const, kept, op, static, step
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
 from pulsify_onnx.rules.kit.node import Node
@@ -104,6 +104,18 @@ def matmul_pair(node: Node) -> Outcome | None:
                         values.axes.index(len(values.shape) - 2) if isinstance(values, Pair) else 0)
 
 
+def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
+    """Every frame is a sequence of its own: time is the batch, first in all inputs that have it; those `shared` have none."""
+    axes: list[int | None] = []
+    for k, fact in enumerate(node.facts):
+        if isinstance(fact, Stream) and (fact.axis != 0 or k in shared):
+            refuse("the stream runs along its batch and along another axis of one of its inputs", hint="bring time to the first axis of all, or see --axis")
+        if k < 3 and fact is not None and not isinstance(fact, Stream) and k not in shared:
+            refuse("only some of query, key and value stream", hint="attend among streams, or over a static memory by MatMul and Softmax")
+        axes.append(0 if isinstance(fact, Stream) else None)
+    return kept(node, axes)
+
+
 def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape) -> Outcome:  # type: ignore[no-untyped-def]
     """An attention operator on streams `q`, `k`, `v` along `axis` with positions' mask `mask` (a pair)."""
     if not isinstance(q, Stream) or not isinstance(k, Stream) or not isinstance(v, Stream):
@@ -161,10 +173,12 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
 @declares(Trait.CACHES, ((4, 1), (5, 2)))
 @rule("Attention", versions=(23, 24))
 def attention(node: Node) -> Outcome:
-    """Along the sequence, with a mask of positions that shows a band or chunks.
+    """Along the sequence, with a mask of positions that shows a band or chunks. Along the batch.
 
     State: a window of keys and values.  Refuses: no mask, unbounded causal attention, past and present keys.
     """
+    if isinstance(first := node.fact(0), Stream) and first.axis == 0:
+        return _across(node)
     if any(node.fact(k) is not None for k in range(4, len(node.facts))):
         refuse("it keeps keys of the past itself (past_key, past_value) or hides padded keys (nonpad_kv_seqlen)",
                hint="export attention without a cache; the stream's own history takes its place")
@@ -192,10 +206,12 @@ def attention(node: Node) -> Outcome:
 @declares(Trait.CACHES, ((6, 1), (7, 2)))
 @rule("MultiHeadAttention", versions=(1,), domain=CONTRIB)
 def multi_head_attention(node: Node) -> Outcome:
-    """Along the sequence, with an attention bias of positions that shows a band or chunks.
+    """Along the sequence, with an attention bias of positions that shows a band or chunks. Along the batch.
 
     Refuses: packed inputs, padding masks, past and present keys, unbounded attention.
     """
+    if isinstance(first := node.fact(0), Stream) and first.axis == 0:
+        return _across(node, shared=(3,))
     if node.fact(4) is not None or any(node.fact(k) is not None for k in range(6, len(node.facts))):
         if node.fact(4) is not None:
             refuse("it hides keys by a padding mask", hint="export without key_padding_mask")

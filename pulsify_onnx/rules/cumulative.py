@@ -14,7 +14,7 @@ from pulsify_onnx.algebra.windows import bordered, crop, frames, pad
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
-from pulsify_onnx.rules.kit.gating import along, fed, packed, packed_shape, seen_before, select, unpacked
+from pulsify_onnx.rules.kit.gating import along, fed, seen_before, select
 from pulsify_onnx.rules.kit.merged_time import constant_in_time
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -70,12 +70,12 @@ def cumulative(node: Node) -> Outcome:
     feed = When(Test(late=y.delay), select(along(call("Less", Position(y.rate, y.delay), const(0)), x), neutral, window, x.dtype), window)
     name = f"{node.outputs[0]}.{'sum' if kind.neutral == 0 else 'product'}"
     shape = (*x.shape[: x.axis], Length.of(1), *x.shape[x.axis + 1:])
-    past = unpacked(Past(name), shape)
+    past: Expr = Past(name)
     if kind.neutral:
         past = select(seen_before(y), past, neutral, x.dtype)
     inclusive = call(node.op_type, feed, const(x.axis))
     last = call("Gather", inclusive, const([-1]), axis=x.axis)
-    state = State(name, x.dtype, packed_shape(shape), packed(call(kind.combine, past, last), shape), "cumulative")
+    state = State(name, x.dtype, shape, call(kind.combine, past, last), "cumulative")
     made = step(node, [call(kind.combine, inclusive, past)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], [state], steps)
     return _exclusive(node, made, neutral) if node.attr("exclusive", 0) else made
 

@@ -16,6 +16,7 @@ from pulsify_onnx.algebra.windows import crop, timely
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.subgraphs import all_nodes, prune, subgraphs
+from pulsify_onnx.rules.across import loop_across
 from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.gating import fed
 from pulsify_onnx.rules.kit.node import Node
@@ -34,13 +35,20 @@ ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape
 def loop(node: Node) -> Outcome:
     """Over frames: as many rounds as a stream has frames, each reading frame i (or i plus a constant) of any number of streams.
 
+    A fixed number of rounds, where its body keeps the frames of the stream apart.
     State: what the loop carries.  Prefix: its final values.  Refuses: a number of rounds known only at run time, a
     condition that ends the loop, reading a stream otherwise than frame by frame.
     """
     body = node.attributes["body"].as_graph().clone(allow_outer_scope_values=True)
+    initial = list(node.facts[2:])
+    fixed = _fixed(node)
+    if fixed is not None and len(initial) == len(body.inputs) - 2:
+        walked = body.clone(allow_outer_scope_values=True)
+        _endless(node, walked)
+        check_body(replace(node, outer={n: f for n, f in node.outer.items() if not isinstance(f, Stream)}), body)
+        return loop_across(node, body, walked, fixed)
     rounds = _rounds(node)
     _endless(node, body)
-    initial = list(node.facts[2:])
     for fact in initial:
         if isinstance(fact, Stream):
             refuse("it carries the whole stream from one round to the next", hint="read one frame of it in every round, by the iteration number")
@@ -67,12 +75,16 @@ def loop(node: Node) -> Outcome:
     return per_frame(node, Body(body, carried, tuple(frames), (0,) * (len(body.outputs) - carried)), initial, y, steps, exact=False)
 
 
+def _fixed(node: Node) -> int | None:
+    """How often it runs, where that is a number."""
+    fact = node.fact(0)
+    rounds = int(fact.value.array.reshape(-1)[0]) if isinstance(fact, Static) and fact.value is not None else 2**31
+    return rounds if 0 < rounds < 2**31 else None
+
+
 def _rounds(node: Node) -> Length:
     fact = node.fact(0)
     if not isinstance(fact, Sizes):
-        if isinstance(fact, Static) and fact.value is not None and int(fact.value.array.reshape(-1)[0]) < 2**31:
-            refuse(f"it runs {int(fact.value.array.reshape(-1)[0])} times, whatever the length of the stream, and its body touches the stream",
-                   hint="unroll it, or take the trip count from the input's shape if it loops over frames")
         refuse(ROUNDS, hint=ROUNDS_HINT)
     return fact.values[0]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Expr, Op, Outcome, Past, State, Step
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.held import Gate, gated
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, joined, own, static, step
@@ -80,10 +80,9 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     (window,), y = fed([x], node.options, wants_state, bool(node.outputs[0]), steps)
     hidden = int(node.attr("hidden_size") or _hidden(node))
     batch = x.shape[0 if layout else 1]
-    batch_dim: Dim = batch.constant if batch.constant is not None else batch
     names = ["h", "c"][: 2 if node.op_type == "LSTM" else 1]
     tag = next(o for o in node.outputs if o)
-    pasts = [call("Transpose", Past(f"{tag}.{name}"), perm=[1, 0, 2]) for name in names]
+    pasts = [Past(f"{tag}.{name}") for name in names]
     starts: list[Expr] = []
     for past, k in zip(pasts, INITIAL):
         initial = _initial(node, k, layout, (Length.of(1), batch, Length.of(hidden)))
@@ -94,7 +93,7 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
         return gated(node, Gate(node, y, late, ended), feed, starts, (batch, Length.of(hidden), x.shape[2]))
 
     whole, *after = timed(y, wants_state, run)
-    states = [State(f"{tag}.{name}", x.dtype, (batch_dim, 1, hidden), call("Transpose", value, perm=[1, 0, 2]), "recurrent")
+    states = [State(f"{tag}.{name}", x.dtype, (Length.of(1), batch, Length.of(hidden)), value, "recurrent", batch=1)
               for name, value, k in zip(names, after, INITIAL) if not own(node.fact(k))]
     carries = [carried(node, node.fact(k), 1 + i) for i, k in enumerate(INITIAL[: len(names)]) if own(node.fact(k))]
     exprs: list[Expr] = [whole, *after]

@@ -15,8 +15,9 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.schema import axes_are_input
 from pulsify_onnx.model.subgraphs import all_nodes
 from pulsify_onnx.ort import carrier
+from pulsify_onnx.rules.across import OTHER_AXIS_HINT, scan_across
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
-from pulsify_onnx.rules.kit.gating import fed, packed, packed_shape, real, seen_before, select, starts_as_zeros, timed, unpacked
+from pulsify_onnx.rules.kit.gating import fed, real, seen_before, select, starts_as_zeros, timed
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -28,12 +29,15 @@ from pulsify_onnx.rules.kit.traits import Trait, declares, has
 def scan(node: Node) -> Outcome:
     """Along the stream forward: any number of states, streams and results, along any axes; the body may read static outer values.
 
-    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards or over another axis, inputs of fixed
-    length, bodies that read an outer stream.
+    Over another axis, in any direction, where its body keeps the frames of the stream apart.
+    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards, inputs of fixed length, bodies that read an outer stream.
     """
     body = node.attributes["body"].as_graph().clone(allow_outer_scope_values=True)
     count = int(node.attr("num_scan_inputs"))
     carried = len(node.facts) - count
+    if _over_another_axis(node, carried):
+        check_body(node, body)
+        return scan_across(node, body, carried)
     backwards = [*(node.ints("scan_input_directions") or []), *(node.ints("scan_output_directions") or [])]
     if any(backwards):
         refuse("it scans from the last frame to the first", hint="scan forwards, or run the backward pass over chunks")
@@ -48,12 +52,19 @@ def scan(node: Node) -> Outcome:
     return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y, steps)
 
 
+def _over_another_axis(node: Node, carried: int) -> bool:
+    """Whether no scan input streams along the axis that is scanned."""
+    axes = node.ints("scan_input_axes") or [0] * (len(node.facts) - carried)
+    streams = [(f.axis, axis % f.rank) for f, axis in zip(node.facts[carried:], axes) if isinstance(f, Stream)]
+    return bool(streams) and all(own != scanned for own, scanned in streams)
+
+
 def _scanned(fact: Fact | None, axis: int, k: int) -> Stream:
     if not isinstance(fact, Stream):
         refuse(f"its scan input {k} has a fixed number of frames beside a stream", hint="make it a constant that the body reads, or give it the length of the stream")
     if axis % fact.rank != fact.axis:
         refuse("it scans another axis than the stream's, and what its body does along the stream is not known",
-               hint="write the recurrence over that axis as RNN, GRU or LSTM, or as unrolled operators")
+               hint=OTHER_AXIS_HINT)
     return fact
 
 
@@ -101,7 +112,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     starts = []
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
-        past = unpacked(Past(name), fact.shape)
+        past = Past(name)
         starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
     kept = replace(body, graph=body.graph.clone(allow_outer_scope_values=True)) if body.carried else body
     gate = held(kept.graph, typed[: body.carried], node.opset, tag) if body.carried else None
@@ -116,7 +127,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
         return [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
 
     outs = timed(y, ends, lambda late, ended: scanned(real(y, late, ended)))
-    states = [State(name, dtype, packed_shape(shape), packed(out, shape), "scan") for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
+    states = [State(name, dtype, shape, out, "scan") for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
               if not own(fact)]
     carries = [carried(node, fact, k) for k, fact in enumerate(initial) if own(fact)]
     facts: list[Fact] = []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Pair, Static, Stream
-from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Outcome, Position, Step
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Grid, Outcome, Position, Step
 from pulsify_onnx.algebra.windows import align, crop, pad, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
@@ -195,12 +194,13 @@ def center_crop_pad(node: Node) -> Outcome:
         refuse("the middle of the stream is known only when it has ended", hint="slice from the start instead")
     steps: list[Step] = []
     sizes = [wanted.get(k, d) for k, d in enumerate(x.shape)]
-    if any(a != b for k, (a, b) in enumerate(zip(sizes, x.shape)) if k != x.axis):
+    changed = [k for k, (a, b) in enumerate(zip(sizes, x.shape)) if k != x.axis and a != b]
+    if changed:
         (window,), y = align([x], node.options)
-        dims: list[Dim] = [Frames(Fraction(y.rate)) if k == x.axis else _known(d.constant) for k, d in enumerate(sizes)]
+        shape = const([_known(sizes[k].constant) for k in changed])
         wire = node.outputs[0] if not more.constant else f"{node.outputs[0]}#across"
         x = y.placed(wire, x.dtype, tuple(sizes), x.axis)
-        steps.append(Step(node.name, node.op_type, (wire,), (call("CenterCropPad", window, Dims(tuple(dims))),), (x,)))
+        steps.append(Step(node.name, node.op_type, (wire,), (call("CenterCropPad", window, shape, axes=changed),), (x,)))
     if more.constant < 0:
         x = crop(x, start=-more.constant // 2, end=-more.constant - -more.constant // 2)
     elif more.constant:

@@ -216,6 +216,13 @@ def test_rows(flat: str):
     assert made.spec.get("independent_rows", True) and made.spec["outputs"][0]["shape"] == ["N", 3]
 
 
+def test_rows_that_a_head_mixes():
+    model = text(CONVS.replace("{s}", "1") + "f = Flatten(c) m = ReduceMean<axes=[0], keepdims=1>(f) d = Sub(f, m) y = Gemm(d, w)",
+                 inputs=f"float[N, 4, {CLIP}] x", outputs="float[N, 3] y", **K, w=rand(80, 3))
+    spec = pulsify(model, pulse=1, head="window").spec
+    assert (spec["independent_rows"], spec["shared_by"]) == (False, ["m"])
+
+
 def test_rows_of_a_fixed_number_begin_together():
     model = text(CONVS.replace("{s}", "1") + "f = Flatten(c) y = Gemm(f, w)", inputs=f"float[2, 4, {CLIP}] x", outputs="float[2, 3] y", **K, w=rand(80, 3))
     spec = slides(model, delay=0, pulses=(1, None)).spec

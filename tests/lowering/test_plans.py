@@ -145,7 +145,7 @@ def test_frames_mirrored_at_the_end(pulse: int, edge: bool, last: list[float]) -
 
 
 def test_states_of_a_rule() -> None:
-    state = State("total", ir.DataType.FLOAT, (1, 1, 1), op("Add", Past("total"), summed(read("x"))), "test")
+    state = State("total", ir.DataType.FLOAT, (Length.of(1),) * 3, op("Add", Past("total"), summed(read("x"))), "test")
     graph = lowered(plan([step("y", op("Add", Past("total"), read("x")), states=[state])]), 2)
     (lowered_state,) = graph.states
     assert (lowered_state.role, lowered_state.shape, lowered_state.input.name, lowered_state.output.name) == (

@@ -36,7 +36,7 @@ def test_nothing_is_remembered_of_what_is_read_in_its_pulse() -> None:
 
 def test_states_read_too() -> None:
     from pulsify_onnx.algebra.plan import State
-    kept = State("kept", ir.DataType.FLOAT, (1,), op("Sum", read("x", 6)), "test")
+    kept = State("kept", ir.DataType.FLOAT, (Length.of(1),), op("Sum", read("x", 6)), "test")
     assert [*histories(step("y", read("x"), states=[kept]))] == [History("x", None, 6)]
 
 

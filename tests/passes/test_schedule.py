@@ -80,8 +80,8 @@ def test_what_depends_on_the_time_is_decided(timing: Timing, late: bool, ends: b
 
 
 def test_states_are_there_where_they_are_needed() -> None:
-    kept = State("kept", ir.DataType.FLOAT, (1,), Past("kept"), "test")
-    some = State("some", ir.DataType.FLOAT, (1,), When(Asked(ends=True), Past("some"), Past("kept")), "test", Asked(late=FOURS))
+    kept = State("kept", ir.DataType.FLOAT, (Length.of(1),), Past("kept"), "test")
+    some = State("some", ir.DataType.FLOAT, (Length.of(1),), When(Asked(ends=True), Past("some"), Past("kept")), "test", Asked(late=FOURS))
     assert [s.name for s in scheduled(read("x"), ENDLESS, states=[kept, some]).states] == ["kept"]
     found = scheduled(read("x"), ENDING, states=[kept, some]).states
     assert found == (kept, replace(some, next=Past("some"), test=None))

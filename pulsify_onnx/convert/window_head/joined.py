@@ -13,6 +13,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Clip, Fact, Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Frames, Op, Options, Outcome, Plan, Ref, Step, Window, leaves
+from pulsify_onnx.analysis.batch_axis import mixing
 from pulsify_onnx.analysis.readings import READINGS, Next, Reading
 from pulsify_onnx.analysis.walker import Walker
 from pulsify_onnx.arrays import Const
@@ -70,8 +71,10 @@ def _analysed(head: Source) -> Plan:
 def pulsed(cut: Head, source: Source, plan: Plan, pulse: int | None) -> Rowed:
     """The pulsed graph of a joined plan; a fixed number of rows counts as one stream, since nothing is known of what the head does with them."""
     lowered = lower(plan, source, pulse)
-    rows = () if static_batch(plan) is None else tuple(node.name or "" for node in cut.source.model.graph)
-    return Rowed(source, plan, replace(lowered, shared=rows) if rows else lowered)
+    if static_batch(plan) is not None:
+        return Rowed(source, plan, replace(lowered, shared=tuple(node.name or "" for node in cut.source.model.graph)))
+    mixed = [*mixing(source, plan), *mixing(cut.source, plan), *lowered.shared]
+    return Rowed(source, plan, replace(lowered, shared=tuple(dict.fromkeys(mixed))))
 
 
 def _stream(fact: Fact) -> Stream:

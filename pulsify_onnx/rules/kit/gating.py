@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Shape, Static, Stream
-from pulsify_onnx.algebra.plan import Count, Dim, Expr, Op, Options, Position, Start, Step, Test, When, Window
+from pulsify_onnx.algebra.facts import Fact, Static, Stream
+from pulsify_onnx.algebra.plan import Count, Expr, Op, Options, Position, Start, Step, Test, When, Window
 from pulsify_onnx.algebra.windows import align, sealed, solid, timely
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.ort import carrier
@@ -88,34 +88,3 @@ def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
     if wide == dtype:
         return call("Where", flag, yes, no)
     return call("Cast", call("Where", flag, call("Cast", yes, to=int(wide)), call("Cast", no, to=int(wide))), to=int(dtype))
-
-
-# states: a symbolic dimension is the batch and comes first, a scalar is one number
-
-def _front(shape: Shape) -> list[int]:
-    order = list(range(len(shape)))
-    batch = next((k for k, d in enumerate(shape) if d.constant is None), 0)
-    return [batch, *order[:batch], *order[batch + 1:]] if shape else []
-
-
-def packed_shape(shape: Shape) -> tuple[Dim, ...]:
-    """Shape of the state for a carried value of `shape`."""
-    return tuple(d.constant if d.constant is not None else d for d in (shape[k] for k in _front(shape))) or (1,)
-
-
-def packed(value: Expr, shape: Shape) -> Expr:
-    """A carried value of `shape` as its state."""
-    if not shape:
-        return call("Reshape", value, const([1]))
-    order = _front(shape)
-    return value if order == sorted(order) else call("Transpose", value, perm=order)
-
-
-def unpacked(past: Expr, shape: Shape) -> Expr:
-    """A state as the carried value of `shape`."""
-    if not shape:
-        return call("Gather", past, const(0), axis=0)
-    order = _front(shape)
-    return past if order == sorted(order) else call("Transpose", past, perm=[order.index(k) for k in range(len(order))])
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -49,6 +49,9 @@ class World(Protocol):
 
     def weights_of(self, wire: str) -> Array | None:
         """Its value, where it is a constant that no step computes: weights are not copied."""
+
+    def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], Sequence[Step]]:
+        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its nodes can't stream."""
 
 
 @dataclass(frozen=True)

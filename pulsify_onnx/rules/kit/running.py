@@ -20,7 +20,7 @@ from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, 
 from pulsify_onnx.algebra.windows import align, solid, timely
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
-from pulsify_onnx.rules.kit.gating import along, packed, packed_shape, real_frames, seen_before, unpacked
+from pulsify_onnx.rules.kit.gating import along, real_frames, seen_before
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.views import by_axes
 
@@ -129,12 +129,12 @@ class Accumulator:
     @property
     def past(self) -> Expr:
         """Its value before this pulse."""
-        past = unpacked(Past(self.name), self.shape)
+        past: Expr = Past(self.name)
         return past if self.initial is None else call("Where", seen_before(self.feed.x), past, self.initial)
 
     def becomes(self, value: Expr) -> State:
         """Its state, with the value after this pulse."""
-        return State(self.name, self.dtype, packed_shape(self.shape), packed(value, self.shape), self.role)
+        return State(self.name, self.dtype, self.shape, value, self.role)
 
 
 def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tuple[Expr, tuple[State, ...]]:
