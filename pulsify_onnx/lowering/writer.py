@@ -27,14 +27,17 @@ def served(node: str, what: str) -> str:
 
 
 def serves(name: str) -> tuple[str, ...]:
-    """What of the source a node may serve, by its `name`: one of these, where there is a node or a tensor that is called so."""
+    """What of the source a node may serve, by its `name`: one of these, where a node or a tensor is called so."""
     own = (name.removeprefix(OWN).rpartition("/")[0],) if name.startswith(OWN) else ()
     first, _, number = name.rpartition("_")
     return (*own, *((first,) if number.isdecimal() else ()))
 
 
 class Emitter:
-    """A graph under construction. Equal operators on equal inputs are written once; `serving`: what of the source they are written for now."""
+    """A graph under construction. Equal operators on equal inputs are written once.
+
+    `serving`: what of the source they are written for now.
+    """
 
     def __init__(self, opset: int, reserved: set[str], serving: Callable[[], str]):
         self.opset = opset
