@@ -76,8 +76,9 @@ def pulsify(model: Model | Source, options: ConvertOptions | None = None, **give
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` found: ``document`` is plain data for JSON, ``blockers`` says why the model does not stream, ``plan`` how it does.
+    """What `inspect` found.
 
+    ``document`` is plain data for JSON, ``blockers`` says why the model does not stream, ``plan`` how it does.
     ``possible_states``: what ``states`` might be given as, where that was asked.
     """
 
@@ -93,7 +94,8 @@ class Report:
 
     def to_json(self, frame_rate: float | None = None) -> dict[str, Any]:
         """The same with delays in milliseconds, where there are `frame_rate` base frames in a second."""
-        possible = {} if self.possible_states is None else {"possible_states": [list(pair) for pair in self.possible_states]}
+        pairs = self.possible_states
+        possible = {} if pairs is None else {"possible_states": [list(pair) for pair in pairs]}
         blockers = {"blockers": [b.as_json() for b in self.blockers]} if self.plan is not None or self.blockers else {}
         return {**self.found.to_json(frame_rate), **possible, **blockers}
 

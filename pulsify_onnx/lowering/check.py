@@ -21,7 +21,10 @@ class Check:
 
 
 def check(lowered: Lowered, plan: Plan) -> Lowered:
-    """`lowered`, which is made of `plan`. Raises `BrokenRule` where its graph is not as every pulsed graph is. Time is linear in the size of both."""
+    """`lowered`, which is made of `plan`. Raises `BrokenRule` where its graph is not as every pulsed graph is.
+
+    Time is linear in the size of both.
+    """
     for rule in CHECKS:
         for problem in rule.broken(lowered, plan):
             raise BrokenRule(rule.name, "lowering", problem)
@@ -36,7 +39,8 @@ def _alive(lowered: Lowered, _: Plan) -> Iterator[str]:
 
 
 def _named(lowered: Lowered, plan: Plan) -> Iterator[str]:
-    known = {*plan.inputs, *plan.wires, *plan.outputs, *(step.node for step in plan.steps), *(state.node for state in lowered.states)}
+    tensors = {*plan.inputs, *plan.wires, *plan.outputs}
+    known = {*tensors, *(step.node for step in plan.steps), *(state.node for state in lowered.states)}
     yield from (f"{node.name or 'a node without a name'} ({node.op_type}) serves none" for node in lowered.model.graph
                 if node.name not in known and not known & set(serves(node.name or "")))
 

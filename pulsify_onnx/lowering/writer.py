@@ -28,7 +28,7 @@ def served(node: str, what: str) -> str:
 
 
 def serves(name: str) -> tuple[str, ...]:
-    """What of the source a node may serve, by its `name`: one of these, where there is a node or a tensor that is called so."""
+    """What of the source a node may serve, by its `name`: one of these, where a node or a tensor is called so."""
     own = (name.removeprefix(OWN).rpartition("/")[0],) if name.startswith(OWN) else ()
     first, _, number = name.rpartition("_")
     return (*own, *((first,) if number.isdecimal() else ()))

@@ -37,7 +37,10 @@ class Explained:
 
 @dataclass(frozen=True)
 class Description:
-    """A pulsed model. ``document``: its sidecar as it is in the file; ``explained``: its stream outputs, by name, where the plan is known."""
+    """A pulsed model.
+
+    ``document``: its sidecar as it is in the file; ``explained``: its stream outputs, by name, where the plan is known.
+    """
 
     sidecar: Sidecar
     document: Mapping[str, Any]
@@ -49,7 +52,7 @@ class Description:
         return self.sidecar.fixed_length
 
     def to_json(self, frame_rate: float | None = None) -> Json:
-        """The sidecar and more of its outputs; with delays in milliseconds, where there are `frame_rate` base frames in a second."""
+        """The sidecar and more of its outputs; delays in milliseconds too, of `frame_rate` base frames in a second."""
         return _timed({**self.document}, self.sidecar.outputs, self.explained, frame_rate)
 
 
@@ -81,7 +84,9 @@ def described(plan: Plan, source: Source, sidecar: Sidecar, document: Mapping[st
 
 def blocked(plan: Plan | None, blockers: tuple[Blocker, ...]) -> Blocked:
     """A model that does not stream; None: nothing is known of it."""
-    return Blocked(blockers) if plan is None else Blocked(blockers, sidecars.inputs(plan, None), sidecars.outputs(plan, None), plan.pulse_multiple)
+    if plan is None:
+        return Blocked(blockers)
+    return Blocked(blockers, sidecars.inputs(plan, None), sidecars.outputs(plan, None), plan.pulse_multiple)
 
 
 def milliseconds(output: StreamOutput, frame_rate: float) -> float:
@@ -92,7 +97,8 @@ def milliseconds(output: StreamOutput, frame_rate: float) -> float:
 def _explained(plan: Plan, source: Source, name: str) -> Explained:
     fact = plan.facts[name]
     assert isinstance(fact, Stream)
-    path = tuple(PathLink(node=link.node, op_type=link.op_type, base_frames=_number(link.frames)) for link in chain(plan, source, name))
+    links = chain(plan, source, name)
+    path = tuple(PathLink(node=k.node, op_type=k.op_type, base_frames=_number(k.frames)) for k in links)
     return Explained(lookahead=max(0, math.floor(fact.reach.future)), critical_path=path)
 
 
@@ -100,9 +106,14 @@ def _number(x: Fraction) -> int | float:
     return int(x) if x.denominator == 1 else float(x)
 
 
-def _timed(found: Json, outputs: Sequence[Output], explained: Mapping[str, Explained], frame_rate: float | None) -> Json:
+def _timed(
+    found: Json, outputs: Sequence[Output], explained: Mapping[str, Explained], frame_rate: float | None,
+) -> Json:
     """A document with more of its `outputs`."""
-    more = [{**(encoded(explained[o.name]) if o.name in explained else {}),
-             **({"delay_ms": milliseconds(o, frame_rate)} if frame_rate and isinstance(o, StreamOutput) else {})} for o in outputs]
-    found["outputs"] = [{**entry, **own} for entry, own in zip(found["outputs"], more)]
+    for output, entry in zip(outputs, entries := [{**entry} for entry in found["outputs"]]):
+        if output.name in explained:
+            entry.update(encoded(explained[output.name]))
+        if frame_rate and isinstance(output, StreamOutput):
+            entry["delay_ms"] = milliseconds(output, frame_rate)
+    found["outputs"] = entries
     return {**found, "frame_rate": frame_rate} if frame_rate else found

@@ -151,6 +151,7 @@ def test_verification_finds_rows_that_share():
 
 
 def test_inspect_says_so():
-    document = inspect(delayed("m = ReduceMean<axes=[0], keepdims=1>(a)\n y = Sub(a, m)")).document
+    report = inspect(delayed("m = ReduceMean<axes=[0], keepdims=1>(a)\n y = Sub(a, m)"))
+    document = report.document
     assert document["independent_rows"] is False and document["shared_by"] == ["m"]
-    assert table(document).splitlines()[-1] == "rows of a batch start and end together, because of m"
+    assert table(report.found).splitlines()[-1] == "rows of a batch start and end together, because of m"
