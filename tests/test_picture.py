@@ -10,7 +10,7 @@ from tools import picture
 
 def test_the_picture_is_current():
     text = picture.PAGE.read_text(encoding="utf-8")
-    assert picture.written(text) == text, "run: python tools/picture.py --write"
+    assert picture.written(text) == text, "run: python -m tools.picture --write"
 
 
 def test_the_table_is_that_of_the_test():

@@ -1,6 +1,6 @@
 """The rooms of the package as `docs/design.md` shows them, made from the table of ``tests/test_architecture.py``, which the imports are held to.
 
-    python tools/picture.py [--write]
+    python -m tools.picture [--write]
 
 A room stands on the floor above the highest one that it imports, and an arrow that follows from others is left out. What lives in a
 room is the docstring of its ``__init__``. Without ``--write`` the page is printed as it should be.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Union
 
 TIME = "T"
@@ -75,16 +75,14 @@ class Length:
     @staticmethod
     def of(value: LengthLike) -> Length:
         """`value` as a length."""
-        if isinstance(value, Length):
-            return value
-        return _collect([((), Fraction(value))])
+        return value if isinstance(value, Length) else _constant(value)
 
     @staticmethod
     def symbol(name: str) -> Length:
         """The length that is called `name`."""
         return Length((((Symbol(name),), Fraction(1)),))
 
-    @property
+    @cached_property
     def constant(self) -> int | None:
         """The value, where it depends on nothing and is whole."""
         if not self.terms:
@@ -100,8 +98,19 @@ class Length:
             return Fraction(0)
         return self.terms[0][1] if len(self.terms) == 1 and self.terms[0][0] == () else None
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
     def symbols(self) -> frozenset[str]:
         """Names this length depends on."""
+        return self._symbols
+
+    @cached_property
+    def _symbols(self) -> frozenset[str]:
         found: set[str] = set()
         for monomial, _ in self.terms:
             for atom in monomial:
@@ -197,7 +206,8 @@ class Length:
         return _collect(terms)
 
     def __add__(self, other: LengthLike) -> Length:
-        return _collect([*self.terms, *Length.of(other).terms])
+        other = Length.of(other)
+        return _collect([*self.terms, *other.terms]) if self.terms and other.terms else self if self.terms else other
 
     __radd__ = __add__
 
@@ -229,6 +239,11 @@ class Length:
             body = "*".join(map(show, monomial))
             parts.append(body if body and c == 1 else f"{c}*{body}" if body else str(c))
         return " + ".join(parts).replace("+ -", "- ") or "0"
+
+
+@lru_cache(maxsize=4096)
+def _constant(value: int | Fraction) -> Length:
+    return Length((((), Fraction(value)),)) if value else Length(())
 
 
 def _collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Length:

@@ -201,13 +201,13 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
             refuse("it joins relative positions, counted from a query to a key, with frames of the stream", hint="count positions from the first frame")
         if x.rate != first.rate:
             raise RateMismatch(first, x)
-        if common_unit(x.extent, first.extent) is None:
+        if x.extent != first.extent and common_unit(x.extent, first.extent) is None:
             refuse(f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
                    hint="pad or crop one of them so that both have one length")
     if any(isinstance(x.border, Mirror) for x in xs):
         leads = leads and len({(x.lead, x.trail, x.border) for x in xs}) == 1
     lead = min(x.lead for x in xs) if leads else 0
-    trail = reduce(smaller, (x.trail for x in xs)) if leads else NONE
+    trail = reduce(smaller, dict.fromkeys(x.trail for x in xs)) if leads else NONE
     bounds: list[Bound] = [AtLeast(x.delay) for x in xs if not x.positional]
     for x in xs:
         bounds += _mirrored(x, 1) if x.lead > lead else ()

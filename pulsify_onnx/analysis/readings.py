@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pulsify_onnx.algebra.facts import Blocked, Fact, Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Pending, Prefix, Sizes, Static, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.analysis import shape_arithmetic, source_states
 from pulsify_onnx.analysis.borders import bordered
@@ -50,22 +50,15 @@ def read(node: Node, readings: Sequence[Reading]) -> Outcome:
     raise AssertionError(f"no reading understands {node.op_type}")
 
 
-def _read_by(node: Node) -> tuple[Fact, ...]:
-    """The facts of all that a node reads, its subgraphs included."""
-    return (*(f for f in node.facts if f is not None), *node.outer.values())
-
-
-def _kinds(node: Node) -> set[type]:
-    return set(map(type, _read_by(node)))
-
-
 def _every(node: Node) -> bool:
     return True
 
 
 def _blocked(node: Node, then: Next) -> Outcome | None:
-    by = [fact.by for fact in _read_by(node) if isinstance(fact, Blocked)]
-    return Outcome(tuple(Blocked(o, by[0]) for o in node.outputs)) if by else None
+    if Blocked not in node.kinds:
+        return None
+    by = [fact.by for fact in node.read_facts if isinstance(fact, Blocked)]
+    return Outcome(tuple(Blocked(o, by[0]) for o in node.outputs))
 
 
 def _asks_for_sizes(node: Node) -> bool:
@@ -74,8 +67,7 @@ def _asks_for_sizes(node: Node) -> bool:
 
 def _of_shapes(node: Node) -> bool:
     """Whether a node computes with shapes; sizes that only running the model tells are values like others."""
-    kinds = _kinds(node)
-    return shape_arithmetic.told(node) and (_asks_for_sizes(node) or kinds <= {Static, Sizes} and Sizes in kinds)
+    return (_asks_for_sizes(node) or Sizes in node.kinds and node.kinds <= {Static, Sizes}) and shape_arithmetic.told(node)
 
 
 def _shapes(node: Node, then: Next) -> Outcome | None:
@@ -95,19 +87,19 @@ def _source_state(node: Node, then: Next) -> None:
 
 
 def _has_merged_axes(node: Node) -> bool:
-    return any(map(merged, _read_by(node)))
+    return any(map(merged, node.read_facts))
 
 
 def _meets_the_whole(node: Node) -> bool:
     """Whether a value over the whole stream meets frames, or is given the length of the stream."""
-    kinds = _kinds(node)
+    kinds = node.kinds
     spreads = node.op_type in ("Expand", "Tile") and isinstance(node.facts[0], Prefix) and any(
         isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
     return Pending in kinds or Stream in kinds and Prefix in kinds or spreads
 
 
 def _of_running_values(node: Node) -> bool:
-    kinds = _kinds(node)
+    kinds = node.kinds
     return Prefix in kinds or kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE
 
 
@@ -116,7 +108,7 @@ READINGS: tuple[Reading, ...] = (
     Reading("never empty", _every, lambda node, then: never_empty(node, then(node))),
     Reading("shapes", _of_shapes, _shapes),
     Reading("identity", lambda node: node.op_type == "Identity" and node.domain == "", _identity),
-    Reading("static", lambda node: _kinds(node) <= {Static}, lambda node, then: static(node)),
+    Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: static(node)),
     Reading("source state", _every, _source_state),
     Reading("merged axes", _has_merged_axes, all_rows),
     Reading("deferred", _meets_the_whole, lambda node, then: closed(node)),

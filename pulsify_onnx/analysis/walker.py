@@ -241,7 +241,8 @@ class Walker:
     def _settle(self, outcome: Outcome, node: Node) -> None:
         """Take down what a node has become."""
         for step in outcome.steps:
-            step = replace(step, requires=tuple(replace(r, blame=_blamed(node, r)) for r in step.requires))
+            if step.requires:
+                step = replace(step, requires=tuple(replace(r, blame=_blamed(node, r)) for r in step.requires))
             if any(w in self.wires for w in step.wires):
                 continue  # a help step that another reader of the same wire has asked for already
             self.steps.append(step)

@@ -61,6 +61,8 @@ def _reshaped(value: Expr, shape: Dims) -> Expr:
 
 def set_apart(plan: Plan) -> Plan:
     """`plan`, in which steps read merged streams as they are in the pulse only, and others by way of their rows."""
+    if not any(isinstance(f, Stream) and f.merged for f in plan.wires.values()):
+        return plan
     steps: list[Step] = []
     wires = dict(plan.wires)
     for step in plan.steps:

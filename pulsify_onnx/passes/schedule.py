@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -44,6 +44,8 @@ def schedule(plan: Plan, timing: Timing) -> Plan:
 class _Schedule:
     timing: Timing
     value: Solution
+    _facts: dict[int, tuple[Fact, Fact]] = field(default_factory=dict)
+    """What facts have become, by the identity of what they were."""
 
     def holds(self, test: Test) -> bool:
         """Whether a test does."""
@@ -117,6 +119,11 @@ class _Schedule:
 
     def fact(self, fact: Kind) -> Kind:
         """A fact with numbers."""
+        if id(fact) not in self._facts:
+            self._facts[id(fact)] = fact, self._timed(fact)
+        return cast(Kind, self._facts[id(fact)][1])
+
+    def _timed(self, fact: Fact) -> Fact:
         if isinstance(fact, (Stream, Skew)):
             return replace(fact, delay=self.delay(fact.delay)) if fact.delay.terms else fact
         if isinstance(fact, Pair):

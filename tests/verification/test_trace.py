@@ -17,6 +17,7 @@ from pulsify_onnx.verification.check import Case
 from testing.command import run
 from testing.families import FAMILIES
 from testing.oracle import parse, rand
+from testing.quantised import network as quantised_network
 
 STACK = """agraph (float[1,3,T] x) => (float[1,3,U] y) {
     a = Conv<pads=[1,1]>(x, w, b)
@@ -53,6 +54,14 @@ def test_the_first_node_that_differs(tmp_path: Path, node, agreeing, pulse, end)
     assert first.index[2] == first.frame and abs(first.stream - first.batch) > 1e-3
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_signed_integers_that_are_carried_unsigned_are_no_difference(seed):
+    model = quantised_network(seed, kind="int8")
+    pulsed = pulsify(model, pulse=4)
+    assert any(t.data_type == onnx.TensorProto.UINT8 for t in pulsed.proto().graph.initializer), "nothing is carried unsigned"
+    assert trace(model, pulsed, verify_with(verify(model, pulsed), random_case(pulsed))) is None
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("end", [False, True])
 def test_no_false_alarm(name, end):
@@ -60,10 +69,14 @@ def test_no_false_alarm(name, end):
     pulsed = pulsify(model, pulse=4, end_of_stream=end)
     found = verify(model, pulsed)
     assert found.ok and found.case is None and trace(model, pulsed, found) is None
-    rng, frames = np.random.default_rng(0), 400
+    assert trace(model, pulsed, verify_with(found, random_case(pulsed))) is None
+
+
+def random_case(pulsed, frames: int = 400) -> Case:
+    rng = np.random.default_rng(0)
     inputs = {i["name"]: rng.standard_normal([frames * i["rate"][0] // i["rate"][1] if k == i.get("axis") else 1 if isinstance(d, str) else d
                                               for k, d in enumerate(i["shape"])]).astype(i["dtype"]) for i in pulsed.spec["inputs"]}
-    assert trace(model, pulsed, verify_with(found, Case(frames, inputs, {}, {}))) is None
+    return Case(frames, inputs, {}, {})
 
 
 def verify_with(found, case: Case):

@@ -25,6 +25,8 @@ HARMLESS = {"Div": (1, 1), "Mod": (1, 1), "Reciprocal": (0, 1), "Log": (0, 1), "
 NORMS = {"MeanVarianceNormalization": 0.0, "LayerNormalization": 1e-5, "InstanceNormalization": 1e-5, "GroupNormalization": 1e-5, "RMSNormalization": 1e-5}
 """Operators that divide by a deviation, and the epsilon they add to it unless told; without one, values that are all alike do not suit."""
 
+RISKY = {*HARMLESS, *NORMS}
+
 DEEP = 24
 """Operators that are looked through for the least value of an operand."""
 
@@ -35,9 +37,11 @@ def total(outcome: Outcome, world: World) -> Outcome:
 
 
 def _total(step: Step, world: World) -> Step:
+    if not any(isinstance(e, Op) and e.op_type in RISKY for e in step.exprs):
+        return step
     exprs = []
     for expr, y in zip(step.exprs, step.facts):
-        if isinstance(expr, Op) and expr.domain == "" and isinstance(y, Stream) and y.dtype.is_floating_point() and expr.op_type in (*HARMLESS, *NORMS):
+        if isinstance(expr, Op) and expr.domain == "" and isinstance(y, Stream) and y.dtype.is_floating_point() and expr.op_type in RISKY:
             index, value = HARMLESS.get(expr.op_type, (0, None))
             operand = expr.inputs[index]
             if isinstance(operand, Window) and not _suits(expr, world):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +76,16 @@ class Node:
         found = self.attributes.get(name)
         value = found.value if found is not None else _defaults(self.op_type, self.since, self.domain).get(name, default)
         return value.decode() if isinstance(value, bytes) else value
+
+    @cached_property
+    def read_facts(self) -> tuple[Fact, ...]:
+        """The facts of all that it reads, its subgraphs included."""
+        return (*(f for f in self.facts if f is not None), *self.outer.values())
+
+    @cached_property
+    def kinds(self) -> frozenset[type[Fact]]:
+        """The kinds of facts that it reads."""
+        return frozenset(map(type, self.read_facts))
 
     @property
     def kept(self) -> tuple[tuple[str, Any], ...]:
