@@ -38,7 +38,8 @@ def passes(source: Source, options: ConvertOptions) -> list[Pass]:
     """What comes before the analysis."""
     if options.head is not None:
         return [SplitHead(options.window)]
-    found: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
+    states = state_pairs(source, options.states)
+    found: list[Pass] = [MakeLengthDynamic(states, options.readings, options.end_of_stream)]
     return found if options.left_context is None else [*found, CutPast(options.left_context)]
 
 
@@ -69,7 +70,8 @@ def finished(found: Planned, pulse: int | None, batch: int | str | None) -> Puls
         require(plan)
     plan.check()
     rows = None if batch == 1 else batch
-    made = rowed(source, plan, pulse, rows) if found.model.head is None else pulsed(found.model.head, source, plan, pulse)
+    head = found.model.head
+    made = rowed(source, plan, pulse, rows) if head is None else pulsed(head, source, plan, pulse)
     if rows is not None and made.source is not source:
         notes = {"source_batch": 1, **notes}
     document = made.document(pulse) | notes
