@@ -22,13 +22,15 @@ BY_ZERO = {"Div", "Mod"}
 """Operators that end the process where a whole number is divided by 0."""
 
 ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
-"""Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding with auto_pad, scales."""
+"""Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding with
+auto_pad, scales."""
 
 SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
-"""How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other operators, not at all."""
+"""How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other operators,
+not at all."""
 
 UNSOUND = {"MaxPool": "Pad_Fusion"}
-"""Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever the value was."""
+"""Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever its value."""
 
 
 def unsound(operators: Iterable[str]) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def evaluate(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[s
     Rules write operators in the form of later opsets, so that form is tried where the model's own has none.
     """
     forms = (opset,) if domain else dict.fromkeys((opset, max(opset, NEWER)))
-    return next((found for form in forms if (found := _evaluated(op_type, inputs, attributes, form, domain, outputs)) is not None), None)
+    tried = (_evaluated(op_type, inputs, attributes, form, domain, outputs) for form in forms)
+    return next((found for found in tried if found is not None), None)
 
 
 def _evaluated(op_type: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int, domain: str, outputs: int) -> list[Array] | None:
@@ -57,7 +58,8 @@ def _session(serialized: bytes, kinds: tuple[tuple[str, int, int], ...], opset: 
     inputs = [onnx.helper.make_tensor_value_info(name, dtype, [None] * rank) for name, dtype, rank in kinds]
     graph = onnx.helper.make_graph([node], "fold", inputs, [onnx.ValueInfoProto(name=name) for name in node.output])
     imports = [onnx.helper.make_opsetid("", opset)] + ([onnx.helper.make_opsetid(node.domain, 1)] if node.domain else [])
-    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    version = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True)
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=version)
     return open_session(model.SerializeToString(), severity=4, kept=True)
 
 

@@ -87,7 +87,8 @@ def passes(source: Source, options: ConvertOptions) -> list[Pass]:
     """What comes before the analysis."""
     if options.head is not None:
         return [SplitHead(options.window)]
-    found: list[Pass] = [MakeLengthDynamic(state_pairs(source, options.states), options.readings, options.end_of_stream)]
+    states = state_pairs(source, options.states)
+    found: list[Pass] = [MakeLengthDynamic(states, options.readings, options.end_of_stream)]
     return found if options.left_context is None else [*found, CutPast(options.left_context)]
 
 

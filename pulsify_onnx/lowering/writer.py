@@ -125,7 +125,9 @@ class Writer(ABC):
         return self._along("Squeeze", x, axes)
 
     def _along(self, op_type: str, x: ir.Value, axes: Sequence[int]) -> ir.Value:
-        return self.one(op_type, x, self.ints(*axes)) if axes_are_input(op_type, self.opset) else self.one(op_type, x, axes=list(axes))
+        if axes_are_input(op_type, self.opset):
+            return self.one(op_type, x, self.ints(*axes))
+        return self.one(op_type, x, axes=list(axes))
 
     def picked(self, x: ir.Value, index: ir.Value, rank: int) -> ir.Value:
         """``x[row, index[row]]`` for every row; of `index`, `rank` dimensions are no rows (0 or 1)."""

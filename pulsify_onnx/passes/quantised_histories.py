@@ -40,9 +40,10 @@ def quantised_histories(plan: Plan, source: Source) -> Plan:
     """`plan` with every history before the steps that can be undone, where that is exact."""
     narrowed = _narrowed(plan, source)
     found = _deferred(narrowed)
-    # Where a QuantizeLinear has a type of its own, onnxruntime makes new ones, with that of signed integers, before it makes
-    # these unsigned, and does not load what it has made then; so it is given none that it would change.
-    if has_attribute("QuantizeLinear", source.opset, "output_dtype") or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
+    # Where a QuantizeLinear has a type of its own, onnxruntime makes new ones, with that of signed integers, before it
+    # makes these unsigned, and does not load what it has made then; so it is given none that it would change.
+    typed = has_attribute("QuantizeLinear", source.opset, "output_dtype")
+    if typed or any(d.x.dtype == ir.DataType.INT8 for d in found.values()):
         plan = _unsigned(plan, source)
         narrowed = _narrowed(plan, source)
         found = _deferred(narrowed)

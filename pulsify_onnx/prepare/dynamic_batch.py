@@ -36,7 +36,8 @@ def batch_axis(axis: int) -> int:
 def _batches(model: Prepared) -> str:
     axes = model.read[0] if model.read is not None else {}
     shapes = {v.name: v.shape for v in model.source.inputs if v.name in axes}
-    return ", ".join(name for name, axis in axes.items() if (shape := shapes[name]) is None or isinstance(shape[batch_axis(axis)], int))
+    sizes = {name: shape[batch_axis(axes[name])] if shape else None for name, shape in shapes.items() if name is not None}
+    return ", ".join(name for name, size in sizes.items() if size is None or isinstance(size, int))
 
 
 ANY_BATCH = Contract("every stream has a batch of any size", _batches)
@@ -46,8 +47,9 @@ ANY_BATCH = Contract("every stream has a batch of any size", _batches)
 class MakeBatchDynamic:
     """A model whose inputs have a batch of `rows` becomes one for any number of rows.
 
-    ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as many rows have it
-    too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get the rows that they need.
+    ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as many rows
+    have it too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get the
+    rows that they need.
     """
 
     rows: int
@@ -72,7 +74,10 @@ class MakeBatchDynamic:
 
 
 class _Rewriting:
-    """A copy of `source`, as `plan` reads it, whose batch of `rows` becomes one of any size. Raises `CannotStream` where a stream input has no such batch."""
+    """A copy of `source`, as `plan` reads it, whose batch of `rows` becomes one of any size.
+
+    Raises `CannotStream` where a stream input has no such batch.
+    """
 
     def __init__(self, source: Source, plan: Plan, rows: int, own: Mapping[str, int], statics: bool):
         self.plan, self.rows = plan, rows

@@ -23,10 +23,10 @@ class Notes:
 
 @dataclass(frozen=True)
 class Head:
-    """What was cut off a model of clips of `frames` base frames: it needs one whole window, and stays as it was exported.
+    """What was cut off a model of clips of `frames` base frames: it needs one whole window and stays as it was exported.
 
-    ``source`` has inputs named ``window_of(wire)``, of as many frames as in a clip, for the streams of the body that it reads.
-    ``windows``: these streams. ``outputs``: those of the whole model.
+    ``source`` has inputs named ``window_of(wire)``, of as many frames as in a clip, for the streams of the body that it
+    reads. ``windows``: these streams. ``outputs``: those of the whole model.
     """
 
     source: Source

@@ -33,9 +33,9 @@ from pulsify_onnx.rules.kit.traits import Trait, has
 
 @dataclass(frozen=True)
 class SplitHead:
-    """A model that was exported for one length, or is to be used at `frames` base frames, becomes its body, which takes any length, and a head.
+    """A model that was exported for one length, or is to be used at `frames` base frames, becomes a body and a head.
 
-    The stream axes that are known are all of them, or none where they can be told.
+    The body takes any length. The stream axes that are known are all of them, or none where they can be told.
     """
 
     frames: int | None = None
@@ -44,8 +44,8 @@ class SplitHead:
     ensures: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, ANY_LENGTH, HEAD)
 
     def __call__(self, model: Prepared) -> Prepared:
-        """Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and `CannotStream` where the
-        body is no model of any length."""
+        """Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and `CannotStream`
+        where the body is no model of any length."""
         told = {name: index_of(model.source, name, axis) for name, axis in model.axes.items()}
         source = _clip(model.source, told, self.frames)
         cuts = [_Cut(source, relax(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
@@ -226,7 +226,10 @@ class _Cut:
         return d.at(self.frames) if d.symbols() <= {TIME} else str(d)
 
     def _moved(self, node: ir.Node, windows: list[str]) -> bool:
-        """Whether a node has nothing but frames that the head reads already, in another order: it rather does it again than remember them twice."""
+        """Whether a node has nothing but frames that the head reads already, in another order.
+
+        A head rather does it again than remember them twice.
+        """
         return has(node, Trait.SAME_ORDER, Trait.PERMUTES) and all(
             name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, Sizes)))
 

@@ -219,7 +219,8 @@ def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype:
     return out
 
 
-def beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str, before: ir.Node | None = None) -> ir.Value:
+def beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str,
+           before: ir.Node | None = None) -> ir.Value:
     """`value` with dimensions of 1 at `axes`, computed `before` a node, or last."""
     if not axes_are_input("Unsqueeze", opset):
         return _added(graph, "Unsqueeze", [value], name, before, axes=axes)

@@ -34,7 +34,8 @@ TO_END = 2**63 - 1
 def joined(source: Source, cut: Head, body: Plan, pulse: int | None) -> tuple[Plan, Source, HeadEntry]:
     """The plan of the whole for pulses of `pulse` base frames (None: any), what to lower it from, and the sidecar's ``head``.
 
-    `source` is the body, of which `body` is the plan, and `cut` what was cut off it. After `n` base frames, the head sees those from ``n - delay - frames`` on.
+    `source` is the body, of which `body` is the plan, and `cut` what was cut off it. After `n` base frames, the head sees those
+    from ``n - delay - frames`` on.
     """
     head = _late(_analysed(cut.source), cut)
     read = _read(head, cut)

@@ -162,7 +162,8 @@ def _put(export: Export, made: ir.Node) -> Padding | None:
             return None
         constant = "pads" if by_attribute(node, "pads") else node.inputs[1]
         writable = not by_attribute(node, "pads") and len(pads) == x.rank and node.fact(3) is None
-        return Padding(node.name, node.op_type, constant or "pads", before.constant, after.constant, export.at(x.extent), mode == "constant", writable, Trait.PADS)
+        return Padding(node.name, node.op_type, constant or "pads", before.constant, after.constant, export.at(x.extent),
+                       mode == "constant", writable, Trait.PADS)
     at = [k for k, f in enumerate(facts) if isinstance(f, Stream)]
     x = facts[at[0]] if len(at) == 1 else None
     if not isinstance(x, Stream) or len(facts) < 2 or node.axis(x.rank) != x.axis:

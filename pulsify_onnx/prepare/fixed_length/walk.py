@@ -86,4 +86,6 @@ _SHAPES: dict[Trait, Callable[[Shapes], None]] = {
     Trait.RESHAPES: Shapes.reshape, Trait.EXPANDS: Shapes.expand, Trait.SLICES: Shapes.slice, Trait.RESIZES: Shapes.resize,
     Trait.SPLITS: Shapes.split, Trait.PADS: Shapes.pad,
 }
-_TABLES: dict[Trait, Callable[[Tables], None]] = {Trait.JOINS: Tables.concat, Trait.GATHERS: Tables.gather, Trait.RECURRENT: Tables.recurrent}
+_TABLES: dict[Trait, Callable[[Tables], None]] = {
+    Trait.JOINS: Tables.concat, Trait.GATHERS: Tables.gather, Trait.RECURRENT: Tables.recurrent,
+}

@@ -73,7 +73,8 @@ def declare(trait: Trait, *names: str, domain: str = "", value: Any = True) -> N
 def declares(trait: Trait, value: Any = True, only: str = "") -> Callable[[RuleFunction], RuleFunction]:
     """Say it of all operators whose rule stands below, or of the one named `only`."""
     def register(function: RuleFunction) -> RuleFunction:
-        found = [(domain, name) for (domain, name), rule in RULES.items() if rule.function is function and only in ("", name)]
+        mine = [key for key, rule in RULES.items() if rule.function is function]
+        found = [(domain, name) for domain, name in mine if only in ("", name)]
         if not found:
             raise ValueError(f"{trait.name} is declared of no operator: its rule stands above")
         for domain, name in found:

@@ -93,14 +93,14 @@ def axes_of(node: Node, rank: int, index: int = 1) -> list[int] | None:
 
 
 def normalised_axes(node: Node, rank: int) -> list[int]:
-    """The axes that a softmax goes over: one, or (before opset 13) all from that on. A quantised one says itself of which opset it is."""
+    """The axes that a softmax goes over: one, or (before opset 13) all from that on. A quantised one says its opset itself."""
     version = int(node.attr("opset", 13)) if node.domain else node.since
     axis = node.axis(rank, default=-1)
     return [axis] if version >= 13 else list(range(axis, rank))
 
 
 def scales_at(node: Node) -> tuple[int, int | None]:
-    """The inputs of a Resize or Upsample that say the scales and the sizes; None where sizes can't be said, nor where to sample."""
+    """The inputs of a Resize or Upsample that say the scales and the sizes; None where these can't be said, nor how to sample."""
     return (1, None) if node.op_type == "Upsample" or node.since < 11 else (2, 3)
 
 
