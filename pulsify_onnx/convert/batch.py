@@ -15,7 +15,7 @@ from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import SOURCE, Lowered
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.passes.schedule import schedule
+from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.dynamic_batch import Widening, batch_axis
 from pulsify_onnx.report import sidecar
 
@@ -117,7 +117,7 @@ def _widened(widening: Widening, plan: Plan, pulse: int | None) -> Rowed:
     while True:
         wide = widening.analysed(plan.options)
         if plan.timing is not None:
-            wide = schedule(wide, plan.timing)
+            wide = place(wide, plan.timing)
         wide.check()
         lowered = lower(wide, widening.source, pulse)
         if not lowered.shared or not widening.repair(lowered.shared, wide):

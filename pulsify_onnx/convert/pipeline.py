@@ -18,7 +18,7 @@ from pulsify_onnx.convert.pulsed_model import PulsedModel
 from pulsify_onnx.convert.window_head import Halves, halve, joined, pulsed
 from pulsify_onnx.errors import PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.passes.schedule import schedule
+from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
 from pulsify_onnx.prepare.passes import Pass, Prepared, run
@@ -53,7 +53,7 @@ def planned(source: Source, options: ConvertOptions) -> Planned:
     _, plan = model.read if model.read is not None and model.read[1].options == asked else choose(model.source, model.axes, asked)
     fits = options.pulse is not None and options.pulse % plan.pulse_multiple == 0
     pulse = options.pulse if fits and options.pulse is not None else plan.pulse_multiple
-    return Planned(model, schedule(plan, Timing(pulse, options.end_of_stream)), halves)
+    return Planned(model, place(plan, Timing(pulse, options.end_of_stream)), halves)
 
 
 def finished(found: Planned, pulse: int | None, batch: int | str | None) -> PulsedModel:
