@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.facts import Fact, Mirror, Pending, Prefix, Stream
-from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Merged, Op, Plan, Ref, Step, Window, leaves, rebuilt, walk
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.passes.histories import Histories
@@ -28,8 +28,12 @@ Kind = TypeVar("Kind", bound=Fact)
 
 SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
-HISTORY = 32
-"""Bytes that one more history, or one more mask, must save: it is two nodes or more, in every pulse."""
+NODE = 32
+"""Bytes that one more node must save: it is computed in every pulse."""
+
+HISTORY, MASK = 2 * NODE, 4 * NODE
+CLOCK = 8
+"""Bytes of the state that a mask asks for."""
 
 MOST_PARTS = 8
 """Parts of a network that are tried one by one where all of them together do not pay."""
@@ -66,17 +70,17 @@ def _joined(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def _pays(plan: Plan, than: Plan) -> bool:
     """Whether a plan is cheaper, and never larger."""
-    (size, nodes), (before, nodes_before) = _costs(plan), _costs(than)
-    return size <= before and size + HISTORY * nodes < before + HISTORY * nodes_before
+    (size, price), (before, price_before) = _costs(plan), _costs(than)
+    return size <= before and size + price < before + price_before
 
 
 def _costs(plan: Plan) -> tuple[int, int]:
-    """Bytes of all histories; and how many there are of them and of masks."""
+    """Bytes of what is remembered for windows; and what these bytes must be weighed against, histories and masks."""
     bytes_of = _frame_bytes(plan)
     found = list(Histories(plan))
     masks = {(w.wire, w.mask, None if w.mask.arrival else (w.back, w.frames.extra)) for step in plan.steps for w in leaves(step)
-             if isinstance(w, Window) and w.mask is not None and not isinstance(w.mask, Mask) and (w.mask.start or w.mask.end)}
-    return sum(bytes_of[h.wire] * h.frames for h in found), len(found) + len(masks)
+             if isinstance(w, Window) and isinstance(w.mask, TimedMask) and (w.mask.start or w.mask.end)}
+    return sum(bytes_of[h.wire] * h.frames for h in found) + CLOCK * bool(masks), HISTORY * len(found) + MASK * len(masks)
 
 
 def _frame_bytes(plan: Plan) -> dict[str, int]:
