@@ -7,8 +7,8 @@ data; wires are named, so expressions stay shallow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Union
@@ -305,7 +305,8 @@ class Plan:
 
     ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
     tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base frames from
-    which on all is true that was decided by the length of the stream.
+    which on all is true that was decided by the length of the stream. ``waits``: by how many base frames wires come later than they
+    could, of a plan in which it is settled where streams wait.
     """
 
     inputs: tuple[str, ...]
@@ -318,6 +319,7 @@ class Plan:
     options: Options
     least: int = 1
     timing: Timing | None = None
+    waits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ends(self) -> bool:

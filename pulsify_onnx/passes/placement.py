@@ -47,25 +47,28 @@ def place(plan: Plan, timing: Timing) -> Plan:
     parts = list(_Places(plan, least).parts())
     if not parts:
         return least
-    found = schedule(_later(plan, least.wires.keys(), _joined(parts)), timing)
+    found = _placed(plan, least, parts)
     if _pays(found, least):
         return found
     best = least
     taken: list[dict[str, int]] = []
     for part in parts if 1 < len(parts) <= MOST_PARTS else ():
-        found = schedule(_later(plan, least.wires.keys(), _joined([*taken, part])), timing)
+        found = _placed(plan, least, [*taken, part])
         if _pays(found, best):
             best, taken = found, [*taken, part]
     return best
 
 
+def _placed(plan: Plan, least: Plan, parts: Iterable[Mapping[str, int]]) -> Plan:
+    """`plan` with these parts of it later than in the `least` one."""
+    waits = {wire: wait for part in parts for wire, wait in part.items()}
+    assert least.timing is not None
+    return replace(schedule(_later(plan, least.wires.keys(), waits), least.timing), waits=waits)
+
+
 def _fixed(plan: Plan) -> bool:
     """Whether something asks a wire to be on time, or goes on with what a caller carries."""
     return bool(plan.options.states) or any(s.history or s.carries or any(need.test.late.terms for need in s.requires) for s in plan.steps)
-
-
-def _joined(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    return {wire: wait for part in parts for wire, wait in part.items()}
 
 
 def _pays(plan: Plan, than: Plan) -> bool:
