@@ -15,7 +15,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Timing
-from pulsify_onnx.algebra.facts import Fact, Mirror, Pending, Prefix, Stream
+from pulsify_onnx.algebra.facts import Fact, Mirror, Pending, Prefix, Sizes, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Merged, Op, Plan, Ref, Step, Window, leaves, rebuilt, walk
 from pulsify_onnx.arrays import Const
@@ -132,31 +132,38 @@ class _Places:
 
     def _read(self, step: Step, unscheduled: Step | None) -> None:
         """The reads of a step; where it knows more than what it reads, it and that are held."""
-        wires = {w.wire for w in leaves(step) if isinstance(w, (Window, Ref)) and w.wire in self.streams}
-        windows = [w for w in leaves(step) if isinstance(w, Window) and w.wire in wires]
-        lazy = [w for w in leaves(step) if isinstance(w, Window) and w.wire not in wires]
-        rates = [self.streams[w].rate for w in step.wires if w in self.streams]
-        moves = unscheduled is not None and shiftable(unscheduled) and self.streams.keys() >= set(step.wires)
-        moves = moves and not any(self.streams[w].merged for w in (*wires, *step.wires)) and not any(int(w.back) < int(w.frames.extra) for w in windows)
-        if not moves or any(math.lcm(w.frames.rate.denominator, y.denominator) != y.denominator for w in lazy for y in rates):
-            self.held.update(step.wires, wires)
-        self.held.update(w.wire for w in leaves(step) if isinstance(w, Ref))
+        found = [leaf for leaf in leaves(step) if isinstance(leaf, Window)]
+        windows = [w for w in found if w.wire in self.streams]
+        changing = {leaf.wire for leaf in leaves(step) if isinstance(leaf, Ref) and not self._static(leaf.wire)}
+        moves = unscheduled is not None and shiftable(unscheduled) and not changing and self.streams.keys() >= set(step.wires)
+        moves = moves and not any(self.streams[w].merged for w in (*step.wires, *(w.wire for w in windows)))
+        moves = moves and all(int(w.back) >= int(w.frames.extra) for w in windows)
+        # what is computed where it is read is so for any frame, but for no part of one
+        moves = moves and all(self.streams[step.wires[0]].rate.denominator % w.frames.rate.denominator == 0 for w in found if w.wire not in self.streams)
+        if not moves:
+            self.held.update(step.wires, changing, (w.wire for w in windows))
         self.reads += [_Read(step.wires[0] if step.wires else "", w.wire, int(w.back), int(w.frames.extra)) for w in windows]
+
+    def _static(self, wire: str) -> bool:
+        """Whether a tensor is the same in every pulse."""
+        return isinstance(self.least.wires.get(wire, self.least.facts.get(wire)), (Static, Sizes, type(None)))
 
     def together(self, wires: Iterable[str]) -> int:
         """The fewest base frames that are whole numbers of frames of all `wires`."""
         return math.lcm(*(self.streams[w].rate.denominator for w in wires))
 
-    def _rooms(self) -> dict[str, Fraction]:
-        """Steps that may come later, and by how many base frames at most."""
+    def _rooms(self) -> dict[str, int]:
+        """Steps that may come later, and by how much at most, in parts of base frames."""
+        part = math.lcm(*(x.rate.numerator for x in self.streams.values()))
+        parts = {wire: part // x.rate.numerator * x.rate.denominator for wire, x in self.streams.items()}
         readers: dict[str, list[_Read]] = {}
         for read in self.reads:
             readers.setdefault(read.wire, []).append(read)
-        rooms: dict[str, Fraction] = {}
+        rooms: dict[str, int] = {}
         for step, wires in reversed(self.made.items()):
-            found = [rooms.get(r.reader, 0) + (r.back - r.least) / self.streams[w].rate for w in wires for r in readers.get(w, ())]
+            found = [rooms.get(r.reader, 0) + (r.back - r.least) * parts[w] for w in wires for r in readers.get(w, ())]
             if found and min(found) > 0 and not self.held & set(wires):
-                rooms[step] = Fraction(min(found))
+                rooms[step] = min(found)
         return rooms
 
     def parts(self) -> Iterator[dict[str, int]]:
@@ -220,15 +227,15 @@ class _Region:
         """What is remembered where steps come so many base frames later, in bytes."""
         longest = dict(self.kept)
         for r in self.reads:
-            more = self._rate(r.wire) * (waits.get(r.reader, 0) - waits.get(self._maker(r.wire), 0))
-            longest[r.wire] = max(longest[r.wire], r.back + int(more))
+            rate, more = self._rate(r.wire), waits.get(r.reader, 0) - waits.get(self._maker(r.wire), 0)
+            longest[r.wire] = max(longest[r.wire], r.back + more * rate.numerator // rate.denominator)
         return sum(frames * self.size[w] + HISTORY * (frames > 0) for w, frames in longest.items())
 
     def solved(self) -> dict[str, int]:
         """By how many base frames steps come later where it is least what is remembered; of places that are as good, the earliest."""
         number = {step: k for k, step in enumerate(self.steps, 1)}  # 0 is everything that does not move
         last = {wire: k for k, wire in enumerate(self.wires, 1 + len(self.steps))}  # up to where it is read
-        many = 1 + math.ceil(sum(self.places.room.values(), Fraction(0)))
+        many = 1 + sum(self.places.room[step] for step in self.steps)
         weights = [0] + [1] * len(number) + [0] * len(last)
         start = [0] * len(weights)
         differences: list[Difference] = [(0, k, 0) for k in number.values()]
@@ -246,7 +253,9 @@ class _Region:
         return {step: found[k] * self.tick for step, k in number.items()}
 
     def _ticks(self, frames: int, wire: str) -> int:
-        return math.ceil(frames / (self._rate(wire) * self.tick))
+        """So many frames in what all waits are multiples of, rounded up."""
+        rate = self._rate(wire)
+        return -(-frames * rate.denominator // (rate.numerator * self.tick))
 
 
 def _held(plan: Plan, least: Plan) -> Iterator[str]:
