@@ -311,7 +311,8 @@ class Plan:
     ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
     tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base frames from
     which on all is true that was decided by the length of the stream. ``unread``: how many of the first frames of a wire, once it is
-    scheduled, nobody reads: they may be wrong, or come never.
+    scheduled, nobody reads: they may be wrong, or come never. ``waits``: by how many base frames wires come later than they
+    could, of a plan in which it is settled where streams wait.
     """
 
     inputs: tuple[str, ...]
@@ -325,6 +326,7 @@ class Plan:
     least: int = 1
     timing: Timing | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
+    waits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ends(self) -> bool:

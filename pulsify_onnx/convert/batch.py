@@ -17,7 +17,7 @@ from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import SOURCE, Lowered
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.passes.schedule import schedule
+from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.dynamic_batch import MakeBatchDynamic, batch_axis
 from pulsify_onnx.prepare.passes import Prepared, run
 from pulsify_onnx.report import sidecar
@@ -137,7 +137,7 @@ def _widened(model: Prepared, each: MakeBatchDynamic, pulse: int | None) -> Rowe
     timing, made = model.read[1].timing, run(model, each)
     while True:
         assert made.read is not None
-        wide = made.read[1] if timing is None else schedule(made.read[1], timing)
+        wide = made.read[1] if timing is None else place(made.read[1], timing)
         check(wide, "widening")
         lowered = _lowered(made.source, wide, pulse)
         each = replace(each, meeting=(*each.meeting, (*lowered.shared, *mixing(made.source, wide, constants=False))))

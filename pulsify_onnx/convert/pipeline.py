@@ -19,7 +19,7 @@ from pulsify_onnx.convert.pulsed_model import PulsedModel
 from pulsify_onnx.convert.window_head import joined, pulsed
 from pulsify_onnx.errors import Blocker, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.passes.schedule import schedule
+from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
 from pulsify_onnx.prepare.passes import Pass, Prepared, run
@@ -60,8 +60,8 @@ class Analysis:
         fits = pulse is None or pulse % self.pulse_multiple == 0
         step = self.pulse_multiple if pulse is None or not fits else pulse
         if step not in self._timed:
-            self._timed[step] = schedule(self.plan, Timing(step, self.end_of_stream))
-            check(self._timed[step], "schedule")
+            self._timed[step] = place(self.plan, Timing(step, self.end_of_stream))
+            check(self._timed[step], "placement")
         plan = self._timed[step]
         if pulse is not None and not fits and not plan.blockers:
             raise PulseDoesNotFit(pulse, step, f"some tensors have one frame for every {step} base frames")

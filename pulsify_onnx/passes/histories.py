@@ -58,10 +58,13 @@ class Histories:
     def _sharing(self) -> dict[str, tuple[str, TimedMask | None]]:
         """Masked histories that unmasked readers of their wire read too, by wire; they are made as long as these ask."""
         shared = {}
+        masked: dict[str, list[tuple[str, TimedMask | None]]] = {}
+        for wire, mask in self._longest:
+            if mask is not None and self._hides_nothing(wire, mask):
+                masked.setdefault(wire, []).append((wire, mask))
         for (wire, mask), back in list(self._longest.items()):
             if mask is None and back > 0:
-                found = max((k for k in self._longest if k[0] == wire and k[1] is not None and self._hides_nothing(wire, k[1])),
-                            key=lambda k: self._longest[k], default=None)
+                found = max(masked.get(wire, ()), key=lambda k: self._longest[k], default=None)
                 if found is not None:
                     self._longest[found] = max(self._longest[found], back)
                     self._longest[wire, None] = 0

@@ -19,11 +19,11 @@ def live(plan: Plan) -> Plan:
         if wanted & set(step.wires):
             alive.append(step)
             wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, Grid))}
-            wanted |= {*outer(step, plan), step.history}
+            wanted |= {*outer_wires(step, plan), step.history}
     return replace(plan, steps=tuple(alive[::-1]))
 
 
-def outer(step: Step, plan: Plan) -> Iterator[str]:
+def outer_wires(step: Step, plan: Plan) -> Iterator[str]:
     """Wires that subgraphs of a step read by name."""
     for expr in walk(*step.exprs, *(s.next for s in step.states)):
         for _, value in expr.attributes if isinstance(expr, Op) else ():

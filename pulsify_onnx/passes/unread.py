@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.plan import Grid, Plan, Ref, Step, Window, leaves
 from pulsify_onnx.algebra.windows import SeenInwards
-from pulsify_onnx.passes.liveness import outer
+from pulsify_onnx.passes.liveness import outer_wires
 
 ALL = -(10**9)
 """As the first frame that is read: every one may be."""
@@ -90,7 +90,7 @@ class _Reads:
         whole = step.states or step.carries or step.history or any(isinstance(leaf, Grid) for leaf in leaves(step))
         for wire in step.wires if whole else ():
             self.need(wire)
-        for name in outer(step, self.plan):
+        for name in outer_wires(step, self.plan):
             self.need(name)
         y = step.facts[0] if len(set(map(_time, step.facts))) == 1 and not whole else None
         index = min((self.first[w] for w in step.wires if w in self.first), default=ALL)

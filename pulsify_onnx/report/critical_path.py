@@ -1,6 +1,7 @@
 """Where the delay of an output comes from: the chain of nodes on its critical path, with what each adds.
 
-Delays are compared in base frames, so that the numbers of a chain add up to the delay of the output.
+Delays are compared in base frames, so that the numbers of a chain add up to the delay of the output. A wire that waits for others
+where that takes the least state counts as if it came as early as it can.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _Walk:
         while name is not None:
             fact, node = self.plan.facts[name], self.made.get(name)
             before = self._critical(name, fact, node)
-            added = _delay(fact) - (_delay(self.plan.facts[before]) if before is not None else 0)
+            added = self._delay(fact) - (self._delay(self.plan.facts[before]) if before is not None else 0)
             if added:
                 links.append(Link(node.name or name, node.op_type, added) if node is not None else Link(name, "input", added))
             name = before
@@ -67,7 +68,7 @@ class _Walk:
         backs = self._backs(fact)
         def spare(read: str) -> tuple[int, Fraction]:
             wire = self.plan.facts[read].wire
-            return backs.get(wire, min((b for w, b in backs.items() if w.startswith(wire + "#")), default=0)), -_delay(self.plan.facts[read])
+            return backs.get(wire, min((b for w, b in backs.items() if w.startswith(wire + "#")), default=0)), -self._delay(self.plan.facts[read])
         return min(reads, key=spare, default=None)
 
     def _reads(self, node: ir.Node) -> Iterator[str]:
@@ -86,14 +87,15 @@ class _Walk:
         backs: dict[str, int] = {}
         for leaf in leaves(step) if step is not None else ():
             if isinstance(leaf, Window):
-                backs[leaf.wire] = min(int(leaf.back), backs.get(leaf.wire, int(leaf.back)))
+                waited = self.plan.waits.get(fact.wire, 0) - self.plan.waits.get(leaf.wire, 0)
+                back = int(leaf.back) - int(leaf.frames.rate * waited)
+                backs[leaf.wire] = min(back, backs.get(leaf.wire, back))
         return backs
 
-
-def _delay(fact: Fact) -> Fraction:
-    """Delay in base frames."""
-    if isinstance(fact, Stream):
-        return Fraction(int(fact.delay)) / fact.rate
-    if isinstance(fact, Pair):
-        return Fraction(max(map(int, fact.delays))) / fact.rate
-    return Fraction(0)
+    def _delay(self, fact: Fact) -> Fraction:
+        """The least delay in base frames."""
+        if isinstance(fact, Stream):
+            return Fraction(int(fact.delay)) / fact.rate - self.plan.waits.get(fact.wire, 0)
+        if isinstance(fact, Pair):
+            return Fraction(max(map(int, fact.delays))) / fact.rate
+        return Fraction(0)
