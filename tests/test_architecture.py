@@ -117,6 +117,20 @@ def test_files_are_small(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
+RULES = [path for path in FILES if room(path) == "rules"]
+ASKS = PACKAGE / "rules" / "kit" / "real.py"
+"""The only file among the rules that asks which frames are real."""
+
+
+@pytest.mark.parametrize("path", sorted({*RULES} - {ASKS}), ids=lambda p: p.stem)
+def test_which_frames_are_real_is_asked_in_one_file(path: Path):
+    assert not {name for _, name in imported(path)} & {"Start", "Mask", "TimedMask"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value in ("Less", "Greater", "Min", "Max"):
+            made = {a.func.id for a in node.args[1:] if isinstance(a, ast.Call) and isinstance(a.func, ast.Name)}
+            assert not made & {"Position", "Count"}, f"line {node.lineno}: a frame is compared with the first or the last one"
+
+
 def test_dependencies_are_declared():
     declared = {re.split(r"[><=]", line)[0] for line in re.findall(r'"([\w-]+>=[^"]*)"', (ROOT / "pyproject.toml").read_text().split("[project.optional")[0])}
     assert declared >= THIRD_PARTY

@@ -10,7 +10,7 @@ from functools import reduce
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
-from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.hidden import only_real
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.periods import common_unit, long_streams, most
 from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Options, Step, Window
@@ -195,11 +195,11 @@ def visible(band: Band, delay: Delay, key: Delay) -> Visible:
     return Visible(band.left, Delay.of(band.right) if band.chunk == 1 else -time(AtLeast(Delay.of(-band.right)), AtLeast(key - delay)))
 
 
-def key_window(x: Stream, delay: Delay, band: Visible, seal: bool = True) -> Window:
+def key_window(x: Stream, delay: Delay, band: Visible) -> Window:
     """The window of keys that the queries of a pulse see, zeros where no frame is real."""
     back = delay - x.delay + band.left
     frames = Frames(x.rate, band.frames)
-    return Window(x.wire, back, frames, Mask(x.delay, 0, x.extent, zero(x), True, True, x.rate) if seal else None)
+    return Window(x.wire, back, frames, only_real(x, zero(x)))
 
 
 def closed(pair: Pair, values: Stream | None) -> tuple[Grid, Delay, Visible]:

@@ -17,10 +17,10 @@ import numpy as np
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
-from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.hidden import Mask, only_real
 from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, holds, larger, smaller
 from pulsify_onnx.algebra.periods import common_unit, long_streams, most
-from pulsify_onnx.algebra.plan import Frames, Options, Requirement, Step, Test, Window
+from pulsify_onnx.algebra.plan import Frames, Options, Position, Requirement, Step, Test, Window
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal, refuse
 
@@ -172,6 +172,19 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
     return window, y
 
 
+def fewer(window: Window, y: Stream, extent: Length, span: int, stride: int) -> tuple[Window, Stream]:
+    """A reader, as `windowed` gives it, whose frames are no more than `extent`: an infinite border ends with what the last of them reads."""
+    extent = smaller(y.extent, extent)
+    if isinstance(window.mask, Mask) and window.mask.infinite is not None:
+        window = replace(window, mask=replace(window.mask, infinite=(extent - 1) * stride + span))
+    return window, replace(y, shape=_with(y, extent))
+
+
+def indices_read(window: Window, y: Stream, stride: int, before: int) -> Position:
+    """Batch indices of the frames of a `window` of which `y` is made, `stride` for each of its own, in what was padded with `before` frames at the start."""
+    return Position(window.frames.rate, y.delay * stride + before, window.frames.extra)
+
+
 def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[list[Window], Stream]:
     """Bring streams that meet to one delay: a window for each, and the joined stream (wire and shape of the first).
 
@@ -248,7 +261,7 @@ def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
 
 def sealed(x: Stream) -> Mask:
     """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
-    return Mask(x.delay, x.lead, x.extent - x.trail, zero(x), True, True, x.rate, sealed=True)
+    return only_real(x, zero(x), sealed=True)
 
 
 def _digest(x: Stream) -> str:

@@ -125,7 +125,6 @@ def test_keys_of_a_window() -> None:
     window = key_window(stream("k", delay=Delay.of(1)), Delay.of(3), band)
     assert (window.back, window.frames.extra) == (6, 6) and isinstance(window.mask, Mask)
     assert (window.mask.first, window.mask.end, window.mask.before, window.mask.after) == (0, T, True, True)
-    assert key_window(stream("k"), Delay.of(2), band, seal=False).mask is None
 
 
 @pytest.mark.parametrize("side", (0, 1))
