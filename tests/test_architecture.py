@@ -118,8 +118,29 @@ def test_files_are_small(path: Path):
 
 
 RULES = [path for path in FILES if room(path) == "rules"]
+TIMES = {"Time", "Bound", "AtLeast", "time", "Timing", "Solution"}
+"""What bounds delays are made of: `algebra` has them, and `passes` solves them."""
+
+ANYWHERE = {"framing", "masks", "merged_time"}
+"""Rules that evaluate positions at places of their own, or compare what others made."""
+
 ASKS = PACKAGE / "rules" / "kit" / "real.py"
 """The only file among the rules that asks which frames are real."""
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda p: p.stem)
+def test_rules_say_which_frames_and_never_when(path: Path):
+    assert not {name for module_, name in imported(path) if module_ == "pulsify_onnx.algebra.delay"} & TIMES
+
+
+@pytest.mark.parametrize("path", [p for p in RULES if p.stem not in ANYWHERE], ids=lambda p: p.stem)
+def test_rules_do_no_arithmetic_with_delays(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.BinOp) or isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            found = {a.attr for a in ast.walk(node) if isinstance(a, ast.Attribute)} & {"delay", "delays", "back"}
+            assert not found, f"line {node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call):
+            assert not {k.arg for k in node.keywords} & {"delay", "delays", "lead", "cached"}, f"line {node.lineno}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize("path", sorted({*RULES} - {ASKS}), ids=lambda p: p.stem)

@@ -51,6 +51,16 @@ def frames(x: Stream, extra: int = 0) -> Frames:
     return Frames(x.rate, extra)
 
 
+def indices(x: Stream) -> Position:
+    """Batch indices of the frames of one pulse of `x`."""
+    return Position(x.rate, x.delay)
+
+
+def undelayed(x: Stream, role: int = 0) -> Window:
+    """The frames of `x` that would come with this pulse if nothing were late; `role` is its side of a pair."""
+    return Window(x.wire, -x.delay, Frames(x.rate, role=role), role=role)
+
+
 def zero(x: Stream) -> Const:
     """A border of zeros for `x`."""
     return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
@@ -231,6 +241,12 @@ def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[li
     """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it may end, or `always`."""
     delay = time(AtLeast(y.delay), Known(y.extent, y.rate, always, whole=True))
     return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
+
+
+def kept_real(xs: Sequence[Stream], options: Options) -> tuple[list[Window], list[Stream]]:
+    """Streams without borders at one delay at which every frame that has come stays real, however the stream goes on: windows, and the streams as these show them."""
+    reads, y = timely(*align(xs, options), always=True)
+    return reads, [replace(x, delay=y.delay) for x in xs]
 
 
 def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:

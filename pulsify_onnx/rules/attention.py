@@ -8,8 +8,8 @@ import numpy as np
 
 from pulsify_onnx.algebra.facts import Fact, Pair, Shape, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Op, Outcome, Position, Step, Window
-from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, latest, reached, timed, visible
+from pulsify_onnx.algebra.plan import Expr, Grid, Op, Outcome, Step
+from pulsify_onnx.algebra.query_key import attended, beside, chunk_pulse, closed, indices_of, key_window, reached, timed
 from pulsify_onnx.algebra.windows import bordered, solid
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
@@ -39,7 +39,7 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
         refuse("its relative positions reach back from a query only, but its mask shows keys after it", hint="skew a table of 2T - 1 relative positions")
     grid = Grid(s.wire, (0, 0), (0, 0))
     low: Expr = Const(np.asarray(-np.inf, s.dtype.numpy()))
-    real, queries = (_along(Valid(Position(s.rate, s.delays[k], role=k), s.shape[s.axes[k]]).anywhere(), len(s.shape), s.axes[k]) for k in (side, 1 - side))
+    real, queries = (_along(Valid(indices_of(s, k), s.shape[s.axes[k]]).anywhere(), len(s.shape), s.axes[k]) for k in (side, 1 - side))
     # a query before the first frame sees no key: its scores are all alike, so that its weights are finite
     real, low = call("And", real, queries), call("Where", queries, low, Const(np.asarray(0, s.dtype.numpy())))
     y = replace(s, wire=node.outputs[0], alive=band, positional=False)
@@ -121,28 +121,22 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
         return hidden
 
     band = band_of(mask, side, node.world, node.world.opset, masked)
-    delay = closing_delay(band, q.rate, q.delay, latest((k.delay, v.delay)), k.extent)
-    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
-    seen_keys = visible(band, delay, latest((k.delay, v.delay)))
-    frames = (delay, 0), (delay + seen_keys.left, seen_keys.frames)
-    grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))
-    keys = Position(k.rate, delay + seen_keys.left, seen_keys.frames)
+    at = attended(q, k, v, mask, band)
     rank, (column, row) = len(mask.shape), mask.axes
-    seen = _along(Valid(keys, k.extent).anywhere(), rank, row)
+    seen = _along(Valid(at.keys, k.extent).anywhere(), rank, row)
     if causal:
-        late = call("Less", _along(Position(q.rate, delay), rank, column), _along(keys, rank, row))
+        late = call("Less", _along(at.queries, rank, column), _along(at.keys, rank, row))
         seen = call("And", seen, call("Not", late))
-    queries = _along(Valid(Position(q.rate, delay), q.extent).anywhere(), rank, column)
+    queries = _along(Valid(at.queries, q.extent).anywhere(), rank, column)
     if boolean:
-        allowed = call("Or", call("And", seen, grid), call("Not", queries))
+        allowed = call("Or", call("And", seen, at.mask), call("Not", queries))
     else:
         low, zero = (Const(np.asarray(value, mask.dtype.numpy())) for value in (-np.inf, 0))
-        allowed = call("Where", call("And", seen, queries), grid, call("Where", queries, low, zero))
-    expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen_keys), key_window(v, delay, seen_keys), allowed)
+        allowed = call("Where", call("And", seen, queries), at.mask, call("Where", queries, low, zero))
+    expr = make(at.query, at.key, at.value, allowed)
     full = (*shape[:axis], q.extent, *shape[axis + 1:])
-    y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, delay,
-               reach=reach, source=q.source)
-    return replace(step(node, [expr], [y], before=steps), pulse_multiple=multiple)
+    y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, at.delay, reach=at.reach, source=q.source)
+    return replace(step(node, [expr], [y], before=steps), pulse_multiple=chunk_pulse(band, q.rate))
 
 
 @rule("Attention", versions=(23, 24))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 
@@ -11,7 +10,8 @@ from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length, larger
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step
-from pulsify_onnx.algebra.windows import crop, faster, pad, solid, windowed, zero
+from pulsify_onnx.algebra.upsampling import upsampled
+from pulsify_onnx.algebra.windows import crop, pad, solid, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
@@ -145,10 +145,8 @@ def conv_transpose(node: Node) -> Outcome:
             refuse("auto_pad SAME with a kernel shorter than the stride", hint=EXPLICIT)
         before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
         after = total - before
-    overlap = max(0, (span - 1) // stride)
     tail = max(0, -(-(span - stride + extra[k]) // stride))
-    padded = pad(x, overlap, tail, zero(x), node.options, steps)
-    window, y = windowed(padded, overlap + 1, 1, node.options)
+    up = upsampled(x, [(-((span - 1 - r) // stride), 0) if r < span else None for r in range(stride)], tail, zero(x), node.options, steps)
     pads = list(view.pads)
     if view.same:
         pads = _transposed_same(x, view, extra)
@@ -157,12 +155,11 @@ def conv_transpose(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     if shape is None:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    whole = Op("ConvTranspose", (window, *(static(node, i) for i in range(1, len(node.facts)))),
+    whole = Op("ConvTranspose", (up.window, *(static(node, i) for i in range(1, len(node.facts)))),
                node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra))
     wire = node.outputs[0]
-    between = max((span - 1 - r) // stride + Fraction(r, stride) for r in range(min(stride, span))) - overlap
-    raw = faster(y, stride, between).placed(wire, dtype, shape, x.axis)
-    expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))
+    raw = up.y.placed(wire, dtype, shape, x.axis)
+    expr = cut(whole, x.axis, up.start, Frames(raw.rate))
     length = (x.extent - 1) * stride + span + (node.ints("output_padding") or [0] * n)[k] - before - after
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
     raw = replace(raw, shape=full)

@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Position
+from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op
+from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, static
@@ -39,7 +40,7 @@ class Gate:
         self.channel = node.op_type == "LSTM" and _saturates(node)
         self.moves = self.warm and not (self.channel and all(starts_as_zeros(node, node.fact(k)) for k in (5, 6)))
         self.count = call("Gather", Dims((Frames(x.rate),)), const(0), axis=0)
-        self.frame = call("Sub", Position(x.rate, x.delay), begins(x))
+        self.frame = call("Sub", indices(x), begins(x))
         self.late = before_first(x)
         self.offset = call("Min", self.late, call("Sub", self.count, const(1)))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Count, Expr, Position, Start, Test, When
+from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.rules.kit.combinators import call, const
 
 
@@ -27,7 +28,7 @@ class Valid:
     @staticmethod
     def of(x: Stream) -> Valid:
         """The frames of a pulse of `x`."""
-        return Valid(Position(x.rate, x.delay), x.extent)
+        return Valid(indices(x), x.extent)
 
     def flags(self, late: bool = True, ended: bool = False) -> Expr | None:
         """bool [frames]: which are real, where some may come before the first (`late`) and some after the last (`ended`); None where all are."""
@@ -101,6 +102,6 @@ def real_of(x: Stream, count: Expr) -> Expr:
 
 def nearest(x: Stream) -> Expr:
     """int64 [frames]: batch index of every frame of this pulse of `x`, and of the real one next to it where it is none."""
-    index = Position(x.rate, x.delay)
+    index = indices(x)
     ended = call("Max", call("Min", index, call("Sub", Count(x.extent), const(1))), const(0))
     return When(Test.past(x.extent), ended, When(Test(late=x.delay), call("Max", index, const(0)), index))

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from pulsify_onnx.algebra.facts import Prefix, Shape, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Options, Past, State, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import align, solid, timely
+from pulsify_onnx.algebra.windows import kept_real, solid
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.gating import along
@@ -110,8 +110,8 @@ class Feed:
 def feed(xs: Sequence[Stream], options: Options, steps: list[Step]) -> Feed:
     """`xs` at the least delay at which a frame that has come is real, however the stream goes on."""
     whole = [solid(x, options, steps) for x in xs]
-    windows, y = timely(*align(whole, options), always=True)
-    return Feed(tuple(replace(x, delay=y.delay) for x in whole), tuple(windows), options)
+    windows, streams = kept_real(whole, options)
+    return Feed(tuple(streams), tuple(windows), options)
 
 
 @dataclass(frozen=True)
