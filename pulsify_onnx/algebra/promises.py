@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
 from pulsify_onnx.algebra.facts import Prefix, Stream
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.periods import long_streams
+from pulsify_onnx.algebra.periods import common_unit, long_streams
 from pulsify_onnx.algebra.plan import Plan
 
 
@@ -39,9 +40,10 @@ def least_frames(plan: Plan, meetings: Iterable[Iterable[str]]) -> int:
     pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided by the length is not true of fewer, too.
     """
     extents = {name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}}
-    meeting = {frozenset(extents[name] for name in names if name in extents) for names in meetings}
+    meeting = {frozenset(pair) for names in meetings for pair in itertools.combinations({extents[name] for name in names if name in extents}, 2)
+               if common_unit(*pair) is not None}  # others come one after another, whatever they are
     least = plan.least
-    for group in {frozenset((e,)) for e in extents.values() if e.at(1) < 1} | {g for g in meeting if len(g) > 1}:
+    for group in {frozenset((e,)) for e in extents.values() if e.at(1) < 1} | meeting:
         for n in range(max((_beyond(e) for e in group), default=0), 0, -1):
             counts = {e.at(n) for e in group}
             if min(counts) < 1 or (min(counts) == 1 and len(counts) > 1):
