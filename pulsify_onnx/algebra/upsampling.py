@@ -42,28 +42,42 @@ class Earliest(Bound):
 
 @dataclass(frozen=True)
 class Upsampled:
-    """A reader that makes several frames of each: the `window` that its operator is given, and the stream `y` of what comes out, whose extent is the caller's to tell.
+    """Several frames in the place of each: the stream `y` of them, whose extent is the caller's to tell.
 
-    The frames of a pulse begin at frame ``start`` of what the operator makes of the window. With `more` copies of its last
-    frame at its end the operator makes all of them.
+    The frames of a pulse begin at frame ``start`` of what the operator makes of the window that it is given. With `more`
+    copies of its last frame at the end of that window the operator makes all of them.
     """
 
-    window: Window
     y: Stream
     start: Delay
     more: int
 
 
-def upsampled(x: Stream, taps: Sequence[tuple[int, int] | None], after: int, border: Border, options: Options, steps: list[Step]) -> Upsampled:
-    """`x` with ``len(taps)`` frames in the place of each: frame ``len(taps) * t + r`` is made of frames ``t + first`` to ``t + last``, which `taps` has for r (None: of none).
+Taps = Sequence[tuple[int, int] | None]
+"""For every r: frame ``len(taps) * t + r`` is made of frames ``t + first`` to ``t + last``; None: of none at all."""
 
-    Before the first and after the last frame there are frames of `border`, `after` of them at the end.
-    """
-    factor = len(taps)
+
+def _hull(taps: Taps) -> tuple[int, int]:
+    """The first and the last frame that any is made of, or its own."""
+    read = [tap for tap in taps if tap is not None]
+    return min(0, *(first for first, _ in read)), max(0, *(last for _, last in read))
+
+
+def spread(x: Stream, y: Stream, taps: Taps) -> Upsampled:
+    """Frames by `taps` in the place of each of `x`, where `y` is the stream of windows that have all that is read for one of `x`."""
+    factor, (low, high) = len(taps), _hull(taps)
     read = [(r, *tap) for r, tap in enumerate(taps) if tap is not None]
-    low, high = min(0, *(first for _, first, _ in read)), max(0, *(last for _, _, last in read))
-    window, y = windowed(pad(x, -low, after, border, options, steps), high - low + 1, 1, options)
     early = min(factor * (high - last) + r for r, _, last in read)
     delay = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0)) if early else y.delay * factor
     between = low - min(first - Fraction(r, factor) for r, first, _ in read)
-    return Upsampled(window, replace(faster(y, factor, between), delay=delay), factor * (y.delay - low) - delay, max(0, -(-early // factor) - high))
+    return Upsampled(replace(faster(y, factor, between), delay=delay), factor * (y.delay - low) - delay, max(0, -(-early // factor) - high))
+
+
+def upsampled(x: Stream, taps: Taps, after: int, border: Border, options: Options, steps: list[Step]) -> tuple[Window, Upsampled]:
+    """Frames by `taps` in the place of each of `x`, and the window of `x` that they are made of.
+
+    Before the first and after the last frame of `x` there are frames of `border`, `after` of them at the end.
+    """
+    low, high = _hull(taps)
+    window, y = windowed(pad(x, -low, after, border, options, steps), high - low + 1, 1, options)
+    return window, spread(x, y, taps)

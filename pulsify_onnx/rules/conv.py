@@ -146,7 +146,7 @@ def conv_transpose(node: Node) -> Outcome:
         before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
         after = total - before
     tail = max(0, -(-(span - stride + extra[k]) // stride))
-    up = upsampled(x, [(-((span - 1 - r) // stride), 0) if r < span else None for r in range(stride)], tail, zero(x), node.options, steps)
+    window, up = upsampled(x, [(-((span - 1 - r) // stride), 0) if r < span else None for r in range(stride)], tail, zero(x), node.options, steps)
     pads = list(view.pads)
     if view.same:
         pads = _transposed_same(x, view, extra)
@@ -155,7 +155,7 @@ def conv_transpose(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     if shape is None:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    whole = Op("ConvTranspose", (up.window, *(static(node, i) for i in range(1, len(node.facts)))),
+    whole = Op("ConvTranspose", (window, *(static(node, i) for i in range(1, len(node.facts)))),
                node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra))
     wire = node.outputs[0]
     raw = up.y.placed(wire, dtype, shape, x.axis)

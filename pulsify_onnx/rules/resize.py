@@ -104,9 +104,9 @@ def resize(node: Node) -> Outcome:
 def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
     """Frame ``factor * t + r`` is sampled near frame t; as soon as the last frame that it needs is there."""
     taps = periodic(sampling, how.along)
-    up = upsampled(x, taps, max(0, max(last for _, last in taps)), Mirror(edge=True), node.options, steps)
-    extra = up.window.frames.extra
-    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, up.window, up.more), Frames(x.rate, extra + up.more))
+    window, up = upsampled(x, taps, max(0, max(last for _, last in taps)), Mirror(edge=True), node.options, steps)
+    extra = window.frames.extra
+    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, up.more), Frames(x.rate, extra + up.more))
     expr = cut(whole, x.axis, up.start, Frames(up.y.rate)) if extra else whole
     return step(node, [expr], [replace(up.y, wire=node.outputs[0], shape=_shape(x, how, x.extent * len(taps)))], before=steps)
 

@@ -30,11 +30,11 @@ def stream(extent: Length = T, wire: str = "x", delay: int = 0, rate: Fraction =
     return Stream(wire, ir.DataType.FLOAT, (Length.of(1), Length.of(2), extent), 2, rate, Delay.of(delay), source=wire)
 
 
-def made(taps: list[tuple[int, int] | None], after: int = 0, delay: int = 0, edge: bool = False) -> Upsampled:
+def made(taps: list[tuple[int, int] | None], after: int = 0, delay: int = 0, edge: bool = False) -> tuple[Window, Upsampled]:
     x, steps = stream(delay=delay), list[Step]()
-    up = upsampled(x, taps, after, Mirror(edge=True) if edge else zero(x), PLAIN, steps)
+    window, up = upsampled(x, taps, after, Mirror(edge=True) if edge else zero(x), PLAIN, steps)
     assert not steps and up.y.rate == len(taps)
-    return up
+    return window, up
 
 
 def at(delay: Delay, *steps: int) -> list[int]:
@@ -44,35 +44,35 @@ def at(delay: Delay, *steps: int) -> list[int]:
 # several frames in the place of each
 
 def test_frames_that_are_repeated_come_with_their_own() -> None:
-    up = made([(0, 0)] * 3, delay=2)
-    assert (at(up.y.delay, 1, 4), at(up.start, 1, 4), up.more, up.window.frames) == ([6, 6], [0, 0], 0, Frames(Fraction(1)))
+    window, up = made([(0, 0)] * 3, delay=2)
+    assert (at(up.y.delay, 1, 4), at(up.start, 1, 4), up.more, window.frames) == ([6, 6], [0, 0], 0, Frames(Fraction(1)))
     assert up.y.reach.between == Fraction(2, 3) and up.y.lead == 0
 
 
 def test_frames_that_add_up_wait_for_none_and_begin_behind_those_before() -> None:
-    up = made([(-2, 0), (-1, 0)], after=2)
-    assert (at(up.y.delay, 1), at(up.start, 1), up.window.frames.extra, Solution(Timing())(up.window.back)) == ([0], [4], 2, 2)
-    assert isinstance(up.window.mask, Mask) and up.window.mask.before and up.window.mask.after
+    window, up = made([(-2, 0), (-1, 0)], after=2)
+    assert (at(up.y.delay, 1), at(up.start, 1), window.frames.extra, Solution(Timing())(window.back)) == ([0], [4], 2, 2)
+    assert isinstance(window.mask, Mask) and window.mask.before and window.mask.after
     assert up.y.reach.between == 0 and up.y.reach.past == -2
 
 
 def test_frames_that_nothing_is_read_for_reach_nowhere() -> None:
-    assert made([(0, 0), None, None]).y.reach.between == 0
-    assert made([(0, 0), (0, 0), None]).y.reach.between == Fraction(1, 3)
+    assert made([(0, 0), None, None])[1].y.reach.between == 0
+    assert made([(0, 0), (0, 0), None])[1].y.reach.between == Fraction(1, 3)
 
 
 def test_frames_between_two_come_as_soon_as_the_second_and_no_sooner() -> None:
     """Twice as many, linear at half pixels: frame 2t lies between t - 1 and t, frame 2t + 1 between t and t + 1."""
-    up = made([(-1, 0), (0, 1)], after=1, edge=True)
+    window, up = made([(-1, 0), (0, 1)], after=1, edge=True)
     assert at(up.y.delay, 1, 2, 8) == [1, 1, 1], "frame 2t + 1 needs frame t + 1, with which two come: one of them is late"
-    assert at(up.start, 1) == [3] and up.window.frames.extra == 2 and up.more == 0
-    late = made([(-1, 0), (0, 1)], after=1, delay=3, edge=True)
+    assert at(up.start, 1) == [3] and window.frames.extra == 2 and up.more == 0
+    _, late = made([(-1, 0), (0, 1)], after=1, delay=3, edge=True)
     assert at(late.y.delay, 1, 2, 8) == [7, 7, 7] and at(late.start, 1) == [3]
 
 
 def test_an_operator_is_given_copies_of_the_last_frame_where_it_places_more_than_it_is_to_read() -> None:
-    up = made([(-1, -1), (-1, -1)])
-    assert up.more == 1 and up.window.frames.extra == 1
+    window, up = made([(-1, -1), (-1, -1)])
+    assert up.more == 1 and window.frames.extra == 1
 
 
 # a cache in front
