@@ -134,6 +134,41 @@ def test_the_sidecar_is_read_by_type(path: Path):
             assert node.slice.value not in KEYS or of == "attributes", f"line {node.lineno}: {ast.unparse(node)}"
 
 
+RULE_FILES = [path for path in FILES if room(path) == "rules"]
+TIMES = {"Time", "Bound", "AtLeast", "time", "Timing", "Solution"}
+"""What bounds delays are made of: `algebra` has them, and `passes` solves them."""
+
+ANYWHERE = {"framing", "masks", "merged_time"}
+"""Rules that evaluate positions at places of their own, or compare what others made."""
+
+ASKS = PACKAGE / "rules" / "kit" / "real.py"
+"""The only file among the rules that asks which frames are real."""
+
+
+@pytest.mark.parametrize("path", RULE_FILES, ids=lambda p: p.stem)
+def test_rules_say_which_frames_and_never_when(path: Path):
+    assert not {name for module_, name in imported(path) if module_ == "pulsify_onnx.algebra.delay"} & TIMES
+
+
+@pytest.mark.parametrize("path", [p for p in RULE_FILES if p.stem not in ANYWHERE], ids=lambda p: p.stem)
+def test_rules_do_no_arithmetic_with_delays(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.BinOp) or isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            found = {a.attr for a in ast.walk(node) if isinstance(a, ast.Attribute)} & {"delay", "delays", "back"}
+            assert not found, f"line {node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call):
+            assert not {k.arg for k in node.keywords} & {"delay", "delays", "lead", "cached"}, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("path", sorted({*RULE_FILES} - {ASKS}), ids=lambda p: p.stem)
+def test_which_frames_are_real_is_asked_in_one_file(path: Path):
+    assert not {name for _, name in imported(path)} & {"Start", "Mask", "TimedMask"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value in ("Less", "Greater", "Min", "Max"):
+            made = {a.func.id for a in node.args[1:] if isinstance(a, ast.Call) and isinstance(a.func, ast.Name)}
+            assert not made & {"Position", "Count"}, f"line {node.lineno}: a frame is compared with the first or the last one"
+
+
 def test_dependencies_are_declared():
     declared = {re.split(r"[><=]", line)[0] for line in re.findall(r'"([\w-]+>=[^"]*)"', (ROOT / "pyproject.toml").read_text().split("[project.optional")[0])}
     assert declared >= THIRD_PARTY

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pulsify_onnx.algebra.length import TIME, Length, assuming, holds, larger, smaller
+from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.ordering import assuming, holds, larger, smaller
 from pulsify_onnx.api import pulsify, verify
 from testing.oracle import check, every_length, parse, rand, refused
 
@@ -20,6 +21,10 @@ SHORT = {
     "running values of the last frames": ("a = Slice(x, back, end, two)  y = ReduceMean<axes=[2], keepdims=1>(a)", 5),
     "mirrored frames": ("y = Pad<mode=\"reflect\">(x, pads)", 4),
     "the first frames again": ("a = Slice(x, zero, four, two)  y = Concat<axis=2>(a, x)", 4),
+    "the first frame again": ("a = Slice(x, zero, one, two)  y = Concat<axis=2>(a, x)", 1),
+    "the third frame again": ("a = Slice(x, two, three, two)  y = Concat<axis=2>(a, x)", 3),
+    "the first frames again, one by one": ("a = Slice(x, zero, one, two)  b = Slice(x, one, two, two)  y = Concat<axis=2>(a, b, x)", 2),
+    "the first of every other frame again": ("c = MaxPool<kernel_shape=[2], strides=[2]>(x)  a = Slice(c, zero, one, two)  y = Concat<axis=2>(a, c)", 2),
     "the first frames alone": ("y = Slice(x, zero, four, two)", 4),
     "a running mean of the first frames": ("a = Slice(x, zero, four, two)  y = ReduceMean<axes=[2], keepdims=1>(a)", 4),
     "a running maximum of the first frames": ("a = Slice(x, zero, four, two)  y = ReduceMax<axes=[2], keepdims=1>(a)", 4),

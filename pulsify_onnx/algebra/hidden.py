@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pulsify_onnx.algebra.delay import Delay
-from pulsify_onnx.algebra.facts import Border
+from pulsify_onnx.algebra.delay import Delay, DelayLike
+from pulsify_onnx.algebra.facts import Border, Stream
 from pulsify_onnx.algebra.length import Length
 
 
@@ -35,6 +35,16 @@ class Mask:
     reach: int = 0
     infinite: Length | None = None
     reader: Delay | None = None
+
+
+def only_real(x: Stream, border: Border, sealed: bool = False, guard: bool = False) -> Mask:
+    """What shows nothing but the frames that come over the wire of `x` and are real; all others read as `border`."""
+    return Mask(x.delay, x.lead, x.extent - x.trail, border, True, True, x.rate, computed=guard and x.positional, sealed=sealed, guard=guard)
+
+
+def only_read_by(y: Stream, back: DelayLike, border: Border) -> Mask:
+    """What shows nothing but the frames that real ones of `y` are made of, one of each, on a window `back` frames before the pulse."""
+    return Mask(y.delay - back, y.lead, y.extent - y.trail, border, True, not y.positional, y.rate, computed=y.positional, sealed=True, reader=y.delay)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from functools import reduce
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
-from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.hidden import only_real
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.periods import common_unit, long_streams, most
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Options, Step, Window
+from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Options, Position, Step, Window
 from pulsify_onnx.algebra.windows import RateMismatch, bordered, ending, solid, zero
 from pulsify_onnx.errors import refuse
 
@@ -123,6 +123,17 @@ def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Op
                        reach=queries.reach, source=queries.source)
 
 
+def indices_of(pair: Pair, side: int) -> Position:
+    """Batch indices of the frames of one side of a pair."""
+    return Position(pair.rate, pair.delays[side], role=side)
+
+
+def unskewed(x: Skew, wire: str, behind: bool) -> Pair:
+    """Queries × keys, as `wire`, of what every query has for every offset; `behind`: of keys that are not after it."""
+    a, b = x.axes
+    return Pair(wire, x.dtype, (*x.shape[:b], x.queries, *x.shape[b + 1:]), (a, b), x.rate, (x.delay, Delay()), reach=x.reach, source=x.source, behind=behind)
+
+
 def placed(pair: Pair | Skew, wire: str, dtype, shape: Sequence[Length | None]) -> Pair | Skew:  # type: ignore[no-untyped-def]
     """`pair` as output `wire`; the dimensions of `shape` at its axes become the extents."""
     a, b = pair.axes
@@ -195,11 +206,11 @@ def visible(band: Band, delay: Delay, key: Delay) -> Visible:
     return Visible(band.left, Delay.of(band.right) if band.chunk == 1 else -time(AtLeast(Delay.of(-band.right)), AtLeast(key - delay)))
 
 
-def key_window(x: Stream, delay: Delay, band: Visible, seal: bool = True) -> Window:
+def key_window(x: Stream, delay: Delay, band: Visible) -> Window:
     """The window of keys that the queries of a pulse see, zeros where no frame is real."""
     back = delay - x.delay + band.left
     frames = Frames(x.rate, band.frames)
-    return Window(x.wire, back, frames, Mask(x.delay, 0, x.extent, zero(x), True, True, x.rate) if seal else None)
+    return Window(x.wire, back, frames, only_real(x, zero(x)))
 
 
 def closed(pair: Pair, values: Stream | None) -> tuple[Grid, Delay, Visible]:
@@ -221,9 +232,33 @@ def closed(pair: Pair, values: Stream | None) -> tuple[Grid, Delay, Visible]:
 
 
 def beside(values: Pair, side: int, delay: Delay, keys: Visible) -> Grid:
-    """Positional pair `values`, keys along `side`, on the queries and keys on which `closed` evaluates the weights."""
-    along, queries = (delay + keys.left, keys.frames), (delay, 0)
+    """Pair `values`, keys along `side`, on the queries and keys on which `closed` evaluates the weights."""
+    along, queries = (delay + keys.left - values.delays[side], keys.frames), (delay - values.delays[1 - side], 0)
     return Grid(values.wire, queries if side else along, along if side else queries)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Attention of queries to keys that have values: windows of the three, the part of its mask, the batch indices of queries and keys, and what comes of them."""
+
+    query: Window
+    key: Window
+    value: Window
+    mask: Grid
+    queries: Position
+    keys: Position
+    delay: Delay
+    reach: Reach
+
+
+def attended(q: Stream, k: Stream, v: Stream, mask: Pair, band: Band) -> Attended:
+    """Attention of `q` to `k` and `v`, which have no border, behind a `mask` whose keys are its second side, which leaves `band` open."""
+    key = latest((k.delay, v.delay))
+    delay = closing_delay(band, q.rate, q.delay, key, k.extent)
+    seen = visible(band, delay, key)
+    reach = reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
+    return Attended(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen), key_window(v, delay, seen), beside(mask, 1, delay, seen),
+                    Position(q.rate, delay), Position(k.rate, delay + seen.left, seen.frames), delay, reach)
 
 
 def timed(x: Stream) -> Reach:

@@ -6,21 +6,22 @@ cropping move indices and the border only; joins align. Every function is pure: 
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 
 import numpy as np
 
-from pulsify_onnx.algebra.delay import AtLeast, Begins, Bound, Delay, Timing, time
+from pulsify_onnx.algebra.bounds import Known, SeenInwards
+from pulsify_onnx.algebra.delay import AtLeast, Begins, Bound, Delay, time
 from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
-from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.length import LARGE, Length, LengthLike, assume, holds, larger, smaller
-from pulsify_onnx.algebra.periods import common_unit, long_streams, most
-from pulsify_onnx.algebra.plan import Frames, Options, Requirement, Step, Test, Window
+from pulsify_onnx.algebra.hidden import Mask, only_real
+from pulsify_onnx.algebra.length import LARGE, Length, LengthLike
+from pulsify_onnx.algebra.ordering import assume, holds, larger, smaller
+from pulsify_onnx.algebra.periods import common_unit, long_streams
+from pulsify_onnx.algebra.plan import Frames, Options, Position, Requirement, Step, Test, Window
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Refusal, refuse
 
@@ -53,6 +54,16 @@ def frames(x: Stream, extra: int = 0) -> Frames:
     return Frames(x.rate, extra)
 
 
+def indices(x: Stream) -> Position:
+    """Batch indices of the frames of one pulse of `x`."""
+    return Position(x.rate, x.delay)
+
+
+def undelayed(x: Stream, role: int = 0) -> Window:
+    """The frames of `x` that would come with this pulse if nothing were late; `role` is its side of a pair."""
+    return Window(x.wire, -x.delay, Frames(x.rate, role=role), role=role)
+
+
 def zero(x: Stream) -> Const:
     """A border of zeros for `x`."""
     return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
@@ -61,57 +72,6 @@ def zero(x: Stream) -> Const:
 def ending(count: Length, rate: Fraction) -> Fraction:
     """How many base frames before the end of the stream the frames after the first `count` begin."""
     return max(n - count.at(n) / rate for n in long_streams(count, rate.denominator))
-
-
-@dataclass(frozen=True)
-class Known(Bound):
-    """A wire of `rate` at which every frame that has come is one of the `extent` frames, however the stream goes on; ``always`` also where it never ends."""
-
-    extent: Length
-    rate: Fraction
-    always: bool = False
-    whole: bool = False
-
-    def delays(self) -> tuple[Delay, ...]:
-        """None: it follows from the lengths alone."""
-        return ()
-
-    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
-        """How far the wire would run ahead."""
-        if not at.end_of_stream and not self.always:
-            return None
-        return most(self.extent, self.rate, math.lcm(at.step, self.rate.denominator) if self.whole else at.step)
-
-
-@dataclass(frozen=True)
-class SeenInwards(Bound):
-    """A reader, every `stride` frames, of a wire that begins with `lead` mirrored frames; with `edge` all of them are the first real one.
-
-    Frames of one pulse come together, so a frame may leave in the very pulse that brings the one it sees. The first `hidden` frames it does not look at.
-    """
-
-    delay: Delay
-    lead: int
-    edge: bool
-    stride: int
-    rate: Fraction
-    hidden: int = 0
-
-    def delays(self) -> tuple[Delay, ...]:
-        """That of the wire it reads."""
-        return (self.delay,)
-
-    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
-        """The least delay of the reader, whose first frame sees the farthest one inwards."""
-        mirrored = self.lead - max(first * self.stride, self.hidden)
-        if mirrored <= 0:
-            return None
-        farthest = values[0] + self.lead + (0 if self.edge else mirrored)
-        position = -(-(farthest + 1) // self.stride) - 1
-        together = self.rate * at.step
-        if together.denominator == 1 and int(together) % self.stride == 0:
-            position = min(position, farthest // int(together) * (int(together) // self.stride))
-        return position - first
 
 
 def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
@@ -190,6 +150,19 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
     return window, y
 
 
+def fewer(window: Window, y: Stream, extent: Length, span: int, stride: int) -> tuple[Window, Stream]:
+    """A reader, as `windowed` gives it, whose frames are no more than `extent`: an infinite border ends with what the last of them reads."""
+    extent = smaller(y.extent, extent)
+    if isinstance(window.mask, Mask) and window.mask.infinite is not None:
+        window = replace(window, mask=replace(window.mask, infinite=(extent - 1) * stride + span))
+    return window, replace(y, shape=_with(y, extent))
+
+
+def indices_read(window: Window, y: Stream, stride: int, before: int) -> Position:
+    """Batch indices of the frames of a `window` of which `y` is made, `stride` for each of its own, in what was padded with `before` frames at the start."""
+    return Position(window.frames.rate, y.delay * stride + before, window.frames.extra)
+
+
 def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[list[Window], Stream]:
     """Bring streams that meet to one delay: a window for each, and the joined stream (wire and shape of the first).
 
@@ -240,6 +213,12 @@ def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[li
     return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
 
 
+def kept_real(xs: Sequence[Stream], options: Options) -> tuple[list[Window], list[Stream]]:
+    """Streams without borders at one delay at which every frame that has come stays real, however the stream goes on: windows, and the streams as these show them."""
+    reads, y = timely(*align(xs, options), always=True)
+    return reads, [replace(x, delay=y.delay) for x in xs]
+
+
 def foldable(x: Stream, factor: int) -> bool:
     """Whether the border of `x` can be one still with `factor` frames in the place of each."""
     return not isinstance(x.border, Mirror) and x.lead * factor <= MOST_FRAMES and not x.merged and not x.cached
@@ -273,7 +252,7 @@ def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
 
 def sealed(x: Stream) -> Mask:
     """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
-    return Mask(x.delay, x.lead, x.extent - x.trail, zero(x), True, True, x.rate, sealed=True)
+    return only_real(x, zero(x), sealed=True)
 
 
 def _digest(x: Stream) -> str:

@@ -17,7 +17,8 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Shape, Sizes, Skew, Static, Stream
-from pulsify_onnx.algebra.length import TIME, Length, assuming
+from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.ordering import assuming
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
 from pulsify_onnx.algebra.windows import RateMismatch, leaving
 from pulsify_onnx.analysis import source_states

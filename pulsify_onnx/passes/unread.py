@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
+from pulsify_onnx.algebra.bounds import SeenInwards
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Time
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.plan import Grid, Plan, Ref, Step, Window, leaves
-from pulsify_onnx.algebra.windows import SeenInwards
 from pulsify_onnx.passes.liveness import outer_wires
 
 ALL = -(10**9)

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Clip, Onset, Prefix, Reach, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.periods import long_streams
 from pulsify_onnx.algebra.plan import Plan
+from pulsify_onnx.algebra.promises import flush_pulses, least_frames
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.states import SOURCE, Lowered, LoweredState
 from pulsify_onnx.model.load import Source
@@ -117,59 +117,10 @@ def states(found: tuple[LoweredState, ...]) -> tuple[State, ...]:
                        node=s.node, role=s.role, exact_every_pulse=s.exact if s.role == SOURCE else None) for s in found)
 
 
-def flush_pulses(plan: Plan, pulse: int | None) -> int:
-    """Pulses without data after the last one with data that bring out the last frame of every output, for any length."""
-    if not plan.ends:
-        return 0
-    step = pulse or plan.pulse_multiple
-    waits = set()
-    for name in plan.outputs:
-        fact = plan.facts[name]
-        if isinstance(fact, Stream):
-            waits.add((fact.extent, fact.rate, int(fact.delay)))
-        elif isinstance(fact, Prefix):
-            waits |= {(w.extent, w.rate, int(w.delay)) for w in fact.waits}
-    worst = 0
-    for extent, rate, delay in waits:
-        frames = rate * step
-        for n in _lengths(extent, step):
-            needed = math.ceil((max(0, extent.at(n)) + delay) / frames) if extent.at(n) > 0 else 0
-            worst = max(worst, needed - math.ceil(n / step))
-    return worst
-
-
-def least_frames(plan: Plan, source: Source) -> int:
-    """The fewest base frames for which every stream within the model has a frame, and as many as the streams that it meets.
-
-    Of fewer, the batch model does not run or gives what its formulas do not tell: a crop of more frames than there are leaves none, a
-    pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided by the length is not true of fewer, too.
-    """
-    extents = {name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}}
-    meeting = {frozenset(extents[v.name] for v in node.inputs if v is not None and v.name in extents) for node in source.model.graph}
-    least = plan.least
-    for group in {frozenset((e,)) for e in extents.values() if e.at(1) < 1} | {g for g in meeting if len(g) > 1}:
-        for n in range(max((_beyond(e) for e in group), default=0), 0, -1):
-            counts = {e.at(n) for e in group}
-            if min(counts) < 1 or (min(counts) == 1 and len(counts) > 1):
-                least = max(least, n + 1)
-                break
-    return least
-
-
-def _beyond(extent: Length) -> int:
-    """Base frames of which `extent` has more than one frame, and of all more."""
-    period = math.lcm(*extent.divisors())
-    first = extent.exact({TIME: period})
-    slope = (extent.exact({TIME: 2 * period}) - first) / period
-    return 0 if slope <= 0 else max(0, math.ceil((2 - first) / slope)) + 2 * period
-
-
-def _lengths(extent: Length, step: int) -> Iterator[int]:
-    """Short streams, and long ones, at whose end a length and the pulses may be in any phase."""
-    far = long_streams(extent, step)
-    stride = max(1, len(far) // 20000)
-    yield from range(1, 2 * len(far) + 1, stride)
-    yield from far[::stride]
+def _meetings(source: Source) -> Iterator[list[str]]:
+    """Tensors that meet in a node."""
+    for node in source.model.graph:
+        yield [value.name for value in node.inputs if value is not None and value.name]
 
 
 def sidecar(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> Sidecar:
@@ -188,7 +139,7 @@ def sidecar(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> 
         states=found,
         state_bytes=sum(s.bytes for s in found),
         flush_pulses=flush_pulses(plan, pulse),
-        least_frames=least_frames(plan, source),
+        least_frames=least_frames(plan, _meetings(source)),
         independent_rows=not lowered.shared,
         shared_by=lowered.shared,
     )

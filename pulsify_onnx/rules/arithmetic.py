@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Blocked, Pair, Static, Stream
-from pulsify_onnx.algebra.plan import Expr, Op, Options, Outcome, Step, Window
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step, Window
 from pulsify_onnx.algebra.windows import align, solid
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import broadcast, call, static_value, step, the_stream
@@ -70,15 +70,15 @@ def division(node: Node) -> Outcome:
     before: list[Step] = []
     by = solid(by, node.options, before)
     made = broadcast(replace(node, facts=(node.facts[0], by)), leads=False, late=True)
-    steps = tuple(replace(step, exprs=tuple(_never_by_zero(e, by, node.options) for e in step.exprs)) for step in made.steps)
+    steps = tuple(replace(step, exprs=tuple(_never_by_zero(e, by) for e in step.exprs)) for step in made.steps)
     return replace(made, steps=(*before, *steps))
 
 
-def _never_by_zero(expr: Expr, by: Stream, options: Options) -> Expr:
+def _never_by_zero(expr: Expr, by: Stream) -> Expr:
     """A quotient of whole numbers; onnxruntime ends the process where one is divided by 0."""
     if not isinstance(expr, Op) or not isinstance(window := expr.inputs[1], Window):
         return expr
-    return replace(expr, inputs=(expr.inputs[0], guarded(window, by, 1, options)))
+    return replace(expr, inputs=(expr.inputs[0], guarded(window, by, 1)))
 
 
 @rule("Dropout", versions=(7, 10, 12, 13, 22))

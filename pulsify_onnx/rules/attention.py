@@ -9,8 +9,8 @@ import numpy as np
 
 from pulsify_onnx.algebra.facts import Fact, Pair, Shape, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Count, Expr, Frames, Grid, Op, Outcome, Position, Step, Test, When, Window
-from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, latest, reached, timed, visible
+from pulsify_onnx.algebra.plan import Expr, Grid, Op, Outcome, Step
+from pulsify_onnx.algebra.query_key import attended, beside, chunk_pulse, closed, indices_of, key_window, reached, timed
 from pulsify_onnx.algebra.windows import bordered, solid
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
@@ -18,16 +18,15 @@ from pulsify_onnx.rules.kit.combinators import call, const, kept, op, static, st
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import Valid
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import normalised_axes
 
 
-def real_frames(position: Position, extent: Length, node: Node, shape: Sequence[int]) -> Expr:
-    """bool: which queries or keys of a window are frames at all, shaped to broadcast."""
-    real: Expr = call("Not", call("Less", position, const(0)))
-    real = When(Test.past(extent), call("And", real, call("Less", position, Count(extent))), real)
-    return call("Reshape", real, const(list(shape)))
+def _along(flags: Expr, rank: int, axis: int) -> Expr:
+    """A vector of one value per frame, shaped to broadcast along `axis`."""
+    return call("Reshape", flags, const([-1 if k == axis else 1 for k in range(rank)]))
 
 
 def softmax_over_keys(node: Node, s: Pair) -> Outcome:
@@ -42,13 +41,8 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     if s.behind and (band.right > 0 or side == 0):
         refuse("its relative positions reach back from a query only, but its mask shows keys after it", hint="skew a table of 2T - 1 relative positions")
     grid = Grid(s.wire, (0, 0), (0, 0))
-    shape = [1] * len(s.shape)
-    shape[axis] = -1
-    position = Position(s.rate, s.delays[side], role=side)
-    real = real_frames(position, s.shape[axis], node, shape)
     low: Expr = Const(np.asarray(-np.inf, s.dtype.numpy()))
-    other = s.axes[1 - side]
-    queries = real_frames(Position(s.rate, s.delays[1 - side], role=1 - side), s.shape[other], node, [-1 if k == other else 1 for k in range(len(s.shape))])
+    real, queries = (_along(Valid(indices_of(s, k), s.shape[s.axes[k]]).anywhere(), len(s.shape), s.axes[k]) for k in (side, 1 - side))
     # a query before the first frame sees no key: its scores are all alike, so that its weights are finite
     real, low = call("And", real, queries), call("Where", queries, low, Const(np.asarray(0, s.dtype.numpy())))
     y = replace(s, wire=node.outputs[0], alive=band, positional=False)
@@ -142,31 +136,22 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
         return hidden
 
     band = band_of(mask, side, node.world, node.world.opset, masked)
-    delay = closing_delay(band, q.rate, q.delay, latest((k.delay, v.delay)), k.extent)
-    multiple, reach = chunk_pulse(band, q.rate), reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
-    seen_keys = visible(band, delay, latest((k.delay, v.delay)))
-    frames = (delay, 0), (delay + seen_keys.left, seen_keys.frames)
-    grid: Expr = Grid(mask.wire, (frames[0][0] - mask.delays[0], 0), (frames[1][0] - mask.delays[1], frames[1][1]))
-    keys = Position(k.rate, delay + seen_keys.left, seen_keys.frames)
-    row = [1] * len(mask.shape)
-    row[mask.axes[1]] = -1
-    column = [1] * len(mask.shape)
-    column[mask.axes[0]] = -1
-    seen = real_frames(keys, k.extent, node, row)
+    at = attended(q, k, v, mask, band)
+    rank, (column, row) = len(mask.shape), mask.axes
+    seen = _along(Valid(at.keys, k.extent).anywhere(), rank, row)
     if causal:
-        late = call("Less", call("Reshape", Position(q.rate, delay), const(column)), call("Reshape", keys, const(row)))
+        late = call("Less", _along(at.queries, rank, column), _along(at.keys, rank, row))
         seen = call("And", seen, call("Not", late))
-    queries = real_frames(Position(q.rate, delay), q.extent, node, column)
+    queries = _along(Valid(at.queries, q.extent).anywhere(), rank, column)
     if boolean:
-        allowed = call("Or", call("And", seen, grid), call("Not", queries))
+        allowed = call("Or", call("And", seen, at.mask), call("Not", queries))
     else:
         low, zero = (Const(np.asarray(value, mask.dtype.numpy())) for value in (-np.inf, 0))
-        allowed = call("Where", call("And", seen, queries), grid, call("Where", queries, low, zero))
-    expr = make(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen_keys), key_window(v, delay, seen_keys), allowed)
+        allowed = call("Where", call("And", seen, queries), at.mask, call("Where", queries, low, zero))
+    expr = make(at.query, at.key, at.value, allowed)
     full = (*shape[:axis], q.extent, *shape[axis + 1:])
-    y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, delay,
-               reach=reach, source=q.source)
-    return replace(step(node, [expr], [y], before=steps), pulse_multiple=multiple)
+    y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, at.delay, reach=at.reach, source=q.source)
+    return replace(step(node, [expr], [y], before=steps), pulse_multiple=chunk_pulse(band, q.rate))
 
 
 @declares(Trait.MASK, 3)

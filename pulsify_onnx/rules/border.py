@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pulsify_onnx.algebra.facts import Border, Mirror
-from pulsify_onnx.algebra.length import Length, holds
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.ordering import holds
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 

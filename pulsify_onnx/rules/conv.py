@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Mirror, Static, Stream
-from pulsify_onnx.algebra.length import Length, larger
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Number, Op, Outcome, Position, Step, Test, When
-from pulsify_onnx.algebra.windows import crop, faster, foldable, lengthened, pad, solid, windowed, zero
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.ordering import larger
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step, Test, When
+from pulsify_onnx.algebra.upsampling import spread
+from pulsify_onnx.algebra.windows import crop, foldable, indices_read, lengthened, pad, solid, windowed, zero
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
 from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import Valid
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import EXPLICIT, Spatial, shorter, spatial
@@ -213,9 +215,10 @@ def conv_transpose(node: Node) -> Outcome:
     whole = Op("ConvTranspose", (frames, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
                node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra, **sizes_with(node, view, k, read)))
     wire = node.outputs[0]
-    between = max((span - 1 - r) // stride + Fraction(r, stride) for r in range(min(stride, span))) - overlap
-    raw = faster(y, stride, between).placed(wire, dtype, shape, x.axis)
-    expr = cut(whole, x.axis, overlap * stride, Frames(raw.rate))
+    taps = [(-((span - 1 - r) // stride), 0) if r < span else None for r in range(stride)]
+    up = spread(x, y, taps)
+    raw = up.y.placed(wire, dtype, shape, x.axis)
+    expr = cut(whole, x.axis, up.start, Frames(raw.rate))
     full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
     raw = replace(raw, shape=full)
     made = Step(node.name, node.op_type, (wire,), (expr,), (raw,))
@@ -235,17 +238,13 @@ def _between_zeros(node: Node, x: Stream, before: int, after: int, steps: list[S
         return windowed(pad(x, before, after, zero(x), node.options, steps), before + 1, 1, node.options)
     longer = lengthened(x, before, after)
     window, y = windowed(longer, before + 1, 1, node.options, hidden=before)
-    index = Position(x.rate, longer.delay + window.back, window.frames.extra)
-    started = call("Less", const(before - 1), index)
+    place = Valid(indices_read(window, y, 1, before), x.extent)
 
-    def masked(real: Expr) -> Expr:
-        return call("Where", along(real, x), window, zero(x))
+    def masked(real: Expr | None) -> Expr:
+        return window if real is None else call("Where", along(real, x), window, zero(x))
 
-    shown = masked(started) if before else window
-    if not longer.trail.terms:
-        return shown, y
-    ended = call("Less", index, Count(x.extent + before))
-    return When(Test(ends=True), masked(call("And", started, ended)), shown), y
+    shown = masked(place.flags(late=before > 0))
+    return (When(Test(ends=True), masked(place.flags(ended=True)), shown) if longer.trail.terms else shown), y
 
 
 def _bias(node: Node, x: Stream, index: int) -> Const | None:

@@ -9,14 +9,15 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import ALONE, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step, Test, When, Window
+from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step, Window
 from pulsify_onnx.algebra.windows import bordered, crop, frames, pad
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
-from pulsify_onnx.rules.kit.gating import along, fed, seen_before, select
+from pulsify_onnx.rules.kit.gating import along, fed, select
 from pulsify_onnx.rules.kit.merged_time import constant_in_time
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import started, where_real
 from pulsify_onnx.rules.kit.registry import rule
 
 
@@ -67,12 +68,12 @@ def cumulative(node: Node) -> Outcome:
     steps: list[Step] = []
     (window,), y = fed([x], node.options, False, True, steps)
     neutral = Const(np.asarray(kind.neutral, x.dtype.numpy()))
-    feed = When(Test(late=y.delay), select(along(call("Less", Position(y.rate, y.delay), const(0)), x), neutral, window, x.dtype), window)
+    feed = where_real(y, False, lambda real: select(along(real, x), window, neutral, x.dtype), window)
     name = f"{node.outputs[0]}.{'sum' if kind.neutral == 0 else 'product'}"
     shape = (*x.shape[: x.axis], Length.of(1), *x.shape[x.axis + 1:])
     past: Expr = Past(name)
     if kind.neutral:
-        past = select(seen_before(y), past, neutral, x.dtype)
+        past = select(started(y), past, neutral, x.dtype)
     inclusive = call(node.op_type, feed, const(x.axis))
     last = call("Gather", inclusive, const([-1]), axis=x.axis)
     state = State(name, x.dtype, shape, call(kind.combine, past, last), "cumulative")

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Position, Step, attributes
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step, attributes
+from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
 from pulsify_onnx.rules.kit.gating import along
@@ -86,7 +87,7 @@ def _best_frames(node: Node, x: Stream, k: int, largest: bool) -> Outcome:
     slots = const(range(k))
     past = call("Where", along(call("Less", slots, source.before()), x), top.past, neutral)
     values = call("Concat", past, source.only_real(source.value(), neutral), axis=axis)
-    frames = call("Expand", along(Position(x.rate, x.delay), x), call("Shape", window))
+    frames = call("Expand", along(indices(x), x), call("Shape", window))
     places = call("Concat", index.past, frames, axis=axis)
     options = attributes({"axis": axis, "largest": int(largest), "sorted": 1}.items())
     best: Expr

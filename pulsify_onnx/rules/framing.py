@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.length import holds
+from pulsify_onnx.algebra.ordering import holds
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome
 from pulsify_onnx.algebra.windows import crop, windowed
 from pulsify_onnx.arrays import Array

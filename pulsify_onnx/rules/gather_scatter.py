@@ -39,7 +39,7 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
     exprs, y, axis = joined(node, axes, leads=not isinstance(fact, Stream), late=isinstance(fact, Stream))
     window = exprs[index] if index < len(exprs) else None
     if isinstance(fact, Stream) and isinstance(window, Window):
-        exprs[index] = guarded(window, fact, 0, node.options)
+        exprs[index] = guarded(window, fact, 0)
     ((dtype, shape),) = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)

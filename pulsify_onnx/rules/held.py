@@ -16,12 +16,14 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Count, Dims, Expr, Frames, Op, Position, Start
+from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op
+from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, static
-from pulsify_onnx.rules.kit.gating import real, select, starts_as_zeros
+from pulsify_onnx.rules.kit.gating import select, starts_as_zeros
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import Valid, before_end, before_first, begins
 from pulsify_onnx.rules.scan import beside, held
 
 OPEN = 8192
@@ -37,10 +39,9 @@ class Gate:
         self.x, self.warm, self.ends = x, late, ended
         self.channel = node.op_type == "LSTM" and _saturates(node)
         self.moves = self.warm and not (self.channel and all(starts_as_zeros(node, node.fact(k)) for k in (5, 6)))
-        self.start = Start(x.rate, x.delay)
         self.count = call("Gather", Dims((Frames(x.rate),)), const(0), axis=0)
-        self.frame = call("Sub", Position(x.rate, x.delay), self.start)
-        self.late = call("Max", call("Neg", self.start), const(0))
+        self.frame = call("Sub", indices(x), begins(x))
+        self.late = before_first(x)
         self.offset = call("Min", self.late, call("Sub", self.count, const(1)))
 
     @property
@@ -61,16 +62,14 @@ class Gate:
 
     def real(self) -> Expr:
         """int64 scalar: frames of this pulse that are real, counted from its first real one; not above 0 without one."""
-        total: Expr = self.count
-        if self.ends:
-            total = call("Min", total, call("Sub", Count(self.x.extent), self.start))
+        total = before_end(self.x, self.count) if self.ends else self.count
         return call("Sub", total, self.late) if self.warm else total
 
     def flags(self) -> Expr:
         """bool [frames]: which frames are real, where they have been moved to."""
         if self.moves:
             return call("Less", self.frame, self.real())
-        found = real(self.x, self.warm, self.ends)
+        found = Valid.of(self.x).flags(self.warm, self.ends)
         assert found is not None
         return found
 
@@ -157,7 +156,7 @@ def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], 
         out.name, out.type = f"{tag}/frame_{name}", ir.TensorType(fact.dtype)
     body.append(cell)
     body.outputs.extend([*cell.outputs[1:], cell.outputs[1]])
-    flags = real(gate.x, gate.warm, gate.ends)
+    flags = Valid.of(gate.x).flags(gate.warm, gate.ends)
     assert flags is not None
     seen = held(body, [(fact.dtype, state)] * 2, node.opset, tag)(flags, gate.x)
     attributes = (("body", Attribute(ir.AttrGraph("body", body))), ("num_scan_inputs", 2))

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Prefix, Sizes, Static, Stream
-from pulsify_onnx.algebra.length import Length, LengthLike, assume
-from pulsify_onnx.algebra.plan import Count, Expr, Outcome, Start, State, Test, When
+from pulsify_onnx.algebra.length import Length, LengthLike
+from pulsify_onnx.algebra.ordering import assume
+from pulsify_onnx.algebra.plan import Expr, Outcome, State, Test, When
 from pulsify_onnx.algebra.windows import crop, timely, windowed
 from pulsify_onnx.rules.kit.combinators import call, const, step
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import going_on, newest
 from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, wide
 
 
@@ -31,11 +33,8 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     endless = call("Slice", window, const([-count]), const([2**31 - 1]), const([x.axis]))
     kind = x.dtype if x.dtype.is_floating_point() else wide(x.dtype)  # onnxruntime has no Where of booleans
     held = Accumulator(source, name, kind, shape, "last")
-    start = Start(y.rate, y.delay)
-    newest = call("Min", call("Sub", Count(y.extent), call("Add", start, const(1))), call("Sub", source.frames, const([1])))
-    at = call("Add", call("Max", newest, const([0])), const(np.arange(count)))
-    live = call("Less", start, Count(y.extent))
-    value = call("Where", live, cast(call("Gather", window, at, axis=x.axis), x.dtype, kind), held.past)
+    at = call("Add", newest(y, source.frames), const(np.arange(count)))
+    value = call("Where", going_on(y), cast(call("Gather", window, at, axis=x.axis), x.dtype, kind), held.past)
     ends = Test.past(y.extent)
     return When(ends, cast(value, kind, x.dtype), endless), fact, (replace(held.becomes(value), test=ends),)
 

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.facts import Sizes, Static, Stream
-from pulsify_onnx.algebra.length import Length, holds
-from pulsify_onnx.algebra.plan import Count, Expr, Options, Outcome, Position, Step, Test, When
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.ordering import holds
+from pulsify_onnx.algebra.plan import Options, Outcome, Step
 from pulsify_onnx.algebra.windows import crop, timely
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
@@ -20,6 +21,7 @@ from pulsify_onnx.rules.across import loop_across
 from pulsify_onnx.rules.kit.combinators import call, const
 from pulsify_onnx.rules.kit.gating import fed
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import nearest
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import FAR
@@ -261,9 +263,7 @@ def _numbered(body: ir.Graph, y: Stream, options: Options) -> Feed:
     number = ir.Value(name=f"{counter.name}/frame", shape=counter.shape, type=ir.TensorType(ir.DataType.INT64))
     body.inputs.append(number)
     counter.replace_all_uses_with(number, replace_graph_outputs=True)
-    index = Position(y.rate, y.delay)
-    ended = call("Max", call("Min", index, call("Sub", Count(y.extent), const(1))), const(0))
-    expr: Expr = When(Test.past(y.extent), ended, When(Test(late=y.delay), call("Max", index, const(0)), index))
+    expr = nearest(y)
     rank = len(counter.shape) if counter.shape is not None else 0
     if rank:
         expr = call("Reshape", expr, const([-1] + [1] * rank))

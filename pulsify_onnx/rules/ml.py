@@ -17,5 +17,5 @@ def binarizer(node: Node) -> Outcome:
     x = solid(the_stream(node), node.options, steps)
     (window,), y = align([x], node.options)
     (window,), y = timely([window], y)
-    feed = guarded(window, x, 0, node.options)  # onnxruntime stops at a NaN, which frames past the end may be
+    feed = guarded(window, x, 0)  # onnxruntime stops at a NaN, which frames past the end may be
     return step(node, [op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps)

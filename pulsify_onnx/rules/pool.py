@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.length import smaller
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Outcome, Position, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import pad, windowed, zero
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome, Step, Test, When, Window
+from pulsify_onnx.algebra.windows import fewer, indices_read, pad, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
 from pulsify_onnx.rules.kit.infer import infer, overstated
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import Valid
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import Spatial, spatial
@@ -39,10 +37,7 @@ def _windowed(node: Node, x: Stream, view: Spatial, border: Const, steps: list[S
     more = _partial(node, stride)
     window, y = windowed(pad(x, before, after + more, border, node.options, steps), span, stride, node.options, through=True)
     if more:  # a window may start in the input or its left padding only
-        extent = smaller(y.extent, -((-(x.extent + before)).floordiv(stride)))
-        y = replace(y, shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
-        if isinstance(window.mask, Mask) and window.mask.infinite is not None:
-            window = replace(window, mask=replace(window.mask, infinite=(extent - 1) * stride + span))
+        return fewer(window, y, -((-(x.extent + before)).floordiv(stride)), span, stride)
     return window, y
 
 
@@ -128,31 +123,20 @@ def average_pool(node: Node) -> Outcome:
     def divided(end: bool) -> Expr:
         if not open_start and not end:
             return expr
-        inside = _inside(node, x, y, view, k, low, high, open_start, end)
+        inside = _inside(x, Valid(indices_read(window, y, view.strides[k], before), high, low).flags(open_start, end), window.frames, view)
         return call("Div", expr, call("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
 
     return step(node, [When(Test(ends=True), divided(True), divided(False)) if open_end else divided(False)], [y], before=steps)
 
 
-def _inside(node: Node, x: Stream, y: Stream, view: Spatial, k: int, low: int, high: object, start: bool, end: bool) -> Expr:
-    """Share of a window's taps that the divisor counts, shaped to divide the pooled values."""
-    span, stride = view.spans[k], view.strides[k]
-    frames = Frames(x.rate, span - stride)
-    before = border_pads(x, view)[0]
-    first = y.delay * stride + before  # frames of history that the window starts with, in undelayed time
-    index: Expr = Position(x.rate, first, frames.extra)
-    tests: list[Expr] = []
-    if start:
-        tests.append(call("Not", call("Less", index, const(low))))
-    if end:
-        tests.append(call("Less", index, Count(high)))  # type: ignore[arg-type]
-    real = tests[0] if len(tests) == 1 else call("And", *tests)
-    n = len(view.kernel)
+def _inside(x: Stream, counted: Expr | None, frames: Frames, view: Spatial) -> Expr:
+    """Share of a window's taps that the divisor counts, of frames of which it is told which are `counted`, shaped to divide the pooled values."""
+    k, n = x.axis - 2, len(view.kernel)
     shape: list[int | Frames] = [1, 1, *([1] * n)]
     shape[x.axis] = frames
     ones = [1] * n
     kernel, strides, dilations = ones.copy(), ones.copy(), ones.copy()
-    kernel[k], strides[k], dilations[k] = view.kernel[k], stride, view.dilations[k]
-    weights = call("Reshape", call("Cast", real, to=int(x.dtype)), Dims(tuple(shape)))
+    kernel[k], strides[k], dilations[k] = view.kernel[k], view.strides[k], view.dilations[k]
+    weights = call("Reshape", call("Cast", counted, to=int(x.dtype)), Dims(tuple(shape)))
     extra: dict[str, Any] = {"dilations": dilations} if view.dilations[k] != 1 else {}
     return call("AveragePool", weights, kernel_shape=kernel, strides=strides, **extra)

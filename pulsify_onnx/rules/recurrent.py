@@ -10,9 +10,10 @@ from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.held import Gate, gated
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, joined, own, static, step
-from pulsify_onnx.rules.kit.gating import fed, seen_before, starts_as_zeros, timed
+from pulsify_onnx.rules.kit.gating import fed, starts_as_zeros
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import cases, started
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
 
@@ -86,13 +87,13 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     starts: list[Expr] = []
     for past, k in zip(pasts, INITIAL):
         initial = _initial(node, k, layout, (Length.of(1), batch, Length.of(hidden)))
-        starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", seen_before(y), past, initial))
+        starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", started(y), past, initial))
     feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
 
     def run(late: bool, ended: bool) -> list[Expr]:
         return gated(node, Gate(node, y, late, ended), feed, starts, (batch, Length.of(hidden), x.shape[2]))
 
-    whole, *after = timed(y, wants_state, run)
+    whole, *after = cases(y, wants_state, run)
     states = [State(f"{tag}.{name}", x.dtype, (Length.of(1), batch, Length.of(hidden)), value, "recurrent", batch=1)
               for name, value, k in zip(names, after, INITIAL) if not own(node.fact(k))]
     carries = [carried(node, node.fact(k), 1 + i) for i, k in enumerate(INITIAL[: len(names)]) if own(node.fact(k))]

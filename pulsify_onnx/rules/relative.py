@@ -13,11 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from pulsify_onnx.algebra.delay import Delay
 from pulsify_onnx.algebra.facts import Pair, Shape, Sizes, Skew, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Offset, Outcome, Ref, leaves
-from pulsify_onnx.algebra.query_key import relative
+from pulsify_onnx.algebra.query_key import relative, unskewed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, Refusal, refuse
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
@@ -239,10 +238,8 @@ def _finished(node: Node, x: Skew) -> Outcome:
     dropped = call("Slice", flat, Dims((queries,)), const([2**62]), const([b]))
     rows = call("Reshape", dropped, dims(queries, offsets))
     expr = call("Slice", rows, const([0]), Dims((keys,)), const([b]))
-    shape = (*x.shape[:b], x.queries, *x.shape[b + 1:])
     whole = x.width == 2 * x.origin + 1 or x.width == 2 * x.origin
-    y = Pair(node.outputs[0], x.dtype, shape, (a, b), x.rate, (x.delay, Delay()), reach=x.reach, source=x.source, behind=not whole)
-    return step(node, [expr], [y])
+    return step(node, [expr], [unskewed(x, node.outputs[0], behind=not whole)])
 
 
 _SKEWS: dict[str, Callable[[Node], Outcome]] = {

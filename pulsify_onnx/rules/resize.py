@@ -8,11 +8,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from pulsify_onnx.algebra.delay import Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
-from pulsify_onnx.algebra.windows import align, faster, foldable, pad, solid, windowed
+from pulsify_onnx.algebra.upsampling import upsampled
+from pulsify_onnx.algebra.windows import align, foldable, pad, solid, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import cut
@@ -101,50 +101,14 @@ def resize(node: Node) -> Outcome:
     refuse(f"it resamples the stream by {float(how.along):.9g}, which is no whole factor", hint=WHOLE)
 
 
-@dataclass(frozen=True)
-class Earliest(Bound):
-    """The delay of a wire that has `factor` frames for each of a reader's, the last of which need `early` of them less than it has.
-
-    `begin`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
-    """
-
-    begin: Delay
-    reader: Delay
-    factor: int
-    early: int
-    rate: Fraction
-    edge: bool
-
-    def delays(self) -> tuple[Delay, ...]:
-        """Those of what is read, and of the reader."""
-        return self.begin, self.reader
-
-    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
-        """The least delay of the wire."""
-        begin, reader = values
-        together = self.rate * at.step
-        if together.denominator == 1:
-            begin = begin // int(together) * int(together)  # the pulse with which the first one comes
-        spare = reader - min(begin, reader) if self.edge else reader
-        return self.factor * reader - min(self.early, self.factor * spare)
-
-
 def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
     """Frame ``factor * t + r`` is sampled near frame t; as soon as the last frame that it needs is there."""
-    factor = int(how.along)
     taps = periodic(sampling, how.along)
-    low, high = min(0, min(t[0] for t in taps)), max(0, max(t[1] for t in taps))
-    padded = pad(x, -low, high, Mirror(edge=True), node.options, steps)
-    window, y = windowed(padded, high - low + 1, 1, node.options)
-    early = min(factor * (high - last) + r for r, (_, last) in enumerate(taps))
-    sooner = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0)) if early else y.delay * factor
-    more = max(0, -(-early // factor) - high)  # frames after the window that the operator places its last ones by, and does not read
-    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
-    start, rate = factor * y.delay - sooner - factor * low, x.rate * factor
-    expr = whole if low == high else cut(whole, x.axis, start, Frames(rate))
-    between = low - min(first - Fraction(r, factor) for r, (first, _) in enumerate(taps))
-    y = replace(faster(y, factor, between), wire=node.outputs[0], delay=sooner, shape=_shape(x, how, x.extent * factor))
-    return step(node, [expr], [y], before=steps)
+    window, up = upsampled(x, taps, max(0, max(last for _, last in taps)), Mirror(edge=True), node.options, steps)
+    extra = window.frames.extra
+    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, up.more), Frames(x.rate, extra + up.more))
+    expr = cut(whole, x.axis, up.start, Frames(up.y.rate)) if extra else whole
+    return step(node, [expr], [replace(up.y, wire=node.outputs[0], shape=_shape(x, how, x.extent * len(taps)))], before=steps)
 
 
 def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:

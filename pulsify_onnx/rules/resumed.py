@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pulsify_onnx.algebra.delay import Delay
+from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
 from pulsify_onnx.algebra.facts import Prefix, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Carry, Dims, Expr, Frames, Outcome, Ref, Requirement, Step, Test, Window, rebuilt
-from pulsify_onnx.algebra.windows import NONE, solid
+from pulsify_onnx.algebra.windows import solid
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import call, const, step
 from pulsify_onnx.rules.kit.merged_time import alike, by_frame
@@ -30,9 +30,9 @@ def resumed(node: Node, axis: int) -> Outcome:
                 Requirement(Test(late=x.delay), "its cache goes on with a stream that comes {} frames late, so it would hold frames from before the first one",
                             "leave the cache out of the export, so that it becomes a state by itself"))
     wire = node.outputs[0]
-    shape = (*x.shape[:axis], x.extent + count, *x.shape[axis + 1:])
-    y = replace(x, wire=wire, shape=shape, delay=Delay.of(-count), cached=count, border=None, lead=0, trail=NONE, reach=x.reach.shifted(-count / x.rate), positional=False)
-    made = Step(node.name, node.op_type, (wire,), (Window(x.wire, -x.delay, Frames(x.rate)),), (y,), history=cache.wire, requires=requires)
+    window, y = behind_cache(x, count)
+    y = replace(y, wire=wire)
+    made = Step(node.name, node.op_type, (wire,), (window,), (y,), history=cache.wire, requires=requires)
     return Outcome((y,), (*steps, made))
 
 
@@ -44,8 +44,7 @@ def newest(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcom
     count = x.cached
     if (x.extent - start).constant != count:
         return None
-    line = Window(x.wire, count, Frames(x.rate, count))
-    last = call("Slice", line, const([-count]), const([FAR]), const([x.axis]))
+    last = call("Slice", with_cache(x), const([-count]), const([FAR]), const([x.axis]))
     shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
     fact = Prefix(node.outputs[0], x.dtype, shape, (Wait.of(x),))
     return step(node, [last], [fact], carries=[Carry(made.history, node.outputs[0], x.wire)])
@@ -63,19 +62,19 @@ def carried_on(node: Node, run: Callable[[Node], Outcome]) -> Outcome | None:
             f is None or isinstance(f, (Static, Stream)) for f in node.facts):
         return None
     count = counts.pop()
-    facts = tuple(_shifted(f, count) if isinstance(f, Stream) else f for f in node.facts)
+    facts = tuple(without_first(f, count) if isinstance(f, Stream) else f for f in node.facts)
     rows = {f.wire: f for f in facts if isinstance(f, Stream)}
     model = next(iter(rows.values()))
     outcome = run(replace(node, facts=facts))
     if len(outcome.steps) != 1 or outcome.pulse_multiple > 1 or not alike(outcome.facts[0], model, rows, outcome.steps) or not by_frame(outcome.steps[0], rows):
         return None
     (made,), (y,) = outcome.steps, outcome.facts
-    if not isinstance(y, Stream) or made.wires != node.outputs or y.delay != Delay():
+    if not isinstance(y, Stream) or made.wires != node.outputs or y.delay:
         return None
     begins = f"{y.wire}#cache"
     shape = (*y.shape[: y.axis], Length.of(count), *y.shape[y.axis + 1:])
     cache = Step(node.name, node.op_type, (begins,), (_of_cache(made.exprs[0], caches, count),), (Static(begins, y.dtype, shape, own=True),))
-    y = _shifted(y, -count)
+    y = without_first(y, -count)
     return Outcome((y,), (cache, replace(made, facts=(y,), history=begins)))
 
 
@@ -83,11 +82,6 @@ def _cache(x: Stream, node: Node) -> str:
     """The frames that came before this pulse, where the caller has them all; else empty."""
     made = node.world.step_of(x.wire)
     return made.history if made is not None and node.world.fact_of(x.wire) == x else ""
-
-
-def _shifted(x: Stream, by: int) -> Stream:
-    """A stream without its first frames, which are no part of its pulses, or (negative) with them."""
-    return replace(x, delay=x.delay + by, cached=x.cached - by, shape=(*x.shape[: x.axis], x.extent - by, *x.shape[x.axis + 1:]))
 
 
 def _of_cache(expr: Expr, caches: Mapping[str, str], count: int) -> Expr:

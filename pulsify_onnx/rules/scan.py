@@ -17,9 +17,10 @@ from pulsify_onnx.model.subgraphs import all_nodes
 from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.across import OTHER_AXIS_HINT, scan_across
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
-from pulsify_onnx.rules.kit.gating import fed, real, seen_before, select, starts_as_zeros, timed
+from pulsify_onnx.rules.kit.gating import fed, select, starts_as_zeros
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import Valid, cases, started
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares, has
 
@@ -113,7 +114,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
         past = Past(name)
-        starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(seen_before(y), past, static_value(fact), fact.dtype))
+        starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(started(y), past, static_value(fact), fact.dtype))
     kept = replace(body, graph=body.graph.clone(allow_outer_scope_values=True)) if body.carried else body
     gate = held(kept.graph, typed[: body.carried], node.opset, tag) if body.carried else None
 
@@ -126,7 +127,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
         count = len(graph.outputs)
         return [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
 
-    outs = timed(y, ends, lambda late, ended: scanned(real(y, late, ended)))
+    outs = cases(y, ends, lambda late, ended: scanned(Valid.of(y).flags(late, ended)))
     states = [State(name, dtype, shape, out, "scan") for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
               if not own(fact)]
     carries = [carried(node, fact, k) for k, fact in enumerate(initial) if own(fact)]

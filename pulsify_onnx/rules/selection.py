@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Pair, Static, Stream
-from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Grid, Outcome, Position, Step
-from pulsify_onnx.algebra.windows import align, crop, pad, zero
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Grid, Outcome, Step
+from pulsify_onnx.algebra.query_key import indices_of
+from pulsify_onnx.algebra.windows import align, crop, indices, pad, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import apart, call, const, kept, static, step, the_stream
@@ -60,7 +61,7 @@ def _grid(x: Stream, k: int, y: Stream) -> Expr:
     """int64 index along axis `k` of `x` (frames of the batch along the stream), shaped to broadcast against the last two axes."""
     shape: list[Dim] = [-1, 1] if k == x.rank - 2 else [1, -1]
     if k == x.axis:
-        return call("Reshape", Position(y.rate, y.delay), Dims(tuple(shape)))
+        return call("Reshape", indices(y), Dims(tuple(shape)))
     size = x.shape[k].constant
     if size is None:
         refuse("the size of the matrix is not known", hint="export with fixed sizes")
@@ -93,8 +94,8 @@ def _triangle_of_pairs(node: Node, x: Pair) -> Outcome:
     if x.axes != (len(x.shape) - 2, len(x.shape) - 1):
         refuse("it cuts a triangle across other axes than those of its frames", hint="keep queries and keys last")
     k = static(node, 1) or const(0)
-    row = call("Reshape", Position(x.rate, x.delays[0]), const([-1, 1]))
-    column = call("Reshape", Position(x.rate, x.delays[1], role=1), const([1, -1]))
+    row = call("Reshape", indices_of(x, 0), const([-1, 1]))
+    column = call("Reshape", indices_of(x, 1), const([1, -1]))
     offset, k = call("Sub", column, row), call("Reshape", k, const([1, 1]))
     inside = call("Not", call("Less", offset, k)) if node.attr("upper", 1) else call("Not", call("Less", k, offset))
     expr = _where(inside, Grid(x.wire, (0, 0), (0, 0)), x.dtype)

@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Fact, Pair, Sizes, Static, Stream
-from pulsify_onnx.algebra.length import LARGE, Length, compare, holds, larger, smaller
-from pulsify_onnx.algebra.plan import Expr, Frames, Outcome, Position, Ref, Step, Window
-from pulsify_onnx.algebra.windows import align, crop, pad, sealed, solid, timely, windowed
+from pulsify_onnx.algebra.length import LARGE, Length
+from pulsify_onnx.algebra.ordering import compare, holds, larger, smaller
+from pulsify_onnx.algebra.plan import Expr, Outcome, Position, Ref, Step, Window
+from pulsify_onnx.algebra.windows import align, crop, pad, sealed, solid, timely, undelayed, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.border import border_of
@@ -146,7 +147,7 @@ def _table_of_pairs(node: Node, x: Stream, cut: Cut) -> Outcome:
     role = int(cut.axis > x.axis)
     index = call("Add", Position(x.rate, role=role), const(start)) if start else Position(x.rate, role=role)
     clipped = call("Min", call("Max", index, const(0)), const(columns - 1))
-    rows = Window(x.wire, -x.delay, Frames(x.rate, role=1 - role), role=1 - role)
+    rows = undelayed(x, 1 - role)
     shape = (*x.shape[: cut.axis], cut.end - start, *x.shape[cut.axis + 1:])
     low, high = sorted((x.axis, cut.axis))
     y = Pair(node.outputs[0], x.dtype, shape, (low, high), x.rate, positional=True, source=x.source)

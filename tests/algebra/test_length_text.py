@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from pulsify_onnx.algebra.length import TIME, Length, larger, smaller
+from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.length_text import parse
+from pulsify_onnx.algebra.ordering import larger, smaller
 
 T = Length.symbol(TIME)
 

@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Solution, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Onset, Reach, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Frames, Options, Step, Window
-from pulsify_onnx.algebra.windows import Known, RateMismatch, align, crop, faster, leaving, pad, sealed, solid, timely, windowed, zero
+from pulsify_onnx.algebra.windows import RateMismatch, align, crop, faster, leaving, pad, sealed, solid, timely, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal
 

@@ -11,12 +11,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, time
 from pulsify_onnx.algebra.facts import Mirror, Onset, Pair, Prefix, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Count, Dims, Frames, Grid, Number, Past, Position, Start, State, Step, When
 from pulsify_onnx.algebra.plan import Test as Asked
-from pulsify_onnx.algebra.windows import Known
 from pulsify_onnx.arrays import Const
 from testing.plans import ONE, T, flat, frame, lowered, masked, op, plan, read, run, step, stream
 

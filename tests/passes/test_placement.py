@@ -12,13 +12,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Stream
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Plan, Position, Requirement, Start, State, Step, When, Window
 from pulsify_onnx.algebra.plan import Test as Asked
-from pulsify_onnx.algebra.windows import Known
 from pulsify_onnx.api import pulsify
 from pulsify_onnx.convert import pipeline
 from pulsify_onnx.passes import placement

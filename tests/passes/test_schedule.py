@@ -9,13 +9,13 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Onset, Prefix, Stream, Wait
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Frames, Grid, Merged, Number, Past, Position, Requirement, Start, State, Step, When, Window
 from pulsify_onnx.algebra.plan import Test as Asked
-from pulsify_onnx.algebra.windows import Known
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.passes.schedule import schedule

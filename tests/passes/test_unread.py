@@ -8,10 +8,10 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.bounds import SeenInwards
 from pulsify_onnx.algebra.delay import AtLeast, Begins, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Stream
 from pulsify_onnx.algebra.plan import Frames, Grid, Plan, Ref, State, Step, Window
-from pulsify_onnx.algebra.windows import SeenInwards
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.passes.unread import ALL, first_of, first_read
 from testing.plans import ONE, frame, masked, op, plan, read, step, stream

@@ -40,8 +40,14 @@ def test_padding_that_is_cropped_again(layers: str, start: int, delays: tuple[in
     every_length(model, rtol=1e-3)
 
 
+GRU = """t = Transpose<perm=[2,0,1]>(s)
+        g = GRU<hidden_size=2>(t, v, u)
+        e = Squeeze(g, one)
+        c = Transpose<perm=[1,2,0]>(e)"""
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("layer", ("c = CumSum(s, along)", "c = CumSum(p, along)", "t = Transpose<perm=[2,0,1]>(s)  g = GRU<hidden_size=2>(t, v, u)  e = Squeeze(g, one)  c = Transpose<perm=[1,2,0]>(e)"))
+@pytest.mark.parametrize("layer", ("c = CumSum(s, along)", "c = CumSum(p, along)", GRU))
 def test_what_is_carried_has_seen_every_frame(layer: str, mode: str) -> None:
     """A sum over frames that are cropped afterwards is a sum of them still."""
     model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{

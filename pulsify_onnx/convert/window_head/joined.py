@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.clips import clipped, frames_back
 from pulsify_onnx.algebra.facts import Clip, Fact, Sizes, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Frames, Op, Options, Outcome, Plan, Ref, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Ref, Step, leaves
 from pulsify_onnx.analysis.batch_axis import mixing
 from pulsify_onnx.analysis.readings import READINGS, Next, Reading
 from pulsify_onnx.analysis.walker import Walker
@@ -28,8 +28,6 @@ from pulsify_onnx.rules.kit.traits import Trait, has
 from pulsify_onnx.runtime.sidecar import Head as HeadEntry
 from pulsify_onnx.runtime.sidecar import HeadWindow
 
-TO_END = 2**63 - 1
-
 
 def joined(source: Source, cut: Head, body: Plan, pulse: int | None) -> tuple[Plan, Source, HeadEntry]:
     """The plan of the whole for pulses of `pulse` base frames (None: any), what to lower it from, and the sidecar's ``head``.
@@ -40,7 +38,7 @@ def joined(source: Source, cut: Head, body: Plan, pulse: int | None) -> tuple[Pl
     head = _late(_analysed(cut.source), cut)
     read = _read(head, cut)
     streams = {wire: _stream(body.facts[wire]) for wire in cut.windows if window_of(wire) in read}
-    back = _back(cut.frames, streams, body.pulse_multiple)
+    back = frames_back(cut.frames, streams.values(), body.pulse_multiple)
     source = _whole(source, cut)
     steps = [*body.steps, *(_window(wire, x, cut.frames, back, pulse, body.pulse_multiple) for wire, x in streams.items())]
     wires = {**body.wires, **{step.wires[0]: step.facts[0] for step in steps[len(body.steps):]}}
@@ -83,27 +81,10 @@ def _stream(fact: Fact) -> Stream:
     return fact
 
 
-def _back(frames: int, streams: Mapping[str, Stream], multiple: int) -> int:
-    """Base frames from the start of the window to the end of the pulse: the least at which all of its frames have come.
-
-    A multiple of the pulse's, since only windows that start at one have the same frames as the stream.
-    """
-    least = max([Fraction(frames), *((int(x.delay) + x.extent.at(frames)) / x.rate for x in streams.values())])
-    return math.ceil(least / multiple) * multiple
-
-
 def _window(wire: str, x: Stream, frames: int, back: int, pulse: int | None, multiple: int) -> Step:
     """As many frames of a stream as a clip has, from `back` base frames before the end of the pulse on."""
-    count = x.extent.at(frames)
-    far = int(x.rate * back) - int(x.delay)  # frames from the first one to the end of the pulse
-    if pulse is None:
-        reach = max(0, far - int(x.rate * multiple))
-        expr: Expr = Op("Slice", (Window(x.wire, reach, Frames(x.rate, reach)), *(Const(np.asarray([v], np.int64)) for v in (
-            -far, count - far if count < far else TO_END, x.axis))))
-    else:
-        whole = int(x.rate * pulse)
-        expr = Window(x.wire, far - whole, Frames(x.rate, count - whole))
-    shape = tuple(Length.of(count) if k == x.axis else d for k, d in enumerate(x.shape))
+    expr = clipped(x, frames, back, pulse, multiple)
+    shape = tuple(Length.of(x.extent.at(frames)) if k == x.axis else d for k, d in enumerate(x.shape))
     return Step(wire, "Window", (window_of(wire),), (expr,), (Clip(window_of(wire), x.dtype, shape),))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.hidden import Mask
+from pulsify_onnx.algebra.hidden import only_read_by
 from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Op, Outcome, Ref, Step, Window
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.rules.kit.node import World
@@ -62,7 +62,7 @@ def _masked(w: Window, y: Stream, value: int | None, world: World) -> Window:
     frame = [1 if k == x.axis else d.constant or 1 for k, d in enumerate(x.shape)]
     array = np.sin(np.arange(math.prod(frame))).reshape(frame) if value is None else np.full([1] * x.rank, value)
     border = Const(array.astype(x.dtype.numpy()))
-    return replace(w, mask=Mask(y.delay - w.back, y.lead, y.extent - y.trail, border, True, not y.positional, y.rate, computed=y.positional, sealed=True, reader=y.delay))
+    return replace(w, mask=only_read_by(y, w.back, border))
 
 
 def _suits(expr: Op, world: World) -> bool:

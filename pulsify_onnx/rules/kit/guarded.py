@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
-from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.plan import Options, Window
+from pulsify_onnx.algebra.hidden import only_real
+from pulsify_onnx.algebra.plan import Window
 from pulsify_onnx.arrays import Const
 
 
-def guarded(window: Window, x: Stream, fill: int, options: Options) -> Window:
+def guarded(window: Window, x: Stream, fill: int) -> Window:
     """`window` on `x`, which has no border, with `fill` in the frames that are not real."""
     border = Const(np.full([1] * x.rank, fill, x.dtype.numpy()))
-    return replace(window, mask=Mask(x.delay, 0, x.extent, border, True, True, x.rate, computed=x.positional, guard=True))
+    return replace(window, mask=only_real(x, border, guard=True))

@@ -16,12 +16,13 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Prefix, Shape, Stream, Wait
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Options, Past, Start, State, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import align, solid, timely
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Options, Past, State, Step, Test, When, Window
+from pulsify_onnx.algebra.windows import kept_real, solid
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import call, const
-from pulsify_onnx.rules.kit.gating import along, real_frames, seen_before
+from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import begins, real_of, started, where_real
 from pulsify_onnx.rules.kit.views import by_axes
 
 _WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
@@ -73,7 +74,7 @@ class Feed:
     @property
     def start(self) -> Expr:
         """int64 scalar: index of the first frame of this pulse."""
-        return Start(self.x.rate, self.x.delay)
+        return begins(self.x)
 
     def value(self, index: int = 0) -> Expr:
         """The pulse of stream `index` in the type it accumulates in."""
@@ -82,7 +83,7 @@ class Feed:
 
     def only_real(self, value: Expr, fill: Const, index: int = 0) -> Expr:
         """`value`, whose frames run along the axis of stream `index`, with `fill` where a frame is not real."""
-        return real_frames(self.x, True, lambda real: call("Where", along(real, self.streams[index]), value, fill), value)
+        return where_real(self.x, True, lambda real: call("Where", along(real, self.streams[index]), value, fill), value)
 
     def settled(self, value: Expr, dtype: ir.DataType) -> Expr:
         """A running value of `dtype`, 0 while no real frame has come: the neutral element is not finite."""
@@ -92,16 +93,14 @@ class Feed:
 
     def before(self) -> Expr:
         """int64 [1]: real frames before this pulse."""
-        return self._real_part(self.start)
+        return self._real(self.start)
 
     def seen(self) -> Expr:
         """int64 [1]: real frames up to and with this pulse."""
-        return self._real_part(call("Add", self.start, self.frames))
+        return self._real(call("Add", self.start, self.frames))
 
-    def _real_part(self, count: Expr) -> Expr:
-        ended = call("Max", call("Min", count, Count(self.x.extent)), const(0))
-        count = When(Test.past(self.x.extent), ended, When(Test(late=self.x.delay), call("Max", count, const(0)), count))
-        return call("Reshape", count, const([1]))
+    def _real(self, count: Expr) -> Expr:
+        return call("Reshape", real_of(self.x, count), const([1]))
 
     def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Prefix:
         """The running value `wire`."""
@@ -111,8 +110,8 @@ class Feed:
 def feed(xs: Sequence[Stream], options: Options, steps: list[Step]) -> Feed:
     """`xs` at the least delay at which a frame that has come is real, however the stream goes on."""
     whole = [solid(x, options, steps) for x in xs]
-    windows, y = timely(*align(whole, options), always=True)
-    return Feed(tuple(replace(x, delay=y.delay) for x in whole), tuple(windows), options)
+    windows, streams = kept_real(whole, options)
+    return Feed(tuple(streams), tuple(windows), options)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Accumulator:
     def past(self) -> Expr:
         """Its value before this pulse."""
         past: Expr = Past(self.name)
-        return past if self.initial is None else call("Where", seen_before(self.feed.x), past, self.initial)
+        return past if self.initial is None else call("Where", started(self.feed.x), past, self.initial)
 
     def becomes(self, value: Expr) -> State:
         """Its state, with the value after this pulse."""

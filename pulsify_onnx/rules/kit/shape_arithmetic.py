@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static
-from pulsify_onnx.algebra.length import Length, holds, larger, smaller
+from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.ordering import holds, larger, smaller
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.infer import shape_of
