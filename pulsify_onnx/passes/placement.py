@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-import onnx_ir as ir
-
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.facts import Pending, Prefix, Sizes, Static, Stream
 from pulsify_onnx.algebra.hidden import TimedMask
@@ -84,9 +82,8 @@ def _costs(plan: Plan) -> tuple[int, int]:
         for w in leaves(step)
         if isinstance(w, Window) and isinstance(w.mask, TimedMask) and (w.mask.start or w.mask.end)
     }
-    return sum(bytes_of[h.wire] * h.frames for h in found) + CLOCK * bool(masks), HISTORY * len(found) + MASK * len(
-        masks
-    )
+    size = sum(bytes_of[h.wire] * h.frames for h in found) + CLOCK * bool(masks)
+    return size, HISTORY * len(found) + MASK * len(masks)
 
 
 def _frame_bytes(plan: Plan) -> dict[str, int]:
@@ -97,18 +94,13 @@ def _frame_bytes(plan: Plan) -> dict[str, int]:
     found: dict[str, int] = {}
     for wire, fact in plan.wires.items():
         if isinstance(fact, Stream):
-            found[wire] = math.prod(d.constant or 1 for k, d in enumerate(fact.shape) if k != fact.axis) * _size(
-                fact.dtype
-            )
+            many = math.prod(d.constant or 1 for k, d in enumerate(fact.shape) if k != fact.axis)
+            found[wire] = many * int(fact.dtype.numpy().itemsize)
     for step in plan.steps:
         for leaf in leaves(step) if step.undo is not None else ():
             if isinstance(leaf, Window) and step.wires[0] in found:
                 found[step.wires[0]] = min(found[step.wires[0]], found[leaf.wire])
     return found
-
-
-def _size(dtype: ir.DataType) -> int:
-    return int(dtype.numpy().itemsize)
 
 
 @dataclass(frozen=True)
