@@ -1,32 +1,25 @@
-"""Where streams wait: at the least delays of the outputs, what waits for a slower branch waits where the fewest bytes are remembered.
+"""Where streams wait: what waits for a slower branch does so where the fewest bytes are remembered.
 
-A wire that comes `n` base frames later is the same wire, read so many frames later: only indices move. So all is done on a plan
-whose delays are unknowns still, by moving them, and the schedule finds again what depends on them.
+The delays of the outputs are the least ones. How much later wires come, and up to where they are read, are numbers with least
+differences, and what is remembered is a weighted sum of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TypeVar
-
-import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Timing
-from pulsify_onnx.algebra.facts import Fact, Mirror, Pending, Prefix, Sizes, Static, Stream
-from pulsify_onnx.algebra.hidden import Mask, TimedMask
-from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Merged, Op, Plan, Ref, Step, Window, leaves, rebuilt, walk
-from pulsify_onnx.arrays import Const
+from pulsify_onnx.algebra.facts import Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.hidden import TimedMask
+from pulsify_onnx.algebra.plan import Plan, Ref, Step, Window, leaves
 from pulsify_onnx.passes.histories import Histories
+from pulsify_onnx.passes.later import copies, later, shiftable
 from pulsify_onnx.passes.liveness import outer_wires
 from pulsify_onnx.passes.potentials import Difference, least_sum
 from pulsify_onnx.passes.schedule import schedule
-
-Kind = TypeVar("Kind", bound=Fact)
-
-SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 NODE = 32
 """Bytes that one more node must save: it is computed in every pulse."""
@@ -63,12 +56,14 @@ def _placed(plan: Plan, least: Plan, parts: Iterable[Mapping[str, int]]) -> Plan
     """`plan` with these parts of it later than in the `least` one."""
     waits = {wire: wait for part in parts for wire, wait in part.items()}
     assert least.timing is not None
-    return replace(schedule(_later(plan, least.wires.keys(), waits), least.timing), waits=waits)
+    return replace(schedule(later(plan, least.wires.keys(), waits), least.timing), waits=waits)
 
 
 def _fixed(plan: Plan) -> bool:
     """Whether something asks a wire to be on time, or goes on with what a caller carries."""
-    return bool(plan.options.states) or any(s.history or s.carries or any(need.test.late.terms for need in s.requires) for s in plan.steps)
+    return bool(plan.options.states) or any(
+        s.history or s.carries or any(need.test.late.terms for need in s.requires) for s in plan.steps
+    )
 
 
 def _pays(plan: Plan, than: Plan) -> bool:
@@ -81,26 +76,31 @@ def _costs(plan: Plan) -> tuple[int, int]:
     """Bytes of what is remembered for windows; and what these bytes must be weighed against, histories and masks."""
     bytes_of = _frame_bytes(plan)
     found = list(Histories(plan))
-    masks = {(w.wire, w.mask, None if w.mask.arrival else (w.back, w.frames.extra)) for step in plan.steps for w in leaves(step)
-             if isinstance(w, Window) and isinstance(w.mask, TimedMask) and (w.mask.start or w.mask.end)}
-    return sum(bytes_of[h.wire] * h.frames for h in found) + CLOCK * bool(masks), HISTORY * len(found) + MASK * len(masks)
+    masks = {
+        (w.wire, w.mask, None if w.mask.arrival else (w.back, w.frames.extra))
+        for step in plan.steps
+        for w in leaves(step)
+        if isinstance(w, Window) and isinstance(w.mask, TimedMask) and (w.mask.start or w.mask.end)
+    }
+    size = sum(bytes_of[h.wire] * h.frames for h in found) + CLOCK * bool(masks)
+    return size, HISTORY * len(found) + MASK * len(masks)
 
 
 def _frame_bytes(plan: Plan) -> dict[str, int]:
-    """Bytes of a frame of every stream as it is remembered, for one row of a batch: of what can be undone, those of what it is made from."""
+    """Bytes of a frame of every stream, for one row of a batch.
+
+    Of what can be undone, those of what it is made from: this is remembered.
+    """
     found: dict[str, int] = {}
     for wire, fact in plan.wires.items():
         if isinstance(fact, Stream):
-            found[wire] = math.prod(d.constant or 1 for k, d in enumerate(fact.shape) if k != fact.axis) * _size(fact.dtype)
+            many = math.prod(d.constant or 1 for k, d in enumerate(fact.shape) if k != fact.axis)
+            found[wire] = many * int(fact.dtype.numpy().itemsize)
     for step in plan.steps:
         for leaf in leaves(step) if step.undo is not None else ():
             if isinstance(leaf, Window) and step.wires[0] in found:
                 found[step.wires[0]] = min(found[step.wires[0]], found[leaf.wire])
     return found
-
-
-def _size(dtype: ir.DataType) -> int:
-    return int(dtype.numpy().itemsize)
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,25 @@ class _Places:
         found = [leaf for leaf in leaves(step) if isinstance(leaf, Window)]
         windows = [w for w in found if w.wire in self.streams]
         changing = {leaf.wire for leaf in leaves(step) if isinstance(leaf, Ref) and not self._static(leaf.wire)}
-        moves = unscheduled is not None and shiftable(unscheduled) and not changing and self.streams.keys() >= set(step.wires)
+        moves = (
+            unscheduled is not None
+            and shiftable(unscheduled)
+            and not changing
+            and self.streams.keys() >= set(step.wires)
+        )
         moves = moves and not any(self.streams[w].merged for w in (*step.wires, *(w.wire for w in windows)))
         moves = moves and all(int(w.back) >= int(w.frames.extra) for w in windows)
         # what is computed where it is read is so for any frame, but for no part of one
-        moves = moves and all(self.streams[step.wires[0]].rate.denominator % w.frames.rate.denominator == 0 for w in found if w.wire not in self.streams)
+        moves = moves and all(
+            self.streams[step.wires[0]].rate.denominator % w.frames.rate.denominator == 0
+            for w in found
+            if w.wire not in self.streams
+        )
         if not moves:
             self.held.update(step.wires, changing, (w.wire for w in windows))
-        self.reads += [_Read(step.wires[0] if step.wires else "", w.wire, int(w.back), int(w.frames.extra)) for w in windows]
+        self.reads += [
+            _Read(step.wires[0] if step.wires else "", w.wire, int(w.back), int(w.frames.extra)) for w in windows
+        ]
 
     def _static(self, wire: str) -> bool:
         """Whether a tensor is the same in every pulse."""
@@ -208,9 +219,13 @@ class _Region:
 
     def __init__(self, places: _Places, reads: list[_Read], size: Mapping[str, int], longest: Mapping[str, int]):
         self.places, self.reads, self.size = places, reads, size
-        self.steps = [s for s in dict.fromkeys(s for r in reads for s in (self._maker(r.wire), r.reader)) if s in places.room]
+        self.steps = [
+            s for s in dict.fromkeys(s for r in reads for s in (self._maker(r.wire), r.reader)) if s in places.room
+        ]
         self.wires = list(dict.fromkeys(r.wire for r in reads))
-        self.tick = math.lcm(places.chunk, places.together([*self.wires, *(w for s in self.steps for w in places.made[s])]))
+        self.tick = math.lcm(
+            places.chunk, places.together([*self.wires, *(w for s in self.steps for w in places.made[s])])
+        )
         self.backs: dict[str, int] = {}
         for r in reads:
             self.backs[r.wire] = max(self.backs.get(r.wire, 0), r.back)
@@ -232,7 +247,7 @@ class _Region:
         return sum(frames * self.size[w] + HISTORY * (frames > 0) for w, frames in longest.items())
 
     def solved(self) -> dict[str, int]:
-        """By how many base frames steps come later where it is least what is remembered; of places that are as good, the earliest."""
+        """By how many base frames steps come later where the least is remembered; of places that are as good, the earliest."""
         number = {step: k for k, step in enumerate(self.steps, 1)}  # 0 is everything that does not move
         last = {wire: k for k, wire in enumerate(self.wires, 1 + len(self.steps))}  # up to where it is read
         many = 1 + sum(self.places.room[step] for step in self.steps)
@@ -248,7 +263,10 @@ class _Region:
             differences += [(maker, k, 0), (0, k, self._ticks(self.kept[wire], wire))]
         for r in self.reads:
             reader, maker = number.get(r.reader, 0), number.get(self._maker(r.wire), 0)
-            differences += [(reader, last[r.wire], self._ticks(r.back, r.wire)), (maker, reader, self._ticks(r.least - r.back, r.wire))]
+            differences += [
+                (reader, last[r.wire], self._ticks(r.back, r.wire)),
+                (maker, reader, self._ticks(r.least - r.back, r.wire)),
+            ]
         found = least_sum(weights, [d for d in differences if d[0] != d[1]], start)
         return {step: found[k] * self.tick for step, k in number.items()}
 
@@ -259,7 +277,7 @@ class _Region:
 
 
 def _held(plan: Plan, least: Plan) -> Iterator[str]:
-    """Wires that stay where they are: what enters and leaves the graph, and what is read otherwise than by the windows of steps."""
+    """Wires that stay: what enters and leaves the graph, and what is read otherwise than by the windows of steps."""
     yield from (least.facts[name].wire for name in (*plan.inputs, *plan.outputs))
     for fact in least.facts.values():
         if isinstance(fact, Pending):
@@ -267,77 +285,6 @@ def _held(plan: Plan, least: Plan) -> Iterator[str]:
         if isinstance(fact, Prefix) and fact.mean is not None:
             yield fact.mean[0].wire
     for step in plan.steps:
-        if not set(step.wires) <= least.wires.keys() and not _copies(step):
+        if not set(step.wires) <= least.wires.keys() and not copies(step):
             yield from (leaf.wire for leaf in leaves(step) if isinstance(leaf, Window))
         yield from outer_wires(step, plan)
-
-
-def _copies(step: Step) -> bool:
-    """Whether a step that the schedule left out repeats a wire wherever that waits."""
-    return len(step.exprs) == 1 and isinstance(step.exprs[0], Window) and step.exprs[0].mask is None
-
-
-def shiftable(step: Step) -> bool:
-    """Whether a step gives the same result later where what it reads comes later: it knows nothing but the frames of its windows."""
-    if step.states or step.carries or step.history or step.requires or not step.wires:
-        return False
-    return not any(map(_knows_more, walk(*step.exprs, step.unsigned.expr if step.unsigned is not None else None)))
-
-
-def _knows_more(expr: Expr) -> bool:
-    if isinstance(expr, Op):
-        return any(isinstance(value, ir.Graph) or isinstance(value, Attribute) and value.attr.type in SUBGRAPHS for _, value in expr.attributes)
-    if isinstance(expr, Window):
-        return expr.role != 0 or not isinstance(expr.frames.extra, int) or isinstance(expr.border, Mirror) or expr.mask is not None and isinstance(expr.mask.border, Mirror)
-    if isinstance(expr, Dims):
-        frames = [d.frames if isinstance(d, Merged) else d for d in expr.dims if isinstance(d, (Frames, Merged))]
-        return any(f.role != 0 or not isinstance(f.extra, int) for f in frames)
-    return not isinstance(expr, (Const, Ref))
-
-
-def _later(plan: Plan, kept: Collection[str], waits: Mapping[str, int]) -> Plan:
-    """`plan`, of which wires come so many base frames later; the schedule has `kept` these wires, and others repeat what they read."""
-    moved = _Later(plan, kept, dict(waits))
-    steps = tuple(map(moved.step, plan.steps))
-    wires = {name: moved.fact(fact) for name, fact in plan.wires.items()}
-    return replace(plan, steps=steps, wires=wires, facts={name: moved.fact(fact) for name, fact in plan.facts.items()})
-
-
-@dataclass(frozen=True)
-class _Later:
-    plan: Plan
-    kept: Collection[str]
-    waits: dict[str, int]
-
-    def fact(self, fact: Kind) -> Kind:
-        """What holds of a wire that comes later."""
-        wait = self.waits.get(fact.wire)
-        return replace(fact, delay=fact.delay + int(fact.rate * wait)) if wait and isinstance(fact, Stream) else fact
-
-    def step(self, step: Step) -> Step:
-        """A step that reads such wires; one that repeats a wire comes when that does."""
-        read = [leaf.wire for leaf in leaves(step) if isinstance(leaf, Window)]
-        if not any(wire in self.waits for wire in (*read, *step.wires)):
-            return step
-        if step.wires[0] not in self.kept:
-            self.waits[step.wires[0]] = self.waits[read[0]]
-        own = self.waits.get(step.wires[0], 0)
-        done: dict[int, Expr] = {}
-
-        def moved(expr: Expr) -> Expr:
-            if id(expr) not in done:
-                done[id(expr)] = self._window(expr, own) if isinstance(expr, Window) else rebuilt(expr, moved)
-            return done[id(expr)]
-
-        unsigned = step.unsigned and replace(step.unsigned, expr=moved(step.unsigned.expr))
-        return replace(step, exprs=tuple(map(moved, step.exprs)), facts=tuple(map(self.fact, step.facts)), unsigned=unsigned)
-
-    def _window(self, window: Window, own: int) -> Window:
-        """The same frames, for a reader that itself comes later."""
-        x = self.plan.wires[window.wire]
-        assert isinstance(x, Stream)
-        wait = int(x.rate * self.waits.get(window.wire, 0))
-        back, mask = window.back + (int(x.rate * own) - wait), window.mask
-        if isinstance(mask, Mask):
-            mask = replace(mask, delay=mask.delay + wait, reader=None if mask.reader is None else mask.reader + int(x.rate * own))
-        return replace(window, back=back, mask=mask)

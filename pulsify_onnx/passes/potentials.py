@@ -13,10 +13,11 @@ MOST_ROUNDS = 20
 
 
 def least_sum(weights: Sequence[int], differences: Sequence[Difference], start: Sequence[int]) -> list[int]:
-    """Numbers that minimise the sum of `weights` times them, where `start` satisfies the `differences`; the first one stays 0.
+    """Numbers with the least sum of `weights` times them, where `start` satisfies the `differences`; the first stays 0.
 
-    Numbers whose weights (negative) pull them up are raised together, as far as differences let them, until a flow along differences that
-    leave no room balances all weights. What is found satisfies the differences at any time, and is never worse than `start`.
+    Numbers whose weights (negative) pull them up are raised together, as far as differences let them, until a flow along
+    differences that leave no room balances all weights. What is found satisfies the differences at any time, and is never
+    worse than `start`.
     """
     flow = _Flow(weights, differences, start)
     for _ in range(MOST_ROUNDS * len(start)):
@@ -38,7 +39,7 @@ class _Flow:
             self.into[v].append(k)
 
     def raised(self) -> bool:
-        """Whether there was anything left to raise: the shortest way from what is pulled up to what is pulled down carries now all it can."""
+        """Whether anything was left to raise: the shortest way from what is pulled up to what is not is full now."""
         far = [(0, v) for v, missing in enumerate(self.missing) if missing < 0]
         room = dict.fromkeys((v for _, v in far), 0)
         by: dict[int, tuple[int, int]] = {}

@@ -17,7 +17,20 @@ from pulsify_onnx.algebra.delay import AtLeast, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Stream
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Plan, Position, Requirement, Start, State, Step, When, Window
+from pulsify_onnx.algebra.plan import (
+    Dims,
+    Expr,
+    Frames,
+    Number,
+    Plan,
+    Position,
+    Requirement,
+    Start,
+    State,
+    Step,
+    When,
+    Window,
+)
 from pulsify_onnx.algebra.plan import Test as Asked
 from pulsify_onnx.api import pulsify
 from pulsify_onnx.convert import pipeline
@@ -43,8 +56,12 @@ def late(wire: str, by: int, **more: Any) -> Stream:
 
 def fused(expr: Expr, *more: Step, last: Any = None, **options: Any) -> Plan:
     """A wide wire `w` of x, and a slow one of three frames of x, that meet: one of them must wait for two frames."""
-    steps = [step("w", expr, wide("w"), **options), step("slow", op("Conv", read("x", 2, 2)), late("slow", 2)), *more,
-             step("y", last or op("Add", read("w", 2), read("slow")), late("y", 2))]
+    steps = [
+        step("w", expr, wide("w"), **options),
+        step("slow", op("Conv", read("x", 2, 2)), late("slow", 2)),
+        *more,
+        step("y", last or op("Add", read("w", 2), read("slow")), late("y", 2)),
+    ]
     return plan(steps, x=stream("x"))
 
 
@@ -55,7 +72,12 @@ def waits(made: Plan, timing: Timing = ENDLESS) -> dict[str, int]:
     assert remembered(found) <= remembered(least)
     for wire, wait in found.waits.items():
         x, before = found.wires[wire], least.wires[wire]
-        assert isinstance(x, Stream) and isinstance(before, Stream) and x == replace(before, delay=before.delay + int(wait * x.rate)) and wait > 0
+        assert (
+            isinstance(x, Stream)
+            and isinstance(before, Stream)
+            and x == replace(before, delay=before.delay + int(wait * x.rate))
+            and wait > 0
+        )
     return dict(found.waits)
 
 
@@ -83,8 +105,12 @@ def test_what_waits_does_so_before_it_is_wide() -> None:
 
 def test_what_waits_does_so_behind_what_makes_it_narrow() -> None:
     """Both ways to wait are there: at the least delays the narrow wire waits, and nothing is better."""
-    steps = [step("w", op("Conv", read("x")), wide("w")), step("narrow", op("Conv", read("w"))), step("slow", op("Conv", read("x", 2, 2)), late("slow", 2)),
-             step("y", op("Add", read("narrow", 2), read("slow")), late("y", 2))]
+    steps = [
+        step("w", op("Conv", read("x")), wide("w")),
+        step("narrow", op("Conv", read("w"))),
+        step("slow", op("Conv", read("x", 2, 2)), late("slow", 2)),
+        step("y", op("Add", read("narrow", 2), read("slow")), late("y", 2)),
+    ]
     found = place(plan(steps), ENDLESS)
     assert [(h.wire, h.frames) for h in Histories(found)] == [("x", 2)] and found.waits == {"w": 2, "narrow": 2}
     steps[2] = step("slow", op("Conv", read("w", 2, 2)), late("slow", 2))
@@ -93,8 +119,15 @@ def test_what_waits_does_so_behind_what_makes_it_narrow() -> None:
 
 def test_of_places_that_are_as_good_the_earliest() -> None:
     assert waits(fused(op("Conv", read("x")), step("idle", op("Neg", read("x"))))) == {"w": 2}
-    equal = plan([step("a", op("Neg", read("x"))), step("slow", op("Conv", read("x", 2, 2)), late("slow", 2)),
-                  step("b", op("Neg", read("a"))), step("c", op("Neg", read("b", 2)), late("c", 2)), step("y", op("Add", read("c"), read("slow")), late("y", 2))])
+    equal = plan(
+        [
+            step("a", op("Neg", read("x"))),
+            step("slow", op("Conv", read("x", 2, 2)), late("slow", 2)),
+            step("b", op("Neg", read("a"))),
+            step("c", op("Neg", read("b", 2)), late("c", 2)),
+            step("y", op("Add", read("c"), read("slow")), late("y", 2)),
+        ]
+    )
     assert waits(equal) == {"a": 2, "b": 2}, "the history of x is there already"
 
 
@@ -103,25 +136,46 @@ def test_one_more_history_must_pay(channels: int, found: dict[str, int]) -> None
     """Two frames of so many floats, or of two wires of one float each and 64 bytes for the nodes of the second."""
     counted = [step(wire, op("Add", read("x"), Position(ONE))) for wire in "ab"]
     w = stream("w", shape=(Length.of(1), Length.of(channels), T))
-    assert waits(plan([*counted, step("w", op("Concat", read("a"), read("b")), w), *fused(read("x")).steps[1:]])) == found
+    assert (
+        waits(plan([*counted, step("w", op("Concat", read("a"), read("b")), w), *fused(read("x")).steps[1:]])) == found
+    )
 
 
 def test_one_more_mask_must_pay() -> None:
     """What comes at once needs none; with an end of stream it is there anyway."""
-    made = fused(op("Conv", read("x")), step("v", op("Conv", read("w", mask=masked(wide("w"), frame())))), last=op("Add", read("v", 2), read("slow")))
+    made = fused(
+        op("Conv", read("x")),
+        step("v", op("Conv", read("w", mask=masked(wide("w"), frame())))),
+        last=op("Add", read("v", 2), read("slow")),
+    )
     assert waits(made, ENDLESS) == {} and waits(made, ENDING) == {"w": 2, "v": 2}
 
 
-@pytest.mark.parametrize("expr", [
-    op("Add", read("x"), Position(ONE, 0)), op("Add", read("x"), Start(ONE, 0)), op("Add", read("x"), Number(Delay.of(2))), When(Asked(ends=True), read("x"), read("x")),
-    op("Add", read("x"), Dims((Frames(ONE, 0, 1),))), read("x", border=Mirror(True)), Window("x", 0, Frames(ONE), role=1), read("x", -1)])
+@pytest.mark.parametrize(
+    "expr",
+    [
+        op("Add", read("x"), Position(ONE, 0)),
+        op("Add", read("x"), Start(ONE, 0)),
+        op("Add", read("x"), Number(Delay.of(2))),
+        When(Asked(ends=True), read("x"), read("x")),
+        op("Add", read("x"), Dims((Frames(ONE, 0, 1),))),
+        read("x", border=Mirror(True)),
+        Window("x", 0, Frames(ONE), role=1),
+        read("x", -1),
+    ],
+)
 def test_what_knows_more_than_its_frames_is_where_it_is(expr: Expr) -> None:
     assert waits(fused(expr)) == {}
 
 
-@pytest.mark.parametrize("more", [
-    {"states": [State("kept", ir.DataType.FLOAT, (1,), op("Sum", read("x")), "test")]}, {"history": "cache"},
-    {"requires": (Requirement(Asked(ends=True), "it may end", "do not"),)}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"states": [State("kept", ir.DataType.FLOAT, (1,), op("Sum", read("x")), "test")]},
+        {"history": "cache"},
+        {"requires": (Requirement(Asked(ends=True), "it may end", "do not"),)},
+    ],
+)
 def test_steps_with_states_of_their_own_are_where_they_are(more: dict[str, Any]) -> None:
     assert waits(fused(op("Conv", read("x")), **more)) == {}
 
@@ -139,8 +193,11 @@ def test_where_something_must_be_on_time_nothing_moves() -> None:
 
 def test_masks_come_later_too() -> None:
     x = stream("x")
-    made = fused(op("Conv", read("x", mask=masked(x, frame(), end=T - 1))), step("v", op("Conv", read("w", mask=masked(wide("w"), frame(7), end=T - 3))), wide("v")),
-                 last=op("Add", read("v", 2), read("slow")))
+    made = fused(
+        op("Conv", read("x", mask=masked(x, frame(), end=T - 1))),
+        step("v", op("Conv", read("w", mask=masked(wide("w"), frame(7), end=T - 3))), wide("v")),
+        last=op("Add", read("v", 2), read("slow")),
+    )
     assert waits(made, ENDING) == {"w": 2, "v": 2}
     (mask,) = (w.mask for w in windows(place(made, ENDING), "v"))
     assert isinstance(mask, TimedMask) and (mask.low, mask.high, mask.start, mask.end) == (2, T - 1, True, True)
@@ -151,8 +208,16 @@ def test_waits_are_whole_frames_of_all_that_moves() -> None:
     quarter = {"rate": Fraction(1, 4), "extent": T.floordiv(4)}
     w = wide("w", **quarter)
     slow = stream("slow", T.floordiv(4), rate=Fraction(1, 4), delay=Delay.of(1))
-    steps = [step("u", op("Neg", read("x"))), step("w", op("Conv", Window("u", 0, Frames(ONE))), w), step("slow", op("Conv", read("x", 4, 4)), slow),
-             step("y", op("Add", Window("w", 1, Frames(Fraction(1, 4))), Window("slow", 0, Frames(Fraction(1, 4)))), replace(slow, wire="y"))]
+    steps = [
+        step("u", op("Neg", read("x"))),
+        step("w", op("Conv", Window("u", 0, Frames(ONE))), w),
+        step("slow", op("Conv", read("x", 4, 4)), slow),
+        step(
+            "y",
+            op("Add", Window("w", 1, Frames(Fraction(1, 4))), Window("slow", 0, Frames(Fraction(1, 4)))),
+            replace(slow, wire="y"),
+        ),
+    ]
     made = replace(plan(steps), pulse_multiple=4)
     assert waits(made, Timing(4)) == {"u": 4, "w": 4}
 
@@ -164,10 +229,16 @@ def test_pulses_of_whole_chunks_stay_so(multiple: int, back: int) -> None:
 
 
 def test_copies_that_the_schedule_leaves_out_come_along() -> None:
-    made = fused(op("Conv", read("x")), step("w#solid", read("w"), wide("w#solid")), last=op("Add", read("w#solid", 2), read("slow")))
+    made = fused(
+        op("Conv", read("x")),
+        step("w#solid", read("w"), wide("w#solid")),
+        last=op("Add", read("w#solid", 2), read("slow")),
+    )
     assert waits(made) == {"w": 2} and read("w") in windows(place(made, ENDLESS), "y")
     hidden = step("w#solid", read("w", mask=masked(wide("w"), frame())), wide("w#solid"))
-    assert waits(fused(op("Conv", read("x")), hidden, last=op("Add", read("w#solid", 2), read("slow")))) == {}, "its mask would be needed"
+    assert waits(fused(op("Conv", read("x")), hidden, last=op("Add", read("w#solid", 2), read("slow")))) == {}, (
+        "its mask would be needed"
+    )
 
 
 def test_the_plan_is_not_changed() -> None:
@@ -178,15 +249,21 @@ def test_the_plan_is_not_changed() -> None:
 
 # networks
 
-FUSION = parse("""agraph (float[1,2,T] x) => (float[1,3,U] y) {
+FUSION = parse(
+    """agraph (float[1,2,T] x) => (float[1,3,U] y) {
     wide = Conv(x, w)
     loud = Relu(wide)
     slow = Conv<pads=[4,4]>(x, s)
     both = Concat<axis=1>(loud, slow)
     y = Conv(both, o)
-}""", w=rand(48, 2, 1), s=rand(4, 2, 9, seed=1), o=rand(3, 52, 1, seed=2))
+}""",
+    w=rand(48, 2, 1),
+    s=rand(4, 2, 9, seed=1),
+    o=rand(3, 52, 1, seed=2),
+)
 
-INCEPTION = parse("""agraph (float[1,4,T] x) => (float[1,3,U] y) {
+INCEPTION = parse(
+    """agraph (float[1,4,T] x) => (float[1,3,U] y) {
     a = Conv(x, a0)
     b0 = Conv(x, w0)
     b = Conv<pads=[1,1]>(b0, b1)
@@ -197,25 +274,45 @@ INCEPTION = parse("""agraph (float[1,4,T] x) => (float[1,3,U] y) {
     all = Concat<axis=1>(a, b, c, d)
     again = Relu(all)
     y = Conv<pads=[2,2]>(again, o)
-}""", a0=rand(16, 4, 1), w0=rand(2, 4, 1, seed=1), b1=rand(8, 2, 3, seed=2), c1=rand(8, 2, 7, seed=3), o=rand(3, 48, 5, seed=4))
+}""",
+    a0=rand(16, 4, 1),
+    w0=rand(2, 4, 1, seed=1),
+    b1=rand(8, 2, 3, seed=2),
+    c1=rand(8, 2, 7, seed=3),
+    o=rand(3, 48, 5, seed=4),
+)
 
-STRIDES = parse("""agraph (float[1,2,T] x) => (float[1,3,U] y) {
+STRIDES = parse(
+    """agraph (float[1,2,T] x) => (float[1,3,U] y) {
     wide = Conv(x, w)
     fast = Conv<strides=[2]>(wide, f)
     slow0 = Conv<strides=[2], pads=[2,2]>(x, s)
     slow = Conv<pads=[3,3]>(slow0, t)
     both = Concat<axis=1>(fast, slow)
     y = Conv(both, o)
-}""", w=rand(8, 2, 1), f=rand(16, 8, 1, seed=1), s=rand(2, 2, 5, seed=2), t=rand(2, 2, 7, seed=3), o=rand(3, 18, 1, seed=4))
+}""",
+    w=rand(8, 2, 1),
+    f=rand(16, 8, 1, seed=1),
+    s=rand(2, 2, 5, seed=2),
+    t=rand(2, 2, 7, seed=3),
+    o=rand(3, 18, 1, seed=4),
+)
 
-LONG_WAY = parse("""agraph (float[1,4,T] x) => (float[1,1,T] y) {
+LONG_WAY = parse(
+    """agraph (float[1,4,T] x) => (float[1,1,T] y) {
     one = Conv<pads=[2,2]>(x, a)
     two = Conv<pads=[2,2]>(one, b)
     narrow = Conv(one, n)
     wide = Conv(narrow, w)
     back = Conv(wide, v)
     y = Add(two, back)
-}""", a=rand(8, 4, 5), b=rand(1, 8, 5, seed=1), n=rand(2, 8, 1, seed=2), w=rand(16, 2, 1, seed=3), v=rand(1, 16, 1, seed=4))
+}""",
+    a=rand(8, 4, 5),
+    b=rand(1, 8, 5, seed=1),
+    n=rand(2, 8, 1, seed=2),
+    w=rand(16, 2, 1, seed=3),
+    v=rand(1, 16, 1, seed=4),
+)
 
 NETWORKS = {"fusion": FUSION, "inception": INCEPTION, "strides": STRIDES, "long_way": LONG_WAY}
 
@@ -227,7 +324,9 @@ def unplaced(model: onnx.ModelProto, pulse: int, monkeypatch: pytest.MonkeyPatch
         return pulsify(model, pulse=pulse, end_of_stream=end).spec
 
 
-@pytest.mark.parametrize(("name", "before", "after"), [("fusion", 832, 64), ("inception", 1256, 904), ("strides", 344, 120)])
+@pytest.mark.parametrize(
+    ("name", "before", "after"), [("fusion", 832, 64), ("inception", 1256, 904), ("strides", 344, 120)]
+)
 def test_state_of_networks(name: str, before: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = NETWORKS[name]
     old = unplaced(model, 2, monkeypatch)
@@ -244,7 +343,7 @@ def test_networks_are_exact_and_no_later(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def wild(seed: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Streams wait anywhere: every frame costs what is drawn, and nothing else counts. The plans in which something waits."""
+    """Streams wait anywhere: every frame costs what is drawn, and nothing else counts. How many plans are so placed."""
     rng, moved = random.Random(seed), [0]
 
     def drawn(made: Plan) -> dict[str, int]:
@@ -272,5 +371,12 @@ def test_random_networks_are_exact_wherever_streams_wait(monkeypatch: pytest.Mon
     moved = wild(0, monkeypatch)
     for seed in range(40):
         net = network(seed, 8)
-        check(net.model, pulses=(1 + seed % 9,), length=net.lengths[seed % len(net.lengths)], unit=net.unit, shortest=net.lengths[0], rtol=2e-3)
+        check(
+            net.model,
+            pulses=(1 + seed % 9,),
+            length=net.lengths[seed % len(net.lengths)],
+            unit=net.unit,
+            shortest=net.lengths[0],
+            rtol=2e-3,
+        )
     assert moved[0] > 10
