@@ -184,7 +184,6 @@ ASK_FOR_OPSETS = {
     "rules/kit/views.py": "what rules, the analysis and passes may ask of a node's version",
     "rules/kit/registry.py": "whether a rule was written for it",
     "lowering/writer.py": "the form of what is written",
-    "lowering/batch/layouts.py": "the form of what was written",
     "model/schema.py": "what onnx's schemas say of an operator at an opset",
     "model/opsets.py": "which opsets a model is read as",
     "model/validity.py": "which opsets there are",

@@ -15,7 +15,7 @@ from pulsify_onnx.model.load import load
 from pulsify_onnx.prepare.dynamic_batch import MakeBatchDynamic
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
-from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Prepared, run
+from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Notes, Prepared, run
 from pulsify_onnx.prepare.split_head import SplitHead
 from testing.oracle import parse, rand
 
@@ -87,13 +87,13 @@ def test_what_a_pass_requires_is_checked_first():
 def test_a_model_of_any_length_stays_as_it_is_and_is_read():
     model = Prepared(load(parse(FREE)))
     made = run(model, MakeLengthDynamic())
-    assert made.source is model.source and made.notes == {} and made.read is not None and made.read[0] == {"x": 2}
+    assert made.source is model.source and made.notes == Notes() and made.read is not None and made.read[0] == {"x": 2}
 
 
 def test_a_model_of_one_length_becomes_one_of_any():
     model = Prepared(load(parse("agraph (float[1,4,16] x) => (float[1,4,14] y) { y = Conv(x, w) }", w=rand(4, 4, 3))), {"x": 2})
     made = run(model, MakeLengthDynamic())
-    assert made.axes == {"x": 2} and made.notes["fixed_length"]["frames"] == 16
+    assert made.axes == {"x": 2} and made.notes.fixed_length is not None and made.notes.fixed_length.frames == 16
     assert model.source.inputs[0].shape[2] == 16 and not isinstance(made.source.inputs[0].shape[2], int)
 
 

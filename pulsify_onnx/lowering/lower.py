@@ -104,7 +104,7 @@ class _Lowering(Draft):
     def _output(self, name: str) -> ir.Value:
         if name in self.plan.inputs:
             return self.values[name]
-        fact = self.plan.facts[name]
+        fact, self.node = self.plan.facts[name], name
         if isinstance(fact, Stream):
             value = self._eval(Window(fact.wire, 0, Frames(fact.rate)), NOW)
             shape = [self._label(d) for d in fact.shape]
@@ -113,7 +113,6 @@ class _Lowering(Draft):
             assert isinstance(fact, (Static, Prefix, Clip))
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
-        self.node = name
         value = self.emit.whole(value)
         taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
                  or any(s.output is value for s in self.states))

@@ -29,7 +29,7 @@ Kind = TypeVar("Kind", bound=Fact)
 def schedule(plan: Plan, timing: Timing) -> Plan:
     """`plan` at its least delays; what can't be so timed is among its blockers."""
     first = first_read(plan)
-    at = _Schedule(timing, Solution(timing, first_of(plan, first)))
+    at = _Schedule(timing, Solution(timing, first_of(plan, first)), plan.least)
     steps = tuple(map(at.step, plan.steps))
     steps, renamed = _without_copies(steps)
     named = _Renamed(renamed)
@@ -44,6 +44,8 @@ def schedule(plan: Plan, timing: Timing) -> Plan:
 class _Schedule:
     timing: Timing
     value: Solution
+    least: int = 1
+    """Base frames from which on something is promised."""
     _facts: dict[int, tuple[Fact, Fact]] = field(default_factory=dict)
     """What facts have become, by the identity of what they were."""
 
@@ -143,7 +145,7 @@ class _Schedule:
         """Whether after every pulse all frames that the batch model would have are there."""
         step, extent, rate = self.timing.step, wait.extent, wait.rate
         if extent.constant is not None:
-            first = math.ceil(extent.constant / rate / step) * step
+            first = math.ceil(self.least / step) * step
             return math.floor(rate * first) - wait.delay.known >= extent.constant
         times = [(n, extent.at(n)) for n in long_streams(extent, rate.denominator, step=step, periods=4)]
         return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)

@@ -262,9 +262,10 @@ class Check:
                 self.tally.problem = f"output {self.tally.output}: a row that starts while others are under way differs from the batch model"
 
     def _prefix(self, name: str, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
-        """A running value after some pulses, against the batch model on the frames up to there."""
-        for k in sorted({len(got) // 2, len(got) - 1}):
-            if fed[k] < self.least:
+        """A running value after the first pulses and some others, against the batch model on the frames up to there."""
+        soon = sum(n < self.least for n in fed)
+        for k in sorted({soon, soon + 1, soon + 3, len(got) // 2, len(got) - 1}):
+            if not soon <= k < len(got):
                 continue
             part = {i.name: take(arrays[i.name], i.axis, 0, i.count(fed[k])) if isinstance(i, StreamInput) else arrays[i.name]
                     for i in self.sidecar.inputs} | {own: arrays[own] for own in self.own}

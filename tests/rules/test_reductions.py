@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from pulsify_onnx import pulsify, verify
 from testing.oracle import check, parse, rand, refused
 
 OPS = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"]
@@ -128,3 +130,18 @@ def test_fed_back_is_refused():
 
 def test_logarithm_of_whole_numbers_is_refused():
     refused(parse("agraph (int32[1,4,T] x) => (int32[1,4,1] y) { y = ReduceLogSum<axes=[2]>(x) }"), "logarithm of a running sum of whole numbers")
+
+
+@pytest.mark.parametrize("frames, exact", [(3, True), (7, False)])
+def test_a_mean_of_first_frames_is_exact_where_they_have_come_with_the_shortest_stream(frames: int, exact: bool) -> None:
+    """Of padding at the end, short streams have as many frames sooner than the long ones that go on."""
+    model = parse("""agraph (float[1,2,T] x) => (float[1,2] y) {
+        p = Pad(x, pads)
+        c = Conv(p, w, b)
+        f = Slice(c, zero, count, axis)
+        y = ReduceMean<axes=[2], keepdims=0>(f) }""", pads=np.array([0, 0, 5, 0, 0, 1]), w=rand(2, 2, 3), b=rand(2), zero=np.array([0]),
+                  count=np.array([frames]), axis=np.array([2]))
+    check(model)
+    found = pulsify(model, pulse=1)
+    assert found.spec["outputs"][0]["exact_every_pulse"] is exact
+    assert verify(model, found).ok
