@@ -17,7 +17,7 @@ from pulsify_onnx.analysis.state_candidates import possible_states
 from pulsify_onnx.analysis.walker import require
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.convert import pipeline
-from pulsify_onnx.convert.batch import rowed
+from pulsify_onnx.convert.batch import batched_graph
 from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pipeline import Analysis
 from pulsify_onnx.convert.pulsed_model import PulsedModel
@@ -27,13 +27,13 @@ from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source, load
 from pulsify_onnx.passes import plan_text
 from pulsify_onnx.prepare.fixed_length import NoReading
-from pulsify_onnx.prepare.passes import Prepared, run
+from pulsify_onnx.prepare.passes import Prepared, run_passes
 from pulsify_onnx.prepare.split_head import SplitHead
-from pulsify_onnx.report.description import Blocked, Description, blocked
+from pulsify_onnx.report.description import BlockedModel, Description, blocked
 from pulsify_onnx.runtime.sidecar import KEY, Sidecar
 from pulsify_onnx.verification.check import Verification, opened
 from pulsify_onnx.verification.check import verify as verify_stream
-from pulsify_onnx.verification.trace import Difference, first_difference
+from pulsify_onnx.verification.trace import FirstDifference, first_difference
 
 Model = str | Path | ir.Model | onnx.ModelProto
 
@@ -82,7 +82,7 @@ class Report:
     ``possible_states``: what ``states`` might be given as, where that was asked.
     """
 
-    found: Description | Blocked
+    found: Description | BlockedModel
     blockers: tuple[Blocker, ...] = ()
     plan: Plan | None = None
     possible_states: tuple[tuple[str, str], ...] | None = None
@@ -140,13 +140,13 @@ def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel
     sidecar, head = runner.sidecar, runner.sidecar.head
     batch = None
     if head is not None:
-        batch = SlidingBatch(model, run(Prepared(load(model), stream_axes(sidecar)), SplitHead(head.frames)), sidecar, head)
+        batch = SlidingBatch(model, run_passes(Prepared(load(model), stream_axes(sidecar)), SplitHead(head.frames)), sidecar, head)
     return verify_stream(compared(model, sidecar), runner, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
                          measure=measure)
 
 
 def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *, rtol: float | None = None,
-          atol: float | None = None) -> Difference | None:
+          atol: float | None = None) -> FirstDifference | None:
     """The first node whose stream differs from the batch `model` in the case that `verify` found; None where none can be told."""
     if found.case is None:
         return None
@@ -157,7 +157,7 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
     states = {s.input: s.output for s in sidecar.source_states}
     source = reread(model, sidecar)
     plan = require(analyze(source, axes=stream_axes(sidecar), end_of_stream=sidecar.ends, states=states).at(sidecar.pulse))
-    made = rowed(source, plan, sidecar.pulse, None if sidecar.source_batch is None else "dynamic")
+    made = batched_graph(source, plan, sidecar.pulse, None if sidecar.source_batch is None else "dynamic")
     return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
 
 

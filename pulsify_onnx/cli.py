@@ -184,11 +184,11 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
     from pulsify_onnx.verification import recordings
 
     guard.note(doing=guard.VERIFYING)
-    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read(inputs), measure=True)
+    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read_recordings(inputs), measure=True)
     first = api.trace(model, out, found, rtol=rtol, atol=atol) if trace else None
     report = {**found.as_json(), **({"trace": first.as_json() if first else None} if trace else {})}
     if save is not None and found.case is not None:
-        recordings.write(save, found.case.inputs, found.case.batch, found.case.stream, report)
+        recordings.write_case(save, found.case.inputs, found.case.batch, found.case.stream, report)
     if as_json:
         _json(report)
     elif found.ok:
@@ -248,7 +248,7 @@ def _fail(code: int, message: str) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit codes 0 to 4, and no traceback whatever the input. Without `arguments`, in a process that is guarded."""
     if arguments is None:
-        guard.run(lambda: main(sys.argv[1:]))
+        guard.run_guarded(lambda: main(sys.argv[1:]))
         return
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # it tells what it finds odd; the answer here is one line
     debug = os.environ.get("PULSIFY_DEBUG") == "1"

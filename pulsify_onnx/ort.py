@@ -25,7 +25,7 @@ ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsam
 """Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding with
 auto_pad, scales."""
 
-SHORT = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
+SHORT_KERNELS = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
 """How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other operators,
 not at all."""
 

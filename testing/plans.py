@@ -11,11 +11,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from pulsify_onnx.algebra.delay import Timing
-from pulsify_onnx.algebra.facts import Border, Fact, Stream
+from pulsify_onnx.algebra.facts import Fact, Padding, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Expr, Frames, Op, Options, Plan, State, Step, Window
-from pulsify_onnx.algebra.plan_checks import check
+from pulsify_onnx.algebra.plan_checks import check_plan
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.lower import Lowered, lower
 from pulsify_onnx.model.load import Source, load
@@ -36,12 +36,12 @@ def frame(value: float = 0.0) -> Const:
     return Const(np.full([1, 1, 1], value, np.float32))
 
 
-def read(wire: str, back: Any = 0, extra: Any = 0, mask: Any = None, border: Border | None = None) -> Window:
+def read(wire: str, back: Any = 0, extra: Any = 0, mask: Any = None, border: Padding | None = None) -> Window:
     """A window on a wire of rate 1."""
     return Window(wire, back, Frames(ONE, extra), mask, border)
 
 
-def masked(x: Stream, border: Border, first: int = 0, end: Length | None = None, **more: Any) -> Mask:
+def masked(x: Stream, border: Padding, first: int = 0, end: Length | None = None, **more: Any) -> Mask:
     """A mask on both sides of `x`."""
     return Mask(**{"delay": x.delay, "first": first, "end": x.extent if end is None else end, "border": border, "before": True, "after": True,
                    "rate": x.rate, **more})
@@ -75,7 +75,7 @@ def source(outputs: Sequence[str] = ("y",)) -> Source:
 def lowered(made: Plan, pulse: int | None, ends: bool = False) -> Lowered:
     """`made` scheduled and lowered, for pulses of so many frames."""
     timed = schedule(made, Timing(pulse or 1, ends))
-    check(timed, "schedule")
+    check_plan(timed, "schedule")
     return lower(timed, source(made.outputs), pulse)
 
 

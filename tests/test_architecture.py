@@ -157,7 +157,7 @@ def test_rules_do_no_arithmetic_with_delays(path: Path):
             found = {a.attr for a in ast.walk(node) if isinstance(a, ast.Attribute)} & {"delay", "delays", "back"}
             assert not found, f"line {node.lineno}: {ast.unparse(node)}"
         if isinstance(node, ast.Call):
-            assert not {k.arg for k in node.keywords} & {"delay", "delays", "lead", "cached"}, f"line {node.lineno}: {ast.unparse(node)}"
+            assert not {k.arg for k in node.keywords} & {"delay", "delays", "pad_before", "cached"}, f"line {node.lineno}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize("path", sorted({*RULE_FILES} - {ASKS}), ids=lambda p: p.stem)

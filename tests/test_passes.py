@@ -15,7 +15,7 @@ from pulsify_onnx.model.load import load
 from pulsify_onnx.prepare.dynamic_batch import MakeBatchDynamic
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
-from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Notes, Prepared, run
+from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Notes, Prepared, run_passes
 from pulsify_onnx.prepare.split_head import SplitHead
 from testing.oracle import parse, rand
 
@@ -46,7 +46,7 @@ def test_a_pass_that_keeps_its_contract():
         graph[0].op_type = "Abs"
 
     before = prepared()
-    after = run(before, Edit(abs_for_relu))
+    after = run_passes(before, Edit(abs_for_relu))
     assert [n.op_type for n in after.source.model.graph] == ["Abs", "Neg"] and [n.op_type for n in before.source.model.graph] == ["Relu", "Neg"]
 
 
@@ -74,25 +74,25 @@ def fixed(graph):
 ])
 def test_a_broken_contract_is_named(edit, problem):
     with pytest.raises(AssertionError, match=problem):
-        run(prepared(), Edit(edit))
+        run_passes(prepared(), Edit(edit))
 
 
 def test_what_a_pass_requires_is_checked_first():
     model = prepared()
     model.source.model.graph[0].name = ""
     with pytest.raises(AssertionError, match="CutPast requires that every node has a name"):
-        run(model, CutPast(4))
+        run_passes(model, CutPast(4))
 
 
 def test_a_model_of_any_length_stays_as_it_is_and_is_read():
     model = Prepared(load(parse(FREE)))
-    made = run(model, MakeLengthDynamic())
+    made = run_passes(model, MakeLengthDynamic())
     assert made.source is model.source and made.notes == Notes() and made.read is not None and made.read[0] == {"x": 2}
 
 
 def test_a_model_of_one_length_becomes_one_of_any():
     model = Prepared(load(parse("agraph (float[1,4,16] x) => (float[1,4,14] y) { y = Conv(x, w) }", w=rand(4, 4, 3))), {"x": 2})
-    made = run(model, MakeLengthDynamic())
+    made = run_passes(model, MakeLengthDynamic())
     assert made.axes == {"x": 2} and made.notes.fixed_length is not None and made.notes.fixed_length.frames == 16
     assert model.source.inputs[0].shape[2] == 16 and not isinstance(made.source.inputs[0].shape[2], int)
 
@@ -100,7 +100,7 @@ def test_a_model_of_one_length_becomes_one_of_any():
 def test_a_cut_that_finds_nothing():
     for frames, why in ((4, "no attention of this model sees the whole past"), (0, "1 is the least")):
         with pytest.raises(UsageError, match=why):
-            run(prepared(), CutPast(frames))
+            run_passes(prepared(), CutPast(frames))
 
 
 CLIPS = "agraph (float[1,4,16] x) => (float[1,4] z) { y = Relu(x)  m = ReduceMax<axes=[2], keepdims=0>(y)  z = Softmax<axis=1>(m) }"
@@ -108,7 +108,7 @@ CLIPS = "agraph (float[1,4,16] x) => (float[1,4] z) { y = Relu(x)  m = ReduceMax
 
 def test_a_model_of_clips_becomes_its_body_and_a_head():
     model = Prepared(load(parse(CLIPS)), {"x": 2})
-    made = run(model, SplitHead())
+    made = run_passes(model, SplitHead())
     assert made.axes == {"x": 2} and made.head is not None and made.head.frames == 16 and made.head.outputs == ("z",)
     assert list(made.head.windows) == ["x"] or list(made.head.windows) == ["y"]
     assert not isinstance(made.source.inputs[0].shape[2], int) and model.source.inputs[0].shape[2] == 16
@@ -117,7 +117,7 @@ def test_a_model_of_clips_becomes_its_body_and_a_head():
 
 def test_a_head_of_other_frames_than_the_clips_is_refused():
     with pytest.raises(UsageError, match="the model was exported for 16 frames"):
-        run(Prepared(load(parse(CLIPS)), {"x": 2}), SplitHead(8))
+        run_passes(Prepared(load(parse(CLIPS)), {"x": 2}), SplitHead(8))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class LosesWindows:
 
 def test_a_head_whose_windows_nothing_gives_breaks_its_contract():
     with pytest.raises(AssertionError, match="LosesWindows ensures that a head reads windows of streams that the body gives: elsewhere"):
-        run(Prepared(load(parse(CLIPS)), {"x": 2}), LosesWindows())
+        run_passes(Prepared(load(parse(CLIPS)), {"x": 2}), LosesWindows())
 
 
 def read(text: str, **weights) -> Prepared:
@@ -145,22 +145,22 @@ def read(text: str, **weights) -> Prepared:
 
 def test_a_batch_of_two_becomes_one_of_any_size():
     model = read("agraph (float[2,4,T] x) => (float[2,4,T] y) { y = Add(x, c) }", c=np.ones((2, 4, 1), np.float32))
-    made = run(model, MakeBatchDynamic(2))
+    made = run_passes(model, MakeBatchDynamic(2))
     assert not isinstance(made.source.inputs[0].shape[0], int) and model.source.inputs[0].shape[0] == 2
     assert made.read is not None and not made.read[1].blockers and made.axes == {"x": 2}
 
 
 def test_a_batch_that_is_none_is_refused_by_its_size():
     with pytest.raises(CannotStream, match="where a batch would be, is 2, not 3"):
-        run(read("agraph (float[2,4,T] x) => (float[2,4,T] y) { y = Relu(x) }"), MakeBatchDynamic(3))
+        run_passes(read("agraph (float[2,4,T] x) => (float[2,4,T] y) { y = Relu(x) }"), MakeBatchDynamic(3))
 
 
 def test_nodes_without_constants_are_left_as_they_are():
     model = read("agraph (float[2,4,T] x) => (float[2,4,T] y) { y = Relu(x) }")
     (node,) = model.source.model.graph
-    assert run(model, MakeBatchDynamic(2, meeting=((node.name,),))) is model
+    assert run_passes(model, MakeBatchDynamic(2, meeting=((node.name,),))) is model
 
 
 def test_a_batch_is_made_of_a_model_that_was_read():
     with pytest.raises(AssertionError, match="MakeBatchDynamic requires that it is known how the model is read"):
-        run(prepared(), MakeBatchDynamic(1))
+        run_passes(prepared(), MakeBatchDynamic(1))

@@ -32,7 +32,7 @@ import onnx.backend.test
 import onnx.version_converter
 from onnx import numpy_helper
 
-from pulsify_onnx.algebra.facts import Prefix, Static
+from pulsify_onnx.algebra.facts import Running, Static
 from testing import oracle
 
 LENGTHS = (13, 12, 24, 36)
@@ -249,7 +249,7 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
             return "not runnable", "the batch model takes one length only"
         return "crashed", f"{type(problem).__name__}: {problem}"[:300]
     kinds = {type(plan.facts[o]) for o in plan.outputs}
-    return "static" if kinds == {Static} else "prefix" if Prefix in kinds else "streamed", ""
+    return "static" if kinds == {Static} else "prefix" if Running in kinds else "streamed", ""
 
 
 def _like(source: Any, rng: np.random.Generator, shape: list[int]) -> Any:

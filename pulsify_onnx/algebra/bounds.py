@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from pulsify_onnx.algebra.delay import Bound, Delay, Timing
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.periods import most
+from pulsify_onnx.algebra.periods import run_ahead
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Known(Bound):
         """How far the wire would run ahead."""
         if not at.end_of_stream and not self.always:
             return None
-        return most(self.extent, self.rate, math.lcm(at.step, self.rate.denominator) if self.whole else at.step)
+        return run_ahead(self.extent, self.rate, math.lcm(at.step, self.rate.denominator) if self.whole else at.step)
 
 
 @dataclass(frozen=True)
 class SeenInwards(Bound):
-    """A reader, every `stride` frames, of a wire that begins with `lead` mirrored frames; with `edge` all of them are the first real one.
+    """A reader, every `stride` frames, of a wire that begins with `pad_before` mirrored frames; with `edge` all of them are the first real one.
 
     Frames of one pulse come together, so a frame may leave in the very pulse that brings the one it sees. The first `hidden` frames it does not look at.
     """
 
     delay: Delay
-    lead: int
+    pad_before: int
     edge: bool
     stride: int
     rate: Fraction
@@ -51,10 +51,10 @@ class SeenInwards(Bound):
 
     def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
         """The least delay of the reader, whose first frame sees the farthest one inwards."""
-        mirrored = self.lead - max(first * self.stride, self.hidden)
+        mirrored = self.pad_before - max(first * self.stride, self.hidden)
         if mirrored <= 0:
             return None
-        farthest = values[0] + self.lead + (0 if self.edge else mirrored)
+        farthest = values[0] + self.pad_before + (0 if self.edge else mirrored)
         position = -(-(farthest + 1) // self.stride) - 1
         together = self.rate * at.step
         if together.denominator == 1 and int(together) % self.stride == 0:

@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.windows import NONE, undelayed
 def behind_cache(x: Stream, count: int) -> tuple[Window, Stream]:
     """`x`, of which nothing may come late, behind a cache of `count` frames: the window that is its pulse, and the stream."""
     shape = (*x.shape[: x.axis], x.extent + count, *x.shape[x.axis + 1:])
-    return undelayed(x), replace(x, shape=shape, delay=Delay.of(-count), cached=count, border=None, lead=0, trail=NONE,
+    return undelayed(x), replace(x, shape=shape, delay=Delay.of(-count), cached=count, border=None, pad_before=0, pad_after=NONE,
                                  reach=x.reach.shifted(-count / x.rate), positional=False)
 
 

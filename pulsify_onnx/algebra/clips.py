@@ -12,7 +12,7 @@ from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Expr, Frames, Op, Window
 from pulsify_onnx.arrays import Const
 
-TO_END = 2**63 - 1
+LAST = 2**63 - 1
 
 
 def frames_back(frames: int, streams: Iterable[Stream], multiple: int) -> int:
@@ -33,4 +33,4 @@ def clipped(x: Stream, frames: int, back: int, pulse: int | None, multiple: int)
         return Window(x.wire, far - whole, Frames(x.rate, count - whole))
     reach = max(0, far - int(x.rate * multiple))
     return Op("Slice", (Window(x.wire, reach, Frames(x.rate, reach)), *(Const(np.asarray([v], np.int64)) for v in (
-        -far, count - far if count < far else TO_END, x.axis))))
+        -far, count - far if count < far else LAST, x.axis))))

@@ -16,7 +16,7 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.ort import BY_ZERO
 from pulsify_onnx.ort import session as open_session
 
-LIMIT = 1 << 16
+FOLDED_ELEMENTS = 1 << 16
 """Largest number of elements that is folded; weights stay nodes for the runtime to fold."""
 
 

@@ -40,19 +40,19 @@ class Mirror:
 
 
 @dataclass(frozen=True)
-class Onset:
-    """A border at the start whose frames differ: those of the ``lead``, one by one; before the first of them it goes on as that one."""
+class PaddingFrames:
+    """A border at the start whose frames differ: those of the ``pad_before``, one by one; before the first of them it goes on as that one."""
 
     frames: Const
 
-    def upto(self, axis: int, start: int, count: int) -> Border:
+    def upto(self, axis: int, start: int, count: int) -> Padding:
         """`count` of its frames from `start` on, as a border."""
         rows = np.take(self.frames.array, np.arange(start, start + count), axis)
         first = np.take(rows, [0], axis)
-        return Const(first) if count and (rows == first).all() else Onset(Const(rows))
+        return Const(first) if count and (rows == first).all() else PaddingFrames(Const(rows))
 
 
-Border = Union[Const, Mirror, Onset]
+Padding = Union[Const, Mirror, PaddingFrames]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Static:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ShapeTensor:
     """A small tensor of lengths: ``values`` in row-major order, ``shape`` its own (static) shape."""
 
     wire: str
@@ -86,7 +86,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """Base frames that a frame depends on, relative to its own time; ``past`` is None when unbounded.
 
     Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending` is
@@ -99,21 +99,21 @@ class Reach:
     ending: Fraction = Fraction(0)
     between: Fraction = Fraction(0)
 
-    def shifted(self, by: Fraction) -> Reach:
+    def shifted(self, by: Fraction) -> ReceptiveField:
         """Seen from an index that is `by` base frames later."""
         return replace(self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by)
 
-    def padded(self, ending: Fraction) -> Reach:
+    def padded(self, ending: Fraction) -> ReceptiveField:
         """With frames at the end that are there only once the stream is over, from `ending` on."""
         return replace(self, ending=max(self.ending, ending))
 
-    def joined(self, other: Reach) -> Reach:
+    def joined(self, other: ReceptiveField) -> ReceptiveField:
         """The hull of both."""
         future, ending = max(self.future, other.future), max(self.ending, other.ending)
         if self.past is None or other.past is None:
-            return Reach(None, future, ending)
+            return ReceptiveField(None, future, ending)
         past = min(self.past, other.past)
-        return Reach(past, future, ending, past - min(self.past - self.between, other.past - other.between))
+        return ReceptiveField(past, future, ending, past - min(self.past - self.between, other.past - other.between))
 
 
 ALONE = (Length.of(1), Length.of(1))
@@ -125,9 +125,9 @@ class Stream:
     """The stream runs along ``axis``: ``S[delay + i] == batch[i]`` for the frames that are real.
 
     ``wire`` names the tensor whose pulses carry the values. ``shape`` is the batch shape; ``shape[axis]``
-    is the extent as data. The first ``lead`` and the last ``trail`` frames equal ``border`` (a constant
+    is the extent as data. The first ``pad_before`` and the last ``pad_after`` frames equal ``border`` (a constant
     frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
-    Hence ``delay`` may go down to ``-lead``. A ``positional`` wire is computed from frame indices alone and
+    Hence ``delay`` may go down to ``-pad_before``. A ``positional`` wire is computed from frame indices alone and
     can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
     positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. The first ``cached`` frames are those of
     a cache that the caller carries: they come before the first pulse. ``around`` are the sizes of
@@ -141,11 +141,11 @@ class Stream:
     axis: int
     rate: Fraction
     delay: Delay = Delay()
-    lead: int = 0
-    trail: Length = Length(())
-    border: Border | None = None
+    pad_before: int = 0
+    pad_after: Length = Length(())
+    border: Padding | None = None
     positional: bool = False
-    reach: Reach = field(default=Reach())
+    reach: ReceptiveField = field(default=ReceptiveField())
     source: str = ""
     origin: Length | None = None
     cached: int = 0
@@ -180,7 +180,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Pair:
+class QueryKey:
     """Every frame of one stream meets every frame of another (query × key): ``axes`` are the two stream axes.
 
     Never computed as a whole: it is evaluated on a window of either stream, where a reader closes it. ``delays`` are
@@ -197,13 +197,13 @@ class Pair:
     delays: tuple[Delay, Delay] = (Delay(), Delay())
     positional: bool = False
     alive: Band | None = None
-    reach: Reach = field(default=Reach())
+    reach: ReceptiveField = field(default=ReceptiveField())
     source: str = ""
     behind: bool = False
 
 
 @dataclass(frozen=True)
-class Skew:
+class RelativeScores:
     """Every query meets every offset (key minus query) of a table of relative positions, on the way to query × key.
 
     ``axis`` is that of the queries, the next one that of the offsets: `width` entries, of which entry ``origin`` is offset 0.
@@ -223,7 +223,7 @@ class Skew:
     delay: Delay = Delay()
     form: str = "rows"
     padded: int = 0
-    reach: Reach = field(default=Reach())
+    reach: ReceptiveField = field(default=ReceptiveField())
     source: str = ""
 
     @property
@@ -266,7 +266,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Running:
     """A running value: after each pulse, that of the batch model over all frames so far.
 
     ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false where
@@ -283,7 +283,7 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Pending:
+class Deferred:
     """One value per frame that needs the whole stream; only a reduction over the stream can close it.
 
     ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
@@ -302,7 +302,7 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Clip:
+class WindowValue:
     """After each pulse, the value over the last window of a fixed number of frames; ``shape`` is as for a clip of that length."""
 
     wire: str
@@ -318,4 +318,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, Sizes, Stream, Pair, Skew, Prefix, Pending, Clip, Blocked]
+Fact = Union[Static, ShapeTensor, Stream, QueryKey, RelativeScores, Running, Deferred, WindowValue, Blocked]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pulsify_onnx.algebra.delay import DelayLike, Solution, Timing
-from pulsify_onnx.algebra.facts import Fact, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Merged, Ref, Step, Window, leaves
 from pulsify_onnx.arrays import Const
 
 
-def apart(step: Step) -> bool:
+def frames_apart(step: Step) -> bool:
     """Whether a step computes every frame from the same frame of its inputs, and remembers nothing."""
     return not step.states and all(map(_of_its_own, leaves(step)))
 
@@ -42,10 +42,10 @@ def _shows_all(mask: Mask | TimedMask | None) -> bool:
 def in_place(fact: Fact, extent: Length) -> bool:
     """Whether the frames of what streams are those of a stream of `extent` frames, or so many for each; so it is where nothing streams."""
     if isinstance(fact, Stream):
-        return fact.extent == extent * fact.rate and _none(fact.delay) and not (fact.lead or fact.trail.terms or fact.cached or fact.origin)
-    return isinstance(fact, (Static, Sizes))
+        return fact.extent == extent * fact.rate and _none(fact.delay) and not (fact.pad_before or fact.pad_after.terms or fact.cached or fact.origin)
+    return isinstance(fact, (Static, ShapeTensor))
 
 
 def all_apart(steps: Iterable[Step], facts: Iterable[Fact], extent: Length) -> bool:
     """Whether the frames of a stream of `extent` frames are apart in all of `steps` and `facts`."""
-    return all(map(apart, steps)) and all(in_place(fact, extent) for fact in facts)
+    return all(map(frames_apart, steps)) and all(in_place(fact, extent) for fact in facts)

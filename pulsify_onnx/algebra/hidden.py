@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike
-from pulsify_onnx.algebra.facts import Border, Stream
+from pulsify_onnx.algebra.facts import Padding, Stream
 from pulsify_onnx.algebra.length import Length
 
 
@@ -25,7 +25,7 @@ class Mask:
     delay: Delay
     first: int
     end: Length
-    border: Border
+    border: Padding
     before: bool
     after: bool
     rate: Fraction
@@ -37,14 +37,14 @@ class Mask:
     reader: Delay | None = None
 
 
-def only_real(x: Stream, border: Border, sealed: bool = False, guard: bool = False) -> Mask:
+def only_real(x: Stream, border: Padding, sealed: bool = False, guard: bool = False) -> Mask:
     """What shows nothing but the frames that come over the wire of `x` and are real; all others read as `border`."""
-    return Mask(x.delay, x.lead, x.extent - x.trail, border, True, True, x.rate, computed=guard and x.positional, sealed=sealed, guard=guard)
+    return Mask(x.delay, x.pad_before, x.extent - x.pad_after, border, True, True, x.rate, computed=guard and x.positional, sealed=sealed, guard=guard)
 
 
-def only_read_by(y: Stream, back: DelayLike, border: Border) -> Mask:
+def only_read_by(y: Stream, back: DelayLike, border: Padding) -> Mask:
     """What shows nothing but the frames that real ones of `y` are made of, one of each, on a window `back` frames before the pulse."""
-    return Mask(y.delay - back, y.lead, y.extent - y.trail, border, True, not y.positional, y.rate, computed=y.positional, sealed=True, reader=y.delay)
+    return Mask(y.delay - back, y.pad_before, y.extent - y.pad_after, border, True, not y.positional, y.rate, computed=y.positional, sealed=True, reader=y.delay)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class TimedMask:
 
     low: int
     high: Length
-    border: Border
+    border: Padding
     start: bool
     end: bool
     arrival: bool

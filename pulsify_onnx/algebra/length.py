@@ -16,7 +16,7 @@ from typing import Union
 TIME = "T"
 """The symbol for the number of base frames of the whole stream."""
 
-LARGE = 5040 * 1001
+LONG_STREAM = 5040 * 1001
 """Where lengths are compared: far beyond every constant of a network, divisible by all common strides."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 
-from pulsify_onnx.algebra.length import LARGE, TIME, Extreme, Length, LengthLike
+from pulsify_onnx.algebra.length import LONG_STREAM, TIME, Extreme, Length, LengthLike
 
 
 def compare(a: LengthLike, b: LengthLike) -> int | None:
@@ -26,7 +26,7 @@ def compare(a: LengthLike, b: LengthLike) -> int | None:
 def _signs(difference: Length) -> frozenset[int]:
     """The signs that a length has in long streams, whatever the sizes that do not follow them."""
     residues = range(min(64, 2 * math.lcm(*difference.divisors())))
-    times = [LARGE * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LARGE]
+    times = [LONG_STREAM * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LONG_STREAM]
     values = (difference.exact({TIME: time} | others) for others in _sizes(sorted(difference.symbols() - {TIME})) for time in times)
     signs = frozenset((value > 0) - (value < 0) for value in values)
     return signs | {0} if {-1, 1} <= signs else signs
@@ -37,7 +37,7 @@ def _sizes(names: Sequence[str]) -> Iterator[dict[str, int]]:
     if not names:
         yield {}
         return
-    for size in (1, 2, 3, *(1 << k for k in range(2, LARGE.bit_length() + 1))):
+    for size in (1, 2, 3, *(1 << k for k in range(2, LONG_STREAM.bit_length() + 1))):
         yield {name: size + 11 * i for i, name in enumerate(names)}
         yield {name: size + 11 * i for i, name in enumerate(reversed(names))}
         yield dict.fromkeys(names, size)
@@ -98,8 +98,8 @@ def _from(difference: Length, signs: frozenset[int]) -> int:
         return (value > 0) - (value < 0)
 
     period = min(5040, 2 * math.lcm(*difference.divisors()))
-    final = sign(LARGE)
-    starts = [1 << k for k in range(LARGE.bit_length())]
+    final = sign(LONG_STREAM)
+    starts = [1 << k for k in range(LONG_STREAM.bit_length())]
     short = [start for start in starts if any(sign(n) != final for n in range(start, start + period))]
     if not short:
         return 1

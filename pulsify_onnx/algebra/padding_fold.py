@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.delay import Delay
-from pulsify_onnx.algebra.facts import Border, Fact, Mirror, Onset, Stream
+from pulsify_onnx.algebra.facts import Fact, Mirror, Padding, PaddingFrames, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Number, Op, Ref, Step, When, Window, leaves, walk
 from pulsify_onnx.arrays import Array, Const
@@ -29,7 +29,7 @@ ROUNDING = {ir.DataType.DOUBLE: 1e-13, ir.DataType.FLOAT: 1e-5}
 """How much of the largest value of a border may be rounding, which depends on how many rows there are; one in a hundred of narrower types."""
 
 
-def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int) -> Border | None:
+def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int) -> Padding | None:
     """The border of `y`, which `expr` computes; None where it is not constant, nor its own frames mirrored.
 
     Along axes of unknown size, rows of a batch among them, it must be the same however long they are: a sum over them is not.
@@ -38,8 +38,8 @@ def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Calla
         return y.border if _by_frame(expr, y) else None
     windows = [w for w in walk(expr) if isinstance(w, Window)]
     slower = any(w.frames.rate < y.rate for w in windows)  # parts of a frame are no frames: the operator runs on all of them
-    single = not slower and (y.trail.terms or not any(isinstance(w.border, Onset) for w in windows))
-    wanted = 1 if single else y.lead
+    single = not slower and (y.pad_after.terms or not any(isinstance(w.border, PaddingFrames) for w in windows))
+    wanted = 1 if single else y.pad_before
     border = _folded(expr, y, fact, value, opset, wanted, 1)
     if border is None:
         return None
@@ -55,7 +55,7 @@ def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Calla
             return None
     if border.size and (border == border.flat[0]).all():
         return Const(np.full([1] * y.rank, border.flat[0], border.dtype))
-    return Onset(Const(border)).upto(y.axis, 0, wanted) if wanted > 1 else Const(border)
+    return PaddingFrames(Const(border)).upto(y.axis, 0, wanted) if wanted > 1 else Const(border)
 
 
 def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int, wanted: int, size: int) -> Array | None:
@@ -88,7 +88,7 @@ def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[
             return found.array
         if isinstance(e, Window):
             x = fact(e.wire)
-            if not isinstance(e.border, (Const, Onset)) or not isinstance(x, Stream):
+            if not isinstance(e.border, (Const, PaddingFrames)) or not isinstance(x, Stream):
                 raise _NotConstant
             return _bordering(e.border, x, frames(e.frames), size)
         if isinstance(e, Dims):
@@ -120,11 +120,11 @@ def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[
     return border if border.shape[y.axis] == wanted else None
 
 
-def _bordering(border: Const | Onset, x: Stream, count: int, size: int) -> Array:
+def _bordering(border: Const | PaddingFrames, x: Stream, count: int, size: int) -> Array:
     """`count` frames of the border of `x`."""
     shape = [d.at(1, size) for d in x.shape]
     shape[x.axis] = count * _rows(x.around, size)
-    if isinstance(border, Onset) and shape[x.axis] > count:
+    if isinstance(border, PaddingFrames) and shape[x.axis] > count:
         raise _NotConstant
     rows = border.array if isinstance(border, Const) else border.frames.array.take(range(count), x.axis)
     if any(n not in (1, d) for n, d in zip(rows.shape, shape)):

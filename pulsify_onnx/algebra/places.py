@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pulsify_onnx.algebra.plan import Grid
+from pulsify_onnx.algebra.plan import QueryKeyRead
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ Where = Here | Both
 NOW = Here()
 
 
-def inside(grid: Grid, where: Where) -> Both:
+def inside(grid: QueryKeyRead, where: Where) -> Both:
     """Where the pair of a `Grid` is evaluated when its reader is at `where`."""
     a, b = where.side(0), where.side(1)
     sides = [Here(a.back + int(grid.a[0]), a.extra + int(grid.a[1])), Here(b.back + int(grid.b[0]), b.extra + int(grid.b[1]))]

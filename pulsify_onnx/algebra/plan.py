@@ -16,7 +16,7 @@ from typing import Any, Union
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
-from pulsify_onnx.algebra.facts import Border, Fact, Shape
+from pulsify_onnx.algebra.facts import Fact, Padding, Shape
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Const
@@ -67,7 +67,7 @@ class Window:
     back: DelayLike
     frames: Frames
     mask: Mask | TimedMask | None = None
-    border: Border | None = None
+    border: Padding | None = None
     role: int = 0
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Grid:
+class QueryKeyRead:
     """Pair `wire` on windows of its two sides: (frames back, frames more than a pulse) of each; `swapped` sides."""
 
     wire: str
@@ -202,7 +202,7 @@ class Op:
         return self._hash
 
 
-Expr = Union[Ref, Window, Grid, Position, Offset, Start, Count, Dims, Number, When, Past, Const, Op]
+Expr = Union[Ref, Window, QueryKeyRead, Position, Offset, Start, Count, Dims, Number, When, Past, Const, Op]
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Carry:
+class StateLink:
     """A state of the source at work: ``initial`` is what the pulse begins with, ``final`` what the next one must begin with.
 
     Carries with the same ``of`` have the same final value.
@@ -268,7 +268,7 @@ class Step:
     exprs: tuple[Expr, ...]
     facts: tuple[Fact, ...]
     states: tuple[State, ...] = ()
-    carries: tuple[Carry, ...] = ()
+    carries: tuple[StateLink, ...] = ()
     history: str = ""
     undo: Expr | None = None
     unsigned: Unsigned | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.plan import Expr, Grid, Number, Op, Past, Plan, Position, Ref, Start, Step, When, Window, walk
+from pulsify_onnx.algebra.plan import Expr, Number, Op, Past, Plan, Position, QueryKeyRead, Ref, Start, Step, When, Window, walk
 from pulsify_onnx.errors import BrokenRule
 
 
@@ -24,14 +24,14 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Check:
+class PlanRule:
     """A rule that every step keeps: ``broken`` says in words where it does not."""
 
     name: str
     broken: Callable[[Place], Iterator[str]]
 
 
-def check(plan: Plan, stage: str) -> None:
+def check_plan(plan: Plan, stage: str) -> None:
     """Raise `BrokenRule` where a plan that streams is not well formed after `stage`. Time is linear in the size of the plan."""
     if plan.blockers:
         return
@@ -39,7 +39,7 @@ def check(plan: Plan, stage: str) -> None:
     before: set[str] = set()
     for step in plan.steps:
         place = Place(plan, step, tuple(walk(*step.exprs, *(s.next for s in step.states))), before, made)
-        for rule in CHECKS:
+        for rule in PLAN_RULES:
             for problem in rule.broken(place):
                 raise BrokenRule(rule.name, stage, f"{step.node}: {problem}")
         before.update(step.wires)
@@ -65,7 +65,7 @@ def _windows_on_streams(at: Place) -> Iterator[str]:
 
 def _made_before_read(at: Place) -> Iterator[str]:
     for leaf in at.inside:
-        if isinstance(leaf, (Window, Ref, Grid)) and leaf.wire in at.made and leaf.wire not in at.before and leaf.wire not in at.step.wires:
+        if isinstance(leaf, (Window, Ref, QueryKeyRead)) and leaf.wire in at.made and leaf.wire not in at.before and leaf.wire not in at.step.wires:
             yield f"{leaf.wire} is used before it is made"
 
 
@@ -93,18 +93,18 @@ def _scheduled(at: Place) -> Iterator[str]:
 def _delays(e: Expr) -> tuple[DelayLike, ...]:
     if isinstance(e, Window):
         return e.back, e.frames.extra
-    if isinstance(e, Grid):
+    if isinstance(e, QueryKeyRead):
         return (*e.a, *e.b)
     return (e.delay, e.extra) if isinstance(e, Position) else (e.delay,) if isinstance(e, Start) else ()
 
 
-CHECKS = (
-    Check("every wire is made once", _each_wire_once),
-    Check("every wire has a fact", _wires_are_known),
-    Check("windows are of streams", _windows_on_streams),
-    Check("wires are made before they are read", _made_before_read),
-    Check("steps read their own states only", _own_states),
-    Check("operators have the outputs that are read", _outputs_in_range),
-    Check("what is scheduled is numbers", _scheduled),
+PLAN_RULES = (
+    PlanRule("every wire is made once", _each_wire_once),
+    PlanRule("every wire has a fact", _wires_are_known),
+    PlanRule("windows are of streams", _windows_on_streams),
+    PlanRule("wires are made before they are read", _made_before_read),
+    PlanRule("steps read their own states only", _own_states),
+    PlanRule("operators have the outputs that are read", _outputs_in_range),
+    PlanRule("what is scheduled is numbers", _scheduled),
 )
 """In the order in which they are asked."""

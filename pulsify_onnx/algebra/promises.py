@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 
-from pulsify_onnx.algebra.facts import Prefix, Stream
+from pulsify_onnx.algebra.facts import Running, Stream
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.periods import common_unit, long_streams
 from pulsify_onnx.algebra.plan import Plan
@@ -22,7 +22,7 @@ def flush_pulses(plan: Plan, pulse: int | None) -> int:
         fact = plan.facts[name]
         if isinstance(fact, Stream):
             waits.add((fact.extent, fact.rate, int(fact.delay)))
-        elif isinstance(fact, Prefix):
+        elif isinstance(fact, Running):
             waits |= {(w.extent, w.rate, int(w.delay)) for w in fact.waits}
     worst = 0
     for extent, rate, delay in waits:

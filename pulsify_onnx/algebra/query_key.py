@@ -9,12 +9,12 @@ from fractions import Fraction
 from functools import reduce
 
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
-from pulsify_onnx.algebra.facts import Band, Fact, Pair, Reach, Skew, Stream
+from pulsify_onnx.algebra.facts import Band, Fact, QueryKey, ReceptiveField, RelativeScores, Stream
 from pulsify_onnx.algebra.hidden import only_real
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.periods import common_unit, long_streams, most
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Options, Position, Step, Window
-from pulsify_onnx.algebra.windows import RateMismatch, bordered, ending, solid, zero
+from pulsify_onnx.algebra.periods import common_unit, long_streams, run_ahead
+from pulsify_onnx.algebra.plan import Expr, Frames, Options, Position, QueryKeyRead, Step, Window
+from pulsify_onnx.algebra.windows import RateMismatch, ending, has_border, materialise_padding, zero
 from pulsify_onnx.errors import refuse
 
 Side = int | tuple[int, int] | None
@@ -24,10 +24,10 @@ Side = int | tuple[int, int] | None
 def meets(facts: Sequence[Fact | None], axes: Sequence[Side]) -> bool:
     """Whether a result has two stream axes."""
     found = {a for f, a in zip(facts, axes) if isinstance(f, Stream)}
-    return len(found) > 1 or any(isinstance(f, Pair) for f in facts)
+    return len(found) > 1 or any(isinstance(f, QueryKey) for f in facts)
 
 
-def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], Pair]:
+def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], QueryKey]:
     """Align both sides of a result with two stream axes: an expression per input (None: not a stream), and the pair.
 
     Wire, dtype and shape of the pair are to be replaced. Refuses three stream axes and sides of different rates.
@@ -36,14 +36,14 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
     if len(flat) != 2:
         refuse("three of its axes would follow the stream", hint="attention over pairs of pairs can't stream")
     low, high = sorted(flat)
-    inputs = [solid(f, options, steps) if isinstance(f, Stream) and bordered(f) else f for f in facts]
-    sides: tuple[list[tuple[Delay, bool, Length, Reach]], ...] = ([], [])
-    rates: list[Stream | Pair] = []
+    inputs = [materialise_padding(f, options, steps) if isinstance(f, Stream) and has_border(f) else f for f in facts]
+    sides: tuple[list[tuple[Delay, bool, Length, ReceptiveField]], ...] = ([], [])
+    rates: list[Stream | QueryKey] = []
     for fact, at in zip(inputs, axes):
         if isinstance(fact, Stream):
             sides[int(at == high)].append((fact.delay, fact.positional, fact.extent, timed(fact)))
             rates.append(fact)
-        elif isinstance(fact, Pair):
+        elif isinstance(fact, QueryKey):
             assert isinstance(at, tuple)
             for k in (0, 1):
                 sides[int(at[k] == high)].append((fact.delays[k], fact.positional, fact.shape[fact.axes[k]], fact.reach))
@@ -62,20 +62,20 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
         if isinstance(fact, Stream):
             role = int(at == high)
             exprs.append(Window(fact.wire, delays[role] - fact.delay, Frames(fact.rate, role=role), role=role))
-        elif isinstance(fact, Pair):
+        elif isinstance(fact, QueryKey):
             assert isinstance(at, tuple)
             swapped = at[0] == high
             mine = fact.delays[::-1] if swapped else fact.delays
-            exprs.append(Grid(fact.wire, (delays[0] - mine[0], 0), (delays[1] - mine[1], 0), swapped))
+            exprs.append(QueryKeyRead(fact.wire, (delays[0] - mine[0], 0), (delays[1] - mine[1], 0), swapped))
         else:
             exprs.append(None)
     first = rates[0]
-    reach = reduce(Reach.joined, [entry[3] for side in sides for entry in side])
+    reach = reduce(ReceptiveField.joined, [entry[3] for side in sides for entry in side])
     shape = tuple(Length.of(1) for _ in range(high + 1))
     shape = (*shape[:low], sides[0][0][2], *shape[low + 1: high], sides[1][0][2])
-    pair = Pair("", first.dtype, shape, (low, high), first.rate, (delays[0], delays[1]),
-                all(isinstance(f, (Stream, Pair)) and f.positional for f in rates), None, reach, first.source,
-                any(isinstance(f, Pair) and f.behind for f in rates))
+    pair = QueryKey("", first.dtype, shape, (low, high), first.rate, (delays[0], delays[1]),
+                all(isinstance(f, (Stream, QueryKey)) and f.positional for f in rates), None, reach, first.source,
+                any(isinstance(f, QueryKey) and f.behind for f in rates))
     return exprs, pair
 
 
@@ -90,7 +90,7 @@ def relative(fact: Fact | None) -> bool:
     return isinstance(fact, Stream) and fact.origin is not None
 
 
-def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], Skew]:
+def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], RelativeScores]:
     """Queries that meet a table of relative positions: an expression per input (None: static), and the result.
 
     Wire, dtype and shape of the result are to be replaced.
@@ -103,7 +103,7 @@ def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Op
         elif fact.origin is not None and table is None:
             table, at = fact, axis - 1
         elif fact.origin is None and queries is None:
-            queries = solid(fact, options, steps)
+            queries = materialise_padding(fact, options, steps)
         else:
             refuse("it joins relative positions with more than the queries", hint="multiply them one after another")
     assert queries is not None and table is not None and table.origin is not None
@@ -119,22 +119,22 @@ def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Op
         else:
             exprs.append(Window(queries.wire, 0, Frames(queries.rate)))
     shape = (*(Length.of(1) for _ in range(at)), queries.extent, table.extent)
-    return exprs, Skew("", queries.dtype, shape, at, queries.rate, queries.extent, table.extent, table.origin, queries.delay,
+    return exprs, RelativeScores("", queries.dtype, shape, at, queries.rate, queries.extent, table.extent, table.origin, queries.delay,
                        reach=queries.reach, source=queries.source)
 
 
-def indices_of(pair: Pair, side: int) -> Position:
+def indices_of(pair: QueryKey, side: int) -> Position:
     """Batch indices of the frames of one side of a pair."""
     return Position(pair.rate, pair.delays[side], role=side)
 
 
-def unskewed(x: Skew, wire: str, behind: bool) -> Pair:
+def unskewed(x: RelativeScores, wire: str, behind: bool) -> QueryKey:
     """Queries × keys, as `wire`, of what every query has for every offset; `behind`: of keys that are not after it."""
     a, b = x.axes
-    return Pair(wire, x.dtype, (*x.shape[:b], x.queries, *x.shape[b + 1:]), (a, b), x.rate, (x.delay, Delay()), reach=x.reach, source=x.source, behind=behind)
+    return QueryKey(wire, x.dtype, (*x.shape[:b], x.queries, *x.shape[b + 1:]), (a, b), x.rate, (x.delay, Delay()), reach=x.reach, source=x.source, behind=behind)
 
 
-def placed(pair: Pair | Skew, wire: str, dtype, shape: Sequence[Length | None]) -> Pair | Skew:  # type: ignore[no-untyped-def]
+def placed(pair: QueryKey | RelativeScores, wire: str, dtype, shape: Sequence[Length | None]) -> QueryKey | RelativeScores:  # type: ignore[no-untyped-def]
     """`pair` as output `wire`; the dimensions of `shape` at its axes become the extents."""
     a, b = pair.axes
     full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]
@@ -171,7 +171,7 @@ class Closes(Bound):
         if self.band.chunk == 1:
             delay = max(query, key + self.band.right, 0)
             known = at.end_of_stream and self.band.right >= 0
-            return max(delay, most(self.extent - self.band.right, self.rate, at.step)) if known else delay
+            return max(delay, run_ahead(self.extent - self.band.right, self.rate, at.step)) if known else delay
         delay = max(query, 0)
         while not all(self._in_time(n, delay, key, at) for n in long_streams(self.extent, step=unit, periods=2)):
             delay += 1
@@ -213,7 +213,7 @@ def key_window(x: Stream, delay: Delay, band: Visible) -> Window:
     return Window(x.wire, back, frames, only_real(x, zero(x)))
 
 
-def closed(pair: Pair, values: Stream | None) -> tuple[Grid, Delay, Visible]:
+def reduce_over_keys(pair: QueryKey, values: Stream | None) -> tuple[QueryKeyRead, Delay, Visible]:
     """The pair on this pulse's queries and the keys they see, the delay of the result, and the keys of its window.
 
     `values` are what the keys carry (None: nothing but the pair itself is read).
@@ -228,13 +228,13 @@ def closed(pair: Pair, values: Stream | None) -> tuple[Grid, Delay, Visible]:
     seen = visible(band, delay, key)
     queries = (delay - query, 0)
     keys = (delay - pair.delays[b] + seen.left, seen.frames)
-    return Grid(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, seen
+    return QueryKeyRead(pair.wire, keys if b == 0 else queries, queries if b == 0 else keys), delay, seen
 
 
-def beside(values: Pair, side: int, delay: Delay, keys: Visible) -> Grid:
+def aligned_values(values: QueryKey, side: int, delay: Delay, keys: Visible) -> QueryKeyRead:
     """Pair `values`, keys along `side`, on the queries and keys on which `closed` evaluates the weights."""
     along, queries = (delay + keys.left - values.delays[side], keys.frames), (delay - values.delays[1 - side], 0)
-    return Grid(values.wire, queries if side else along, along if side else queries)
+    return QueryKeyRead(values.wire, queries if side else along, along if side else queries)
 
 
 @dataclass(frozen=True)
@@ -244,29 +244,29 @@ class Attended:
     query: Window
     key: Window
     value: Window
-    mask: Grid
+    mask: QueryKeyRead
     queries: Position
     keys: Position
     delay: Delay
-    reach: Reach
+    reach: ReceptiveField
 
 
-def attended(q: Stream, k: Stream, v: Stream, mask: Pair, band: Band) -> Attended:
+def attended(q: Stream, k: Stream, v: Stream, mask: QueryKey, band: Band) -> Attended:
     """Attention of `q` to `k` and `v`, which have no border, behind a `mask` whose keys are its second side, which leaves `band` open."""
     key = latest((k.delay, v.delay))
     delay = closing_delay(band, q.rate, q.delay, key, k.extent)
     seen = visible(band, delay, key)
     reach = reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
-    return Attended(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen), key_window(v, delay, seen), beside(mask, 1, delay, seen),
+    return Attended(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen), key_window(v, delay, seen), aligned_values(mask, 1, delay, seen),
                     Position(q.rate, delay), Position(k.rate, delay + seen.left, seen.frames), delay, reach)
 
 
-def timed(x: Stream) -> Reach:
+def timed(x: Stream) -> ReceptiveField:
     """What a frame of `x` depends on, seen from when it comes: frames of a cache come before frame 0 of the stream."""
     return x.reach.shifted(x.cached / x.rate)
 
 
-def reached(reach: Reach, keys: Length, band: Band, rate: Fraction, key: Delay) -> Reach:
+def reached(reach: ReceptiveField, keys: Length, band: Band, rate: Fraction, key: Delay) -> ReceptiveField:
     """What a result of attention over `band` of so many `keys` depends on, which have delay `key` (below 0: they begin with a cache)."""
     keyed, early = reach.padded(ending(keys, rate)), 0 if key.terms else min(key.constant, 0)
     return reach.joined(keyed.shifted((early - band.left) / rate)).joined(keyed.shifted((early + band.right) / rate))

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pulsify_onnx.algebra.delay import Bound, Delay, Timing, time
-from pulsify_onnx.algebra.facts import Border, Stream
+from pulsify_onnx.algebra.facts import Padding, Stream
 from pulsify_onnx.algebra.plan import Options, Step, Window
-from pulsify_onnx.algebra.windows import faster, pad, windowed
+from pulsify_onnx.algebra.windows import at_higher_rate, pad, windowed
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def spread(x: Stream, y: Stream, taps: Taps) -> Upsampled:
     early = min(factor * (high - last) + r for r, _, last in read)
     delay = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0)) if early else y.delay * factor
     between = low - min(first - Fraction(r, factor) for r, first, _ in read)
-    return Upsampled(replace(faster(y, factor, between), delay=delay), factor * (y.delay - low) - delay, max(0, -(-early // factor) - high))
+    return Upsampled(replace(at_higher_rate(y, factor, between), delay=delay), factor * (y.delay - low) - delay, max(0, -(-early // factor) - high))
 
 
-def upsampled(x: Stream, taps: Taps, after: int, border: Border, options: Options, steps: list[Step]) -> tuple[Window, Upsampled]:
+def upsampled(x: Stream, taps: Taps, after: int, border: Padding, options: Options, steps: list[Step]) -> tuple[Window, Upsampled]:
     """Frames by `taps` in the place of each of `x`, and the window of `x` that they are made of.
 
     Before the first and after the last frame of `x` there are frames of `border`, `after` of them at the end.

@@ -16,9 +16,9 @@ import numpy as np
 
 from pulsify_onnx.algebra.bounds import Known, SeenInwards
 from pulsify_onnx.algebra.delay import AtLeast, Begins, Bound, Delay, time
-from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Stream
+from pulsify_onnx.algebra.facts import Mirror, Padding, PaddingFrames, Stream
 from pulsify_onnx.algebra.hidden import Mask, only_real
-from pulsify_onnx.algebra.length import LARGE, Length, LengthLike
+from pulsify_onnx.algebra.length import LONG_STREAM, Length, LengthLike
 from pulsify_onnx.algebra.ordering import assume, holds, larger, smaller
 from pulsify_onnx.algebra.periods import common_unit, long_streams
 from pulsify_onnx.algebra.plan import Frames, Options, Position, Requirement, Step, Test, Window
@@ -44,9 +44,9 @@ SHORT = 33
 """Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
 
 
-def bordered(x: Stream) -> bool:
+def has_border(x: Stream) -> bool:
     """Whether `x` has frames that did not come over its wire."""
-    return x.lead > 0 or bool(x.trail.terms)
+    return x.pad_before > 0 or bool(x.pad_after.terms)
 
 
 def frames(x: Stream, extra: int = 0) -> Frames:
@@ -74,7 +74,7 @@ def ending(count: Length, rate: Fraction) -> Fraction:
     return max(n - count.at(n) / rate for n in long_streams(count, rate.denominator))
 
 
-def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Options, steps: list[Step]) -> Stream:
+def pad(x: Stream, before: int, after: LengthLike, border: Padding, options: Options, steps: list[Step]) -> Stream:
     """`x` with frames of `border` before and after it: nothing flows, only indices move.
 
     Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`), also
@@ -93,38 +93,38 @@ def pad(x: Stream, before: int, after: LengthLike, border: Border, options: Opti
         refuse(both, hint=NEVER_NEGATIVE)
     if not before and not after.terms:
         return x
-    if after.terms and x.extent.at(2 * LARGE) - x.extent.at(LARGE) < LARGE * x.rate - 1:
+    if after.terms and x.extent.at(2 * LONG_STREAM) - x.extent.at(LONG_STREAM) < LONG_STREAM * x.rate - 1:
         refuse(f"it pads the end of {x.extent} frames, which comes before the end of the stream", hint="pad before cutting the stream off")
     if isinstance(border, Mirror):
         _most(after)
         for count in (before, after) if not border.edge else ():
             assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
-    if bordered(x) and (x.border != border or not isinstance(border, Const) and (before or x.trail.terms)):
+    if has_border(x) and (x.border != border or not isinstance(border, Const) and (before or x.pad_after.terms)):
         if not _led(x, before, after, border, options):
-            x = solid(x, options, steps)
-        elif before and not x.trail.terms and not after.terms:
+            x = materialise_padding(x, options, steps)
+        elif before and not x.pad_after.terms and not after.terms:
             border = _joined(x, before, border)
         else:
             return _ended(x, before, after, border, options, steps)
-    reach = x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach
-    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before,
-                   trail=x.trail + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
+    reach = x.reach.padded(ending(x.extent - x.pad_after, x.rate)) if after.terms else x.reach
+    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, pad_before=x.pad_before + before,
+                   pad_after=x.pad_after + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
 
 
 def lengthened(x: Stream, before: int, after: LengthLike) -> Stream:
     """`x`, which begins with mirrored frames, with more of them: places for a reader that does not look at them."""
     after = Length.of(after)
-    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, lead=x.lead + before, trail=x.trail + after,
-                   reach=(x.reach.padded(ending(x.extent - x.trail, x.rate)) if after.terms else x.reach).shifted(-before / x.rate), positional=False)
+    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, pad_before=x.pad_before + before, pad_after=x.pad_after + after,
+                   reach=(x.reach.padded(ending(x.extent - x.pad_after, x.rate)) if after.terms else x.reach).shifted(-before / x.rate), positional=False)
 
 
 def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
     """`x` without its first and last frames: more delay, no state."""
     end = Length.of(end)
-    trail = larger(0, x.trail - end)
-    border = x.border.upto(x.axis, start, x.lead - start) if isinstance(x.border, Onset) and x.lead > start else x.border
-    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, lead=max(0, x.lead - start), cached=max(0, x.cached - start),
-                   trail=trail, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
+    pad_after = larger(0, x.pad_after - end)
+    border = x.border.upto(x.axis, start, x.pad_before - start) if isinstance(x.border, PaddingFrames) and x.pad_before > start else x.border
+    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, pad_before=max(0, x.pad_before - start), cached=max(0, x.cached - start),
+                   pad_after=pad_after, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
 
 
 def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False, hidden: int = 0) -> tuple[Window, Stream]:
@@ -139,14 +139,14 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
     if through and isinstance(x.border, Mirror) and span == stride == 1:
         (window,), y = align([x], options)
         return window, y
-    lead = (x.lead - span) // stride + 1 if x.lead >= span and not isinstance(x.border, Mirror) else 0
-    whole = (x.extent - x.trail - span).floordiv(stride) + 1
-    delay = time(AtLeast(x.delay + (span - stride), stride), _begins(lead, options), *_mirrored(x, stride, hidden), *((Known(whole, rate),) if x.trail.terms else ()))
+    pad_before = (x.pad_before - span) // stride + 1 if x.pad_before >= span and not isinstance(x.border, Mirror) else 0
+    whole = (x.extent - x.pad_after - span).floordiv(stride) + 1
+    delay = time(AtLeast(x.delay + (span - stride), stride), _begins(pad_before, options), *_mirrored(x, stride, hidden), *((Known(whole, rate),) if x.pad_after.terms else ()))
     back = stride * delay - x.delay
-    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, x.lead > 0, bool(x.trail.terms)), x.border)
+    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, x.pad_before > 0, bool(x.pad_after.terms)), x.border)
     reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
-    y = replace(x, shape=_with(x, extent), rate=rate, delay=delay, lead=lead, trail=NONE, reach=reach, positional=False,
-                border=x.border if lead else None, cached=0)
+    y = replace(x, shape=_with(x, extent), rate=rate, delay=delay, pad_before=pad_before, pad_after=NONE, reach=reach, positional=False,
+                border=x.border if pad_before else None, cached=0)
     return window, y
 
 
@@ -178,24 +178,24 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
             refuse(f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
                    hint="pad or crop one of them so that both have one length")
     if any(isinstance(x.border, Mirror) for x in xs):
-        leads = leads and len({(x.lead, x.trail, x.border) for x in xs}) == 1
-    lead = min(x.lead for x in xs) if leads else 0
-    trail = reduce(smaller, dict.fromkeys(x.trail for x in xs)) if leads else NONE
+        leads = leads and len({(x.pad_before, x.pad_after, x.border) for x in xs}) == 1
+    pad_before = min(x.pad_before for x in xs) if leads else 0
+    pad_after = reduce(smaller, dict.fromkeys(x.pad_after for x in xs)) if leads else NONE
     bounds: list[Bound] = [AtLeast(x.delay) for x in xs if not x.positional]
     for x in xs:
-        bounds += _mirrored(x, 1) if x.lead > lead else ()
-        bounds += (Known(x.extent - x.trail, x.rate),) if x.trail != trail else ()
-    delay = time(*bounds, _begins(lead, options)) if bounds else Delay.of(-lead)
-    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.lead > lead, x.trail != trail), x.border) for x in xs]
+        bounds += _mirrored(x, 1) if x.pad_before > pad_before else ()
+        bounds += (Known(x.extent - x.pad_after, x.rate),) if x.pad_after != pad_after else ()
+    delay = time(*bounds, _begins(pad_before, options)) if bounds else Delay.of(-pad_before)
+    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.pad_before > pad_before, x.pad_after != pad_after), x.border) for x in xs]
     reach = first.reach
     for x in xs:
         reach = reach.joined(x.reach)
-    y = replace(first, delay=delay, lead=lead, trail=trail, reach=reach, positional=all(x.positional for x in xs),
-                border=first.border if lead or trail.terms else None, cached=0)
+    y = replace(first, delay=delay, pad_before=pad_before, pad_after=pad_after, reach=reach, positional=all(x.positional for x in xs),
+                border=first.border if pad_before or pad_after.terms else None, cached=0)
     return reads, y
 
 
-def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
+def at_higher_rate(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
     """`x`, which has no border at its end, with `factor` frames in the place of each; the extent is the caller's to tell.
 
     A border at the start is one still, of frames that the analysis folds.
@@ -204,10 +204,10 @@ def faster(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
     lies nearly a frame later, has less to read than the first.
     """
     reach = replace(x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate)
-    return replace(x, rate=x.rate * factor, delay=x.delay * factor, lead=x.lead * factor, trail=NONE, border=None, reach=reach, positional=False)
+    return replace(x, rate=x.rate * factor, delay=x.delay * factor, pad_before=x.pad_before * factor, pad_after=NONE, border=None, reach=reach, positional=False)
 
 
-def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[list[Window], Stream]:
+def wait_until_known(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[list[Window], Stream]:
     """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it may end, or `always`."""
     delay = time(AtLeast(y.delay), Known(y.extent, y.rate, always, whole=True))
     return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
@@ -215,18 +215,18 @@ def timely(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[li
 
 def kept_real(xs: Sequence[Stream], options: Options) -> tuple[list[Window], list[Stream]]:
     """Streams without borders at one delay at which every frame that has come stays real, however the stream goes on: windows, and the streams as these show them."""
-    reads, y = timely(*align(xs, options), always=True)
+    reads, y = wait_until_known(*align(xs, options), always=True)
     return reads, [replace(x, delay=y.delay) for x in xs]
 
 
 def foldable(x: Stream, factor: int) -> bool:
     """Whether the border of `x` can be one still with `factor` frames in the place of each."""
-    return not isinstance(x.border, Mirror) and x.lead * factor <= MOST_FRAMES and not x.merged and not x.cached
+    return not isinstance(x.border, Mirror) and x.pad_before * factor <= MOST_FRAMES and not x.merged and not x.cached
 
 
-def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
+def materialise_padding(x: Stream, options: Options, steps: list[Step]) -> Stream:
     """`x` with its border really in the stream (or `x` itself, without one); the step goes to `steps`."""
-    if not bordered(x) and not x.cached:
+    if not has_border(x) and not x.cached:
         return x
     (window,), y = align([x], options, leads=False)
     name = f"{x.wire}#solid{_digest(x)}"
@@ -235,14 +235,14 @@ def solid(x: Stream, options: Options, steps: list[Step]) -> Stream:
     return y
 
 
-def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
+def as_output(x: Stream, options: Options, steps: list[Step]) -> Stream:
     """`x` as it leaves the graph: solid, or with `advance` as early as it can be, without the frames that never come."""
     early = -x.delay.constant
-    if not options.advance or x.delay.terms or not 0 < early <= x.lead or isinstance(x.border, Mirror) or x.trail.terms:
-        return solid(x, options, steps)
-    border = x.border.upto(x.axis, 0, early) if isinstance(x.border, Onset) else x.border
-    y = replace(x, lead=early, trail=NONE, border=border)
-    if x.lead == early:
+    if not options.advance or x.delay.terms or not 0 < early <= x.pad_before or isinstance(x.border, Mirror) or x.pad_after.terms:
+        return materialise_padding(x, options, steps)
+    border = x.border.upto(x.axis, 0, early) if isinstance(x.border, PaddingFrames) else x.border
+    y = replace(x, pad_before=early, pad_after=NONE, border=border)
+    if x.pad_before == early:
         return y
     mask = _mask(x, True, False)
     y = replace(y, wire=f"{x.wire}#early{_digest(x)}")
@@ -250,64 +250,64 @@ def leaving(x: Stream, options: Options, steps: list[Step]) -> Stream:
     return y
 
 
-def sealed(x: Stream) -> Mask:
+def mask_padding(x: Stream) -> Mask:
     """A mask that hides everything but the real frames of `x`, whatever came early or late, behind zeros."""
     return only_real(x, zero(x), sealed=True)
 
 
 def _digest(x: Stream) -> str:
-    border = _frames(x.border).tobytes() if isinstance(x.border, (Const, Onset)) else repr(x.border).encode()
-    key = repr((x.delay.constant, x.lead, str(x.trail), str(x.extent))).encode() + border
+    border = _frames(x.border).tobytes() if isinstance(x.border, (Const, PaddingFrames)) else repr(x.border).encode()
+    key = repr((x.delay.constant, x.pad_before, str(x.pad_after), str(x.extent))).encode() + border
     return f"{zlib.crc32(key):08x}"
 
 
-def _led(x: Stream, before: int, after: Length, border: Border, options: Options) -> bool:
+def _led(x: Stream, before: int, after: Length, border: Padding, options: Options) -> bool:
     """Whether `x` keeps its border at the start where another one is put around it.
 
     Both are known frame by frame and finite, it may come early, and no stream is so short that its end cuts the border off.
     """
     early = x.delay.floor()
-    if not x.lead or not all(isinstance(b, (Const, Onset)) and np.isfinite(_frames(b).astype(np.float64)).all() for b in (border, x.border)):
+    if not x.pad_before or not all(isinstance(b, (Const, PaddingFrames)) and np.isfinite(_frames(b).astype(np.float64)).all() for b in (border, x.border)):
         return False
-    if not options.advance and (before + x.lead > MOST_FRAMES or early is not None and early >= 0):
+    if not options.advance and (before + x.pad_before > MOST_FRAMES or early is not None and early >= 0):
         return False
-    own = x.extent - x.trail
-    return not after.terms or not any(0 <= own.at(n) < x.lead for n in range(1, SHORT))
+    own = x.extent - x.pad_after
+    return not after.terms or not any(0 <= own.at(n) < x.pad_before for n in range(1, SHORT))
 
 
-def _joined(x: Stream, before: int, border: Border) -> Border:
+def _joined(x: Stream, before: int, border: Padding) -> Padding:
     """The border of `x` after `before` frames of `border`, frame by frame where they differ."""
-    parts = [_rows(border, before, x.axis), _rows(x.border, x.lead, x.axis)]
+    parts = [_rows(border, before, x.axis), _rows(x.border, x.pad_before, x.axis)]
     shape = np.broadcast_shapes(*(np.take(part, [0], x.axis).shape for part in parts))
     wide = [np.broadcast_to(part, [part.shape[x.axis] if k == x.axis else d for k, d in enumerate(shape)]) for part in parts]
-    return Onset(Const(np.concatenate(wide, x.axis))).upto(x.axis, 0, before + x.lead)
+    return PaddingFrames(Const(np.concatenate(wide, x.axis))).upto(x.axis, 0, before + x.pad_before)
 
 
-def _frames(border: Const | Onset) -> Array:
+def _frames(border: Const | PaddingFrames) -> Array:
     """The frames of a border, or the only one."""
-    return border.frames.array if isinstance(border, Onset) else border.array
+    return border.frames.array if isinstance(border, PaddingFrames) else border.array
 
 
-def _rows(border: Border | None, count: int, axis: int) -> Array:
+def _rows(border: Padding | None, count: int, axis: int) -> Array:
     """`count` frames of a border that is known."""
-    assert isinstance(border, (Const, Onset))
-    return _frames(border) if isinstance(border, Onset) else np.repeat(_frames(border), count, axis)
+    assert isinstance(border, (Const, PaddingFrames))
+    return _frames(border) if isinstance(border, PaddingFrames) else np.repeat(_frames(border), count, axis)
 
 
-def _ended(x: Stream, before: int, after: Length, border: Border, options: Options, steps: list[Step]) -> Stream:
+def _ended(x: Stream, before: int, after: Length, border: Padding, options: Options, steps: list[Step]) -> Stream:
     """`x`, which keeps its border at the start, padded with another one: what comes after its end is made solid."""
-    own, lead = x.border, x.lead
-    if x.trail.terms:
+    own, pad_before = x.border, x.pad_before
+    if x.pad_after.terms:
         x = _solid_end(x, steps)
     if after.terms:
-        x = replace(_solid_end(pad(replace(x, lead=0, border=None), 0, after, border, options, steps), steps), lead=lead, border=own)
+        x = replace(_solid_end(pad(replace(x, pad_before=0, border=None), 0, after, border, options, steps), steps), pad_before=pad_before, border=own)
     return pad(x, before, 0, border, options, steps)
 
 
 def _solid_end(x: Stream, steps: list[Step]) -> Stream:
     """`x` with its border at the end really in the stream."""
-    delay = time(AtLeast(x.delay), Known(x.extent - x.trail, x.rate))
-    y = replace(x, wire=f"{x.wire}#ended{_digest(x)}", delay=delay, trail=NONE, border=x.border if x.lead else None, cached=0)
+    delay = time(AtLeast(x.delay), Known(x.extent - x.pad_after, x.rate))
+    y = replace(x, wire=f"{x.wire}#ended{_digest(x)}", delay=delay, pad_after=NONE, border=x.border if x.pad_before else None, cached=0)
     steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, False, True), x.border),), (y,)))
     return y
 
@@ -316,16 +316,16 @@ def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
     return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
 
 
-def _begins(lead: int, options: Options) -> Bound:
-    """What a wire waits for whose first `lead` frames need not come."""
-    return AtLeast(Delay.of(-lead)) if options.advance else Begins(lead)
+def _begins(pad_before: int, options: Options) -> Bound:
+    """What a wire waits for whose first `pad_before` frames need not come."""
+    return AtLeast(Delay.of(-pad_before)) if options.advance else Begins(pad_before)
 
 
 def _mirrored(x: Stream, stride: int, hidden: int = 0) -> tuple[Bound, ...]:
     """What a reader waits for whose frame 0 sees a frame farthest inwards of the start."""
-    if not x.lead or not isinstance(x.border, Mirror):
+    if not x.pad_before or not isinstance(x.border, Mirror):
         return ()
-    return (SeenInwards(x.delay, x.lead, x.border.edge, stride, x.rate, hidden),)
+    return (SeenInwards(x.delay, x.pad_before, x.border.edge, stride, x.rate, hidden),)
 
 
 def _most(length: Length) -> int:
@@ -342,10 +342,10 @@ def _mask(x: Stream, before: bool, after: bool) -> Mask | None:
     if border is None or not before and not after:
         return None
     if isinstance(border, Mirror):
-        reach = _most(x.trail) * (1 if border.edge else 2) if after else 0
-        return Mask(x.delay, x.lead, x.extent - x.trail, border, before and x.lead > 0, after, x.rate, sealed=True, reach=reach)
-    if isinstance(border, Onset):
-        return Mask(x.delay, x.lead, x.extent, border, True, False, x.rate, sealed=True) if before else None
+        reach = _most(x.pad_after) * (1 if border.edge else 2) if after else 0
+        return Mask(x.delay, x.pad_before, x.extent - x.pad_after, border, before and x.pad_before > 0, after, x.rate, sealed=True, reach=reach)
+    if isinstance(border, PaddingFrames):
+        return Mask(x.delay, x.pad_before, x.extent, border, True, False, x.rate, sealed=True) if before else None
     computed = not x.source  # no history that starts as zeros: frames before the first are computed from their positions
     infinite = None if np.isfinite(border.array.astype(np.float64)).all() else x.extent
-    return Mask(x.delay, x.lead, x.extent - x.trail, border, before, after, x.rate, computed=computed, infinite=infinite)
+    return Mask(x.delay, x.pad_before, x.extent - x.pad_after, border, before, after, x.rate, computed=computed, infinite=infinite)

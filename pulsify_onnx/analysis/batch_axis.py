@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Blocked, Clip, Fact, Prefix, Shape, Static, Stream
-from pulsify_onnx.algebra.frame_by_frame import apart, in_place
+from pulsify_onnx.algebra.facts import Blocked, Fact, Running, Shape, Static, Stream, WindowValue
+from pulsify_onnx.algebra.frame_by_frame import frames_apart, in_place
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan
 from pulsify_onnx.analysis.readings import READINGS, Next, Reading
@@ -40,7 +40,7 @@ def mixing(source: Source, plan: Plan, constants: bool = True) -> tuple[str, ...
         return ()
     rows = Length.symbol(batch)
     names = [v.name or "" for v in source.inputs]
-    shapes = {name: fact.shape for name in names if isinstance(fact := plan.wires[name], (Clip, Static, Stream))}
+    shapes = {name: fact.shape for name in names if isinstance(fact := plan.wires[name], (WindowValue, Static, Stream))}
     axes = {name: shape.index(rows) for name, shape in shapes.items() if rows in shape}
     twice = tuple(name for name in axes if shapes[name].count(rows) > 1)
     if twice:
@@ -98,7 +98,7 @@ def _not_apart(source: Source, plan: Plan, along: Plan) -> Iterator[str]:
     `plan` is that of the stream, whose shapes must have no number where it is `along` the batch.
     """
     extent = Length.symbol(TIME)
-    mixed = {step.node for step in along.steps if not apart(step)}
+    mixed = {step.node for step in along.steps if not frames_apart(step)}
     blocked = {b.node for b in along.blockers}
     moved = {name for name, fact in along.facts.items() if not isinstance(fact, Blocked)
              and not (in_place(fact, extent) and _agree(fact, plan.facts.get(name)))}
@@ -112,7 +112,7 @@ def _not_apart(source: Source, plan: Plan, along: Plan) -> Iterator[str]:
 
 def _agree(row: Fact, frame: Fact | None) -> bool:
     """Whether the shape that a tensor has beside the stream may have any number of rows where they are."""
-    if not isinstance(row, Stream) or not isinstance(frame, (Clip, Prefix, Static, Stream)):
+    if not isinstance(row, Stream) or not isinstance(frame, (WindowValue, Running, Static, Stream)):
         return True
     shape = frame.whole if isinstance(frame, Stream) else frame.shape
     return row.axis < len(shape) and shape[row.axis].constant is None

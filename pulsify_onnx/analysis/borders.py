@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pulsify_onnx.algebra import padding_fold
-from pulsify_onnx.algebra.facts import Fact, Onset, Stream
+from pulsify_onnx.algebra.facts import Fact, PaddingFrames, Stream
 from pulsify_onnx.algebra.plan import Outcome, Step
-from pulsify_onnx.algebra.windows import solid
+from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Node
 
 
-def bordered(node: Node, rule: Callable[[Node], Outcome]) -> Outcome:
+def with_borders(node: Node, rule: Callable[[Node], Outcome]) -> Outcome:
     """What `rule` makes of the node, with the border of every result."""
     outcome = rule(node)
     folded = _folded(node, outcome)
     if folded is not None:
         return folded
     before: list[Step] = []
-    again = replace(node, facts=tuple(solid(f, node.options, before) if isinstance(f, Stream) else f for f in node.facts))
+    again = replace(node, facts=tuple(materialise_padding(f, node.options, before) if isinstance(f, Stream) else f for f in node.facts))
     if again.facts == node.facts:
         refuse("what it pads with can't be told before the stream runs", hint="pad with a constant")
-    return bordered(again, lambda solid_node: _after(before, rule(solid_node)))
+    return with_borders(again, lambda solid_node: _after(before, rule(solid_node)))
 
 
 def _after(before: list[Step], outcome: Outcome) -> Outcome:
@@ -44,7 +44,7 @@ def _folded(node: Node, outcome: Outcome) -> Outcome | None:
     for step in outcome.steps:
         named = []
         for wire, expr, fact in zip(step.wires, step.exprs, step.facts):
-            if isinstance(fact, Stream) and (fact.lead or fact.trail.terms):
+            if isinstance(fact, Stream) and (fact.pad_before or fact.pad_after.terms):
                 border = padding_fold.fold_border(expr, fact, known, node.world.value_of, node.world.opset)
                 if border is None:
                     return None
@@ -61,8 +61,8 @@ def _viewed(x: Stream, made: Fact | None) -> Stream:
     """`x`, a view of a wire that was `made`, with what became of its border."""
     if not isinstance(made, Stream):
         return x
-    if (x.delay, x.lead, x.trail, x.shape) == (made.delay, made.lead, made.trail, made.shape):
+    if (x.delay, x.pad_before, x.pad_after, x.shape) == (made.delay, made.pad_before, made.pad_after, made.shape):
         return made
-    if not x.lead or x.border is not None:
+    if not x.pad_before or x.border is not None:
         return x
-    return replace(x, border=made.border.upto(x.axis, made.lead - x.lead, x.lead) if isinstance(made.border, Onset) else made.border)
+    return replace(x, border=made.border.upto(x.axis, made.pad_before - x.pad_before, x.pad_before) if isinstance(made.border, PaddingFrames) else made.border)

@@ -10,18 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pulsify_onnx.algebra.facts import Blocked, Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Deferred, Running, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.analysis import source_states
-from pulsify_onnx.analysis.borders import bordered
-from pulsify_onnx.analysis.untouched import running, static
+from pulsify_onnx.analysis.borders import with_borders
+from pulsify_onnx.analysis.untouched import fold_static, running
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
 from pulsify_onnx.rules.kit import shape_arithmetic
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
 from pulsify_onnx.rules.kit.domains import total
-from pulsify_onnx.rules.kit.merged_time import all_rows, merged
+from pulsify_onnx.rules.kit.merged_time import flattened, flattened_time
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.traits import Trait, has
 from pulsify_onnx.rules.kit.views import never_empty
@@ -42,11 +42,11 @@ class Reading:
     run: Callable[[Node, Next], Outcome | None]
 
 
-def read(node: Node, readings: Sequence[Reading]) -> Outcome:
+def apply_readings(node: Node, readings: Sequence[Reading]) -> Outcome:
     """What the first of the `readings` that understands a node makes of it. Raises `Refusal`."""
     for k, reading in enumerate(readings):
         if reading.applies(node):
-            outcome = reading.run(node, partial(read, readings=readings[k + 1:]))
+            outcome = reading.run(node, partial(apply_readings, readings=readings[k + 1:]))
             if outcome is not None:
                 return outcome
     raise AssertionError(f"no reading understands {node.op_type}")
@@ -65,11 +65,11 @@ def _blocked(node: Node, then: Next) -> Outcome | None:
 
 def _of_shapes(node: Node) -> bool:
     """Whether a node computes with shapes; sizes that only running the model tells are values like others."""
-    return (shape_arithmetic.asks_for_sizes(node) or Sizes in node.kinds and node.kinds <= {Static, Sizes}) and shape_arithmetic.told(node)
+    return (shape_arithmetic.asks_for_sizes(node) or ShapeTensor in node.kinds and node.kinds <= {Static, ShapeTensor}) and shape_arithmetic.told(node)
 
 
 def _shapes(node: Node, then: Next) -> Outcome | None:
-    fact = shape_arithmetic.evaluate(node)
+    fact = shape_arithmetic.evaluate_shapes(node)
     if fact is None and shape_arithmetic.asks_for_sizes(node):
         refuse("the shape of its input is not known", hint=UNKNOWN_SHAPE)
     return None if fact is None else Outcome((fact,))
@@ -85,20 +85,20 @@ def _source_state(node: Node, then: Next) -> None:
 
 
 def _has_merged_axes(node: Node) -> bool:
-    return any(map(merged, node.read_facts))
+    return any(map(flattened, node.read_facts))
 
 
 def _meets_the_whole(node: Node) -> bool:
     """Whether a value over the whole stream meets frames, or is given the length of the stream."""
     kinds = node.kinds
-    spreads = has(node, Trait.REPEATS) and isinstance(node.facts[0], Prefix) and any(
-        isinstance(f, Sizes) and any(v.moves for v in f.values) for f in node.facts[1:])
-    return Pending in kinds or Stream in kinds and Prefix in kinds or spreads
+    spreads = has(node, Trait.REPEATS) and isinstance(node.facts[0], Running) and any(
+        isinstance(f, ShapeTensor) and any(v.moves for v in f.values) for f in node.facts[1:])
+    return Deferred in kinds or Stream in kinds and Running in kinds or spreads
 
 
 def _of_running_values(node: Node) -> bool:
     kinds = node.kinds
-    return Prefix in kinds or kinds <= {Static, Sizes} and node.domain == "" and node.op_type in ELEMENTWISE
+    return Running in kinds or kinds <= {Static, ShapeTensor} and node.domain == "" and node.op_type in ELEMENTWISE
 
 
 READINGS: tuple[Reading, ...] = (
@@ -106,13 +106,13 @@ READINGS: tuple[Reading, ...] = (
     Reading("never empty", _every, lambda node, then: never_empty(node, then(node))),
     Reading("shapes", _of_shapes, _shapes),
     Reading("identity", lambda node: has(node, Trait.IDENTITY), _identity),
-    Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: static(node)),
+    Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: fold_static(node)),
     Reading("source state", _every, _source_state),
-    Reading("merged axes", _has_merged_axes, all_rows),
+    Reading("merged axes", _has_merged_axes, flattened_time),
     Reading("deferred", _meets_the_whole, lambda node, then: closed(node)),
     Reading("running", _of_running_values, lambda node, then: running(node)),
     Reading("cached", _every, carried_on),
-    Reading("borders", _every, lambda node, then: total(bordered(node, then), node.world)),
+    Reading("borders", _every, lambda node, then: total(with_borders(node, then), node.world)),
     Reading("relative", _every, lambda node, then: applied(node, lookup(node))),
     Reading("plain", _every, lambda node, then: lookup(node)(node)),
 )

@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Blocked, Fact, Prefix, Shape, Static
+from pulsify_onnx.algebra.facts import Blocked, Fact, Running, Shape, Static
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Carry, Expr, Op, Ref, Step, Window, leaves, walk
+from pulsify_onnx.algebra.plan import Expr, Op, Ref, StateLink, Step, Window, leaves, walk
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker, refuse
-from pulsify_onnx.rules.kit.node import Node, World
+from pulsify_onnx.rules.kit.node import Context, Node
 from pulsify_onnx.rules.kit.traits import Trait, declared, has
 
 ROWS = 3
@@ -39,7 +39,7 @@ def check_use(node: Node) -> None:
                hint="leave this pair out of --state, or export a recurrence (RNN, GRU, LSTM, Scan) or Concat(cache, frames)")
 
 
-def check(pairs: Sequence[tuple[str, str]], facts: Mapping[str, Fact], steps: Sequence[Step], world: World, outputs: Sequence[str]) -> Iterator[Blocker]:
+def check_states(pairs: Sequence[tuple[str, str]], facts: Mapping[str, Fact], steps: Sequence[Step], world: Context, outputs: Sequence[str]) -> Iterator[Blocker]:
     """What keeps `pairs` from being states."""
     if not pairs or any(isinstance(f, Blocked) for f in facts.values()):
         return
@@ -79,7 +79,7 @@ def _without_an_output(facts: Mapping[str, Fact], steps: Iterable[Step], caught:
 
 def _no_pair(a: Fact | None, b: Fact | None, name: str, output: str) -> str:
     """Why `output` can't be what `name` becomes; empty where it can."""
-    if not isinstance(a, Static) or not isinstance(b, Prefix) or a.dtype != b.dtype or not _fits(a.shape, b.shape):
+    if not isinstance(a, Static) or not isinstance(b, Running) or a.dtype != b.dtype or not _fits(a.shape, b.shape):
         return f"{output} is not what {name} becomes: it has other dimensions, or is no value over the frames so far"
     fixed = sum(d.constant is None for d in b.shape) <= 1 and all(d.constant != 0 for d in b.shape)
     return "" if fixed else f"its size is not fixed: {', '.join(map(str, b.shape))}"
@@ -93,15 +93,15 @@ def _fits(begins: Shape, left: Shape) -> bool:
 class _Values:
     """Values of wires between states and carries: the final value of every carry is drawn at random."""
 
-    def __init__(self, world: World, carries: Iterable[Carry]):
+    def __init__(self, world: Context, carries: Iterable[StateLink]):
         self.world = world
         self.finals = {c.final: c for c in carries}
         self.known: dict[str, Array] = {}
 
-    def final(self, carry: Carry) -> Array:
+    def final(self, carry: StateLink) -> Array:
         """What a carry leaves."""
         fact = self.world.fact_of(carry.final)
-        assert isinstance(fact, Prefix)
+        assert isinstance(fact, Running)
         shape = [_size(d) for d in fact.shape]
         rng = np.random.default_rng(zlib.crc32(carry.of.encode()))
         kind = fact.dtype.numpy()

@@ -9,7 +9,7 @@ from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.model.load import Source
 
-MOST = 16
+MOST_CANDIDATES = 16
 """Inputs that are tried."""
 
 SIDES = {"in", "out", "input", "output", "new", "next", "past", "present", "prev", "previous", "old", "updated", "0", "1", "n", "last", "initial", "init", "final"}
@@ -39,7 +39,7 @@ def _alike(source: Source, names: list[str]) -> list[tuple[str, str]]:
 
     outputs = [v.name or "" for v in source.model.graph.outputs]
     pairs = []
-    for name in names[:MOST]:
+    for name in names[:MOST_CANDIDATES]:
         same = [o for o in outputs if kind(o) == kind(name)]
         candidates = ([o for o in same if stem(o) == stem(name)] for stem in (_words, _letters))
         named = next((found for found in candidates if len(found) == 1), same)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Fact, Prefix, Shape, Sizes, Static
+from pulsify_onnx.algebra.facts import Fact, Running, Shape, ShapeTensor, Static
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Op, Outcome, Step
 from pulsify_onnx.arrays import Const
@@ -21,16 +21,16 @@ from pulsify_onnx.rules.kit.registry import never
 from pulsify_onnx.rules.kit.traits import Trait, has
 
 
-def static(node: Node) -> Outcome:
+def fold_static(node: Node) -> Outcome:
     """Nothing streams: fold what is constant and small, keep the rest as it is."""
     _no_chance(node)
     values = [f.value if isinstance(f, Static) else None for f in node.facts]
     known = all(v is not None or f is None for v, f in zip(values, node.facts))
     has_graph = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-    if known and not has_graph and not vast(node) and sum(v.array.size for v in values if v is not None) <= evaluate.LIMIT:
+    if known and not has_graph and not vast(node) and sum(v.array.size for v in values if v is not None) <= evaluate.FOLDED_ELEMENTS:
         found = evaluate.evaluate(node.op_type, [None if v is None else v.array for v in values], node.attributes,
                                   opset=node.opset, domain=node.domain, outputs=len(node.outputs))
-        if found is not None and all(v.size <= evaluate.LIMIT for v in found):
+        if found is not None and all(v.size <= evaluate.FOLDED_ELEMENTS for v in found):
             facts = tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
                           for o, v in zip(node.outputs, found))
             if not has(node, Trait.STAYS):
@@ -42,17 +42,17 @@ def static(node: Node) -> Outcome:
 
 def running(node: Node) -> Outcome:
     """Values over the frames so far, and nothing else that moves: the operator runs as it is after every pulse."""
-    values = [f for f in (*node.facts, *node.outer.values()) if isinstance(f, Prefix)]
+    values = [f for f in (*node.facts, *node.outer.values()) if isinstance(f, Running)]
     waits = tuple(dict.fromkeys(w for f in values for w in f.waits))
     _no_chance(node)
     first = node.facts[0]
-    mean = first.mean if isinstance(first, Prefix) and has(node, Trait.SAME_ORDER) else None
-    return _untouched(node, lambda o, dtype, shape: Prefix(o, dtype, shape, waits, mean=mean))
+    mean = first.mean if isinstance(first, Running) and has(node, Trait.SAME_ORDER) else None
+    return _untouched(node, lambda o, dtype, shape: Running(o, dtype, shape, waits, mean=mean))
 
 
 def _untouched(node: Node, fact: Callable[[str, ir.DataType, Shape], Fact]) -> Outcome:
     """The operator as it is; `fact` of each output."""
-    if any(isinstance(f, Sizes) for f in node.outer.values()):
+    if any(isinstance(f, ShapeTensor) for f in node.outer.values()):
         refuse("its subgraph uses the length of the whole stream, which is not known while the stream runs",
                hint="count the frames so far instead, for example by CumSum of ones")
     try:

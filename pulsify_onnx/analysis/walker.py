@@ -16,14 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Blocked, Fact, Pair, Pending, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Deferred, Fact, QueryKey, RelativeScores, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.ordering import assuming
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
-from pulsify_onnx.algebra.windows import RateMismatch, leaving
+from pulsify_onnx.algebra.windows import RateMismatch, as_output
 from pulsify_onnx.analysis import source_states
 from pulsify_onnx.analysis.branches import branches
-from pulsify_onnx.analysis.readings import READINGS, Reading, read
+from pulsify_onnx.analysis.readings import READINGS, Reading, apply_readings
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import Blocker, CannotStream, Refusal, refuse, unexpected
 from pulsify_onnx.model.load import Source
@@ -102,7 +102,7 @@ class Walker:
             else:
                 self._visit_shown(raw, visitor)
         self._outputs()
-        for blocker in source_states.check(self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]):
+        for blocker in source_states.check_states(self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]):
             self._blame(blocker)
         multiple = math.lcm(self.multiple, *(f.rate.denominator for f in self.wires.values() if isinstance(f, Stream)))
         blockers = sorted(self.blockers, key=lambda b: self.order.get(b.node, len(self.order)))
@@ -114,7 +114,7 @@ class Walker:
         node = self.node(raw)
         self.order.setdefault(node.name, len(self.order))
         try:
-            self._settle(read(node, self.readings), node)
+            self._settle(apply_readings(node, self.readings), node)
         except RateMismatch as meeting:
             a, b = meeting.a.source, meeting.b.source
             if frozenset((a, b)) not in self.settled and a and b and b not in self.groups.get(a, ()):
@@ -168,7 +168,7 @@ class Walker:
         tensor = value.const_value
         if tensor is None:
             return
-        small = tensor.size <= evaluate.LIMIT and tensor.dtype != ir.DataType.STRING
+        small = tensor.size <= evaluate.FOLDED_ELEMENTS and tensor.dtype != ir.DataType.STRING
         const = Const(np.asarray(tensor.numpy())) if small else None
         self.facts[name] = Static(name, tensor.dtype, tuple(Length.of(d) for d in tensor.shape.numpy()), const)
         self.wires[name] = self.facts[name]
@@ -268,14 +268,14 @@ class Walker:
             self.wires.update(zip(step.wires, step.facts))
             self.producers.update(dict.fromkeys(step.wires, step))
         self.multiple = math.lcm(self.multiple, outcome.pulse_multiple)
-        sources = [f.source for f in node.facts if isinstance(f, (Stream, Pair, Skew)) and f.source]
+        sources = [f.source for f in node.facts if isinstance(f, (Stream, QueryKey, RelativeScores)) and f.source]
         for source in sources[1:]:
             self.groups[sources[0]] |= self.groups[source]
             for name in self.groups[sources[0]]:
                 self.groups[name] = self.groups[sources[0]]
         for wire, fact in zip(node.outputs, outcome.facts):
             if wire:
-                if isinstance(fact, (Static, Sizes)) and fact.wire == wire:
+                if isinstance(fact, (Static, ShapeTensor)) and fact.wire == wire:
                     self.wires.setdefault(wire, fact)
                 self.facts[wire] = fact
 
@@ -287,11 +287,11 @@ class Walker:
             unfit = unfit_output(fact)
             if unfit is not None:
                 self._block(name, "output", unfit)
-            elif isinstance(fact, Pending):
+            elif isinstance(fact, Deferred):
                 self._blame(fact.blame)
             elif isinstance(fact, Stream):
                 before: list[Step] = []
-                self.facts[name] = leaving(fact, self.options, before)
+                self.facts[name] = as_output(fact, self.options, before)
                 for step in before:
                     if step.wires[0] not in self.wires:
                         self.steps.append(step)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Plan
-from pulsify_onnx.algebra.plan_checks import check
+from pulsify_onnx.algebra.plan_checks import check_plan
 from pulsify_onnx.analysis.batch_axis import mixing
 from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.lower import lower
@@ -19,7 +19,7 @@ from pulsify_onnx.lowering.states import SOURCE, Lowered
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.dynamic_batch import MakeBatchDynamic, batch_axis
-from pulsify_onnx.prepare.passes import Prepared, run
+from pulsify_onnx.prepare.passes import Prepared, run_passes
 from pulsify_onnx.report import sidecar
 from pulsify_onnx.runtime.sidecar import Input, Output, Sidecar, State
 
@@ -29,7 +29,7 @@ Entry = TypeVar("Entry", bound=Input | Output | State)
 
 
 @dataclass(frozen=True)
-class Rowed:
+class BatchedGraph:
     """A pulsed graph and what it was made from. ``rows``: exactly so many, each a stream of its own; None for as many as the graph says."""
 
     source: Source
@@ -50,7 +50,7 @@ class Rowed:
         return replace(entry, row_axis=entry.shape.index(batch)) if batch in entry.shape and batch != 1 else entry
 
 
-def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None) -> Rowed:
+def batched_graph(source: Source, plan: Plan, pulse: int | None, batch: int | str | None) -> BatchedGraph:
     """The pulsed graph of `source` as `plan` reads it.
 
     With a `batch` (a number of rows or "dynamic"), of a model that was exported with a batch of 1: raises `CannotStream` where rows can't
@@ -59,7 +59,7 @@ def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None
     """
     rows = batch if isinstance(batch, int) else static_batch(plan)
     if batch is None and rows is None:
-        return Rowed(source, plan, _lowered(source, plan, pulse))
+        return BatchedGraph(source, plan, _lowered(source, plan, pulse))
     try:
         found = _dynamic(source, plan, pulse) if batch is not None else None
         found = found or _by_rows(source, plan, pulse, 1 if batch is not None else rows or 1)
@@ -67,7 +67,7 @@ def rowed(source: Source, plan: Plan, pulse: int | None, batch: int | str | None
         if batch is not None:
             raise
         lowered = _lowered(source, plan, pulse)
-        return Rowed(source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers))))
+        return BatchedGraph(source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers))))
     if rows is not None:
         _size(found.lowered, rows)
     return replace(found, rows=rows)
@@ -79,13 +79,13 @@ def _lowered(source: Source, plan: Plan, pulse: int | None) -> Lowered:
     return replace(lowered, shared=tuple(dict.fromkeys([*mixing(source, plan), *lowered.shared])))
 
 
-def _dynamic(source: Source, plan: Plan, pulse: int | None) -> Rowed | None:
+def _dynamic(source: Source, plan: Plan, pulse: int | None) -> BatchedGraph | None:
     """A model that takes any number of rows as it is; None for others. Raises `CannotStream` where its rows can't be kept apart."""
     if all(d.constant is not None for name in plan.inputs if isinstance(f := plan.facts[name], Stream) for k, d in enumerate(f.shape) if k != f.axis):
         return None
     lowered = _lowered(source, plan, pulse)
     _apart(lowered)
-    return Rowed(source, plan, lowered)
+    return BatchedGraph(source, plan, lowered)
 
 
 def static_batch(plan: Plan) -> int | None:
@@ -102,7 +102,7 @@ def static_batch(plan: Plan) -> int | None:
     return rows if rows is not None and rows > 1 else None
 
 
-def _by_rows(source: Source, plan: Plan, pulse: int | None, rows: int) -> Rowed:
+def _by_rows(source: Source, plan: Plan, pulse: int | None, rows: int) -> BatchedGraph:
     """`source`, which `plan` streams for `rows` rows, for any number of rows that are streams of their own.
 
     Raises `CannotStream` where the rows can't be kept apart.
@@ -131,20 +131,20 @@ def _readings(source: Source, plan: Plan, rows: int) -> Iterator[tuple[dict[str,
             yield {name: found[kinds.index(shapes[name])] for name in names}, static
 
 
-def _widened(model: Prepared, each: MakeBatchDynamic, pulse: int | None) -> Rowed:
+def _widened(model: Prepared, each: MakeBatchDynamic, pulse: int | None) -> BatchedGraph:
     """The pulsed graph of a model for any number of rows, in which as few nodes as can be are where rows meet."""
     assert model.read is not None
-    timing, made = model.read[1].timing, run(model, each)
+    timing, made = model.read[1].timing, run_passes(model, each)
     while True:
         assert made.read is not None
         wide = made.read[1] if timing is None else place(made.read[1], timing)
-        check(wide, "widening")
+        check_plan(wide, "widening")
         lowered = _lowered(made.source, wide, pulse)
         each = replace(each, meeting=(*each.meeting, (*lowered.shared, *mixing(made.source, wide, constants=False))))
-        apart = run(model, each) if lowered.shared else model
+        apart = run_passes(model, each) if lowered.shared else model
         if apart is model:
             _apart(lowered)
-            return Rowed(made.source, wide, lowered)
+            return BatchedGraph(made.source, wide, lowered)
         made = apart
 
 

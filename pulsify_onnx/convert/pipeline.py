@@ -10,19 +10,19 @@ from dataclasses import dataclass, field, replace
 
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.plan import Options, Plan
-from pulsify_onnx.algebra.plan_checks import check
+from pulsify_onnx.algebra.plan_checks import check_plan
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.analysis.walker import require
-from pulsify_onnx.convert.batch import rowed
+from pulsify_onnx.convert.batch import batched_graph
 from pulsify_onnx.convert.options import ConvertOptions
 from pulsify_onnx.convert.pulsed_model import PulsedModel
-from pulsify_onnx.convert.window_head import joined, pulsed
+from pulsify_onnx.convert.window_head import attach_head, pulsed
 from pulsify_onnx.errors import Blocker, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
 from pulsify_onnx.prepare.left_context import CutPast
-from pulsify_onnx.prepare.passes import Pass, Prepared, run
+from pulsify_onnx.prepare.passes import Pass, Prepared, run_passes
 from pulsify_onnx.prepare.split_head import SplitHead
 from pulsify_onnx.report.sidecar import flat
 from pulsify_onnx.runtime.sidecar import KEY
@@ -61,7 +61,7 @@ class Analysis:
         step = self.pulse_multiple if pulse is None or not fits else pulse
         if step not in self._timed:
             self._timed[step] = place(self.plan, Timing(step, self.end_of_stream))
-            check(self._timed[step], "placement")
+            check_plan(self._timed[step], "placement")
         plan = self._timed[step]
         if pulse is not None and not fits and not plan.blockers:
             raise PulseDoesNotFit(pulse, step, f"some tensors have one frame for every {step} base frames")
@@ -72,10 +72,10 @@ class Analysis:
         plan, source = require(self.at(pulse)), self.model.source
         cut, head = self.model.head, None
         if cut is not None:
-            plan, source, head = joined(source, cut, plan, pulse)
-            check(require(plan), "joining")
+            plan, source, head = attach_head(source, cut, plan, pulse)
+            check_plan(require(plan), "joining")
         rows = None if batch == 1 else batch
-        made = rowed(source, plan, pulse, rows) if cut is None else pulsed(cut, source, plan, pulse)
+        made = batched_graph(source, plan, pulse, rows) if cut is None else pulsed(cut, source, plan, pulse)
         sidecar = replace(made.sidecar(pulse), head=head, source_batch=1 if rows is not None and made.source is not source else None,
                           fixed_length=self.model.notes.fixed_length, approximation=self.model.notes.approximation)
         found = PulsedModel(made.lowered.model, sidecar, made.plan, made.source)
@@ -94,7 +94,7 @@ def passes(source: Source, options: ConvertOptions) -> list[Pass]:
 
 def prepared(source: Source, options: ConvertOptions) -> Prepared:
     """The batch model that is streamed. Raises `UsageError`, `AmbiguousAxis`, `CannotStream`."""
-    return run(Prepared(source, options.axes), *passes(source, options))
+    return run_passes(Prepared(source, options.axes), *passes(source, options))
 
 
 def analyzed(source: Source, options: ConvertOptions) -> Analysis:
@@ -102,7 +102,7 @@ def analyzed(source: Source, options: ConvertOptions) -> Analysis:
     model = prepared(source, options)
     asked = Options(states=state_pairs(model.source, options.states), advance=options.allow_advance)
     _, plan = model.read if model.read is not None and model.read[1].options == asked else choose(model.source, model.axes, asked)
-    check(plan, "analysis")
+    check_plan(plan, "analysis")
     return Analysis(model, plan, options.end_of_stream)
 
 

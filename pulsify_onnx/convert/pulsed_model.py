@@ -33,7 +33,7 @@ class PulsedModel:
 
     def proto(self) -> onnx.ModelProto:
         """The model as protobuf, metadata and weights included."""
-        return ir.to_proto(write.inside(self.model))
+        return ir.to_proto(write.with_weights(self.model))
 
     def save(self, path: str | Path) -> None:
         """Write the model to `path` and its sidecar beside it, both or none."""

@@ -8,9 +8,9 @@ import onnx
 import onnx_ir as ir
 
 from pulsify_onnx.model.load import Source, load
-from pulsify_onnx.prepare.fixed_length import relax, runnable
+from pulsify_onnx.prepare.fixed_length import make_length_dynamic, runnable
 from pulsify_onnx.prepare.left_context import CutPast
-from pulsify_onnx.prepare.passes import Prepared, run
+from pulsify_onnx.prepare.passes import Prepared, run_passes
 from pulsify_onnx.runtime.sidecar import Sidecar
 
 
@@ -24,10 +24,10 @@ def reread(model: str | Path | ir.Model | onnx.ModelProto, sidecar: Sidecar) -> 
     axes = stream_axes(sidecar)
     source = load(model)
     if sidecar.fixed_length is not None:
-        source = relax(source, axes, sidecar.fixed_length.frames, None, sidecar.fixed_length.readings).source
+        source = make_length_dynamic(source, axes, sidecar.fixed_length.frames, None, sidecar.fixed_length.readings).source
     if sidecar.approximation is None:
         return source
-    return run(Prepared(source, axes), CutPast(sidecar.approximation.left_context)).source
+    return run_passes(Prepared(source, axes), CutPast(sidecar.approximation.left_context)).source
 
 
 def compared(model: str | Path | onnx.ModelProto, sidecar: Sidecar) -> str | Path | onnx.ModelProto:

@@ -13,19 +13,19 @@ from pulsify_onnx.lowering.writer import serves
 
 
 @dataclass(frozen=True)
-class Check:
+class GraphRule:
     """A rule that every graph keeps: ``broken`` says in words where it does not."""
 
     name: str
     broken: Callable[[Lowered, Plan], Iterator[str]]
 
 
-def check(lowered: Lowered, plan: Plan) -> Lowered:
+def check_graph(lowered: Lowered, plan: Plan) -> Lowered:
     """`lowered`, which is made of `plan`. Raises `BrokenRule` where its graph is not as every pulsed graph is.
 
     Time is linear in the size of both.
     """
-    for rule in CHECKS:
+    for rule in GRAPH_RULES:
         for problem in rule.broken(lowered, plan):
             raise BrokenRule(rule.name, "lowering", problem)
     return lowered
@@ -62,10 +62,10 @@ def _states(lowered: Lowered, _: Plan) -> Iterator[str]:
                 yield f"{value.name} is {value.dtype}{list(declared or ())}, its state {s.dtype}{list(s.shape)}"
 
 
-CHECKS = (
-    Check("everything is read", _alive),
-    Check("every node says which one of the source it serves", _named),
-    Check("every name is there once", _once),
-    Check("states come back as they went in", _states),
+GRAPH_RULES = (
+    GraphRule("everything is read", _alive),
+    GraphRule("every node says which one of the source it serves", _named),
+    GraphRule("every name is there once", _once),
+    GraphRule("states come back as they went in", _states),
 )
 """In the order in which they are asked."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Border, Clip, Mirror, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Mirror, Padding, Running, ShapeTensor, Static, Stream, WindowValue
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Grid, Offset, Op, Past, Plan, Position, Ref, Start, State, Step, Window, leaves
-from pulsify_onnx.algebra.plan_checks import check as check_plan
+from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Offset, Op, Past, Plan, Position, QueryKeyRead, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan_checks import check_plan
 from pulsify_onnx.arrays import Const
-from pulsify_onnx.lowering.check import check
+from pulsify_onnx.lowering.check import check_graph
 from pulsify_onnx.lowering.states import SOURCE, Draft, Lowered, LoweredState
 from pulsify_onnx.lowering.writer import TO_END
 from pulsify_onnx.model.load import Source
@@ -29,7 +29,7 @@ def lower(plan: Plan, source: Source, pulse: int | None) -> Lowered:
     check_plan(plan, "quantised histories")
     plan = live(plan)
     check_plan(plan, "liveness")
-    return check(_Lowering(plan, source, pulse).run(), plan)
+    return check_graph(_Lowering(plan, source, pulse).run(), plan)
 
 
 class _Lowering(Draft):
@@ -72,10 +72,10 @@ class _Lowering(Draft):
         self._shared_state(left.shape)
         return LoweredState(past, present, left.dtype, tuple(map(self._label, left.shape)), output, SOURCE, left.exact)
 
-    def _left(self, output: str) -> Prefix:
+    def _left(self, output: str) -> Running:
         """What a state of the source becomes."""
         left = self.plan.facts[output]
-        assert isinstance(left, Prefix)
+        assert isinstance(left, Running)
         return left
 
     def _step(self, step: Step) -> None:
@@ -110,7 +110,7 @@ class _Lowering(Draft):
             shape = [self._label(d) for d in fact.shape]
             shape[fact.axis] = self._frames_label(fact.rate)
         else:
-            assert isinstance(fact, (Static, Prefix, Clip))
+            assert isinstance(fact, (Static, Running, WindowValue))
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
         value = self.emit.whole(value)
@@ -156,7 +156,7 @@ class _Lowering(Draft):
             return self._static(expr.wire)
         if isinstance(expr, Window):
             return self._window(expr, here.side(expr.role))
-        if isinstance(expr, Grid):
+        if isinstance(expr, QueryKeyRead):
             return self._at(expr.wire, inside(expr, here))
         if isinstance(expr, Position):
             side = here.side(expr.role)
@@ -212,7 +212,7 @@ class _Lowering(Draft):
             self.graph.initializers[name] = value
         else:
             fact = self.plan.facts.get(wire)
-            if isinstance(fact, Sizes):
+            if isinstance(fact, ShapeTensor):
                 raise AssertionError(f"{wire}: a length is used as a value")
             assert isinstance(fact, Static) and fact.value is not None, f"{wire} has no value"
             value = self.emit.constant(fact.value)
@@ -289,7 +289,7 @@ class _Lowering(Draft):
         newest = self.emit.slice(line, x.axis, -count, TO_END)
         return self.emit.one("Concat", older, newest, axis=x.axis), history
 
-    def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int, border: Border | None = None) -> ir.Value:
+    def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int, border: Padding | None = None) -> ir.Value:
         """A line with a state in front, which begins with frames of the `border`, zeros without one."""
         shape = (*x.shape[: x.axis], Length.of(history), *x.shape[x.axis + 1:])
         moving = next((d for d in shape if d.constant is None), None)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Onset, Pair, Prefix, Shape, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import ALONE, Fact, Padding, PaddingFrames, QueryKey, RelativeScores, Running, Shape, Static, Stream
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State
@@ -89,11 +89,11 @@ class Draft(Measures):
 
     def _settled(self, value: ir.Value, fact: Fact, extra: int = 0) -> ir.Value:
         """The tensor of a wire, of a stream with `extra` frames, with what its shape says of its rows."""
-        if isinstance(fact, (Static, Stream, Pair, Skew, Prefix)):
+        if isinstance(fact, (Static, Stream, QueryKey, RelativeScores, Running)):
             self.emit.settle(value, self._pulsed(fact, extra), isinstance(fact, Static))
         return value
 
-    def _pulsed(self, fact: Static | Stream | Pair | Skew | Prefix, extra: int) -> Shape:
+    def _pulsed(self, fact: Static | Stream | QueryKey | RelativeScores | Running, extra: int) -> Shape:
         """The shape of a wire in a pulse, of a stream with `extra` frames."""
         if not isinstance(fact, Stream):
             return fact.shape
@@ -200,7 +200,7 @@ class Draft(Measures):
         made = self._chosen(flags, value, self._outside(mask, x, position, back), x.dtype)
         return self.emit.measure(made, self._pulsed(x, int(frames.extra)))
 
-    def _begun(self, past: ir.Value, border: Border | None, dtype: ir.DataType) -> ir.Value:
+    def _begun(self, past: ir.Value, border: Padding | None, dtype: ir.DataType) -> ir.Value:
         """A history whose frames before the first are those of a constant `border`."""
         if not isinstance(border, Const) or not border.array.any():
             return past
@@ -211,7 +211,7 @@ class Draft(Measures):
         """What the frames of a window, the first of them `back` frames before this pulse, read as that are not real."""
         if isinstance(mask.border, Const):
             return self._outwards(mask, x, position, back, self.emit.constant(mask.border))
-        assert isinstance(mask.border, Onset)
+        assert isinstance(mask.border, PaddingFrames)
         count = mask.border.frames.array.shape[x.axis]
         index = self.emit.one("Sub", position, self.emit.constant(np.asarray(mask.low - count, np.int64)))
         index = self.emit.one("Max", self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))), self.emit.constant(np.asarray(0, np.int64)))

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import onnx
 
-LARGE = 1 << 28
+INLINE_LIMIT = 1 << 28
 """Files of more bytes are read this way."""
 
-SMALL = 1 << 16
+ALWAYS_INLINE = 1 << 16
 """Tensors of fewer bytes are read with the model."""
 
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9  # field numbers of onnx.proto
 LENGTH_DELIMITED = 2
 
 
-def read(path: Path) -> onnx.ModelProto:
+def read_model(path: Path) -> onnx.ModelProto:
     """The model at `path`; its large initializers refer to the file. Raises ValueError where it is not protobuf."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         kept, found = bytearray(), bytearray()
@@ -31,7 +31,7 @@ def read(path: Path) -> onnx.ModelProto:
                 kept += data[begin:end]
                 continue
             for inner, inner_begin, inner_start, inner_end in _fields(data, start, end):
-                if inner == INITIALIZER and inner_end - inner_start > SMALL:
+                if inner == INITIALIZER and inner_end - inner_start > ALWAYS_INLINE:
                     found += _tagged(INITIALIZER, _reference(data, inner_start, inner_end, path.name))
                 else:
                     found += data[inner_begin:inner_end]
@@ -43,7 +43,7 @@ def _reference(data: mmap.mmap, start: int, end: int, file: str) -> bytes:
     """A tensor whose raw data is left where it is."""
     kept, place = bytearray(), None
     for number, begin, value, stop in _fields(data, start, end):
-        if number == RAW_DATA and stop - value > SMALL:
+        if number == RAW_DATA and stop - value > ALWAYS_INLINE:
             place = (value, stop - value)
         else:
             kept += data[begin:stop]

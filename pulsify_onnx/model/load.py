@@ -60,7 +60,7 @@ def load(model: str | Path | ir.Model | onnx.ModelProto) -> Source:
         with _quiet():
             found = _read(model)
             _one_name(found)
-            validity.check(found)
+            validity.check_model(found)
             found = _prepared(found)
         return Source(found, file, digest, found.opset_imports[""])
     except InvalidModel as problem:
@@ -86,7 +86,7 @@ def _read(model: str | Path | ir.Model | onnx.ModelProto) -> ir.Model:
 
 
 def _from_file(path: Path) -> onnx.ModelProto:
-    return large.read(path) if path.stat().st_size > large.LARGE else onnx.load(path, load_external_data=False)
+    return large.read_model(path) if path.stat().st_size > large.INLINE_LIMIT else onnx.load(path, load_external_data=False)
 
 
 def _passed_through(graph: ir.Graph, proto: onnx.GraphProto) -> None:

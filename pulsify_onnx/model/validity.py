@@ -14,7 +14,7 @@ from pulsify_onnx.errors import InvalidModel
 OLDEST = 7
 
 
-def check(model: ir.Model) -> None:
+def check_model(model: ir.Model) -> None:
     """Raise `InvalidModel` where the model is not valid, saying what is wrong in one line."""
     graph = model.graph
     opset, newest = model.opset_imports.get(""), onnx.defs.onnx_opset_version()

@@ -46,7 +46,7 @@ def folder(out: Path) -> Iterator[Path]:
         yield aside
 
 
-def place(aside: Path, out: Path, company: str) -> None:
+def put_in_place(aside: Path, out: Path, company: str) -> None:
     """Move all files of `aside` beside `out`, the model last; calling it again finishes what was begun.
 
     Older files of the name pattern `company`, which belong to the model that was replaced, are removed.

@@ -28,7 +28,7 @@ _channel: int | None = None
 _moving = threading.Lock()
 
 
-def run(work: Callable[[], None]) -> None:
+def run_guarded(work: Callable[[], None]) -> None:
     """Do `work` in a worker process; raises SystemExit with its exit code."""
     if not hasattr(os, "fork") or os.environ.get("PULSIFY_DEBUG") == "1":
         work()
@@ -137,7 +137,7 @@ def _ended(by: signal.Signals, notes: dict[str, str]) -> int:
     written = f"{notes['target']} is written" if "moving" in notes else "nothing was written"
     if "folder" in notes and os.path.isdir(notes["folder"]):
         if notes.get("moving") == "begun":
-            atomic.place(Path(notes["folder"]), Path(notes["target"]), notes["company"])
+            atomic.put_in_place(Path(notes["folder"]), Path(notes["target"]), notes["company"])
         shutil.rmtree(notes["folder"], ignore_errors=True)
     doing = notes.get("doing", "reading the model")
     if by in CRASHES:

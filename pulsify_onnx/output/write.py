@@ -63,7 +63,7 @@ class Staged:
         """Move everything into place, see `staging` for what that promises."""
         try:
             with guard.moving():
-                atomic.place(self.model.parent, self.out, _any_data(self.out))
+                atomic.put_in_place(self.model.parent, self.out, _any_data(self.out))
         except OSError as problem:
             raise _unwritable(self.out, problem) from problem
 
@@ -128,7 +128,7 @@ def write(model: ir.Model, path: Path, data: str) -> None:
             model.graph.initializers[name].const_value = tensor
 
 
-def inside(model: ir.Model) -> ir.Model:
+def with_weights(model: ir.Model) -> ir.Model:
     """`model` with its weights in memory (a copy, where they are in files): onnxruntime finds no files beside a model that is none."""
     if not any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
         return model

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pulsify_onnx.algebra.facts import Mirror, Pair, Skew, Stream
+from pulsify_onnx.algebra.facts import Mirror, QueryKey, RelativeScores, Stream
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
-from pulsify_onnx.algebra.plan import Grid, Plan, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Plan, QueryKeyRead, Step, Window, leaves
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Histories:
     def lazy(self, wire: str) -> bool:
         """Whether a wire is evaluated where it is read only."""
         fact = self.plan.wires[wire]
-        return isinstance(fact, (Pair, Skew)) or _positional(fact) or wire in self._producer and self._producer[wire].deferred
+        return isinstance(fact, (QueryKey, RelativeScores)) or _positional(fact) or wire in self._producer and self._producer[wire].deferred
 
     def _longest_reads(self) -> dict[tuple[str, TimedMask | None], int]:
         longest: dict[tuple[str, TimedMask | None], int] = {}
@@ -92,7 +92,7 @@ class Histories:
                         key = leaf.wire, Here(back)
                     else:
                         yield leaf, back
-                elif isinstance(leaf, Grid):
+                elif isinstance(leaf, QueryKeyRead):
                     key = leaf.wire, inside(leaf, where)
                 if key is not None and key not in asked:
                     asked[key] = None

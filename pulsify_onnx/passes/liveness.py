@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.plan import Attribute, Grid, Op, Plan, Ref, Step, Window, leaves, walk
+from pulsify_onnx.algebra.plan import Attribute, Op, Plan, QueryKeyRead, Ref, Step, Window, leaves, walk
 from pulsify_onnx.model.subgraphs import outer_names
 
 
@@ -18,7 +18,7 @@ def live(plan: Plan) -> Plan:
     for step in reversed(plan.steps):
         if wanted & set(step.wires):
             alive.append(step)
-            wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, Grid))}
+            wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, QueryKeyRead))}
             wanted |= {*outer_wires(step, plan), step.history}
     return replace(plan, steps=tuple(alive[::-1]))
 

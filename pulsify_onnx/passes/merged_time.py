@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import ALONE, Border, Fact, Mirror, Onset, Stream
+from pulsify_onnx.algebra.facts import ALONE, Fact, Mirror, Padding, PaddingFrames, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Plan, Step, Window, rebuilt
 from pulsify_onnx.arrays import Const
@@ -40,7 +40,7 @@ def _row_of(x: Stream) -> Stream:
                    shape=(*x.shape[: x.axis], *parts, *x.shape[x.axis + 1:]))
 
 
-def _spread(border: Border, x: Stream) -> Border:
+def _spread(border: Padding, x: Stream) -> Padding:
     """The border of a merged stream where the merged axes are on their own."""
     if isinstance(border, Mirror):
         return border
@@ -48,7 +48,7 @@ def _spread(border: Border, x: Stream) -> Border:
     array = border.array if isinstance(border, Const) else border.frames.array
     array = np.expand_dims(array, x.axis + 1) if faster else array
     found = Const(np.expand_dims(array, x.axis) if slower else array)
-    return found if isinstance(border, Const) else Onset(found)
+    return found if isinstance(border, Const) else PaddingFrames(found)
 
 
 def _dim(d: Length) -> Dim:

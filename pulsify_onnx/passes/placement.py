@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pulsify_onnx.algebra.delay import Timing
-from pulsify_onnx.algebra.facts import Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Deferred, Running, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.plan import Plan, Ref, Step, Window, leaves
 from pulsify_onnx.passes.histories import Histories
@@ -157,7 +157,7 @@ class _Places:
 
     def _static(self, wire: str) -> bool:
         """Whether a tensor is the same in every pulse."""
-        return isinstance(self.least.wires.get(wire, self.least.facts.get(wire)), (Static, Sizes, type(None)))
+        return isinstance(self.least.wires.get(wire, self.least.facts.get(wire)), (Static, ShapeTensor, type(None)))
 
     def together(self, wires: Iterable[str]) -> int:
         """The fewest base frames that are whole numbers of frames of all `wires`."""
@@ -280,9 +280,9 @@ def _held(plan: Plan, least: Plan) -> Iterator[str]:
     """Wires that stay: what enters and leaves the graph, and what is read otherwise than by the windows of steps."""
     yield from (least.facts[name].wire for name in (*plan.inputs, *plan.outputs))
     for fact in least.facts.values():
-        if isinstance(fact, Pending):
+        if isinstance(fact, Deferred):
             yield from (x.wire for x in (fact.x, fact.values) if x is not None)
-        if isinstance(fact, Prefix) and fact.mean is not None:
+        if isinstance(fact, Running) and fact.mean is not None:
             yield fact.mean[0].wire
     for step in plan.steps:
         if not set(step.wires) <= least.wires.keys() and not copies(step):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Prefix, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, QueryKey, RelativeScores, Running, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
-from pulsify_onnx.algebra.plan import Dim, Expr, Frames, Grid, Merged, Past, Plan, Ref, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Dim, Expr, Frames, Merged, Past, Plan, QueryKeyRead, Ref, State, Step, Window, leaves
 from pulsify_onnx.errors import one_line
 from pulsify_onnx.passes.histories import Histories
 
@@ -39,13 +39,13 @@ def _fact(wire: str, fact: Fact) -> str:
     """A wire with what is known of it."""
     shape = f"{wire}[{','.join(map(str, fact.shape))}]" if hasattr(fact, "shape") else wire
     if isinstance(fact, Stream):
-        lead = f" lead {fact.lead}" if fact.lead else ""
-        trail = f" trail {fact.trail}" if fact.trail.terms else ""
-        return f"{shape} stream axis {fact.axis} rate {fact.rate} extent {fact.extent} delay {fact.delay}{lead}{trail}{' positional' if fact.positional else ''}"
-    if isinstance(fact, (Pair, Skew)):
-        delays = " and ".join(map(str, fact.delays if isinstance(fact, Pair) else (fact.delay,)))
+        pad_before = f" pad_before {fact.pad_before}" if fact.pad_before else ""
+        pad_after = f" pad_after {fact.pad_after}" if fact.pad_after.terms else ""
+        return f"{shape} stream axis {fact.axis} rate {fact.rate} extent {fact.extent} delay {fact.delay}{pad_before}{pad_after}{' positional' if fact.positional else ''}"
+    if isinstance(fact, (QueryKey, RelativeScores)):
+        delays = " and ".join(map(str, fact.delays if isinstance(fact, QueryKey) else (fact.delay,)))
         return f"{shape} {type(fact).__name__.lower()} axes {fact.axes[0]} and {fact.axes[1]} rate {fact.rate} delay {delays}"
-    if isinstance(fact, Prefix):
+    if isinstance(fact, Running):
         return f"{shape} prefix{' exact' if fact.exact else ''}"
     return f"{shape} {type(fact).__name__.lower()}{' of its own' if isinstance(fact, Static) and fact.own else ''}"
 
@@ -59,7 +59,7 @@ def _read(leaf: Expr) -> str:
     if isinstance(leaf, Window):
         back = f"from {-leaf.back}, " if leaf.back else ""
         return f"{leaf.wire}{{{back}{_frames(leaf.frames)}{_mask(leaf.mask)}}}"
-    if isinstance(leaf, Grid):
+    if isinstance(leaf, QueryKeyRead):
         (a, b), (c, d) = leaf.a, leaf.b
         sides = (f"from {-back}, {_frames(Frames(Fraction(1), extra))}" for back, extra in ((a, b), (c, d)))
         return f"{leaf.wire}{{{' by '.join(sides)}}}"

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Border, Mirror, Onset, Static, Stream
+from pulsify_onnx.algebra.facts import Mirror, Padding, PaddingFrames, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.padding_fold import fold_border
-from pulsify_onnx.algebra.plan import Expr, Frames, Grid, Plan, Ref, State, Step, Window, leaves, rebuilt
+from pulsify_onnx.algebra.plan import Expr, Frames, Plan, QueryKeyRead, Ref, State, Step, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.schema import has_attribute
@@ -94,7 +94,7 @@ def _unsigned(plan: Plan, source: Source) -> Plan:
     """
     readers: dict[str, list[Step]] = {}
     for step in plan.steps:
-        for wire in {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Window, Ref, Grid))}:
+        for wire in {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Window, Ref, QueryKeyRead))}:
             readers.setdefault(wire, []).append(step)
     left = {*plan.inputs, *(plan.facts[name].wire for name in plan.outputs)}
     values = {v.name: v for node in source.model.graph for v in node.outputs}
@@ -142,7 +142,7 @@ class _Reader:
 
     def __init__(self, plan: Plan, source: Source, found: Mapping[str, _Deferred]):
         self.plan, self.source, self.found = plan, source, found
-        self.borders: dict[tuple[str, Border], Const | Onset | None] = {}
+        self.borders: dict[tuple[str, Padding], Const | PaddingFrames | None] = {}
 
     def rewritten(self, step: Step) -> Step:
         """`step` on windows of what was undone."""
@@ -175,7 +175,7 @@ class _Reader:
             mask = _mask(_timed(w), int(own.back), narrow)
         return Window(own.wire, own.back + w.back, w.frames, mask, narrow, w.role)
 
-    def _narrow(self, deferred: _Deferred, border: Const | Onset) -> Border | None:
+    def _narrow(self, deferred: _Deferred, border: Const | PaddingFrames) -> Padding | None:
         """What becomes exactly `border`; None where there is nothing that does."""
         step = deferred.step
         key = (step.wires[0], border)
@@ -187,10 +187,10 @@ class _Reader:
             self.borders[key] = undone if same else None
         return self.borders[key]
 
-    def _folded(self, expr: Expr, like: Stream, border: Const | Onset) -> Const | Onset | None:
-        bare = replace(like, lead=_frames(border).shape[like.axis], trail=Length(()), border=None)
+    def _folded(self, expr: Expr, like: Stream, border: Const | PaddingFrames) -> Const | PaddingFrames | None:
+        bare = replace(like, pad_before=_frames(border).shape[like.axis], pad_after=Length(()), border=None)
         found = fold_border(expr, bare, self.plan.wires.__getitem__, self._value, self.source.opset)
-        return found if isinstance(found, (Const, Onset)) and _frames(found).dtype == like.dtype.numpy() else None
+        return found if isinstance(found, (Const, PaddingFrames)) and _frames(found).dtype == like.dtype.numpy() else None
 
     def _value(self, wire: str) -> Const | None:
         fact = self.plan.facts.get(wire)
@@ -211,7 +211,7 @@ def _on(expr: Expr, window: Window) -> Expr:
     return _replaced(expr, lambda _: window)
 
 
-def _mask(mask: TimedMask | None, back: int, border: Border) -> TimedMask:
+def _mask(mask: TimedMask | None, back: int, border: Padding) -> TimedMask:
     """`mask` for a wire on which everything comes `back` frames earlier, and frames before the first are no zeros by themselves."""
     if mask is None:
         return TimedMask(0, Length(()), border, start=False, end=False, arrival=True)
@@ -236,9 +236,9 @@ def _tested(mask: TimedMask) -> bool:
     return mask.start or not mask.arrival and _zeros(mask.border)
 
 
-def _frames(border: Const | Onset) -> Array:
+def _frames(border: Const | PaddingFrames) -> Array:
     return border.array if isinstance(border, Const) else border.frames.array
 
 
-def _zeros(border: Border | None) -> bool:
+def _zeros(border: Padding | None) -> bool:
     return isinstance(border, Const) and not border.array.any()

@@ -14,10 +14,10 @@ from typing import TypeVar, cast
 import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
-from pulsify_onnx.algebra.facts import Fact, Mirror, Onset, Pair, Pending, Prefix, Skew, Stream, Wait
+from pulsify_onnx.algebra.facts import Deferred, Fact, Mirror, PaddingFrames, QueryKey, RelativeScores, Running, Stream, Wait
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
-from pulsify_onnx.algebra.periods import long_streams, most
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Merged, Number, Plan, Position, Start, Step, Test, Unsigned, When, Window, rebuilt
+from pulsify_onnx.algebra.periods import long_streams, run_ahead
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Merged, Number, Plan, Position, QueryKeyRead, Start, Step, Test, Unsigned, When, Window, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.passes.merged_time import set_apart
@@ -86,7 +86,7 @@ class _Schedule:
             frames = self.frames(expr.frames)
             same = back == expr.back and frames is expr.frames and mask is expr.mask
             return expr if same else replace(expr, back=back, frames=frames, mask=mask)
-        if isinstance(expr, Grid):
+        if isinstance(expr, QueryKeyRead):
             (a, b), (c, d) = expr.a, expr.b
             return replace(expr, a=(self.value(a), self.value(b)), b=(self.value(c), self.value(d)))
         if isinstance(expr, Position):
@@ -110,12 +110,12 @@ class _Schedule:
         low, high = mask.first + delay, mask.end + delay
         zeros = isinstance(border, Const) and not border.array.any()
         reader = None if mask.reader is None else self.value(mask.reader)
-        nothing = (low if reader is None else mask.first + reader) > 0 or mask.computed or (not zeros and not mask.sealed) or isinstance(border, (Mirror, Onset))
+        nothing = (low if reader is None else mask.first + reader) > 0 or mask.computed or (not zeros and not mask.sealed) or isinstance(border, (Mirror, PaddingFrames))
         start = mask.before and (nothing or mask.guard and back > 0)
-        end = mask.after and self.timing.end_of_stream and (reader is None or most(mask.end, mask.rate, self.timing.step) <= reader)
+        end = mask.after and self.timing.end_of_stream and (reader is None or run_ahead(mask.end, mask.rate, self.timing.step) <= reader)
         if not start and not end:
             return None
-        arrival = zeros and not mask.sealed and (not end or most(mask.end, mask.rate, self.timing.step) <= delay)
+        arrival = zeros and not mask.sealed and (not end or run_ahead(mask.end, mask.rate, self.timing.step) <= delay)
         within = None if mask.infinite is None else (delay, mask.infinite + delay)
         return TimedMask(low, high, border, start, end, arrival, mask.reach if end else 0, within)
 
@@ -126,14 +126,14 @@ class _Schedule:
         return cast(Kind, self._facts[id(fact)][1])
 
     def _timed(self, fact: Fact) -> Fact:
-        if isinstance(fact, (Stream, Skew)):
+        if isinstance(fact, (Stream, RelativeScores)):
             return replace(fact, delay=self.delay(fact.delay)) if fact.delay.terms else fact
-        if isinstance(fact, Pair):
+        if isinstance(fact, QueryKey):
             return replace(fact, delays=(self.delay(fact.delays[0]), self.delay(fact.delays[1])))
-        if isinstance(fact, Prefix):
+        if isinstance(fact, Running):
             waits = tuple(replace(w, delay=self.delay(w.delay)) for w in fact.waits)
             return replace(fact, waits=waits, exact=all(map(self.complete, waits)))
-        if isinstance(fact, Pending):
+        if isinstance(fact, Deferred):
             return replace(fact, x=self.fact(fact.x), values=None if fact.values is None else self.fact(fact.values))
         return fact
 

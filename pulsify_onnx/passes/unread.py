@@ -12,7 +12,7 @@ from pulsify_onnx.algebra.bounds import SeenInwards
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Time
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.plan import Grid, Plan, Ref, Step, Window, leaves
+from pulsify_onnx.algebra.plan import Plan, QueryKeyRead, Ref, Step, Window, leaves
 from pulsify_onnx.passes.liveness import outer_wires
 
 ALL = -(10**9)
@@ -87,7 +87,7 @@ class _Reads:
         """A step whose readers are known: what it reads itself."""
         if not step.states and not step.carries and not any(w in self.first for w in step.wires):
             return
-        whole = step.states or step.carries or step.history or any(isinstance(leaf, Grid) for leaf in leaves(step))
+        whole = step.states or step.carries or step.history or any(isinstance(leaf, QueryKeyRead) for leaf in leaves(step))
         for wire in step.wires if whole else ():
             self.need(wire)
         for name in outer_wires(step, self.plan):
@@ -95,7 +95,7 @@ class _Reads:
         y = step.facts[0] if len(set(map(_time, step.facts))) == 1 and not whole else None
         index = min((self.first[w] for w in step.wires if w in self.first), default=ALL)
         for leaf in leaves(step):
-            if isinstance(leaf, (Ref, Grid)):
+            if isinstance(leaf, (Ref, QueryKeyRead)):
                 self.need(leaf.wire)
             elif isinstance(leaf, Window):
                 x = self.plan.wires[leaf.wire]

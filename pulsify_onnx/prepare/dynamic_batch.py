@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.arrays import Array
@@ -23,7 +23,7 @@ from pulsify_onnx.model.subgraphs import all_nodes, subgraphs
 from pulsify_onnx.prepare.passes import NAMED, ORDERED, READ, Contract, Prepared
 from pulsify_onnx.rules.kit.traits import Trait, declared, has
 
-LABEL = "batch"
+BATCH_NAME = "batch"
 
 MOST_REPAIRS = 24
 
@@ -84,7 +84,7 @@ class _Rewriting:
         self.model = source.model.clone()
         self.source = replace(source, model=self.model)
         self.axes = {name: fact.axis for name in plan.inputs if isinstance(fact := plan.facts[name], Stream)}
-        self.editor = GraphEditor(self.model.graph, LABEL)
+        self.editor = GraphEditor(self.model.graph, BATCH_NAME)
         for value in self.source.inputs:
             name = value.name or ""
             self._widen(value, batch_axis(self.axes[name]) if name in self.axes else own[name] if name in own else self._static(value, statics))
@@ -129,7 +129,7 @@ class _Rewriting:
             size = shape[at] if at < len(shape) else "missing"
             raise CannotStream((Blocker(value.name or "", "input", f"its dimension {at}, where a batch would be, is {size}, not {self.rows}",
                                         f"export with a batch of {self.rows}, or with a dynamic batch"),))
-        value.shape = ir.Shape([LABEL if k == at else d for k, d in enumerate(shape)])
+        value.shape = ir.Shape([BATCH_NAME if k == at else d for k, d in enumerate(shape)])
 
     # numbers that stand for the batch
 
@@ -157,13 +157,13 @@ class _Rewriting:
     def _shape(self, value: ir.Value | None) -> list[int | None] | None:
         """Dimensions of a tensor of the source, None for those that are not known; None for a constant."""
         fact = self.plan.facts.get(value.name or "") if value is not None else None
-        if fact is None or isinstance(fact, Sizes) or isinstance(fact, Static) and fact.value is not None:
+        if fact is None or isinstance(fact, ShapeTensor) or isinstance(fact, Static) and fact.value is not None:
             return None
         return [d.constant for d in getattr(fact, "shape", ())]
 
     def _sizes(self, value: ir.Value | None) -> list[int | None] | None:
         fact = self.plan.facts.get(value.name or "") if value is not None else None
-        if isinstance(fact, Sizes):
+        if isinstance(fact, ShapeTensor):
             return [v.constant for v in fact.values]
         found = self._array(fact)
         return None if found is None else [int(v) for v in found.reshape(-1)]
@@ -196,7 +196,7 @@ class _Rewriting:
         for value in node.inputs:
             fact = plan.facts.get(value.name or "") if value is not None else None
             if isinstance(fact, Stream) and (self.rows > 1 or has(node, Trait.JOINS)):
-                at = next((k for k, d in enumerate(fact.shape) if str(d) == LABEL), -1) - fact.rank + array.ndim
+                at = next((k for k, d in enumerate(fact.shape) if str(d) == BATCH_NAME), -1) - fact.rank + array.ndim
                 return at if 0 <= at and array.shape[at] == self.rows else None
         return None
 

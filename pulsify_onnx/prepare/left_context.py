@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Pair, Stream
+from pulsify_onnx.algebra.facts import QueryKey, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.analysis.walker import analyze
@@ -60,7 +60,7 @@ def _insert(place: Place, plan: Plan, left_context: int) -> None:
         scores = node.inputs[0]
         assert scores is not None
         pair = plan.facts[scores.name or ""]
-        assert isinstance(pair, Pair)
+        assert isinstance(pair, QueryKey)
         keys = int(node.attributes["axis"].value) if "axis" in node.attributes else -1
         keys %= len(pair.shape)
         queries = pair.axes[0] if pair.axes[1] == keys else pair.axes[1]

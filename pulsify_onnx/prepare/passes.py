@@ -117,7 +117,7 @@ class Pass(Protocol):
         """Another model, on a graph of its own; or the same."""
 
 
-def run(model: Prepared, *passes: Pass) -> Prepared:
+def run_passes(model: Prepared, *passes: Pass) -> Prepared:
     """The model after all passes. Raises `AssertionError` where one of them breaks its contract, or is called where it may not be."""
     for each in passes:
         _check(each, "requires", each.requires, model)

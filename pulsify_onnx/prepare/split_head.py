@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from pulsify_onnx.algebra.facts import Fact, Shape, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.plan import Count, Grid, Offset, Options, Past, Plan, Position, Ref, Start, Window, leaves
+from pulsify_onnx.algebra.plan import Count, Offset, Options, Past, Plan, Position, QueryKeyRead, Ref, Start, Window, leaves
 from pulsify_onnx.analysis.axis import index_of
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.arrays import Array
@@ -26,7 +26,7 @@ from pulsify_onnx.errors import AmbiguousAxis, CannotStream, UsageError
 from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import all_nodes, outer_names, subgraphs
-from pulsify_onnx.prepare.fixed_length import OTHER, Relaxed, checked, dynamic, readings, relax
+from pulsify_onnx.prepare.fixed_length import OTHER_LENGTH, DynamicLength, checked, dynamic, make_length_dynamic, readings
 from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Contract, Head, Prepared, window_of
 from pulsify_onnx.rules.kit.traits import Trait, has
 
@@ -48,7 +48,7 @@ class SplitHead:
         where the body is no model of any length."""
         told = {name: index_of(model.source, name, axis) for name, axis in model.axes.items()}
         source = _clip(model.source, told, self.frames)
-        cuts = [_Cut(source, relax(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
+        cuts = [_Cut(source, make_length_dynamic(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
         possible = cuts if told else [cut for cut in cuts if cut.streams()]
         if len(possible) != 1:
             lines = [" ".join(f"--axis {name}={axis}" for name, axis in cut.axes.items()) for cut in possible or cuts]
@@ -86,7 +86,7 @@ def _clip(source: Source, told: dict[str, int], frames: int | None) -> Source:
 class _Cut:
     """The cut through a model that its reading at any length shows."""
 
-    def __init__(self, source: Source, found: Relaxed):
+    def __init__(self, source: Source, found: DynamicLength):
         self.source, self.axes, self.frames = source, found.axes, found.frames
         self.graph = source.model.graph
         self.facts = found.plan.facts
@@ -129,7 +129,7 @@ class _Cut:
                 continue
             seen.add(name)
             fact = self.facts[name]
-            if not isinstance(fact, (Static, Sizes)):
+            if not isinstance(fact, (Static, ShapeTensor)):
                 found[name] = None
             elif node is not None and self.number(fact) is None:
                 todo += _reads(node)
@@ -140,19 +140,19 @@ class _Cut:
         """The value of a wire of the body that is the same in every window; None where it is not known."""
         if isinstance(fact, Static):
             return None if fact.value is None else fact.value.array
-        if isinstance(fact, Sizes) and all(v.symbols() <= {TIME} for v in fact.values):
+        if isinstance(fact, ShapeTensor) and all(v.symbols() <= {TIME} for v in fact.values):
             return np.asarray([v.at(self.frames) for v in fact.values], fact.dtype.numpy()).reshape(fact.shape)
         return None
 
     def _target(self, node: ir.Node, name: str) -> Array | None:
         """The shape `name` that a Reshape reads, where all of it but the batch is known."""
         fact = self.facts.get(name)
-        if not has(node, Trait.RESHAPES) or not isinstance(fact, Sizes) or node.inputs[1] is None or node.inputs[1].name != name:
+        if not has(node, Trait.RESHAPES) or not isinstance(fact, ShapeTensor) or node.inputs[1] is None or node.inputs[1].name != name:
             return None
         data = self.facts.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
         return target_of(data.shape if isinstance(data, (Static, Stream)) else None, fact.values, self.frames)
 
-    def parts(self) -> tuple[Relaxed, Head]:
+    def parts(self) -> tuple[DynamicLength, Head]:
         """Both parts; where the body turns out not to be a model of any length, its node goes to the head too."""
         while True:
             windows = self.frontier()
@@ -171,7 +171,7 @@ class _Cut:
 
     def _late(self, output: str) -> bool:
         """Whether an output of the model needs the head; it also tells the sizes of a clip."""
-        if isinstance(self.facts.get(output), Sizes):
+        if isinstance(self.facts.get(output), ShapeTensor):
             return True
         stack, seen = [output], set()
         while stack:
@@ -185,7 +185,7 @@ class _Cut:
                 stack += _reads(node)
         return False
 
-    def _body(self, windows: list[str]) -> tuple[Source, Relaxed]:
+    def _body(self, windows: list[str]) -> tuple[Source, DynamicLength]:
         model = self.source.model.clone()
         graph = model.graph
         values = {v.name: v for node in graph for v in node.outputs if v.name}
@@ -197,7 +197,7 @@ class _Cut:
             value.type, value.shape = ir.TensorType(fact.dtype), None
         _prune(model)
         source = replace(self.source, model=model)
-        return source, relax(source, self.axes)
+        return source, make_length_dynamic(source, self.axes)
 
     def _head(self, windows: list[str]) -> Source:
         model = self.source.model.clone()
@@ -231,16 +231,16 @@ class _Cut:
         A head rather does it again than remember them twice.
         """
         return has(node, Trait.SAME_ORDER, Trait.PERMUTES) and all(
-            name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, Sizes)))
+            name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, ShapeTensor)))
 
     def _neutral(self, node: ir.Node) -> bool:
         """Whether it computes only shapes and what does not depend on the stream: the body and the head may both have it."""
-        return all(isinstance(self.facts.get(out.name), (Static, Sizes)) for out in node.outputs if out.name)
+        return all(isinstance(self.facts.get(out.name), (Static, ShapeTensor)) for out in node.outputs if out.name)
 
     def _same_in_every_window(self, fact: Fact | None) -> bool:
         if isinstance(fact, Stream):
             return fact.reach.past is not None and fact.wire not in self.moving
-        return isinstance(fact, (Static, Sizes))
+        return isinstance(fact, (Static, ShapeTensor))
 
 
 def target_of(shape: Shape | None, wanted: Sequence[Length], frames: int) -> Array | None:
@@ -249,7 +249,7 @@ def target_of(shape: Shape | None, wanted: Sequence[Length], frames: int) -> Arr
     `shape`: that of what is reshaped, where it is known; lengths are those of `frames` base frames.
     """
     def number(d: Length) -> int:
-        return d.evaluate(dict.fromkeys(d.symbols(), OTHER) | {TIME: frames})
+        return d.evaluate(dict.fromkeys(d.symbols(), OTHER_LENGTH) | {TIME: frames})
 
     sizes = [number(d) for d in wanted]
     if shape is None and min(sizes) < 1:
@@ -260,7 +260,7 @@ def target_of(shape: Shape | None, wanted: Sequence[Length], frames: int) -> Arr
         if not rest or whole % rest:
             return None
         sizes = [whole // rest if n == -1 else n for n in sizes]
-    free = [n % OTHER == 0 for n in sizes]
+    free = [n % OTHER_LENGTH == 0 for n in sizes]
     return np.asarray([-1 if follows else n for follows, n in zip(free, sizes)], np.int64) if sum(free) < 2 else None
 
 
@@ -268,7 +268,7 @@ def _moving(plan: Plan) -> set[str]:
     """Wires whose frames follow from more than a window of the inputs: from where they are in the stream, or from what came before."""
     moving: set[str] = set()
     for step in plan.steps:
-        if step.states or any(isinstance(leaf, (Position, Offset, Start, Count, Past, Grid)) or isinstance(leaf, (Window, Ref)) and leaf.wire in moving
+        if step.states or any(isinstance(leaf, (Position, Offset, Start, Count, Past, QueryKeyRead)) or isinstance(leaf, (Window, Ref)) and leaf.wire in moving
                               for leaf in leaves(step)):
             moving |= set(step.wires)
     return moving
@@ -276,7 +276,7 @@ def _moving(plan: Plan) -> set[str]:
 
 def _plain(fact: Fact) -> bool:
     """Whether all frames of a stream come over its wire, in order."""
-    return isinstance(fact, Stream) and fact.border is None and not fact.lead and not fact.trail.terms and fact.origin is None and not fact.merged
+    return isinstance(fact, Stream) and fact.border is None and not fact.pad_before and not fact.pad_after.terms and fact.origin is None and not fact.merged
 
 
 def _prune(model: ir.Model) -> None:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Stream
+from pulsify_onnx.algebra.facts import Fact, QueryKey, Stream
 from pulsify_onnx.algebra.plan import Plan, Window, leaves
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import outer_names, subgraphs
@@ -64,7 +64,7 @@ class _Walk:
             return None
         if has(node, Trait.BRANCHES):
             return next((inner for inner in self._branches(node, name) if inner in self.plan.facts), None)
-        reads = list(dict.fromkeys(n for n in self._reads(node) if isinstance(self.plan.facts.get(n), (Stream, Pair)) and n != name))
+        reads = list(dict.fromkeys(n for n in self._reads(node) if isinstance(self.plan.facts.get(n), (Stream, QueryKey)) and n != name))
         backs = self._backs(fact)
         def spare(read: str) -> tuple[int, Fraction]:
             wire = self.plan.facts[read].wire
@@ -96,6 +96,6 @@ class _Walk:
         """The least delay in base frames."""
         if isinstance(fact, Stream):
             return Fraction(int(fact.delay)) / fact.rate - self.plan.waits.get(fact.wire, 0)
-        if isinstance(fact, Pair):
+        if isinstance(fact, QueryKey):
             return Fraction(max(map(int, fact.delays))) / fact.rate
         return Fraction(0)

@@ -57,7 +57,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Blocked:
+class BlockedModel:
     """What can be said of a model that does not stream."""
 
     blockers: tuple[Blocker, ...]
@@ -82,11 +82,11 @@ def described(plan: Plan, source: Source, sidecar: Sidecar, document: Mapping[st
     return Description(sidecar, document, {o.name: _explained(plan, source, o.name) for o in sidecar.stream_outputs})
 
 
-def blocked(plan: Plan | None, blockers: tuple[Blocker, ...]) -> Blocked:
+def blocked(plan: Plan | None, blockers: tuple[Blocker, ...]) -> BlockedModel:
     """A model that does not stream; None: nothing is known of it."""
     if plan is None:
-        return Blocked(blockers)
-    return Blocked(blockers, sidecars.inputs(plan, None), sidecars.outputs(plan, None), plan.pulse_multiple)
+        return BlockedModel(blockers)
+    return BlockedModel(blockers, sidecars.inputs(plan, None), sidecars.outputs(plan, None), plan.pulse_multiple)
 
 
 def milliseconds(output: StreamOutput, frame_rate: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Clip, Onset, Prefix, Reach, Static, Stream
+from pulsify_onnx.algebra.facts import PaddingFrames, ReceptiveField, Running, Static, Stream, WindowValue
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.algebra.promises import flush_pulses, least_frames
@@ -45,7 +45,7 @@ def frames_per_pulse(pulse: int | None, rate: Any) -> int | None:
     return None if pulse is None else int(rate * pulse)
 
 
-def receptive_field(reach: Reach) -> int | None:
+def receptive_field(reach: ReceptiveField) -> int | None:
     """Base frames from the first to the last that an output frame depends on; None when unbounded.
 
     An output frame may lie between base frames, so that the reach from it need not begin or end on one.
@@ -78,7 +78,7 @@ def _never(fact: Stream) -> Any:
     delay = int(fact.delay)
     if delay >= 0:
         return None
-    rows = fact.border.frames if isinstance(fact.border, Onset) else fact.border
+    rows = fact.border.frames if isinstance(fact.border, PaddingFrames) else fact.border
     assert isinstance(rows, Const)
     shape = [-delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))]
     return np.broadcast_to(rows.array, shape).tolist()
@@ -98,9 +98,9 @@ def outputs(plan: Plan, pulse: int | None) -> tuple[Output, ...]:
             out.append(StreamOutput(name=name, axis=fact.axis, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape, fact.axis, frames),
                                     frames_per_pulse=frames, rate=fact.rate, delay=int(fact.delay), receptive_field=receptive_field(fact.reach),
                                     frames=extent, first_frames=_never(fact)))
-        elif isinstance(fact, Prefix):
+        elif isinstance(fact, Running):
             out.append(PrefixOutput(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape), exact_every_pulse=fact.exact))
-        elif isinstance(fact, (Static, Clip)):
+        elif isinstance(fact, (Static, WindowValue)):
             kind = StaticOutput if isinstance(fact, Static) else WindowOutput
             out.append(kind(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape)))
     return tuple(out)

@@ -52,7 +52,7 @@ def _parts(rule: Rule) -> tuple[str, str]:
     return streams, refused.strip()
 
 
-def table() -> str:
+def operators_table() -> str:
     """The table in Markdown."""
     lines = ["| operators | what streams | what is refused |", "|---|---|---|"]
     lines += [f"| {', '.join(row.operators)} | {_cell(row.streams)} | {_cell(row.refuses)} |" for row in rows()]
@@ -67,7 +67,7 @@ def written(text: str) -> str:
     """`text` with the table between its markers; unchanged where it has none."""
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
-    return f"{before}{START}\n{table()}\n{END}{after}" if start and end else text
+    return f"{before}{START}\n{operators_table()}\n{END}{after}" if start and end else text
 
 
 def main(arguments: Iterable[str]) -> None:
@@ -77,7 +77,7 @@ def main(arguments: Iterable[str]) -> None:
         path = Path(words[1])
         path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
     elif not words:
-        print(table())
+        print(operators_table())
     else:
         raise SystemExit("usage: python -m pulsify_onnx.report.support [--write FILE]")
 

@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute, Expr, Op, Outcome
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.model.subgraphs import all_nodes
-from pulsify_onnx.rules.kit.combinators import joined, op, static_value, step
+from pulsify_onnx.rules.kit.combinators import aligned_inputs, as_outcome, same_op, static_value
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 
@@ -26,12 +26,12 @@ def scan_across(node: Node, body: ir.Graph, carried: int) -> Outcome:
     inner = {v.name or "": _inside(fact, v.name or "", None if k < carried else axes[k - carried])
              for k, (v, fact) in enumerate(zip(body.inputs, node.facts))}
     found = _rounds(node, body, inner, [v.name or "" for v in body.inputs[:carried]], "it scans another axis than the stream's")
-    exprs, y, _ = joined(node, [0 if isinstance(f, Stream) else None for f in node.facts])
+    exprs, y, _ = aligned_inputs(node, [0 if isinstance(f, Stream) else None for f in node.facts])
     out_axes = node.ints("scan_output_axes") or [0] * (len(found) - carried)
     count = next(shape_of(f)[axis % len(shape_of(f))] for f, axis in zip(node.facts[carried:], axes) if f is not None)
     facts = [y.placed(wire, x.dtype, x.shape, x.axis) if k < carried else _stacked(y, wire, x, out_axes[k - carried], count)
              for k, (wire, x) in enumerate(zip(node.outputs, found))]
-    return step(node, [op(node, exprs, k) for k in range(len(node.outputs))], facts)
+    return as_outcome(node, [same_op(node, exprs, k) for k in range(len(node.outputs))], facts)
 
 
 def _rounds(node: Node, body: ir.Graph, inner: Mapping[str, Fact], carried: Sequence[str], what: str) -> list[Stream]:
@@ -85,12 +85,12 @@ def loop_across(node: Node, body: ir.Graph, walked: ir.Graph, rounds: int) -> Ou
         inner[value.name or ""] = Static(value.name or "", dtype, ())
     found = _rounds(node, walked, inner, names, f"it runs {rounds} times, whatever the length of the stream")
     again = replace(node, facts=(*node.facts, *(fact for _, fact in outer)))
-    exprs, y, _ = joined(again, [0 if isinstance(f, Stream) else None for f in again.facts])
+    exprs, y, _ = aligned_inputs(again, [0 if isinstance(f, Stream) else None for f in again.facts])
     made = [y.placed("", x.dtype, x.shape, x.axis) if k < len(names) else _stacked(y, "", x, 0, Length.of(rounds)) for k, x in enumerate(found)]
     own = [k for k in range(len(found)) if not carried <= k < len(names)]
     attributes = node.replaced(body=Attribute(ir.AttrGraph("body", body)))
     outs: list[Expr] = [Op(node.op_type, tuple(exprs), attributes, node.domain, len(found), k) for k in own]
-    return step(node, outs, [replace(made[k], wire=wire) for k, wire in zip(own, node.outputs)])
+    return as_outcome(node, outs, [replace(made[k], wire=wire) for k, wire in zip(own, node.outputs)])
 
 
 def _hand_in(body: ir.Graph, name: str, at: int) -> None:

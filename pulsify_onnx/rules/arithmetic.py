@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Blocked, Pair, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, QueryKey, Static, Stream
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step, Window
-from pulsify_onnx.algebra.windows import align, solid
+from pulsify_onnx.algebra.windows import align, materialise_padding
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import broadcast, call, static_value, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, broadcast, onnx_op, static_value, the_stream
 from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
@@ -65,10 +65,10 @@ def division(node: Node) -> Outcome:
     Refuses: streams that meet on different axes, and a constant with as many frames as the export had.
     """
     by = node.fact(1)
-    if not isinstance(by, Stream) or by.dtype.is_floating_point() or any(isinstance(f, Pair) for f in node.facts):
+    if not isinstance(by, Stream) or by.dtype.is_floating_point() or any(isinstance(f, QueryKey) for f in node.facts):
         return broadcast(node)
     before: list[Step] = []
-    by = solid(by, node.options, before)
+    by = materialise_padding(by, node.options, before)
     made = broadcast(replace(node, facts=(node.facts[0], by)), leads=False, late=True)
     steps = tuple(replace(step, exprs=tuple(_never_by_zero(e, by) for e in step.exprs)) for step in made.steps)
     return replace(made, steps=(*before, *steps))
@@ -116,6 +116,6 @@ def cast_like(node: Node) -> Outcome:
     assert x is not None and like is not None and not isinstance(like, Blocked)
     if isinstance(x, Stream):
         (window,), y = align([x], node.options)
-        return step(node, [call("Cast", window, to=int(like.dtype))], [y.placed(node.outputs[0], like.dtype, x.shape, x.axis)])
-    made = call("Cast", static_value(x), to=int(like.dtype))
-    return step(node, [made], [Static(node.outputs[0], like.dtype, shape_of(x))])
+        return as_outcome(node, [onnx_op("Cast", window, to=int(like.dtype))], [y.placed(node.outputs[0], like.dtype, x.shape, x.axis)])
+    made = onnx_op("Cast", static_value(x), to=int(like.dtype))
+    return as_outcome(node, [made], [Static(node.outputs[0], like.dtype, shape_of(x))])

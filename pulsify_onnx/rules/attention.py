@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Shape, Stream
+from pulsify_onnx.algebra.facts import Fact, QueryKey, Shape, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Grid, Op, Outcome, Step
-from pulsify_onnx.algebra.query_key import attended, beside, chunk_pulse, closed, indices_of, key_window, reached, timed
-from pulsify_onnx.algebra.windows import bordered, solid
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, QueryKeyRead, Step
+from pulsify_onnx.algebra.query_key import aligned_values, attended, chunk_pulse, indices_of, key_window, reached, reduce_over_keys, timed
+from pulsify_onnx.algebra.windows import has_border, materialise_padding
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, kept, op, static, step
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, same_op, static
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
 from pulsify_onnx.rules.kit.node import Node
@@ -26,10 +26,10 @@ from pulsify_onnx.rules.kit.views import normalised_axes
 
 def _along(flags: Expr, rank: int, axis: int) -> Expr:
     """A vector of one value per frame, shaped to broadcast along `axis`."""
-    return call("Reshape", flags, const([-1 if k == axis else 1 for k in range(rank)]))
+    return onnx_op("Reshape", flags, const([-1 if k == axis else 1 for k in range(rank)]))
 
 
-def softmax_over_keys(node: Node, s: Pair) -> Outcome:
+def softmax_over_keys(node: Node, s: QueryKey) -> Outcome:
     """A softmax over one side of a pair: zero outside the band that its mask leaves open."""
     axis = node.axis(len(s.shape))
     if len(normalised_axes(node, len(s.shape))) > 1:
@@ -40,16 +40,16 @@ def softmax_over_keys(node: Node, s: Pair) -> Outcome:
     band = band_of(s, side, node.world, node.world.opset)
     if s.behind and (band.right > 0 or side == 0):
         refuse("its relative positions reach back from a query only, but its mask shows keys after it", hint="skew a table of 2T - 1 relative positions")
-    grid = Grid(s.wire, (0, 0), (0, 0))
+    grid = QueryKeyRead(s.wire, (0, 0), (0, 0))
     low: Expr = Const(np.asarray(-np.inf, s.dtype.numpy()))
     real, queries = (_along(Valid(indices_of(s, k), s.shape[s.axes[k]]).anywhere(), len(s.shape), s.axes[k]) for k in (side, 1 - side))
     # a query before the first frame sees no key: its scores are all alike, so that its weights are finite
-    real, low = call("And", real, queries), call("Where", queries, low, Const(np.asarray(0, s.dtype.numpy())))
+    real, low = onnx_op("And", real, queries), onnx_op("Where", queries, low, Const(np.asarray(0, s.dtype.numpy())))
     y = replace(s, wire=node.outputs[0], alive=band, positional=False)
-    return step(node, [op(node, [call("Where", real, grid, low)])], [y])
+    return as_outcome(node, [same_op(node, [onnx_op("Where", real, grid, low)])], [y])
 
 
-def weighted_sum(node: Node, weights: Pair, values: Stream | Pair, query_axis: int, make, shape: Shape, dtype, side: int = 0) -> Outcome:  # type: ignore[no-untyped-def]
+def weighted_sum(node: Node, weights: QueryKey, values: Stream | QueryKey, query_axis: int, make, shape: Shape, dtype, side: int = 0) -> Outcome:  # type: ignore[no-untyped-def]
     """Close a pair by summing over its keys: `make` (weights, values) -> expression of the sum.
 
     The values are those of the keys, or positional ones of every pair of query and key, with the keys along `side`.
@@ -59,43 +59,43 @@ def weighted_sum(node: Node, weights: Pair, values: Stream | Pair, query_axis: i
                "which keys a query may see")
     steps: list[Step] = []
     if isinstance(values, Stream):
-        values = solid(values, node.options, steps) if bordered(values) else values
+        values = materialise_padding(values, node.options, steps) if has_border(values) else values
     elif not values.positional:
         refuse("its values differ from query to query", hint="attend to values of the keys, or of relative positions")
     if values.rate != weights.rate:
         refuse("keys and values run at different rates", hint="bring both to one rate")
-    grid, delay, keys = closed(weights, values if isinstance(values, Stream) else None)
-    expr = make(grid, key_window(values, delay, keys) if isinstance(values, Stream) else beside(values, side, delay, keys))
+    grid, delay, keys = reduce_over_keys(weights, values if isinstance(values, Stream) else None)
+    expr = make(grid, key_window(values, delay, keys) if isinstance(values, Stream) else aligned_values(values, side, delay, keys))
     along, own = weights.alive.side, timed(values) if isinstance(values, Stream) else values.reach
     reach = reached(weights.reach.joined(own), weights.shape[weights.axes[along]], weights.alive, weights.rate, weights.delays[along])
     full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
     y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay, reach=reach, source=weights.source)
-    outcome = step(node, [expr], [y], before=steps)
+    outcome = as_outcome(node, [expr], [y], before=steps)
     return replace(outcome, pulse_multiple=chunk_pulse(weights.alive, weights.rate))
 
 
 def matmul_pair(node: Node) -> Outcome | None:
     """MatMul of weights and values; None where it is something else."""
     weights, values = node.facts[0], node.facts[1]
-    if not isinstance(weights, Pair):
-        if isinstance(values, Pair) and len(values.shape) - 2 in values.axes:
+    if not isinstance(weights, QueryKey):
+        if isinstance(values, QueryKey) and len(values.shape) - 2 in values.axes:
             refuse("it multiplies by pairs of frames from the left", hint="write attention as weights times values")
         return None
     keys = len(weights.shape) - 1
     if keys not in weights.axes:
         return None
-    if not isinstance(values, (Stream, Pair)) or len(values.shape) - 2 not in ((values.axis,) if isinstance(values, Stream) else values.axes):
+    if not isinstance(values, (Stream, QueryKey)) or len(values.shape) - 2 not in ((values.axis,) if isinstance(values, Stream) else values.axes):
         refuse("it sums pairs of frames over the whole stream", hint="attention sums weights times values over the keys")
     if weights.alive is not None and weights.axes[weights.alive.side] != keys:
         refuse("it sums over the queries of a softmax over keys", hint="attention sums over the keys")
     other = weights.axes[0] if weights.axes[1] == keys else weights.axes[1]
     rank = max(len(weights.shape), len(values.shape))
-    if isinstance(values, Pair) and [a for a in values.axes if a != len(values.shape) - 2] != [other + len(values.shape) - len(weights.shape)]:
+    if isinstance(values, QueryKey) and [a for a in values.axes if a != len(values.shape) - 2] != [other + len(values.shape) - len(weights.shape)]:
         refuse("its values are pairs of other frames than its weights", hint="give every pair of query and key its value")
     (dtype, shape), = infer(node)
-    return weighted_sum(node, weights, values, other + rank - len(weights.shape), lambda w, v: op(node, [w, v]),
+    return weighted_sum(node, weights, values, other + rank - len(weights.shape), lambda w, v: same_op(node, [w, v]),
                         tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype,
-                        values.axes.index(len(values.shape) - 2) if isinstance(values, Pair) else 0)
+                        values.axes.index(len(values.shape) - 2) if isinstance(values, QueryKey) else 0)
 
 
 def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
@@ -107,14 +107,14 @@ def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
         if k < 3 and fact is not None and not isinstance(fact, Stream) and k not in shared:
             refuse("only some of query, key and value stream", hint="attend among streams, or over a static memory by MatMul and Softmax")
         axes.append(0 if isinstance(fact, Stream) else None)
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape) -> Outcome:  # type: ignore[no-untyped-def]
     """An attention operator on streams `q`, `k`, `v` along `axis` with positions' mask `mask` (a pair)."""
     if not isinstance(q, Stream) or not isinstance(k, Stream) or not isinstance(v, Stream):
         refuse("only some of query, key and value stream", hint="attend among streams, or over a static memory by MatMul and Softmax")
-    if not isinstance(mask, Pair):
+    if not isinstance(mask, QueryKey):
         if isinstance(mask, Stream):
             refuse("its mask follows the stream along one axis only, so it can't hide the future", hint="give it a mask of query × key")
         if node.attr("is_causal", 0) or node.attr("unidirectional", 0):
@@ -123,7 +123,7 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     if q.axis != axis or k.axis != axis or v.axis != axis:
         refuse("the stream does not run along the sequence", hint="transpose time to the sequence axis, or see --axis")
     steps: list[Step] = []
-    q, k, v = (solid(x, node.options, steps) for x in (q, k, v))
+    q, k, v = (materialise_padding(x, node.options, steps) for x in (q, k, v))
     boolean = mask.dtype.name == "BOOL"
     causal = bool(node.attr("is_causal", 0) or node.attr("unidirectional", 0))
     side = 1
@@ -140,18 +140,18 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
     rank, (column, row) = len(mask.shape), mask.axes
     seen = _along(Valid(at.keys, k.extent).anywhere(), rank, row)
     if causal:
-        late = call("Less", _along(at.queries, rank, column), _along(at.keys, rank, row))
-        seen = call("And", seen, call("Not", late))
+        late = onnx_op("Less", _along(at.queries, rank, column), _along(at.keys, rank, row))
+        seen = onnx_op("And", seen, onnx_op("Not", late))
     queries = _along(Valid(at.queries, q.extent).anywhere(), rank, column)
     if boolean:
-        allowed = call("Or", call("And", seen, at.mask), call("Not", queries))
+        allowed = onnx_op("Or", onnx_op("And", seen, at.mask), onnx_op("Not", queries))
     else:
         low, zero = (Const(np.asarray(value, mask.dtype.numpy())) for value in (-np.inf, 0))
-        allowed = call("Where", call("And", seen, queries), at.mask, call("Where", queries, low, zero))
+        allowed = onnx_op("Where", onnx_op("And", seen, queries), at.mask, onnx_op("Where", queries, low, zero))
     expr = make(at.query, at.key, at.value, allowed)
     full = (*shape[:axis], q.extent, *shape[axis + 1:])
     y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, at.delay, reach=at.reach, source=q.source)
-    return replace(step(node, [expr], [y], before=steps), pulse_multiple=chunk_pulse(band, q.rate))
+    return replace(as_outcome(node, [expr], [y], before=steps), pulse_multiple=chunk_pulse(band, q.rate))
 
 
 @declares(Trait.MASK, 3)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Band, Pair
+from pulsify_onnx.algebra.facts import Band, QueryKey
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import kept, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, passthrough, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
@@ -30,14 +30,14 @@ def _permuted(attributes: Mapping[str, ir.Attr], axis: int, rank: int) -> int:
 def transpose(node: Node) -> Outcome:
     """Any axis, any permutation."""
     pair = node.facts[0]
-    if isinstance(pair, Pair):
+    if isinstance(pair, QueryKey):
         order = node.ints("perm") or list(reversed(range(len(pair.shape))))
         moved = order.index(pair.axes[0]), order.index(pair.axes[1])
         alive = pair.alive and (pair.alive if moved[0] < moved[1] else replace(pair.alive, side=1 - pair.alive.side))
-        return with_band(kept(node, [moved]), alive)
+        return with_band(passthrough(node, [moved]), alive)
     x = the_stream(node)
     perm = node.ints("perm") or list(reversed(range(x.rank)))
-    return kept(node, [perm.index(x.axis)])
+    return passthrough(node, [perm.index(x.axis)])
 
 
 @declares(Trait.FORM)
@@ -50,10 +50,10 @@ def squeeze(node: Node) -> Outcome:
     Refuses: squeezing the stream away.
     """
     pair = node.facts[0]
-    if isinstance(pair, Pair):
+    if isinstance(pair, QueryKey):
         gone = axes_of(node, len(pair.shape)) or [k for k, d in enumerate(pair.shape) if d.constant == 1]
         left = [k for k in range(len(pair.shape)) if k not in gone]
-        return kept(node, [(left.index(pair.axes[0]), left.index(pair.axes[1])), None][: len(node.facts)])
+        return passthrough(node, [(left.index(pair.axes[0]), left.index(pair.axes[1])), None][: len(node.facts)])
     x = the_stream(node)
     axes = axes_of(node, x.rank)
     if axes is None:
@@ -63,7 +63,7 @@ def squeeze(node: Node) -> Outcome:
     out = x.axis - sum(a < x.axis for a in axes)
     (window,), y = align([x], node.options)
     shape = tuple(d for k, d in enumerate(x.shape) if k not in axes)
-    return step(node, [by_axes(node, "Squeeze", window, axes)], [y.placed(node.outputs[0], x.dtype, shape, out)])
+    return as_outcome(node, [by_axes(node, "Squeeze", window, axes)], [y.placed(node.outputs[0], x.dtype, shape, out)])
 
 
 @declares(Trait.FORM)
@@ -73,18 +73,18 @@ def squeeze(node: Node) -> Outcome:
 def unsqueeze(node: Node) -> Outcome:
     """Any axis."""
     pair, new = node.facts[0], axes_said(node) or []
-    if isinstance(pair, Pair):
+    if isinstance(pair, QueryKey):
         full = len(pair.shape) + len(new)
         old = [k for k in range(full) if k not in {a % full for a in new}]
-        return kept(node, [(old[pair.axes[0]], old[pair.axes[1]]), None][: len(node.facts)])
+        return passthrough(node, [(old[pair.axes[0]], old[pair.axes[1]]), None][: len(node.facts)])
     x = the_stream(node)
     full = x.rank + len(new)
     rest = [k for k in range(full) if k not in {a % full for a in new}]
-    return kept(node, [rest[x.axis], None][: len(node.facts)])
+    return passthrough(node, [rest[x.axis], None][: len(node.facts)])
 
 
 def with_band(outcome: Outcome, alive: Band | None) -> Outcome:
     """An outcome of one pair, with the band outside which it is zero."""
     made = outcome.steps[-1]
-    facts = tuple(replace(f, alive=alive) if isinstance(f, Pair) else f for f in made.facts)
+    facts = tuple(replace(f, alive=alive) if isinstance(f, QueryKey) else f for f in made.facts)
     return replace(outcome, facts=facts, steps=(*outcome.steps[:-1], replace(made, facts=facts)))

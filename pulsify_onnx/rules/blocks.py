@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Outcome, Step
-from pulsify_onnx.algebra.windows import align, faster, solid, windowed
+from pulsify_onnx.algebra.windows import align, at_higher_rate, materialise_padding, windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import kept, op, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, passthrough, same_op, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 
@@ -28,12 +28,12 @@ def depth_to_space(node: Node) -> Outcome:
     """
     x, size = _spatial(node)
     if x.axis == 0:
-        return kept(node, [0])
+        return passthrough(node, [0])
     steps: list[Step] = []
-    (window,), y = align([solid(x, node.options, steps)], node.options)
+    (window,), y = align([materialise_padding(x, node.options, steps)], node.options)
     shape = (x.shape[0], x.shape[1].floordiv(size * size), x.shape[2] * size, x.shape[3] * size)
-    y = replace(faster(y, size), wire=node.outputs[0], shape=shape)
-    return step(node, [op(node, [window])], [y], before=steps)
+    y = replace(at_higher_rate(y, size), wire=node.outputs[0], shape=shape)
+    return as_outcome(node, [same_op(node, [window])], [y], before=steps)
 
 
 @rule("SpaceToDepth", versions=(1, 13, 28))
@@ -44,7 +44,7 @@ def space_to_depth(node: Node) -> Outcome:
     """
     x, size = _spatial(node)
     if x.axis == 0:
-        return kept(node, [0])
+        return passthrough(node, [0])
     window, y = windowed(x, size, size, node.options)
     shape = (x.shape[0], x.shape[1] * size * size, *(d.floordiv(size) for d in x.shape[2:]))
-    return step(node, [op(node, [window])], [replace(y, wire=node.outputs[0], shape=shape)])
+    return as_outcome(node, [same_op(node, [window])], [replace(y, wire=node.outputs[0], shape=shape)])

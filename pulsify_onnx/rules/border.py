@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pulsify_onnx.algebra.facts import Border, Mirror
+from pulsify_onnx.algebra.facts import Mirror, Padding
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import holds
 from pulsify_onnx.arrays import Const
@@ -11,7 +11,7 @@ from pulsify_onnx.errors import refuse
 MODES = {"edge": Mirror(edge=True), "reflect": Mirror(edge=False)}
 
 
-def border_of(mode: str, fill: Const, before: int, after: Length) -> Border:
+def border_of(mode: str, fill: Const, before: int, after: Length) -> Padding:
     """The border that a Pad of `mode` puts along the stream; refuses what needs the other end of it."""
     if mode == "constant":
         return fill

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Pending, Sizes, Stream
+from pulsify_onnx.algebra.facts import Deferred, Fact, QueryKey, ShapeTensor, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.model.schema import since_version
@@ -24,7 +24,7 @@ def branch(node: Node) -> Outcome:
 
     Refuses: conditions that depend on the stream or its length, and branches that give different shapes.
     """
-    if isinstance(node.fact(0), Sizes):
+    if isinstance(node.fact(0), ShapeTensor):
         refuse(f"{DECIDED}, by the length of the stream", hint="export one of the branches, or make both the same for every length")
     refuse(f"{DECIDED}, by values of the stream", hint="compute both branches and choose with Where, frame by frame")
 
@@ -40,9 +40,9 @@ def choosable(yes: Fact, no: Fact) -> None:
     if yes == no:
         return
     for fact in (yes, no):
-        if isinstance(fact, Pending):
+        if isinstance(fact, Deferred):
             raise Refusal(fact.blame.reason, fact.blame.hint, fact.blame)
-    if isinstance(yes, (Sizes, Pair)) or isinstance(no, (Sizes, Pair)):
+    if isinstance(yes, (ShapeTensor, QueryKey)) or isinstance(no, (ShapeTensor, QueryKey)):
         refuse(f"{DECIDED}, and its branches give different lengths", hint="export one of the branches")
     a, b = shape_of(yes), shape_of(no)
     same = len(a) == len(b) and all(p == q or _along(yes, k) and _along(no, k) for k, (p, q) in enumerate(zip(a, b)))

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Fact, Onset, Pair, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, PaddingFrames, QueryKey, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Op, Outcome, Position, Ref, Step
-from pulsify_onnx.algebra.windows import align, bordered, pad, zero
+from pulsify_onnx.algebra.windows import align, has_border, pad, zero
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, joined, own, paired, step
+from pulsify_onnx.rules.kit.combinators import aligned_inputs, as_outcome, const, onnx_op, own, paired
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -32,10 +32,10 @@ def concat(node: Node) -> Outcome:
     rank = len(shape_of(next(f for f in node.facts if f is not None)))
     axis = node.axis(rank)
     streams = node.streams
-    if any(isinstance(f, Pair) for f in node.facts):
-        if not all(isinstance(f, Pair) and axis not in f.axes for f in node.facts):
+    if any(isinstance(f, QueryKey) for f in node.facts):
+        if not all(isinstance(f, QueryKey) and axis not in f.axes for f in node.facts):
             refuse("it puts pairs of frames (query × key) beside something else", hint="concatenate scores or masks of heads only")
-        return paired(node, [f.axes for f in node.facts if isinstance(f, Pair)])
+        return paired(node, [f.axes for f in node.facts if isinstance(f, QueryKey)])
     if all(x.axis != axis for x in streams):
         return _beside(node, axis)
     if own(node.facts[0]):
@@ -75,13 +75,13 @@ def _beside(node: Node, axis: int) -> Outcome:
     for k, fact in enumerate(facts):
         if not isinstance(fact, Stream):
             refuse(f"its input {k} has a fixed number of frames beside a stream", hint="expand it to the length of the stream")
-    exprs, y, at = joined(node, [f.axis if isinstance(f, Stream) else None for f in facts])
+    exprs, y, at = aligned_inputs(node, [f.axis if isinstance(f, Stream) else None for f in facts])
     total = Length.of(0)
     for x in streams:
         total = total + x.shape[axis]
     shape = (*streams[0].shape[:axis], total, *streams[0].shape[axis + 1:])
     y = y.placed(node.outputs[0], streams[0].dtype, shape, at)
-    return step(node, [call("Concat", *exprs, axis=axis)], [y])
+    return as_outcome(node, [onnx_op("Concat", *exprs, axis=axis)], [y])
 
 
 def _block(node: Node, facts: Sequence[Fact | None], axis: int) -> Array | None:
@@ -130,13 +130,13 @@ def _prepended(node: Node, x: Stream, block: Array | None, steps: list[Step]) ->
     """`x` after constant frames, which are a border."""
     if block is None:
         return x
-    return pad(x, block.shape[x.axis], 0, _frame(block, x.axis) or Onset(Const(block)), node.options, steps)
+    return pad(x, block.shape[x.axis], 0, _frame(block, x.axis) or PaddingFrames(Const(block)), node.options, steps)
 
 
 def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> Stream:
     """`x` after a part of another stream that has a fixed number of frames."""
     count = first.extent.constant
-    if count is None or first.axis != axis or bordered(first):
+    if count is None or first.axis != axis or has_border(first):
         refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
     shifted = pad(x, count, 0, zero(x), node.options, steps)
     whole = replace(first, shape=(*first.shape[: first.axis], shifted.extent, *first.shape[first.axis + 1:]))
@@ -144,8 +144,8 @@ def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> 
     index = Position(x.rate, y.delay)
     flags: list[int] = [1] * x.rank
     flags[x.axis] = -1
-    early = call("Reshape", call("Less", index, const(count)), const(flags))
+    early = onnx_op("Reshape", onnx_op("Less", index, const(count)), const(flags))
     wire = f"{node.outputs[0]}#from{len(steps)}"
     y = replace(y, wire=wire)
-    steps.append(Step(node.name, node.op_type, (wire,), (call("Where", early, start, rest),), (y,)))
+    steps.append(Step(node.name, node.op_type, (wire,), (onnx_op("Where", early, start, rest),), (y,)))
     return y

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step
-from pulsify_onnx.rules.kit.combinators import call, const, step
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, running_sum, wide
@@ -28,7 +28,7 @@ def summed(node: Node, streams: Sequence[Stream], product: Callable[[list[Expr]]
     values = [source.only_real(source.value(k), number(0, wide(x.dtype)), k) for k, x in enumerate(streams)]
     total = Accumulator(source, f"{node.outputs[0]}.add", kind, known or (Length.of(1),), "add")
     after, states = running_sum(total, cast(product(values), wide(streams[0].dtype), kind))
-    value = after if known else call("Reshape", after, const([]))
+    value = after if known else onnx_op("Reshape", after, const([]))
     if added is not None:
-        value = call("Add", value, added)
-    return step(node, [cast(value, kind, dtype)], [source.fact(node.outputs[0], dtype, known)], states, steps)
+        value = onnx_op("Add", value, added)
+    return as_outcome(node, [cast(value, kind, dtype)], [source.fact(node.outputs[0], dtype, known)], states, steps)

@@ -6,7 +6,7 @@ from pulsify_onnx.algebra.facts import Fact, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import convolution
-from pulsify_onnx.rules.kit.combinators import broadcast, kept, the_stream
+from pulsify_onnx.rules.kit.combinators import broadcast, passthrough, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
@@ -53,7 +53,7 @@ def fused_matmul(node: Node) -> Outcome:
     """
     if node.attr("transBatchA", 0) or node.attr("transBatchB", 0):
         refuse("it transposes its batch axes", hint="convert the model before it is optimized (optimization level basic at most)")
-    return kept(node, product_axes(node, flip_a=bool(node.attr("transA", 0)), flip_b=bool(node.attr("transB", 0))))
+    return passthrough(node, product_axes(node, flip_a=bool(node.attr("transA", 0)), flip_b=bool(node.attr("transB", 0))))
 
 
 @rule("FusedGemm", versions=(1,), domain=CONTRIB)
@@ -62,7 +62,7 @@ def fused_gemm(node: Node) -> Outcome:
 
     Refuses: a sum over the stream.
     """
-    return kept(node, gemm_axes(node))
+    return passthrough(node, gemm_axes(node))
 
 
 def _same_place(node: Node, data: int) -> list[int | None]:
@@ -93,7 +93,7 @@ def skip_layer_norm(node: Node) -> Outcome:
         refuse(WHOLE, HINT)
     if any(node.outputs[1:3]):
         refuse("its mean and variance are read, which only training needs", hint="export the model in evaluation mode")
-    return kept(node, _same_place(node, 2))
+    return passthrough(node, _same_place(node, 2))
 
 
 @rule("GatedRMSNorm", versions=(1,), domain=CONTRIB)
@@ -107,7 +107,7 @@ def gated_rms_norm(node: Node) -> Outcome:
         refuse(WHOLE, HINT)
     if not isinstance(node.fact(2), Stream):
         refuse(GATE, hint="let the gate stream too")
-    return kept(node, [x.axis, None, x.axis])
+    return passthrough(node, [x.axis, None, x.axis])
 
 
 def the_first(node: Node) -> Stream:
@@ -127,4 +127,4 @@ def branchwise_norm(node: Node) -> Outcome:
     x = the_stream(node)
     if x.axis >= x.rank - 2 + bool(node.attr("num_branches", 0)):
         refuse(WHOLE, HINT)
-    return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    return passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])

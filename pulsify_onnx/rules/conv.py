@@ -13,10 +13,10 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import larger
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step, Test, When
 from pulsify_onnx.algebra.upsampling import spread
-from pulsify_onnx.algebra.windows import crop, foldable, indices_read, lengthened, pad, solid, windowed, zero
+from pulsify_onnx.algebra.windows import crop, foldable, indices_read, lengthened, materialise_padding, pad, windowed, zero
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, const, onnx_op, passthrough, same_op, static, the_stream
 from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
@@ -92,7 +92,7 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Taps:
+class TapsRead:
     """The taps of a kernel that are read, from `first` up to `end`: those at its ends that are all zero are not; one at least is."""
 
     first: int
@@ -109,17 +109,17 @@ def weights_of(node: Node, index: int) -> Array | None:
     return node.world.weights_of(node.inputs[index] or "")
 
 
-def taps_of(weights: Array, axis: int, most: int | None = None, ends: bool = True) -> Taps:
+def taps_of(weights: Array, axis: int, most: int | None = None, ends: bool = True) -> TapsRead:
     """The taps along `axis` that are read: not those that are zero at the start (`most` of them) and, with `ends`, at the end."""
     first, end = 0, weights.shape[axis]
     while ends and end > 1 and not weights.take(end - 1, axis).any():
         end -= 1
     while first + 1 < end and first != most and not weights.take(first, axis).any():
         first += 1
-    return Taps(first, end)
+    return TapsRead(first, end)
 
 
-def sizes_with(node: Node, view: Spatial, k: int, read: Taps) -> dict[str, Any]:
+def sizes_with(node: Node, view: Spatial, k: int, read: TapsRead) -> dict[str, Any]:
     """The attribute that tells the kernel's sizes, where it does, with the taps that are read at spatial axis `k`."""
     return {"kernel_shape": [*view.kernel[:k], read.count, *view.kernel[k + 1:]]} if node.ints("kernel_shape") else {}
 
@@ -138,14 +138,14 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     """A convolution whose data is input `index` and whose weights are input `weights`; pads with `border` (zeros)."""
     x = the_stream(node, index)
     if x.axis == 0:
-        return kept(node, [0 if k == index else None for k in range(len(node.facts))])
+        return passthrough(node, [0 if k == index else None for k in range(len(node.facts))])
     if x.axis == 1:
         refuse(CHANNELS, CHANNELS_HINT)
     view = spatial(node, kernel_of(node, weights))
     steps: list[Step] = []
     before, after = border_pads(x, view)
     k = x.axis - 2
-    kernel, read = static(node, weights), Taps(0, view.kernel[k])
+    kernel, read = static(node, weights), TapsRead(0, view.kernel[k])
     found = weights_of(node, weights) if border is None else None
     if found is not None:
         read = taps_of(found, x.axis, ends=after.constant is not None)
@@ -157,8 +157,8 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
     inputs: list[Expr | None] = [window if i == index else kernel if i == weights else static(node, i) for i in range(len(node.facts))]
-    expr = op(node, inputs, auto_pad=None, pads=other_pads(x, view), **sizes_with(node, view, k, read))
-    return step(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
+    expr = same_op(node, inputs, auto_pad=None, pads=other_pads(x, view), **sizes_with(node, view, k, read))
+    return as_outcome(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
 
 
 @declares(Trait.WINDOWS)
@@ -170,7 +170,7 @@ def conv_transpose(node: Node) -> Outcome:
     """
     x = the_stream(node)
     if x.axis == 0:
-        return kept(node, [0, None, None][: len(node.facts)])
+        return passthrough(node, [0, None, None][: len(node.facts)])
     if x.axis == 1:
         refuse(CHANNELS, CHANNELS_HINT)
     steps: list[Step] = []
@@ -180,9 +180,9 @@ def conv_transpose(node: Node) -> Outcome:
     view = spatial(node, kernel_of(node))
     k, n = x.axis - 2, len(view.strides)
     stride, span = view.strides[k], view.spans[k]
-    mirrored = x.lead > 0 and isinstance(x.border, Mirror) and not x.merged and not x.cached
-    if x.lead and not foldable(x, stride) and not mirrored:
-        x = solid(x, node.options, steps)
+    mirrored = x.pad_before > 0 and isinstance(x.border, Mirror) and not x.merged and not x.cached
+    if x.pad_before and not foldable(x, stride) and not mirrored:
+        x = materialise_padding(x, node.options, steps)
     extra = list(node.ints("output_padding") or [0] * n)
     if node.attr("output_shape") is not None:
         refuse("output_shape fixes the length of the result", hint="export with pads and output_padding instead")
@@ -194,9 +194,9 @@ def conv_transpose(node: Node) -> Outcome:
         before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
         after = total - before
     length = (x.extent - 1) * stride + span + extra[k] - before - after
-    read, kernel = Taps(0, view.kernel[k]), static(node, 1)
+    read, kernel = TapsRead(0, view.kernel[k]), static(node, 1)
     found, bias = weights_of(node, 1), _bias(node, x, 2)
-    most = None if bias is not None and (mirrored or not x.lead) else before // view.dilations[k]
+    most = None if bias is not None and (mirrored or not x.pad_before) else before // view.dilations[k]
     if found is not None and (read := taps_of(found, x.axis, most)).count < view.kernel[k]:
         kernel = Const(found.take(range(read.first, read.end), x.axis))
         before, extra[k] = before - read.first * view.dilations[k], extra[k] + (view.kernel[k] - read.end) * view.dilations[k]
@@ -234,17 +234,17 @@ def _between_zeros(node: Node, x: Stream, before: int, after: int, steps: list[S
 
     Around a border that mirrors frames there are no zeros yet: they are put in its place by their position.
     """
-    if not x.lead or not isinstance(x.border, Mirror):
+    if not x.pad_before or not isinstance(x.border, Mirror):
         return windowed(pad(x, before, after, zero(x), node.options, steps), before + 1, 1, node.options)
     longer = lengthened(x, before, after)
     window, y = windowed(longer, before + 1, 1, node.options, hidden=before)
     place = Valid(indices_read(window, y, 1, before), x.extent)
 
     def masked(real: Expr | None) -> Expr:
-        return window if real is None else call("Where", along(real, x), window, zero(x))
+        return window if real is None else onnx_op("Where", along(real, x), window, zero(x))
 
     shown = masked(place.flags(late=before > 0))
-    return (When(Test(ends=True), masked(place.flags(ended=True)), shown) if longer.trail.terms else shown), y
+    return (When(Test(ends=True), masked(place.flags(ended=True)), shown) if longer.pad_after.terms else shown), y
 
 
 def _bias(node: Node, x: Stream, index: int) -> Const | None:
@@ -268,6 +268,6 @@ def _transposed_same(x: Stream, view: Spatial, extra: list[int]) -> list[int]:
 def cut(x: Expr, axis: int, start: DelayLike, frames: Frames) -> Expr:
     """`frames` frames of `x` along `axis`, from frame `start`."""
     ends = Dims((Frames(frames.rate, frames.extra + start),))
-    return call("Slice", x, Number(Delay.of(start)), ends, const([axis]))
+    return onnx_op("Slice", x, Number(Delay.of(start)), ends, const([axis]))
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Fact, Pending, Prefix, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Deferred, Fact, Running, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Outcome, Step
 from pulsify_onnx.errors import Blocker
-from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT, call, const, step
+from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT, as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
 from pulsify_onnx.rules.reductions import elements, reduced_axes
@@ -29,7 +29,7 @@ def deviating(node: Node) -> Outcome | None:
         return _spread(node)
     if node.op_type == "Sub":
         return _difference(node)
-    if not isinstance(first, Pending):
+    if not isinstance(first, Deferred):
         return None
     squares = node.op_type == "Pow" and _is_two(facts[1]) or node.op_type == "Mul" and facts[1] == first
     if first.form == "deviation" and squares:
@@ -47,9 +47,9 @@ def _blame(node: Node, x: Stream) -> Blocker:
 
 def _mean_of(fact: Fact | None, x: Stream) -> tuple[int, ...] | None:
     """The axes over which `fact` is the mean of `x`, shaped to broadcast against it."""
-    if isinstance(fact, Pending):
+    if isinstance(fact, Deferred):
         return fact.axes if fact.form == "mean" and fact.x == x else None
-    if not isinstance(fact, Prefix) or fact.mean is None or fact.mean[0] != x:
+    if not isinstance(fact, Running) or fact.mean is None or fact.mean[0] != x:
         return None
     missing = x.rank - len(fact.shape)
     full = (*(Length.of(1) for _ in range(missing)), *fact.shape)
@@ -58,7 +58,7 @@ def _mean_of(fact: Fact | None, x: Stream) -> tuple[int, ...] | None:
 
 def _spread(node: Node) -> Outcome | None:
     mean, target = node.facts[0], node.facts[1]
-    if not isinstance(mean, Prefix) or mean.mean is None or not isinstance(target, Sizes):
+    if not isinstance(mean, Running) or mean.mean is None or not isinstance(target, ShapeTensor):
         return None
     x = mean.mean[0]
     axes = _mean_of(mean, x)
@@ -67,7 +67,7 @@ def _spread(node: Node) -> Outcome | None:
     if target.values[x.axis] != x.extent:
         return None
     shape = tuple(d if t == d or k not in axes else t for k, (t, d) in enumerate(zip(target.values, x.shape)))
-    return Outcome((Pending(node.outputs[0], mean.dtype, shape, "mean", x, axes, _blame(node, x)),))
+    return Outcome((Deferred(node.outputs[0], mean.dtype, shape, "mean", x, axes, _blame(node, x)),))
 
 
 def _difference(node: Node) -> Outcome | None:
@@ -78,10 +78,10 @@ def _difference(node: Node) -> Outcome | None:
     axes = _mean_of(other, x)
     if axes is None:
         return None
-    return Outcome((Pending(node.outputs[0], x.dtype, x.shape, "deviation", x, axes, _blame(node, x)),))
+    return Outcome((Deferred(node.outputs[0], x.dtype, x.shape, "deviation", x, axes, _blame(node, x)),))
 
 
-def _total(node: Node, pending: Pending) -> Outcome | None:
+def _total(node: Node, pending: Deferred) -> Outcome | None:
     """The sum or mean of squared deviations over the axes of the mean."""
     squared = node.op_type in ("ReduceSumSquare", "ReduceL2")
     if pending.form != ("deviation" if squared else "square"):
@@ -101,16 +101,16 @@ def _joined(node: Node, x: Stream, axes: Sequence[int], keepdims: bool) -> Outco
     mean = Accumulator(source, f"{node.outputs[0]}.mean", dtype, shape, "mean")
     squares = Accumulator(source, f"{node.outputs[0]}.squares", dtype, shape, "squares")
     zero, one, inner = number(0, dtype), const(1), elements(source, axes)
-    before = call("Mul", source.before(), inner)
-    seen = call("Mul", source.seen(), inner)
-    old, total, here = (call("Cast", n, to=int(dtype)) for n in (before, call("Max", seen, one), call("Sub", seen, before)))
+    before = onnx_op("Mul", source.before(), inner)
+    seen = onnx_op("Mul", source.seen(), inner)
+    old, total, here = (onnx_op("Cast", n, to=int(dtype)) for n in (before, onnx_op("Max", seen, one), onnx_op("Sub", seen, before)))
     value = source.only_real(source.value(), zero)
-    center = call("Div", reduce_by(node, "ReduceSum", value, axes), call("Cast", call("Max", call("Sub", seen, before), one), to=int(dtype)))
-    apart = source.only_real(call("Sub", value, center), zero)
-    own = reduce_by(node, "ReduceSum", call("Mul", apart, apart), axes)
-    moved, share = call("Sub", center, mean.past), call("Div", here, total)
-    after, sums = running_sum(squares, call("Add", own, call("Mul", call("Mul", moved, moved), call("Mul", old, share))))
-    states = [*running_sum(mean, call("Mul", moved, share))[1], *sums]
-    result = call("Div", after, total) if node.op_type in ("ReduceMean", "GlobalAveragePool") else call("Sqrt", after) if node.op_type == "ReduceL2" else after
+    center = onnx_op("Div", reduce_by(node, "ReduceSum", value, axes), onnx_op("Cast", onnx_op("Max", onnx_op("Sub", seen, before), one), to=int(dtype)))
+    apart = source.only_real(onnx_op("Sub", value, center), zero)
+    own = reduce_by(node, "ReduceSum", onnx_op("Mul", apart, apart), axes)
+    moved, share = onnx_op("Sub", center, mean.past), onnx_op("Div", here, total)
+    after, sums = running_sum(squares, onnx_op("Add", own, onnx_op("Mul", onnx_op("Mul", moved, moved), onnx_op("Mul", old, share))))
+    states = [*running_sum(mean, onnx_op("Mul", moved, share))[1], *sums]
+    result = onnx_op("Div", after, total) if node.op_type in ("ReduceMean", "GlobalAveragePool") else onnx_op("Sqrt", after) if node.op_type == "ReduceL2" else after
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
-    return step(node, [cast(result if keepdims else squeeze_by(node, result, axes), dtype, x.dtype)], [fact], states, steps)
+    return as_outcome(node, [cast(result if keepdims else squeeze_by(node, result, axes), dtype, x.dtype)], [fact], states, steps)

@@ -11,7 +11,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step, attributes
 from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, the_stream
 from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -32,7 +32,7 @@ def arg_extreme(node: Node) -> Outcome:
     axis = node.axis(x.rank, default=0)
     keepdims = bool(node.attr("keepdims", 1))
     if axis != x.axis:
-        return kept(node, [squeezed(x.axis, [axis], keepdims)])
+        return passthrough(node, [squeezed(x.axis, [axis], keepdims)])
     steps: list[Step] = []
     source = feed([x], node.options, steps)
     x, largest = source.x, node.op_type == "ArgMax"
@@ -44,13 +44,13 @@ def arg_extreme(node: Node) -> Outcome:
     value = source.only_real(source.value(), neutral)
     last: dict[str, Any] = {"select_last_index": 1} if node.attr("select_last_index", 0) else {}
     best = reduce_by(node, "ReduceMax" if largest else "ReduceMin", value, [axis])
-    at = call("Add", call(node.op_type, value, axis=axis, keepdims=1, **last), source.start)
+    at = onnx_op("Add", onnx_op(node.op_type, value, axis=axis, keepdims=1, **last), source.start)
     a, b = (top.past, best) if largest else (best, top.past)
-    better = call("Not", call("Less", b, a)) if last else call("Less", a, b)
-    now = call("Where", better, at, index.past)
-    states = [top.becomes(source.settled(call("Max" if largest else "Min", top.past, best), dtype)), index.becomes(now)]
+    better = onnx_op("Not", onnx_op("Less", b, a)) if last else onnx_op("Less", a, b)
+    now = onnx_op("Where", better, at, index.past)
+    states = [top.becomes(source.settled(onnx_op("Max" if largest else "Min", top.past, best), dtype)), index.becomes(now)]
     fact = source.fact(node.outputs[0], ir.DataType.INT64, reduced(x.shape, [axis], keepdims))
-    return step(node, [now if keepdims else squeeze_by(node, now, [axis])], [fact], states, steps)
+    return as_outcome(node, [now if keepdims else squeeze_by(node, now, [axis])], [fact], states, steps)
 
 
 @declares(Trait.BOUNDS, (1,))
@@ -64,7 +64,7 @@ def top_k(node: Node) -> Outcome:
     x = the_stream(node)
     axis = node.axis(x.rank, default=-1)
     if axis != x.axis:
-        return kept(node, [x.axis, None][: len(node.facts)], out_axes=[x.axis, x.axis])
+        return passthrough(node, [x.axis, None][: len(node.facts)], out_axes=[x.axis, x.axis])
     if not offers(node, "GatherElements"):
         refuse("before opset 11, nothing can pick the indices of the best frames so far", hint="export with opset 11 or later")
     found = node.const(1, "the number of frames it picks")
@@ -85,15 +85,15 @@ def _best_frames(node: Node, x: Stream, k: int, largest: bool) -> Outcome:
     index = Accumulator(source, f"{name}.index", ir.DataType.INT64, shape, "index")
     window = source.windows[0]
     slots = const(range(k))
-    past = call("Where", along(call("Less", slots, source.before()), x), top.past, neutral)
-    values = call("Concat", past, source.only_real(source.value(), neutral), axis=axis)
-    frames = call("Expand", along(indices(x), x), call("Shape", window))
-    places = call("Concat", index.past, frames, axis=axis)
+    past = onnx_op("Where", along(onnx_op("Less", slots, source.before()), x), top.past, neutral)
+    values = onnx_op("Concat", past, source.only_real(source.value(), neutral), axis=axis)
+    frames = onnx_op("Expand", along(indices(x), x), onnx_op("Shape", window))
+    places = onnx_op("Concat", index.past, frames, axis=axis)
     options = attributes({"axis": axis, "largest": int(largest), "sorted": 1}.items())
     best: Expr
     best, picked = (Op("TopK", (values, const([k])), options, outputs=2, index=i) for i in range(2))
-    best = call("Where", along(call("Less", slots, source.seen()), x), best, number(0, dtype))  # what fills the others is not finite
-    at: Expr = call("GatherElements", places, picked, axis=axis)
+    best = onnx_op("Where", along(onnx_op("Less", slots, source.seen()), x), best, number(0, dtype))  # what fills the others is not finite
+    at: Expr = onnx_op("GatherElements", places, picked, axis=axis)
     states = [top.becomes(best), index.becomes(at)]
     facts = [source.fact(node.outputs[0], x.dtype, shape), source.fact(node.outputs[1], ir.DataType.INT64, shape)]
-    return step(node, [cast(best, dtype, x.dtype), at], facts, states, steps)
+    return as_outcome(node, [cast(best, dtype, x.dtype), at], facts, states, steps)

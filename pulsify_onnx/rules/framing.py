@@ -12,15 +12,15 @@ from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome
 from pulsify_onnx.algebra.windows import crop, windowed
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, step
-from pulsify_onnx.rules.kit.masks import FAR, Positions, Sides, Unknown
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
+from pulsify_onnx.rules.kit.masks import FAR_FRAME, Positions, Sides, Unknown
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.views import offers
 
 FRAMES = 97
 """Consecutive frames on which indices are tried: a prime, so that no period of theirs goes unseen."""
 
-PLACES = (0, 5, 1000, FAR, FAR + 1001)
+PLACES = (0, 5, 1000, FAR_FRAME, FAR_FRAME + 1001)
 
 HINT = "slice from a fixed start, or frame by a strided convolution"
 
@@ -50,20 +50,20 @@ def framed(node: Node, x: Stream, indices: Stream) -> Outcome:
     window, y = windowed(crop(x, start=first), span, frame.hop, node.options)
     if holds(indices.extent, y.extent, 1):
         refuse(f"it picks frames after the last one ({indices.extent} windows of {x.extent} frames)", hint="frame only what is there")
-    count = call("Reshape", Dims((Frames(y.rate),)), const(np.asarray([], np.int64)))
-    ramp = call("Mul", call("Range", const(0), count, const(1)), const(frame.hop))
+    count = onnx_op("Reshape", Dims((Frames(y.rate),)), const(np.asarray([], np.int64)))
+    ramp = onnx_op("Mul", onnx_op("Range", const(0), count, const(1)), const(frame.hop))
     column = [-1 if k == indices.axis else 1 for k in range(indices.rank)]
-    inside: Expr = call("Add", call("Reshape", ramp, const(column)), const(frame.offsets - first))
+    inside: Expr = onnx_op("Add", onnx_op("Reshape", ramp, const(column)), const(frame.offsets - first))
     shape = (*x.shape[: x.axis], *indices.shape, *x.shape[x.axis + 1:])
     at = x.axis + indices.axis
     y = replace(y, wire=node.outputs[0], shape=shape, axis=at)
-    return step(node, [call("Gather", window, inside, axis=x.axis)], [y])
+    return as_outcome(node, [onnx_op("Gather", window, inside, axis=x.axis)], [y])
 
 
 def _pattern(node: Node, indices: Stream) -> _Frame:
     """Hop and offsets of indices; refuses those that are no such pattern."""
     carrier = node.world.fact_of(indices.wire)
-    if not isinstance(carrier, Stream) or not carrier.positional or indices.lead or indices.trail.terms:
+    if not isinstance(carrier, Stream) or not carrier.positional or indices.pad_before or indices.pad_after.terms:
         refuse("it looks up one stream in another", hint="attention and copying over the whole stream can't stream; look up in a constant table")
     positions = Positions(node.world, node.world.opset, FRAMES)
     found: _Frame | None = None

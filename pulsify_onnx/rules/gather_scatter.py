@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Fact, Stream
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step, Window
-from pulsify_onnx.algebra.windows import solid
+from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, joined, op, step
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, aligned_inputs, as_outcome, same_op
 from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
@@ -34,9 +34,9 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
     before: list[Step] = []
     fact = node.fact(index)
     if isinstance(fact, Stream):
-        fact = solid(fact, node.options, before)
+        fact = materialise_padding(fact, node.options, before)
         node = replace(node, facts=(*node.facts[:index], fact, *node.facts[index + 1:]))
-    exprs, y, axis = joined(node, axes, leads=not isinstance(fact, Stream), late=isinstance(fact, Stream))
+    exprs, y, axis = aligned_inputs(node, axes, leads=not isinstance(fact, Stream), late=isinstance(fact, Stream))
     window = exprs[index] if index < len(exprs) else None
     if isinstance(fact, Stream) and isinstance(window, Window):
         exprs[index] = guarded(window, fact, 0)
@@ -44,7 +44,7 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
     if shape is None or any(d is None for k, d in enumerate(shape) if k != axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
     done: list[Expr | None] = list(exprs)
-    return step(node, [op(node, done)], [y.placed(node.outputs[0], dtype, shape, axis)], before=before)
+    return as_outcome(node, [same_op(node, done)], [y.placed(node.outputs[0], dtype, shape, axis)], before=before)
 
 
 @rule("GatherElements", versions=(11, 13))

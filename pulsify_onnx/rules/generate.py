@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Outcome, Position
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, kept, static_value, step
+from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, passthrough, static_value
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -29,7 +29,7 @@ def range_rule(node: Node) -> Outcome:
     assert first is not None and limit is not None and step_ is not None
     start, stop, stride = first[0], limit[0], step_[0]
     fact = node.facts[0]
-    assert isinstance(fact, (Static, Sizes))
+    assert isinstance(fact, (Static, ShapeTensor))
     low, by = start.ratio, stride.ratio
     if by is not None and by <= 0:
         refuse("it counts down from the length of the stream, so the first frame needs the last", hint="count upwards")
@@ -40,12 +40,12 @@ def range_rule(node: Node) -> Outcome:
     kind = fact.dtype.numpy()
     expr: Expr = Position(rate)
     if fact.dtype.value != 7:
-        expr = call("Cast", expr, to=int(fact.dtype))
+        expr = onnx_op("Cast", expr, to=int(fact.dtype))
     if by != 1:
-        expr = call("Mul", expr, Const(np.asarray(float(by) if kind.kind == "f" else int(by), kind)))
+        expr = onnx_op("Mul", expr, Const(np.asarray(float(by) if kind.kind == "f" else int(by), kind)))
     if low:
-        expr = call("Add", expr, Const(np.asarray(float(low) if kind.kind == "f" else int(low), kind)))
-    return step(node, [expr], [Stream(node.outputs[0], fact.dtype, (extent,), 0, rate, positional=True)])
+        expr = onnx_op("Add", expr, Const(np.asarray(float(low) if kind.kind == "f" else int(low), kind)))
+    return as_outcome(node, [expr], [Stream(node.outputs[0], fact.dtype, (extent,), 0, rate, positional=True)])
 
 
 @declares(Trait.FILLS)
@@ -57,7 +57,7 @@ def constant_of_shape(node: Node) -> Outcome:
     value = node.attr("value")
     array = np.zeros(1, np.float32) if value is None else np.asarray(value.numpy())
     fact = Static(node.outputs[0], ir.DataType.from_numpy(array.dtype), ())
-    return constant_over_time(node, fact, tuple(target), lambda dims: call("Expand", Const(array.reshape(())), Dims(dims)))
+    return constant_over_time(node, fact, tuple(target), lambda dims: onnx_op("Expand", Const(array.reshape(())), Dims(dims)))
 
 
 @declares(Trait.REPEATS)
@@ -78,12 +78,12 @@ def tile(node: Node) -> Outcome:
             refuse("it repeats the whole stream after its end", hint="repeat along another axis")
         if any(r.constant is None for r in repeats):
             refuse("the number of repeats depends on the length of the stream", hint="repeat a fixed number of times")
-        return kept(node, [fact.axis, None])
+        return passthrough(node, [fact.axis, None])
     moving = next((k for k, d in enumerate(shape) if d.moves), None)
     if moving is None or own[moving].constant != 1:
         refuse(LENGTH_TOLD, hint="repeat one frame")
     value = static_value(fact)
-    return constant_over_time(node, fact, shape, lambda dims: call("Tile", value, Dims(
+    return constant_over_time(node, fact, shape, lambda dims: onnx_op("Tile", value, Dims(
         tuple(d if k == moving else _times(repeats[k]) for k, d in enumerate(dims)))))
 
 

@@ -20,11 +20,11 @@ from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op
 from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, static
+from pulsify_onnx.rules.kit.combinators import const, onnx_op, static
 from pulsify_onnx.rules.kit.gating import select, starts_as_zeros
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import Valid, before_end, before_first, begins
-from pulsify_onnx.rules.scan import beside, held
+from pulsify_onnx.rules.scan import carry_or_keep, with_unit_axes
 
 OPEN = 8192
 """What the further channel adds to a gate: a sigmoid of it is exactly 0 or 1 in any type, whatever else is added up to `REST`."""
@@ -39,10 +39,10 @@ class Gate:
         self.x, self.warm, self.ends = x, late, ended
         self.channel = node.op_type == "LSTM" and _saturates(node)
         self.moves = self.warm and not (self.channel and all(starts_as_zeros(node, node.fact(k)) for k in (5, 6)))
-        self.count = call("Gather", Dims((Frames(x.rate),)), const(0), axis=0)
-        self.frame = call("Sub", indices(x), begins(x))
+        self.count = onnx_op("Gather", Dims((Frames(x.rate),)), const(0), axis=0)
+        self.frame = onnx_op("Sub", indices(x), begins(x))
         self.late = before_first(x)
-        self.offset = call("Min", self.late, call("Sub", self.count, const(1)))
+        self.offset = onnx_op("Min", self.late, onnx_op("Sub", self.count, const(1)))
 
     @property
     def needed(self) -> bool:
@@ -53,34 +53,34 @@ class Gate:
         """`feed` ([frames, B, I]) with its first real frame in front, where they are moved."""
         if not self.moves:
             return feed
-        at = call("Min", call("Add", self.frame, self.offset), call("Sub", self.count, const(1)))
-        return call("Gather", feed, at, axis=0)
+        at = onnx_op("Min", onnx_op("Add", self.frame, self.offset), onnx_op("Sub", self.count, const(1)))
+        return onnx_op("Gather", feed, at, axis=0)
 
     def unshifted(self, out: Expr) -> Expr:
         """Outputs at their own frames again."""
-        return call("Gather", out, call("Max", call("Sub", self.frame, self.offset), const(0)), axis=0) if self.moves else out
+        return onnx_op("Gather", out, onnx_op("Max", onnx_op("Sub", self.frame, self.offset), const(0)), axis=0) if self.moves else out
 
     def real(self) -> Expr:
         """int64 scalar: frames of this pulse that are real, counted from its first real one; not above 0 without one."""
         total = before_end(self.x, self.count) if self.ends else self.count
-        return call("Sub", total, self.late) if self.warm else total
+        return onnx_op("Sub", total, self.late) if self.warm else total
 
     def flags(self) -> Expr:
         """bool [frames]: which frames are real, where they have been moved to."""
         if self.moves:
-            return call("Less", self.frame, self.real())
+            return onnx_op("Less", self.frame, self.real())
         found = Valid.of(self.x).flags(self.warm, self.ends)
         assert found is not None
         return found
 
     def last(self, out: Expr) -> Expr:
         """The last real frame of `out`."""
-        count = self.real() if self.moves or not self.warm else call("Add", self.real(), self.late)
-        return call("Gather", out, call("Sub", call("Max", count, const(1)), const(1)), axis=0)
+        count = self.real() if self.moves or not self.warm else onnx_op("Add", self.real(), self.late)
+        return onnx_op("Gather", out, onnx_op("Sub", onnx_op("Max", count, const(1)), const(1)), axis=0)
 
     def kept(self, new: Expr, start: Expr) -> Expr:
         """A state after this pulse: as it was where no frame of it was real."""
-        return call("Where", call("Less", const(0), self.real()), new, start)
+        return onnx_op("Where", onnx_op("Less", const(0), self.real()), new, start)
 
 
 def gated(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tuple[Length, Length, Length]) -> list[Expr]:
@@ -130,11 +130,11 @@ def _with_channel(node: Node, gate: Gate, x: Expr, sizes: tuple[Length, Length, 
     column = np.zeros((1, 4 * hidden, 1), kind)
     column[:, :hidden], column[:, 2 * hidden:3 * hidden] = -1, 1  # gates are in the order i, o, f, c
     known = node.world.value_of(fact.wire)
-    weights: Expr = Const(np.concatenate([known.array, column], 2)) if known is not None else call("Concat", static(node, 1), Const(column), axis=2)
+    weights: Expr = Const(np.concatenate([known.array, column], 2)) if known is not None else onnx_op("Concat", static(node, 1), Const(column), axis=2)
     outside = np.zeros((1, 1, inner + 1), kind)
     outside[..., -1] = OPEN
-    flags = call("Reshape", gate.flags(), const([-1, 1, 1]))
-    wider = call("Pad", x, const([0, 0, 0, 0, 0, 1]))
+    flags = onnx_op("Reshape", gate.flags(), const([-1, 1, 1]))
+    wider = onnx_op("Pad", x, const([0, 0, 0, 0, 0, 1]))
     return select(flags, wider, Const(outside), fact.dtype), weights
 
 
@@ -150,7 +150,7 @@ def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], 
                for name, shape in zip(names, (state, state, (batch, inner))))
     outer = [ir.Value(name=f.wire) if isinstance(f := node.fact(k), Static) else None for k in (1, 2, 3, 7)]
     body = ir.Graph([h, c, x], [], nodes=[], opset_imports={"": node.opset}, name="frame")
-    wide = beside(body, x, [0], node.opset, f"{tag}/frame")
+    wide = with_unit_axes(body, x, [0], node.opset, f"{tag}/frame")
     cell = ir.Node("", "LSTM", [wide, *outer[:3], None, h, c, *outer[3:]], [v for k, v in node.attributes.items() if k != "layout"], num_outputs=3, name=f"{tag}/frame_lstm")
     for out, name in zip(cell.outputs, ("y", "new_h", "new_c")):
         out.name, out.type = f"{tag}/frame_{name}", ir.TensorType(fact.dtype)
@@ -158,7 +158,7 @@ def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], 
     body.outputs.extend([*cell.outputs[1:], cell.outputs[1]])
     flags = Valid.of(gate.x).flags(gate.warm, gate.ends)
     assert flags is not None
-    seen = held(body, [(fact.dtype, state)] * 2, node.opset, tag)(flags, gate.x)
+    seen = carry_or_keep(body, [(fact.dtype, state)] * 2, node.opset, tag)(flags, gate.x)
     attributes = (("body", Attribute(ir.AttrGraph("body", body))), ("num_scan_inputs", 2))
     outs = [Op("Scan", (*starts, feed, seen.expr), attributes, "", 3, k) for k in range(3)]
     return [outs[2], outs[0], outs[1]]

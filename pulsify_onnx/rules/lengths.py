@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.delay import Delay
-from pulsify_onnx.algebra.facts import Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Op, Outcome, Position, Ref, Window
 from pulsify_onnx.arrays import Const
-from pulsify_onnx.rules.kit.combinators import call
-from pulsify_onnx.rules.kit.node import Node, World
+from pulsify_onnx.rules.kit.combinators import onnx_op
+from pulsify_onnx.rules.kit.node import Context, Node
 from pulsify_onnx.rules.reshape import constant_over_time
 
 COMPARED: dict[str, Callable[[float, float], bool]] = {
@@ -25,11 +25,11 @@ COMPARED: dict[str, Callable[[float, float], bool]] = {
 def decided(node: Node) -> Outcome | None:
     """The comparison of frame positions with a length, where it has one answer for all frames that are real; else None."""
     test = COMPARED.get(node.op_type)
-    at = next((k for k, f in enumerate(node.facts) if isinstance(f, Sizes)), None)
+    at = next((k for k, f in enumerate(node.facts) if isinstance(f, ShapeTensor)), None)
     if test is None or at is None:
         return None
     length, x = node.facts[at], node.facts[1 - at]
-    if not isinstance(length, Sizes) or not isinstance(x, Stream) or len(set(length.values)) != 1 or math.prod(length.shape) != 1 or len(length.shape) > x.rank:
+    if not isinstance(length, ShapeTensor) or not isinstance(x, Stream) or len(set(length.values)) != 1 or math.prod(length.shape) != 1 or len(length.shape) > x.rank:
         return None
     most = _most(x, node.world)
     over = (most - length.values[0]).constant if most is not None else None
@@ -39,16 +39,16 @@ def decided(node: Node) -> Outcome | None:
     if others:
         return None
     value = Const(np.asarray(answer))
-    return constant_over_time(node, Static(node.outputs[0], ir.DataType.BOOL, ()), x.shape, lambda dims: call("Expand", value, Dims(dims)))
+    return constant_over_time(node, Static(node.outputs[0], ir.DataType.BOOL, ()), x.shape, lambda dims: onnx_op("Expand", value, Dims(dims)))
 
 
-def _most(x: Stream, world: World) -> Length | None:
+def _most(x: Stream, world: Context) -> Length | None:
     """The greatest value of a positional wire over its real frames, where it counts them."""
     made = world.step_of(x.wire)
     return _of(made.exprs[made.wires.index(x.wire)], x, world) if made is not None and x.positional and x.origin is None else None
 
 
-def _of(expr: Expr | None, x: Stream, world: World) -> Length | None:
+def _of(expr: Expr | None, x: Stream, world: Context) -> Length | None:
     if isinstance(expr, Position):
         delay = Delay.of(expr.delay)
         return None if delay.terms else x.extent - 1 - delay.constant

@@ -9,23 +9,23 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import holds
 from pulsify_onnx.algebra.plan import Options, Outcome, Step
-from pulsify_onnx.algebra.windows import crop, timely
+from pulsify_onnx.algebra.windows import crop, wait_until_known
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.subgraphs import all_nodes, prune, subgraphs
 from pulsify_onnx.rules.across import loop_across
-from pulsify_onnx.rules.kit.combinators import call, const
-from pulsify_onnx.rules.kit.gating import fed
+from pulsify_onnx.rules.kit.combinators import const, onnx_op
+from pulsify_onnx.rules.kit.gating import recurrence_inputs
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import nearest
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares
-from pulsify_onnx.rules.kit.views import FAR
-from pulsify_onnx.rules.scan import Body, Feed, beside, check_body, per_frame
+from pulsify_onnx.rules.kit.views import BEYOND_ANY_SIZE
+from pulsify_onnx.rules.scan import Body, ScannedInput, check_body, per_frame, with_unit_axes
 from pulsify_onnx.rules.slicing import rate_of
 
 ROUNDS = "how often it runs is decided at run time"
@@ -63,14 +63,14 @@ def loop(node: Node) -> Outcome:
     carried = len(initial)
     steps: list[Step] = []
     numbers = Stream("", ir.DataType.INT64, (rounds,), 0, rate_of(rounds), positional=True)
-    windows, y = fed(xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
+    windows, y = recurrence_inputs(xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
     numbered = bool(body.inputs[0].uses()) or not picks
     if numbered:  # the number of a frame must not be taken for one past the end
-        windows, y = timely(windows, y)
+        windows, y = wait_until_known(windows, y)
     frames = []
     for pick, x, window in zip(picks, xs, windows):
         body.inputs.append(pick.frame)
-        frames.append(Feed(pick.frame.name or "", window, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:])))
+        frames.append(ScannedInput(pick.frame.name or "", window, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:])))
     if numbered:
         frames.append(_numbered(body, y, node.options))
     del body.inputs[:2]
@@ -86,7 +86,7 @@ def _fixed(node: Node) -> int | None:
 
 def _rounds(node: Node) -> Length:
     fact = node.fact(0)
-    if not isinstance(fact, Sizes):
+    if not isinstance(fact, ShapeTensor):
         refuse(ROUNDS, hint=ROUNDS_HINT)
     return fact.values[0]
 
@@ -134,7 +134,7 @@ def _skip_whole_slices(node: Node, body: ir.Graph) -> None:
             continue
         starts, ends, _, steps = [_constant(node, v) for v in (*inner.inputs, None, None)[1:5]]
         last = len(inner.inputs) > 4 and inner.inputs[4] is not None
-        if starts is not None and ends is not None and not starts.any() and (ends >= FAR).all() and (not last or steps is not None and (steps == 1).all()):
+        if starts is not None and ends is not None and not starts.any() and (ends >= BEYOND_ANY_SIZE).all() and (not last or steps is not None and (steps == 1).all()):
             inner.outputs[0].replace_all_uses_with(inner.inputs[0])
             body.remove(inner, safe=True)
 
@@ -244,7 +244,7 @@ def _index(node: Node, body: ir.Graph, value: ir.Value | None) -> tuple[int, int
 
 def _kept(node: Node, body: ir.Graph, frame: ir.Value, x: Stream, inner: ir.Node) -> ir.Value:
     """`frame` with its dimension along the stream, of size 1."""
-    return beside(body, frame, [x.axis], node.opset, f"{inner.outputs[0].name}/one", inner)
+    return with_unit_axes(body, frame, [x.axis], node.opset, f"{inner.outputs[0].name}/one", inner)
 
 
 def _read(pick: _Pick, rounds: Length) -> Stream:
@@ -257,7 +257,7 @@ def _read(pick: _Pick, rounds: Length) -> Stream:
     return crop(pick.x, pick.offset, rest)
 
 
-def _numbered(body: ir.Graph, y: Stream, options: Options) -> Feed:
+def _numbered(body: ir.Graph, y: Stream, options: Options) -> ScannedInput:
     """The iteration number as one more input, kept within the stream: it may be an index."""
     counter = body.inputs[0]
     number = ir.Value(name=f"{counter.name}/frame", shape=counter.shape, type=ir.TensorType(ir.DataType.INT64))
@@ -266,5 +266,5 @@ def _numbered(body: ir.Graph, y: Stream, options: Options) -> Feed:
     expr = nearest(y)
     rank = len(counter.shape) if counter.shape is not None else 0
     if rank:
-        expr = call("Reshape", expr, const([-1] + [1] * rank))
-    return Feed(number.name or "", expr, 0, (ir.DataType.INT64, (Length.of(1),) * rank))
+        expr = onnx_op("Reshape", expr, const([-1] + [1] * rank))
+    return ScannedInput(number.name or "", expr, 0, (ir.DataType.INT64, (Length.of(1),) * rank))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, QueryKey, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome, Ref
 from pulsify_onnx.algebra.query_key import Side
@@ -12,7 +12,7 @@ from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.attention import matmul_pair, weighted_sum
 from pulsify_onnx.rules.contraction import summed
-from pulsify_onnx.rules.kit.combinators import call, kept, op, static
+from pulsify_onnx.rules.kit.combinators import onnx_op, passthrough, same_op, static
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -38,7 +38,7 @@ def product_axes(node: Node, a: int = 0, b: int = 1, flip_a: bool = False, flip_
     axes: list[Side] = [None] * len(node.facts)
     for k, which, flip in ((a, 0, flip_a), (b, 1, flip_b)):
         x = node.fact(k)
-        if isinstance(x, Pair):
+        if isinstance(x, QueryKey):
             if (len(x.shape) - 1 if which == 0 else len(x.shape) - 2) in x.axes:
                 refuse(SUMMED, SUMMED_HINT)
             rank = batch + 2
@@ -60,7 +60,7 @@ def product_axes(node: Node, a: int = 0, b: int = 1, flip_a: bool = False, flip_
 
 def _one_matrix(other: Fact | None, from_end: int) -> None:
     """Refuse a factor that does not stream and has several matrices where the other one has a frame each."""
-    if other is None or isinstance(other, (Stream, Pair)):
+    if other is None or isinstance(other, (Stream, QueryKey)):
         return
     shape = shape_of(other)
     if from_end <= len(shape) and shape[-from_end].constant != 1:
@@ -75,16 +75,16 @@ def matmul(node: Node) -> Outcome:
     Prefix: the product of two streams summed over their frames.  State: the sum so far.
     Refuses: a sum over the stream with a fixed number of frames, and two streams that meet as rows and columns.
     """
-    if any(isinstance(f, Pair) for f in node.facts):
+    if any(isinstance(f, QueryKey) for f in node.facts):
         found = matmul_pair(node)
         if found is not None:
             return found
     a, b = node.facts
     if isinstance(a, Stream) and isinstance(b, Stream) and a.axis == a.rank - 1 and b.axis == max(b.rank - 2, 0):
-        found = summed(node, [a, b], lambda values: op(node, values))
+        found = summed(node, [a, b], lambda values: same_op(node, values))
         if found is not None:
             return found
-    return kept(node, product_axes(node))
+    return passthrough(node, product_axes(node))
 
 
 @rule("Gemm", versions=(7, 9, 11, 13))
@@ -99,7 +99,7 @@ def gemm(node: Node) -> Outcome:
         found = _gemm_summed(node, a, b)
         if found is not None:
             return found
-    return kept(node, gemm_axes(node))
+    return passthrough(node, gemm_axes(node))
 
 
 def _gemm_summed(node: Node, a: Stream, b: Stream) -> Outcome | None:
@@ -109,8 +109,8 @@ def _gemm_summed(node: Node, a: Stream, b: Stream) -> Outcome | None:
     kind = wide(a.dtype)
     none = () if may_lack(node, 2) else (Const(np.zeros((1, 1), kind.numpy())),)
     c = static(node, 2)
-    added = None if c is None else call("Mul", cast(c, a.dtype, kind), number(node.attr("beta", 1.0), kind))
-    return summed(node, [a, b], lambda values: op(node, [*values, *none], beta=None), added)
+    added = None if c is None else onnx_op("Mul", cast(c, a.dtype, kind), number(node.attr("beta", 1.0), kind))
+    return summed(node, [a, b], lambda values: same_op(node, [*values, *none], beta=None), added)
 
 
 def gemm_axes(node: Node) -> list[int | None]:
@@ -157,7 +157,7 @@ def einsum(node: Node) -> Outcome:
     out = _spell(result, dots, dots)
     axes: list[Side] = []
     for fact, letters_of in zip(node.facts, spell):
-        if isinstance(fact, Pair):
+        if isinstance(fact, QueryKey):
             pair = [letters_of[a] for a in fact.axes]
             if any(c not in out for c in pair):
                 return _einsum_closed(node, spell, out)
@@ -172,11 +172,11 @@ def einsum(node: Node) -> Outcome:
         if letters_of.count(letter) > 1 or out.count(letter) > 1:
             refuse("it takes a diagonal of the stream", hint="keep time on an axis of its own")
         for k, (other, theirs) in enumerate(zip(node.facts, spell)):
-            if letter in theirs and other is not None and not isinstance(other, (Stream, Pair)) and shape_of(other)[theirs.index(letter)].constant != 1:
+            if letter in theirs and other is not None and not isinstance(other, (Stream, QueryKey)) and shape_of(other)[theirs.index(letter)].constant != 1:
                 refuse(f"its input {k} has a fixed number of frames along the stream, so it fits one length only",
                        hint="compute it from frame positions, or export with a dynamic length")
         axes.append(out.index(letter))
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 def _einsum_summed(node: Node, spell: list[list[str]], letter: str) -> Outcome | None:
@@ -191,7 +191,7 @@ def _einsum_summed(node: Node, spell: list[list[str]], letter: str) -> Outcome |
 
     def product(values: list[Expr]) -> Expr:
         streams = iter(values)
-        return op(node, [next(streams) if other is None else other for other in others])
+        return same_op(node, [next(streams) if other is None else other for other in others])
 
     return summed(node, node.streams, product)
 
@@ -200,19 +200,19 @@ def _einsum_closed(node: Node, spell: list[list[str]], out: list[str]) -> Outcom
     """Weights times values, summed over the keys."""
     if len(node.facts) != 2:
         refuse(SUMMED, SUMMED_HINT)
-    at = next((k for k, f in enumerate(node.facts) if isinstance(f, Pair) and f.alive is not None), None)
-    at = next(k for k, f in enumerate(node.facts) if isinstance(f, Pair)) if at is None else at
+    at = next((k for k, f in enumerate(node.facts) if isinstance(f, QueryKey) and f.alive is not None), None)
+    at = next(k for k, f in enumerate(node.facts) if isinstance(f, QueryKey)) if at is None else at
     weights, values = node.facts[at], node.facts[1 - at]
-    assert isinstance(weights, Pair)
+    assert isinstance(weights, QueryKey)
     letters, others = (spell[at][a] for a in weights.axes), spell[1 - at]
-    along = [others[a] for a in (values.axes if isinstance(values, Pair) else (values.axis,) if isinstance(values, Stream) else ())]
+    along = [others[a] for a in (values.axes if isinstance(values, QueryKey) else (values.axis,) if isinstance(values, Stream) else ())]
     query, key = sorted(letters, key=lambda c: c not in out)
-    if query not in out or key in out or key not in along or (isinstance(values, Pair) and query not in along) or (
+    if query not in out or key in out or key not in along or (isinstance(values, QueryKey) and query not in along) or (
             weights.alive is not None and spell[at][weights.axes[weights.alive.side]] != key):
         refuse(SUMMED, SUMMED_HINT)
-    assert isinstance(values, (Stream, Pair))
+    assert isinstance(values, (Stream, QueryKey))
     (dtype, shape), = infer(node)
-    return weighted_sum(node, weights, values, out.index(query), lambda w, v: op(node, [w, v] if at == 0 else [v, w]),
+    return weighted_sum(node, weights, values, out.index(query), lambda w, v: same_op(node, [w, v] if at == 0 else [v, w]),
                         tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype, along.index(key))
 
 

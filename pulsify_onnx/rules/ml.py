@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pulsify_onnx.algebra.plan import Outcome, Step
-from pulsify_onnx.algebra.windows import align, solid, timely
-from pulsify_onnx.rules.kit.combinators import op, step, the_stream
+from pulsify_onnx.algebra.windows import align, materialise_padding, wait_until_known
+from pulsify_onnx.rules.kit.combinators import as_outcome, same_op, the_stream
 from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
@@ -14,8 +14,8 @@ from pulsify_onnx.rules.kit.registry import rule
 def binarizer(node: Node) -> Outcome:
     """Any axis: every value becomes 0 or 1 by one threshold."""
     steps: list[Step] = []
-    x = solid(the_stream(node), node.options, steps)
+    x = materialise_padding(the_stream(node), node.options, steps)
     (window,), y = align([x], node.options)
-    (window,), y = timely([window], y)
+    (window,), y = wait_until_known([window], y)
     feed = guarded(window, x, 0)  # onnxruntime stops at a NaN, which frames past the end may be
-    return step(node, [op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps)
+    return as_outcome(node, [same_op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pulsify_onnx.algebra.facts import Pair
+from pulsify_onnx.algebra.facts import QueryKey
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.attention import softmax_over_keys
-from pulsify_onnx.rules.kit.combinators import apart, joined, op, step, the_stream
+from pulsify_onnx.rules.kit.combinators import aligned_inputs, as_outcome, keep_unless, same_op, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.views import normalised_axes
@@ -27,7 +27,7 @@ def batch_norm(node: Node) -> Outcome:
     x = the_stream(node)
     if node.attr("training_mode", 0) or any(node.outputs[1:]):
         refuse("it takes its statistics from the whole batch (training mode)", hint="export the model in evaluation mode")
-    return apart(node, [1] if x.rank > 1 else [0], "it has one mean and scale per frame", hint="the stream must not run along the channels; see --axis")
+    return keep_unless(node, [1] if x.rank > 1 else [0], "it has one mean and scale per frame", hint="the stream must not run along the channels; see --axis")
 
 
 @rule("LayerNormalization", "SimplifiedLayerNormalization", versions=(1, 17))
@@ -38,7 +38,7 @@ def layer_norm(node: Node) -> Outcome:
     Refuses: normalising over the stream.
     """
     x = the_stream(node)
-    return apart(node, range(node.axis(x.rank), x.rank), WHOLE, HINT)
+    return keep_unless(node, range(node.axis(x.rank), x.rank), WHOLE, HINT)
 
 
 @rule("Softmax", versions=(1, 11, 13))
@@ -50,13 +50,13 @@ def softmax(node: Node) -> Outcome:
     Over the stream it gives weights, which only a weighted sum over the stream takes (attention pooling).
     Refuses: a softmax over the stream that is needed frame by frame.
     """
-    if isinstance(node.facts[0], Pair) and node.op_type == "Softmax":
+    if isinstance(node.facts[0], QueryKey) and node.op_type == "Softmax":
         return softmax_over_keys(node, node.facts[0])
     x = the_stream(node)
     touched = normalised_axes(node, x.rank)
     if node.op_type == "Softmax" and x.axis in touched and all(x.shape[a].constant == 1 for a in touched if a != x.axis):
         return softmax_over_time(node, x)
-    return apart(node, touched, OVER_TIME, OVER_TIME_HINT)
+    return keep_unless(node, touched, OVER_TIME, OVER_TIME_HINT)
 
 
 def _same_shape(node: Node, touched: Sequence[int]) -> Outcome:
@@ -64,8 +64,8 @@ def _same_shape(node: Node, touched: Sequence[int]) -> Outcome:
     x = the_stream(node)
     if x.axis in touched:
         refuse(WHOLE, HINT)
-    exprs, y, _ = joined(node, [x.axis, *[None] * (len(node.facts) - 1)])
-    return step(node, [op(node, exprs)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
+    exprs, y, _ = aligned_inputs(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    return as_outcome(node, [same_op(node, exprs)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
 
 
 @rule("InstanceNormalization", versions=(6, 22))
@@ -90,7 +90,7 @@ def group_norm(node: Node) -> Outcome:
 def lp_norm(node: Node) -> Outcome:
     """Any axis but the one it normalises over."""
     x = the_stream(node)
-    return apart(node, [node.axis(x.rank, default=-1)], WHOLE, HINT)
+    return keep_unless(node, [node.axis(x.rank, default=-1)], WHOLE, HINT)
 
 
 @rule("LRN", versions=(1, 13))
@@ -99,7 +99,7 @@ def local_response(node: Node) -> Outcome:
 
     Refuses: a stream along the channels.
     """
-    return apart(node, [1], "it sums over neighbouring channels and the stream runs along them", hint="see --axis")
+    return keep_unless(node, [1], "it sums over neighbouring channels and the stream runs along them", hint="see --axis")
 
 
 @rule("MeanVarianceNormalization", versions=(9, 13))

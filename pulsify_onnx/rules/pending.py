@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pulsify_onnx.algebra.facts import Pending
+from pulsify_onnx.algebra.facts import Deferred
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.rules.deviation import deviating
@@ -18,7 +18,7 @@ def closed(node: Node) -> Outcome:
     if found is not None:
         return found
     for fact in (*node.facts, *node.outer.values()):
-        if isinstance(fact, Pending):
+        if isinstance(fact, Deferred):
             raise Refusal(fact.blame.reason, fact.blame.hint, fact.blame)
     if node.op_type == "If" and node.domain == "":
         return lookup(node)(node)

@@ -12,7 +12,7 @@ from pulsify_onnx.algebra.windows import fewer, indices_read, pad, windowed, zer
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, const, kept, op, step, the_stream
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, const, onnx_op, passthrough, same_op, the_stream
 from pulsify_onnx.rules.kit.infer import infer, overstated
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import Valid
@@ -23,7 +23,7 @@ from pulsify_onnx.rules.kit.views import Spatial, spatial
 CHANNELS = "the stream runs along the channels or the batch of a pool"
 
 
-def lowest(x: Stream) -> Const:
+def lowest_of(x: Stream) -> Const:
     """The neutral element of a maximum over `x`."""
     kind = x.dtype.numpy()
     value = -np.inf if x.dtype.is_floating_point() else np.iinfo(kind).min
@@ -58,7 +58,7 @@ def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, l
     data: Expr = window
     for axis, size in overstated(node, tuple(None if k == x.axis else d for k, d in enumerate(shape))).items():
         data, pads[axis - 2 + len(view.kernel)] = _fitting(data, x, view, axis, size, pads[axis - 2])
-    expr = op(node, [data], auto_pad=None, pads=pads)
+    expr = same_op(node, [data], auto_pad=None, pads=pads)
     return expr, y.placed(node.outputs[0], dtype, shape, x.axis), window, view, steps
 
 
@@ -66,7 +66,7 @@ def _fitting(data: Expr, x: Stream, view: Spatial, axis: int, size: int, before:
     """`data` and its padding at the end of `axis` so that the last of `size` windows ends where they end: nobody sees one more to round up to."""
     k, own = axis - 2, x.shape[axis].constant or 0
     after = (size - 1) * view.strides[k] + view.spans[k] - own - before
-    return (data, after) if after >= 0 else (call("Slice", data, const([0]), const([own + after]), const([axis])), 0)
+    return (data, after) if after >= 0 else (onnx_op("Slice", data, const([0]), const([own + after]), const([axis])), 0)
 
 
 @declares(Trait.WINDOWS)
@@ -81,9 +81,9 @@ def max_pool(node: Node) -> Outcome:
     if len(node.outputs) > 1 and node.outputs[1]:
         refuse("its indices are positions in the whole recording", hint="do without the Indices output")
     if x.axis < 2:
-        return kept(node, [x.axis])
-    expr, y, _, _, steps = _pooled(node, lowest(x))
-    return step(node, [expr], [y], before=steps)
+        return passthrough(node, [x.axis])
+    expr, y, _, _, steps = _pooled(node, lowest_of(x))
+    return as_outcome(node, [expr], [y], before=steps)
 
 
 @declares(Trait.WINDOWS)
@@ -96,9 +96,9 @@ def lp_pool(node: Node) -> Outcome:
     """
     x = the_stream(node)
     if x.axis < 2:
-        return kept(node, [x.axis])
+        return passthrough(node, [x.axis])
     expr, y, _, _, steps = _pooled(node, zero(x))
-    return step(node, [expr], [y], before=steps)
+    return as_outcome(node, [expr], [y], before=steps)
 
 
 @declares(Trait.WINDOWS)
@@ -111,7 +111,7 @@ def average_pool(node: Node) -> Outcome:
     """
     x = the_stream(node)
     if x.axis < 2:
-        return kept(node, [x.axis])
+        return passthrough(node, [x.axis])
     expr, y, window, view, steps = _pooled(node, zero(x))
     k = x.axis - 2
     before, after = border_pads(x, view)
@@ -124,9 +124,9 @@ def average_pool(node: Node) -> Outcome:
         if not open_start and not end:
             return expr
         inside = _inside(x, Valid(indices_read(window, y, view.strides[k], before), high, low).flags(open_start, end), window.frames, view)
-        return call("Div", expr, call("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
+        return onnx_op("Div", expr, onnx_op("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
 
-    return step(node, [When(Test(ends=True), divided(True), divided(False)) if open_end else divided(False)], [y], before=steps)
+    return as_outcome(node, [When(Test(ends=True), divided(True), divided(False)) if open_end else divided(False)], [y], before=steps)
 
 
 def _inside(x: Stream, counted: Expr | None, frames: Frames, view: Spatial) -> Expr:
@@ -137,6 +137,6 @@ def _inside(x: Stream, counted: Expr | None, frames: Frames, view: Spatial) -> E
     ones = [1] * n
     kernel, strides, dilations = ones.copy(), ones.copy(), ones.copy()
     kernel[k], strides[k], dilations[k] = view.kernel[k], view.strides[k], view.dilations[k]
-    weights = call("Reshape", call("Cast", counted, to=int(x.dtype)), Dims(tuple(shape)))
+    weights = onnx_op("Reshape", onnx_op("Cast", counted, to=int(x.dtype)), Dims(tuple(shape)))
     extra: dict[str, Any] = {"dilations": dilations} if view.dilations[k] != 1 else {}
-    return call("AveragePool", weights, kernel_shape=kernel, strides=strides, **extra)
+    return onnx_op("AveragePool", weights, kernel_shape=kernel, strides=strides, **extra)

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Pending, Shape, Stream
+from pulsify_onnx.algebra.facts import Deferred, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step
-from pulsify_onnx.algebra.windows import solid
+from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import Blocker
-from pulsify_onnx.rules.kit.combinators import call, op, step
+from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, same_op
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import lookup
@@ -30,14 +30,14 @@ OVER_TIME_HINT = "take it over the channels; attention over the past needs a win
 def softmax_over_time(node: Node, x: Stream) -> Outcome:
     """Weights of the frames of `x`, not computed."""
     steps: list[Step] = []
-    scores = solid(x, node.options, steps)
+    scores = materialise_padding(x, node.options, steps)
     blame = Blocker(node.name, node.op_type, OVER_TIME, OVER_TIME_HINT, x.wire)
-    return Outcome((Pending(node.outputs[0], x.dtype, x.shape, "weights", scores, (x.axis,), blame),), tuple(steps))
+    return Outcome((Deferred(node.outputs[0], x.dtype, x.shape, "weights", scores, (x.axis,), blame),), tuple(steps))
 
 
 def pooling(node: Node) -> Outcome | None:
     """Weights with their axes moved, or times a stream, or a weighted sum of it; None for anything else."""
-    pending = [f for f in node.facts if isinstance(f, Pending)]
+    pending = [f for f in node.facts if isinstance(f, Deferred)]
     if len(pending) != 1:
         return None
     weights = pending[0]
@@ -50,7 +50,7 @@ def pooling(node: Node) -> Outcome | None:
     return _product(node, weights) if node.op_type == "MatMul" and weights.form == "weights" else None
 
 
-def _moved(node: Node, weights: Pending) -> Outcome:
+def _moved(node: Node, weights: Deferred) -> Outcome:
     """The same axes of the scores moved: a softmax does not mind."""
     outcome = lookup(node)(replace(node, facts=(weights.x, *node.facts[1:])))
     scores = outcome.facts[0]
@@ -59,7 +59,7 @@ def _moved(node: Node, weights: Pending) -> Outcome:
     return Outcome((fact,), outcome.steps)
 
 
-def _weighted(node: Node, weights: Pending) -> Outcome | None:
+def _weighted(node: Node, weights: Deferred) -> Outcome | None:
     other = next(f for f in node.facts if f is not weights)
     if not isinstance(other, Stream) or weights.form not in ("weights", "weighted"):
         return None
@@ -74,8 +74,8 @@ def _weighted(node: Node, weights: Pending) -> Outcome | None:
         values, steps = found, outcome.steps
     else:
         own: list[Step] = []
-        values, steps = solid(other, node.options, own), tuple(own)
-    if values.lead or values.trail.terms:
+        values, steps = materialise_padding(other, node.options, own), tuple(own)
+    if values.pad_before or values.pad_after.terms:
         return None
     shape = _broadcast(weights.x, values)
     return Outcome((replace(weights, wire=node.outputs[0], shape=shape, form="weighted", values=values),), steps)
@@ -88,7 +88,7 @@ def _broadcast(a: Stream, b: Stream) -> Shape:
     return tuple(q if p.constant == 1 else p for p, q in zip(left, right))
 
 
-def _summed(node: Node, weighted: Pending) -> Outcome | None:
+def _summed(node: Node, weighted: Deferred) -> Outcome | None:
     x, values = weighted.x, weighted.values
     assert values is not None
     rank = len(weighted.shape)
@@ -99,7 +99,7 @@ def _summed(node: Node, weighted: Pending) -> Outcome | None:
     keepdims = bool(node.attr("keepdims", 1))
 
     def product(weight: Expr, value: Expr) -> Expr:
-        return reduce_by(node, "ReduceSum", call("Mul", weight, value), [time])
+        return reduce_by(node, "ReduceSum", onnx_op("Mul", weight, value), [time])
 
     def finish(total: Expr) -> Expr:
         rest = [a for a in axes if a != time]
@@ -109,7 +109,7 @@ def _summed(node: Node, weighted: Pending) -> Outcome | None:
     return _carried(node, x, values, reduced(weighted.shape, [time], True), product, finish, reduced(weighted.shape, axes, keepdims))
 
 
-def _product(node: Node, weights: Pending) -> Outcome | None:
+def _product(node: Node, weights: Deferred) -> Outcome | None:
     """A matrix product that sums over the frames of both factors."""
     a, b = node.facts
     first = a is weights
@@ -124,7 +124,7 @@ def _product(node: Node, weights: Pending) -> Outcome | None:
     if not shape or any(d is None for d in shape):
         return None
     known = tuple(d for d in shape if d is not None)
-    return _carried(node, x, values, known, lambda w, v: op(node, [w, v] if first else [v, w]), lambda total: total, known)
+    return _carried(node, x, values, known, lambda w, v: same_op(node, [w, v] if first else [v, w]), lambda total: total, known)
 
 
 def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: Callable[[Expr, Expr], Expr],
@@ -139,11 +139,11 @@ def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: C
     top = Accumulator(source, f"{name}.max", dtype, kept, "max", floor)
     weight = Accumulator(source, f"{name}.weight", dtype, kept, "weight")
     total = Accumulator(source, f"{name}.add", dtype, held, "add")
-    high = call("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(source.value(0), floor, 0), [x.axis]))
-    share = source.only_real(call("Exp", call("Sub", source.value(0), high)), zero, 0)
-    scale = call("Exp", call("Sub", top.past, high))
+    high = onnx_op("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(source.value(0), floor, 0), [x.axis]))
+    share = source.only_real(onnx_op("Exp", onnx_op("Sub", source.value(0), high)), zero, 0)
+    scale = onnx_op("Exp", onnx_op("Sub", top.past, high))
     weight_now, weights = running_sum(weight, reduce_by(node, "ReduceSum", share, [x.axis]), scale)
     total_now, totals = running_sum(total, product(share, source.only_real(source.value(1), zero, 1)), scale)
-    result = cast(finish(source.settled(call("Div", total_now, weight_now), dtype)), dtype, x.dtype)
+    result = cast(finish(source.settled(onnx_op("Div", total_now, weight_now), dtype)), dtype, x.dtype)
     states = [top.becomes(high), *weights, *totals]
-    return step(node, [result], [source.fact(name, x.dtype, shape)], states, steps)
+    return as_outcome(node, [result], [source.fact(name, x.dtype, shape)], states, steps)

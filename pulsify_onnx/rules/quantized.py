@@ -15,7 +15,7 @@ from pulsify_onnx.algebra.windows import pad, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import convolution, kernel_of, other_pads
-from pulsify_onnx.rules.kit.combinators import apart, call, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, keep_unless, onnx_op, passthrough, same_op, static, the_stream
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
@@ -66,7 +66,7 @@ def quantize(node: Node) -> Outcome:
     per_axis = len(scale.shape) == 1 and scale.shape[0].constant != 1
     if node.attr("block_size", 0) or per_axis and (x.rank == 1 or node.axis(x.rank, default=1) == x.axis):
         refuse(PER_FRAME, PER_FRAME_HINT)
-    outcome = kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    outcome = passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])
     return replace(outcome, steps=tuple(_both_ways(node, made) for made in outcome.steps))
 
 
@@ -94,7 +94,7 @@ def _both_ways(node: Node, made: Step) -> Step:
 def _quantised(node: Node, wire: str, x: Stream, zero: Const) -> Expr:
     """The integers again of which a node makes `wire`."""
     axis = {"axis": int(node.attr("axis", 1))} if zero.array.ndim else {}
-    return call("QuantizeLinear", Window(wire, 0, Frames(x.rate)), static(node, 1), zero, domain=node.domain, **axis)
+    return onnx_op("QuantizeLinear", Window(wire, 0, Frames(x.rate)), static(node, 1), zero, domain=node.domain, **axis)
 
 
 @rule("ConvInteger", versions=(10,))
@@ -130,7 +130,7 @@ def matmul_integer(node: Node) -> Outcome:
     axes = product_axes(node)
     for k in (0, 1):
         _scalar(node, k, k + 2)
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 def _scalar(node: Node, data: int, index: int) -> None:
@@ -150,7 +150,7 @@ def qlinear_matmul(node: Node) -> Outcome:
     axes = product_axes(node, 0, 3)
     for data, index in ((0, 1), (0, 2), (3, 4), (3, 5)):
         _scalar(node, data, index)
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 @rule("MatMulIntegerToFloat", versions=(1,), domain=CONTRIB)
@@ -165,7 +165,7 @@ def matmul_integer_to_float(node: Node) -> Outcome:
         _scalar(node, data, index)
     if isinstance(node.fact(1), Stream) and node.fact(6) is not None:
         _scalar(node, 1, 6)
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 @rule("MatMulNBits", "MatMulBnb4", versions=(1,), domain=CONTRIB)
@@ -175,7 +175,7 @@ def matmul_packed(node: Node) -> Outcome:
     Refuses: a sum over the stream.
     """
     x = the_stream(node)
-    return apart(node, [x.rank - 1], SUMMED, SUMMED_HINT)
+    return keep_unless(node, [x.rank - 1], SUMMED, SUMMED_HINT)
 
 
 @rule("QGemm", versions=(1,), domain=CONTRIB)
@@ -187,7 +187,7 @@ def qgemm(node: Node) -> Outcome:
     x = the_stream(node)
     if x.axis != (1 if node.attr("transA", 0) else 0):
         refuse(SUMMED, SUMMED_HINT)
-    return kept(node, [0, *[None] * (len(node.facts) - 1)])
+    return passthrough(node, [0, *[None] * (len(node.facts) - 1)])
 
 
 def _broadcast(node: Node, data: Sequence[int]) -> Outcome:
@@ -206,7 +206,7 @@ def _broadcast(node: Node, data: Sequence[int]) -> Outcome:
         if not isinstance(fact, Stream) and at >= 0 and shape_of(fact)[at].constant != 1:
             refuse("one of its inputs has a fixed number of frames along the stream, so it fits one length only",
                    hint="compute it from frame positions, or export with a dynamic length")
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 @rule("QLinearAdd", "QLinearMul", versions=(1,), domain=CONTRIB)
@@ -234,7 +234,7 @@ def qlinear_unary(node: Node) -> Outcome:
     Refuses: scales that change with the stream.
     """
     static_scales(node, (0,))
-    return kept(node, [the_stream(node).axis, *[None] * (len(node.facts) - 1)])
+    return passthrough(node, [the_stream(node).axis, *[None] * (len(node.facts) - 1)])
 
 
 @rule("QLinearSoftmax", versions=(1,), domain=CONTRIB)
@@ -245,7 +245,7 @@ def qlinear_softmax(node: Node) -> Outcome:
     """
     static_scales(node, (0,))
     x = the_stream(node)
-    return apart(node, normalised_axes(node, x.rank), "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
+    return keep_unless(node, normalised_axes(node, x.rank), "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
 
 
 @rule("QLinearConcat", versions=(1,), domain=CONTRIB)
@@ -264,7 +264,7 @@ def qlinear_concat(node: Node) -> Outcome:
         if fact.axis == node.axis(fact.rank):
             refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
         axes[k] = fact.axis
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 @rule("QLinearAveragePool", versions=(1,), domain=CONTRIB)
@@ -278,7 +278,7 @@ def qlinear_average_pool(node: Node) -> Outcome:
     if node.attr("channels_last", 0):
         refuse("its channels come last, a layout of onnxruntime's optimizer", hint="convert the model before it is optimized")
     if x.axis < 2:
-        return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+        return passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])
     view = spatial(node, kernel_of(node))
     k = x.axis - 2
     if view.same or view.pads[k] or view.pads[k + len(view.strides)] or node.attr("ceil_mode", 0):
@@ -287,7 +287,7 @@ def qlinear_average_pool(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     assert shape is not None
     inputs: list[Expr | None] = [window, *(static(node, i) for i in range(1, len(node.facts)))]
-    return step(node, [op(node, inputs, auto_pad=None, pads=other_pads(x, view))], [y.placed(node.outputs[0], dtype, shape, x.axis)])
+    return as_outcome(node, [same_op(node, inputs, auto_pad=None, pads=other_pads(x, view))], [y.placed(node.outputs[0], dtype, shape, x.axis)])
 
 
 @rule("QLinearGlobalAveragePool", versions=(1,), domain=CONTRIB)
@@ -301,7 +301,7 @@ def qlinear_global_pool(node: Node) -> Outcome:
     channels = x.rank - 1 if node.attr("channels_last", 0) else 1
     if x.axis not in (0, channels):
         refuse("it averages over the whole stream and rounds the result", hint="dequantise before the pool, so that it can be a running mean")
-    return kept(node, [x.axis, *[None] * (len(node.facts) - 1)])
+    return passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])
 
 
 @rule("NhwcMaxPool", versions=(1,), domain=CONTRIB)
@@ -312,7 +312,7 @@ def nhwc_max_pool(node: Node) -> Outcome:
     """
     x = the_stream(node)
     if x.axis in (0, x.rank - 1):
-        return kept(node, [x.axis])
+        return passthrough(node, [x.axis])
     view = spatial(node, kernel_of(node))
     n, k = len(view.strides), x.axis - 1
     if view.same or node.attr("ceil_mode", 0):
@@ -325,4 +325,4 @@ def nhwc_max_pool(node: Node) -> Outcome:
     assert shape is not None
     pads = list(view.pads)
     pads[k] = pads[k + n] = 0
-    return step(node, [op(node, [window], auto_pad=None, pads=pads)], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
+    return as_outcome(node, [same_op(node, [window], auto_pad=None, pads=pads)], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)

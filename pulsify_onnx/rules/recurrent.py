@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream, Wait
+from pulsify_onnx.algebra.facts import Fact, Running, ShapeTensor, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.held import Gate, gated
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, joined, own, static, step
-from pulsify_onnx.rules.kit.gating import fed, starts_as_zeros
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, aligned_inputs, as_outcome, carried, onnx_op, own, static
+from pulsify_onnx.rules.kit.gating import recurrence_inputs, starts_as_zeros
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import cases, started
@@ -35,7 +35,7 @@ def recurrent(node: Node) -> Outcome:
     if not isinstance(x, Stream) or any(isinstance(node.fact(k), Stream) for k in (1, 2, 3, 7)):
         refuse("its weights or its initial state change with the stream", hint="pass them as constants or as inputs without time")
     lengths = node.fact(LENS)
-    if isinstance(lengths, Sizes) and x.axis == (1 if node.attr("layout", 0) else 0) and all(v == x.extent for v in lengths.values):
+    if isinstance(lengths, ShapeTensor) and x.axis == (1 if node.attr("layout", 0) else 0) and all(v == x.extent for v in lengths.values):
         lengths = None
     if lengths is not None:
         refuse("sequence_lens ends every row at a frame of its own", hint="export without sequence lengths")
@@ -59,9 +59,9 @@ def _across(node: Node, layout: int) -> Outcome:
             refuse("its initial states are for a fixed number of frames, which are its batch",
                    hint="leave the initial state out, or give it the length of the stream")
         axes.append((0 if layout else 2) if isinstance(fact, Stream) else None)
-    exprs, y, axis = joined(node, axes, leads=True)
+    exprs, y, axis = aligned_inputs(node, axes, leads=True)
     if layout:
-        exprs = [call("Transpose", e, perm=[1, 0, 2]) if e is not None and k in (0, *INITIAL) else e for k, e in enumerate(exprs)]
+        exprs = [onnx_op("Transpose", e, perm=[1, 0, 2]) if e is not None and k in (0, *INITIAL) else e for k, e in enumerate(exprs)]
     facts: list[Fact] = []
     outs: list[Expr] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, infer(node))):
@@ -70,15 +70,15 @@ def _across(node: Node, layout: int) -> Outcome:
             refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
         facts.append(y.placed(wire, dtype, shape or y.shape, at) if wire else y)
         out = Op(node.op_type, tuple(exprs), node.replaced(layout=None), node.domain, len(node.outputs), k)
-        outs.append(call("Transpose", out, perm=[2, 0, 1, 3] if k == 0 else [1, 0, 2]) if layout else out)
-    return step(node, outs, facts)
+        outs.append(onnx_op("Transpose", out, perm=[2, 0, 1, 3] if k == 0 else [1, 0, 2]) if layout else out)
+    return as_outcome(node, outs, facts)
 
 
 def _along(node: Node, x: Stream, layout: int) -> Outcome:
     """Time is the sequence: h (and c) go from pulse to pulse."""
     steps: list[Step] = []
     wants_state = any(node.outputs[1:])
-    (window,), y = fed([x], node.options, wants_state, bool(node.outputs[0]), steps)
+    (window,), y = recurrence_inputs([x], node.options, wants_state, bool(node.outputs[0]), steps)
     hidden = int(node.attr("hidden_size") or _hidden(node))
     batch = x.shape[0 if layout else 1]
     names = ["h", "c"][: 2 if node.op_type == "LSTM" else 1]
@@ -87,8 +87,8 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     starts: list[Expr] = []
     for past, k in zip(pasts, INITIAL):
         initial = _initial(node, k, layout, (Length.of(1), batch, Length.of(hidden)))
-        starts.append(past if initial is None else initial if own(node.fact(k)) else call("Where", started(y), past, initial))
-    feed: Expr = call("Transpose", window, perm=[1, 0, 2]) if layout else window
+        starts.append(past if initial is None else initial if own(node.fact(k)) else onnx_op("Where", started(y), past, initial))
+    feed: Expr = onnx_op("Transpose", window, perm=[1, 0, 2]) if layout else window
 
     def run(late: bool, ended: bool) -> list[Expr]:
         return gated(node, Gate(node, y, late, ended), feed, starts, (batch, Length.of(hidden), x.shape[2]))
@@ -99,14 +99,14 @@ def _along(node: Node, x: Stream, layout: int) -> Outcome:
     carries = [carried(node, node.fact(k), 1 + i) for i, k in enumerate(INITIAL[: len(names)]) if own(node.fact(k))]
     exprs: list[Expr] = [whole, *after]
     shape = (y.extent, Length.of(1), batch, Length.of(hidden))
-    last = Prefix("", x.dtype, (Length.of(1), batch, Length.of(hidden)), (Wait.of(y),))
+    last = Running("", x.dtype, (Length.of(1), batch, Length.of(hidden)), (Wait.of(y),))
     facts: list[Fact] = [y.placed(node.outputs[0], x.dtype, shape, 0)]
     if layout:
-        exprs = [call("Transpose", exprs[0], perm=[2, 0, 1, 3]), *(call("Transpose", e, perm=[1, 0, 2]) for e in exprs[1:])]
+        exprs = [onnx_op("Transpose", exprs[0], perm=[2, 0, 1, 3]), *(onnx_op("Transpose", e, perm=[1, 0, 2]) for e in exprs[1:])]
         facts = [y.placed(node.outputs[0], x.dtype, (batch, y.extent, shape[1], shape[3]), 1)]
         last = replace(last, shape=(batch, Length.of(1), Length.of(hidden)))
     facts += [replace(last, wire=wire) for wire in node.outputs[1:]]
-    return step(node, exprs, facts, states, steps, carries)
+    return as_outcome(node, exprs, facts, states, steps, carries)
 
 
 def _hidden(node: Node) -> int:
@@ -127,4 +127,4 @@ def _initial(node: Node, index: int, layout: int, shape: tuple[Length, Length, L
     if starts_as_zeros(node, fact):
         return None
     expr = static(node, index)
-    return call("Transpose", expr, perm=[1, 0, 2]) if layout else expr
+    return onnx_op("Transpose", expr, perm=[1, 0, 2]) if layout else expr

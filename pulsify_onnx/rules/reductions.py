@@ -14,7 +14,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Count, Expr, Outcome, State, Step
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, kept, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, running_sum, squeeze_by, wide
@@ -49,10 +49,10 @@ def reduction(node: Node) -> Outcome:
     x = the_stream(node)
     axes = reduced_axes(node, x.rank)
     if axes is None:
-        return kept(node, [x.axis, None][: len(node.facts)])
+        return passthrough(node, [x.axis, None][: len(node.facts)])
     keepdims = bool(node.attr("keepdims", 1))
     if x.axis not in axes:
-        return kept(node, [squeezed(x.axis, axes, keepdims), None][: len(node.facts)])
+        return passthrough(node, [squeezed(x.axis, axes, keepdims), None][: len(node.facts)])
     if "Log" in node.op_type and not x.dtype.is_floating_point():
         refuse("it takes the logarithm of a running sum of whole numbers", hint="cast to float before it")
     return reduce_stream(node, RUNNING.get(node.op_type), x, axes, keepdims)
@@ -66,7 +66,7 @@ Finish = Callable[[Expr, Feed, Sequence[int]], Expr]
 
 
 @dataclass(frozen=True)
-class Running:
+class Reduction:
     """How frames (each after `each`) reduce to a pulse's value, how that joins the past, and what is made of the total."""
 
     reduce: str
@@ -89,44 +89,44 @@ def elements(source: Feed, axes: Sequence[int]) -> Expr:
 
 def averaged(total: Expr, source: Feed, axes: Sequence[int]) -> Expr:
     """`total` over the number of elements so far."""
-    count = call("Mul", call("Max", source.seen(), const(1)), elements(source, axes))
-    return call("Div", total, call("Cast", count, to=int(wide(source.x.dtype))))
+    count = onnx_op("Mul", onnx_op("Max", source.seen(), const(1)), elements(source, axes))
+    return onnx_op("Div", total, onnx_op("Cast", count, to=int(wide(source.x.dtype))))
 
 
 def rooted(total: Expr, source: Feed, axes: Sequence[int]) -> Expr:
     """The square root of `total`."""
     dtype = wide(source.x.dtype)
     exact = dtype if dtype.is_floating_point() else ir.DataType.DOUBLE
-    return cast(call("Sqrt", cast(total, dtype, exact)), exact, dtype)
+    return cast(onnx_op("Sqrt", cast(total, dtype, exact)), exact, dtype)
 
 
 def _log(total: Expr, source: Feed, axes: Sequence[int]) -> Expr:
-    return call("Log", total)
+    return onnx_op("Log", total)
 
 
 def _square(value: Expr) -> Expr:
-    return call("Mul", value, value)
+    return onnx_op("Mul", value, value)
 
 
 def _absolute(value: Expr) -> Expr:
-    return call("Abs", value)
+    return onnx_op("Abs", value)
 
 
 RUNNING = {
-    "ReduceSum": Running("ReduceSum", "Add"),
-    "ReduceMean": Running("ReduceSum", "Add", finish=averaged),
-    "ReduceLogSum": Running("ReduceSum", "Add", finish=_log),
-    "ReduceL1": Running("ReduceSum", "Add", _absolute),
-    "ReduceL2": Running("ReduceSum", "Add", _square, rooted),
-    "ReduceSumSquare": Running("ReduceSum", "Add", _square),
-    "ReduceProd": Running("ReduceProd", "Mul"),
-    "ReduceMax": Running("ReduceMax", "Max"),
-    "ReduceMin": Running("ReduceMin", "Min"),
+    "ReduceSum": Reduction("ReduceSum", "Add"),
+    "ReduceMean": Reduction("ReduceSum", "Add", finish=averaged),
+    "ReduceLogSum": Reduction("ReduceSum", "Add", finish=_log),
+    "ReduceL1": Reduction("ReduceSum", "Add", _absolute),
+    "ReduceL2": Reduction("ReduceSum", "Add", _square, rooted),
+    "ReduceSumSquare": Reduction("ReduceSum", "Add", _square),
+    "ReduceProd": Reduction("ReduceProd", "Mul"),
+    "ReduceMax": Reduction("ReduceMax", "Max"),
+    "ReduceMin": Reduction("ReduceMin", "Min"),
 }
 """All but LogSumExp, which needs two accumulators."""
 
 
-def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence[int], keepdims: bool) -> Outcome:
+def reduce_stream(node: Node, running: Reduction | None, x: Stream, axes: Sequence[int], keepdims: bool) -> Outcome:
     """The frames of `x` so far reduced over `axes`, the stream's among them (by LogSumExp without `running`)."""
     steps: list[Step] = []
     source = feed([x], node.options, steps)
@@ -143,10 +143,10 @@ def reduce_stream(node: Node, running: Running | None, x: Stream, axes: Sequence
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
     if running is RUNNING["ReduceMean"]:
         fact = replace(fact, mean=(x, tuple(sorted(axes))))
-    return step(node, [cast(value, dtype, x.dtype)], [fact], states, steps)
+    return as_outcome(node, [cast(value, dtype, x.dtype)], [fact], states, steps)
 
 
-def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int]) -> tuple[Expr, tuple[State, ...]]:
+def accumulated(node: Node, source: Feed, running: Reduction, axes: Sequence[int]) -> tuple[Expr, tuple[State, ...]]:
     """The accumulator after this pulse, and its states."""
     x = source.x
     dtype = wide(x.dtype)
@@ -159,7 +159,7 @@ def accumulated(node: Node, source: Feed, running: Running, axes: Sequence[int])
     here = reduce_by(node, running.reduce, value, axes)
     if running.join == "Add":
         return running_sum(held, here)
-    after: Expr = call(running.join, held.past, here)
+    after: Expr = onnx_op(running.join, held.past, here)
     if running.reduce in ("ReduceMax", "ReduceMin"):
         after = source.settled(after, dtype)
     return after, (held.becomes(after),)
@@ -174,7 +174,7 @@ def log_sum_exp(node: Node, source: Feed, axes: Sequence[int]) -> tuple[Expr, tu
     top = Accumulator(source, f"{node.outputs[0]}.max", dtype, shape, "max", floor)
     total = Accumulator(source, f"{node.outputs[0]}.add", dtype, shape, "add")
     value = source.value()
-    high = call("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(value, floor), axes))
-    scaled = source.only_real(call("Exp", call("Sub", value, high)), number(0, dtype))
-    after, sums = running_sum(total, reduce_by(node, "ReduceSum", scaled, axes), call("Exp", call("Sub", top.past, high)))
-    return call("Add", high, call("Log", after)), (top.becomes(high), *sums)
+    high = onnx_op("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(value, floor), axes))
+    scaled = source.only_real(onnx_op("Exp", onnx_op("Sub", value, high)), number(0, dtype))
+    after, sums = running_sum(total, reduce_by(node, "ReduceSum", scaled, axes), onnx_op("Exp", onnx_op("Sub", top.past, high)))
+    return onnx_op("Add", high, onnx_op("Log", after)), (top.becomes(high), *sums)

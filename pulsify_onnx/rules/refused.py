@@ -8,7 +8,7 @@ from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 from pulsify_onnx.rules.kit.traits import Trait, declare
 
-LENGTHS = "its result has as many entries as the values call for, so nobody can tell which frame they belong to"
+DATA_DEPENDENT = "its result has as many entries as the values call for, so nobody can tell which frame they belong to"
 LENGTHS_HINT = "keep all frames and mark the wanted ones by a mask, or cut the model there"
 RANDOM = "it draws random numbers, so no two runs agree"
 RANDOM_HINT = "pass the noise as an input of the model"
@@ -38,8 +38,8 @@ ALWAYS = (RANDOM, SEQUENCE, OPTIONAL)
 """Reasons that hold for any input."""
 
 _TABLE: tuple[tuple[str, str, str, str], ...] = (
-    *(("", name, LENGTHS, LENGTHS_HINT) for name in ("Compress", "NonZero", "Unique", "NonMaxSuppression")),
-    (CONTRIB, "Unique", LENGTHS, LENGTHS_HINT),
+    *(("", name, DATA_DEPENDENT, LENGTHS_HINT) for name in ("Compress", "NonZero", "Unique", "NonMaxSuppression")),
+    (CONTRIB, "Unique", DATA_DEPENDENT, LENGTHS_HINT),
     *(("", name, RANDOM, RANDOM_HINT) for name in ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")),
     (CONTRIB, "SampleOp", RANDOM, RANDOM_HINT),
     *(("", name, SEQUENCE, SEQUENCE_HINT) for name in (

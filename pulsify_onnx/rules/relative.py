@@ -13,14 +13,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Pair, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import QueryKey, RelativeScores, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Grid, Offset, Outcome, Ref, leaves
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Offset, Outcome, QueryKeyRead, Ref, leaves
 from pulsify_onnx.algebra.query_key import relative, unskewed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker, Refusal, refuse
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
-from pulsify_onnx.rules.kit.combinators import call, const, op, static, step
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, same_op, static
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import RuleFunction
@@ -43,7 +43,7 @@ def applied(node: Node, rule: RuleFunction) -> Outcome | None:
     made = _counted(node) if node.op_type == "Range" else _laid_out(node) if node.op_type == "Slice" else None
     if made is not None:
         return made
-    if any(isinstance(f, Skew) for f in node.facts):
+    if any(isinstance(f, RelativeScores) for f in node.facts):
         how = _SKEWS.get(node.op_type) if node.domain == "" else None
         return how(node) if how is not None else refuse(SKEWED, SKEWED_HINT)
     tables = [f for f in node.facts if isinstance(f, Stream) and relative(f)]
@@ -51,11 +51,11 @@ def applied(node: Node, rule: RuleFunction) -> Outcome | None:
         return None
     if node.op_type not in PASSES or node.domain != "" or not all(f.positional for f in tables):
         _misused(node, tables[0])
-    if node.op_type in ELEMENTWISE and any(isinstance(f, (Stream, Pair)) and not relative(f) for f in node.facts):
+    if node.op_type in ELEMENTWISE and any(isinstance(f, (Stream, QueryKey)) and not relative(f) for f in node.facts):
         _misused(node, tables[0])
     outcome = rule(node)
     for fact in outcome.facts:
-        if not isinstance(fact, Skew) and not (isinstance(fact, Stream) and fact.positional and fact.origin == tables[0].origin
+        if not isinstance(fact, RelativeScores) and not (isinstance(fact, Stream) and fact.positional and fact.origin == tables[0].origin
                                                and fact.extent == tables[0].extent):
             _misused(node, tables[0])
     return outcome
@@ -70,7 +70,7 @@ def _misused(node: Node, table: Stream) -> Outcome:
             if isinstance(leaf, Offset) and made is not None:
                 reason = COUNTED if made.op_type == "Range" else READ
                 raise Refusal(reason, COUNTED_HINT, Blocker(made.node, made.op_type, reason, COUNTED_HINT))
-            if isinstance(leaf, (Ref, Grid)) or not hasattr(leaf, "wire") or leaf.wire in seen:
+            if isinstance(leaf, (Ref, QueryKeyRead)) or not hasattr(leaf, "wire") or leaf.wire in seen:
                 continue
             seen.add(leaf.wire)
             wires.append(leaf.wire)
@@ -85,16 +85,16 @@ def _origin(extent: Length, fixed: Callable[[Length], bool]) -> Length | None:
     return None
 
 
-def _table(node: Node, source: Static | Sizes, shape: Shape, axis: int, origin: Length, expr: Expr) -> Outcome:
+def _table(node: Node, source: Static | ShapeTensor, shape: Shape, axis: int, origin: Length, expr: Expr) -> Outcome:
     rate = rate_of(origin + 1)
-    return step(node, [expr], [Stream(node.outputs[0], source.dtype, shape, axis, 2 * rate, positional=True, origin=origin)])
+    return as_outcome(node, [expr], [Stream(node.outputs[0], source.dtype, shape, axis, 2 * rate, positional=True, origin=origin)])
 
 
 def _counted(node: Node) -> Outcome | None:
     """Range from a start that moves with the length: a table of offsets, one step each."""
     fact = node.facts[0]
-    first, limit, stride = (node.sizes(k, "a bound") for k in (0, 1, 2)) if all(isinstance(f, (Static, Sizes)) for f in node.facts) else (None,) * 3
-    if not isinstance(fact, (Static, Sizes)) or not first or not limit or not stride or not first[0].moves and first[0].ratio is not None:
+    first, limit, stride = (node.sizes(k, "a bound") for k in (0, 1, 2)) if all(isinstance(f, (Static, ShapeTensor)) for f in node.facts) else (None,) * 3
+    if not isinstance(fact, (Static, ShapeTensor)) or not first or not limit or not stride or not first[0].moves and first[0].ratio is not None:
         return None
     by = stride[0].ratio
     if not by:
@@ -108,15 +108,15 @@ def _counted(node: Node) -> Outcome | None:
     number = [Const(np.asarray(float(v) if kind.kind == "f" else int(v), kind)) for v in (by, low)]
     expr: Expr = Offset(rate_of(origin + 1))
     if kind != np.int64:
-        expr = call("Cast", expr, to=int(fact.dtype))
-    expr = call("Mul", expr, number[0])
-    return _table(node, fact, (extent,), 0, origin, call("Add", expr, number[1]) if low else expr)
+        expr = onnx_op("Cast", expr, to=int(fact.dtype))
+    expr = onnx_op("Mul", expr, number[0])
+    return _table(node, fact, (extent,), 0, origin, onnx_op("Add", expr, number[1]) if low else expr)
 
 
 def _laid_out(node: Node) -> Outcome | None:
     """Slice of a constant table from a row that moves with the length: rows about a middle, or up to an end."""
     table = node.facts[0]
-    if not isinstance(table, Static) or not any(isinstance(f, Sizes) for f in node.facts[1:]):
+    if not isinstance(table, Static) or not any(isinstance(f, ShapeTensor) for f in node.facts[1:]):
         return None
     wanted = cuts(node, len(table.shape))
     if len(wanted) != 1 or not wanted[0].start.moves or wanted[0].step != 1:
@@ -128,17 +128,17 @@ def _laid_out(node: Node) -> Outcome | None:
     origin = _origin(end - start, lambda o: (start + o).constant is not None)
     if origin is None:
         return None
-    index = call("Add", Offset(rate_of(origin + 1)), const((start + origin).constant))
-    clipped = call("Min", call("Max", index, const(0)), const(rows - 1))
+    index = onnx_op("Add", Offset(rate_of(origin + 1)), const((start + origin).constant))
+    clipped = onnx_op("Min", onnx_op("Max", index, const(0)), const(rows - 1))
     shape = (*table.shape[: cut.axis], end - start, *table.shape[cut.axis + 1:])
-    return _table(node, table, shape, cut.axis, origin, call("Gather", Ref(table.wire), clipped, axis=cut.axis))
+    return _table(node, table, shape, cut.axis, origin, onnx_op("Gather", Ref(table.wire), clipped, axis=cut.axis))
 
 
 # the skew, one operator of the batch model at a time
 
 
-def _skew(node: Node) -> Skew:
-    found = [f for f in node.facts if isinstance(f, Skew)]
+def _skew(node: Node) -> RelativeScores:
+    found = [f for f in node.facts if isinstance(f, RelativeScores)]
     if len(found) != 1:
         refuse(SKEWED, SKEWED_HINT)
     return found[0]
@@ -150,7 +150,7 @@ def _scaled(node: Node) -> Outcome:
     inputs: list[Expr | None] = []
     for k, fact in enumerate(node.facts):
         if fact is x:
-            inputs.append(Grid(x.wire, (0, 0), (0, 0)))
+            inputs.append(QueryKeyRead(x.wire, (0, 0), (0, 0)))
             continue
         if not isinstance(fact, Static) or len(fact.shape) > len(x.shape) or any(
                 fact.shape[a - len(x.shape)].constant != 1 for a in x.axes if len(x.shape) - a <= len(fact.shape)):
@@ -159,10 +159,10 @@ def _scaled(node: Node) -> Outcome:
     if x.form != "rows" or x.padded:
         refuse(SKEWED, SKEWED_HINT)
     dtype = x.dtype if node.op_type != "Cast" else type(x.dtype)(node.attr("to"))
-    return step(node, [op(node, inputs)], [replace(x, wire=node.outputs[0], dtype=dtype)])
+    return as_outcome(node, [same_op(node, inputs)], [replace(x, wire=node.outputs[0], dtype=dtype)])
 
 
-def _padded(x: Skew) -> Outcome:
+def _padded(x: RelativeScores) -> Outcome:
     if x.form != "rows" or x.padded:
         refuse(SKEWED, SKEWED_HINT)
     a, b = x.axes
@@ -223,7 +223,7 @@ def _slice(node: Node) -> Outcome:
     refuse(SKEWED, SKEWED_HINT)
 
 
-def _finished(node: Node, x: Skew) -> Outcome:
+def _finished(node: Node, x: RelativeScores) -> Outcome:
     """Queries × keys: the same skew on as many offsets as a window of queries and one of keys have."""
     a, b = x.axes
 
@@ -232,14 +232,14 @@ def _finished(node: Node, x: Skew) -> Outcome:
         return Dims((*others[:a], *two, *others[b + 1:]))
 
     queries, keys, offsets = Frames(x.rate), Frames(x.rate, role=1), Frames(2 * x.rate, role=2)
-    grid = Grid(x.wire, (0, 0), (0, 0))
-    padded = call("Concat", call("Slice", grid, const([0]), const([1]), const([b])), grid, axis=b)
-    flat = call("Reshape", padded, dims(1, -1))
-    dropped = call("Slice", flat, Dims((queries,)), const([2**62]), const([b]))
-    rows = call("Reshape", dropped, dims(queries, offsets))
-    expr = call("Slice", rows, const([0]), Dims((keys,)), const([b]))
+    grid = QueryKeyRead(x.wire, (0, 0), (0, 0))
+    padded = onnx_op("Concat", onnx_op("Slice", grid, const([0]), const([1]), const([b])), grid, axis=b)
+    flat = onnx_op("Reshape", padded, dims(1, -1))
+    dropped = onnx_op("Slice", flat, Dims((queries,)), const([2**62]), const([b]))
+    rows = onnx_op("Reshape", dropped, dims(queries, offsets))
+    expr = onnx_op("Slice", rows, const([0]), Dims((keys,)), const([b]))
     whole = x.width == 2 * x.origin + 1 or x.width == 2 * x.origin
-    return step(node, [expr], [unskewed(x, node.outputs[0], behind=not whole)])
+    return as_outcome(node, [expr], [unskewed(x, node.outputs[0], behind=not whole)])
 
 
 _SKEWS: dict[str, Callable[[Node], Outcome]] = {

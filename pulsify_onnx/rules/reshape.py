@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import ALONE, Fact, Pair, Shape, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import ALONE, Fact, QueryKey, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Frames, Merged, Op, Outcome, Step
 from pulsify_onnx.algebra.quotients import ratio
-from pulsify_onnx.algebra.windows import align, faster, foldable, solid, windowed
+from pulsify_onnx.algebra.windows import align, at_higher_rate, foldable, materialise_padding, windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, paired, static_value, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, paired, static_value, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.merged_time import dim
 from pulsify_onnx.rules.kit.node import Node
@@ -50,13 +50,13 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
     if together > 1 or fast.constant not in (None, 1):
         if together > 1 and slow != ONE and x.extent.floordiv(together) * together != x.extent:
             refuse("it joins frames whose rows another axis keeps apart", hint="split the merged axis first")
-        whole = x if slow == ONE and foldable(x, fast.constant or 1) else solid(x, node.options, steps)
+        whole = x if slow == ONE and foldable(x, fast.constant or 1) else materialise_padding(x, node.options, steps)
         window, y = windowed(whole, together, together, node.options)
     else:
         (window,), y = align([x], node.options)
     if fast.constant not in (None, 1):
         extent = y.extent * fast
-        y = replace(faster(y, fast.constant or 1), shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
+        y = replace(at_higher_rate(y, fast.constant or 1), shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
         fast = ONE
     around = (slow, fast)
     if around != ALONE and slow * y.extent * fast != target[at]:
@@ -65,7 +65,7 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
     frames = Frames(y.rate)
     dims: list[Dim] = [(frames if around == ALONE else Merged(slow, frames, fast)) if k == at else dim(d) for k, d in enumerate(target)]
     fact = replace(y, wire=node.outputs[0], shape=tuple(shape), axis=at, around=around, positional=y.positional and around == x.around == ALONE)
-    return step(node, [Op("Reshape", (window, Dims(tuple(dims))))], [fact], before=steps)
+    return as_outcome(node, [Op("Reshape", (window, Dims(tuple(dims))))], [fact], before=steps)
 
 
 def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Length, int]:
@@ -92,7 +92,7 @@ def reshape(node: Node) -> Outcome:
     """
     target = node.sizes(1, "the target shape")
     assert target is not None
-    if isinstance(node.facts[0], Pair):
+    if isinstance(node.facts[0], QueryKey):
         return _pair_rearranged(node, node.facts[0], resolve(node.facts[0].shape, target, bool(node.attr("allowzero", 0))))
     x = the_stream(node)
     slower, faster = x.around
@@ -132,10 +132,10 @@ def expand(node: Node) -> Outcome:
     mine = [Length.of(1)] * (rank - len(own)) + list(own)
     wanted = [Length.of(1)] * (rank - len(target)) + target
     shape = tuple(w if m.constant == 1 else m for m, w in zip(mine, wanted))
-    if isinstance(fact, Pair):
+    if isinstance(fact, QueryKey):
         sides = tuple(a + rank - len(own) for a in fact.axes)
         rest = tuple(1 if k in sides else dim(w) for k, w in enumerate(wanted))
-        return paired(node, [(sides[0], sides[1]), None], lambda inputs: call("Expand", inputs[0], Dims(rest)), shape, fact.dtype)
+        return paired(node, [(sides[0], sides[1]), None], lambda inputs: onnx_op("Expand", inputs[0], Dims(rest)), shape, fact.dtype)
     if isinstance(fact, Stream) and any(w.moves for k, w in enumerate(wanted) if k != fact.axis + rank - len(own)):
         refuse("it repeats every frame for every other frame", hint="broadcast instead, as attention does")
     if isinstance(fact, Stream):
@@ -147,19 +147,19 @@ def expand(node: Node) -> Outcome:
                    hint="export with fixed sizes for all axes but time, or with 1 in the target shape")
         (window,), y = align([fact], node.options)
         dims = tuple(1 if k == at else dim(w) for k, w in enumerate(wanted))
-        return step(node, [call("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)])
+        return as_outcome(node, [onnx_op("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)])
     value = static_value(fact)
-    return constant_over_time(node, fact, shape, lambda dims: call("Expand", value, Dims(dims)))
+    return constant_over_time(node, fact, shape, lambda dims: onnx_op("Expand", value, Dims(dims)))
 
 
 def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  # type: ignore[no-untyped-def]
     """A value that is the same in every frame: a positional stream along the dimension that moves, static where none does."""
     moving = [k for k, d in enumerate(shape) if d.moves]
-    if not moving and isinstance(fact, (Static, Sizes)):
-        return step(node, [make(tuple(dim(d) for d in shape))], [Static(node.outputs[0], fact.dtype, shape)])
-    if len(moving) == 2 and isinstance(fact, (Static, Sizes)):
+    if not moving and isinstance(fact, (Static, ShapeTensor)):
+        return as_outcome(node, [make(tuple(dim(d) for d in shape))], [Static(node.outputs[0], fact.dtype, shape)])
+    if len(moving) == 2 and isinstance(fact, (Static, ShapeTensor)):
         return _constant_over_pairs(node, fact, shape, (moving[0], moving[1]), make)
-    if len(moving) != 1 or not isinstance(fact, (Static, Sizes)):
+    if len(moving) != 1 or not isinstance(fact, (Static, ShapeTensor)):
         refuse("two of its dimensions follow the length of the stream", hint="attention needs a window")
     at = moving[0]
     slower, extent = _rows(shape[at])
@@ -167,7 +167,7 @@ def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  
     frames: Dim = Frames(rate) if slower == ONE else Merged(slower, Frames(rate), ONE)
     dims = tuple(frames if k == at else dim(d) for k, d in enumerate(shape))
     y = Stream(node.outputs[0], fact.dtype, (*shape[:at], extent, *shape[at + 1:]), at, rate, positional=True, around=(slower, ONE))
-    return step(node, [make(dims)], [y])
+    return as_outcome(node, [make(dims)], [y])
 
 
 def _rows(length: Length) -> tuple[Length, Length]:
@@ -179,17 +179,17 @@ def _rows(length: Length) -> tuple[Length, Length]:
     return slower, length
 
 
-def _constant_over_pairs(node: Node, fact: Static | Sizes, shape: Shape, axes: tuple[int, int], make) -> Outcome:  # type: ignore[no-untyped-def]
+def _constant_over_pairs(node: Node, fact: Static | ShapeTensor, shape: Shape, axes: tuple[int, int], make) -> Outcome:  # type: ignore[no-untyped-def]
     """A value that is the same for every pair of frames."""
     rates = [rate_of(shape[k]) for k in axes]
     if rates[0] != rates[1]:
         refuse("two of its dimensions follow the stream at different rates", hint="attend between streams of one rate")
     dims = tuple(Frames(rates[0], role=axes.index(k)) if k in axes else dim(d) for k, d in enumerate(shape))
-    y = Pair(node.outputs[0], fact.dtype, shape, axes, rates[0], positional=True)
-    return step(node, [make(dims)], [y])
+    y = QueryKey(node.outputs[0], fact.dtype, shape, axes, rates[0], positional=True)
+    return as_outcome(node, [make(dims)], [y])
 
 
-def _pair_rearranged(node: Node, x: Pair, target: list[Length]) -> Outcome:
+def _pair_rearranged(node: Node, x: QueryKey, target: list[Length]) -> Outcome:
     """A reshape of other axes than the two of a pair."""
     moving = [k for k, d in enumerate(target) if d.moves]
     parts = [_between(list(x.shape), list(x.axes)), _between(target, moving)]
@@ -198,7 +198,7 @@ def _pair_rearranged(node: Node, x: Pair, target: list[Length]) -> Outcome:
     low = x.axes[0] < x.axes[1]
     sides = (moving[0], moving[1]) if low else (moving[1], moving[0])
     dims = tuple(Frames(x.rate, role=moving.index(k)) if k in moving else dim(d) for k, d in enumerate(target))
-    return paired(node, [sides, None], lambda inputs: call("Reshape", inputs[0], Dims(dims)), target, x.dtype)
+    return paired(node, [sides, None], lambda inputs: onnx_op("Reshape", inputs[0], Dims(dims)), target, x.dtype)
 
 
 def _between(shape: list[Length], axes: list[int]) -> list[Length]:

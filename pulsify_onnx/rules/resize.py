@@ -12,11 +12,11 @@ from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
 from pulsify_onnx.algebra.upsampling import upsampled
-from pulsify_onnx.algebra.windows import align, foldable, pad, solid, windowed
+from pulsify_onnx.algebra.windows import align, foldable, materialise_padding, pad, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import cut
-from pulsify_onnx.rules.kit.combinators import call, const, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.sampling import Sampling, periodic
@@ -88,12 +88,12 @@ def resize(node: Node) -> Outcome:
         if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
             refuse("it crops by regions of the whole input", hint="crop by a Slice before resizing")
         (window,), y = align([x], node.options)
-        return step(node, [_apart(node, x, how, window, Frames(x.rate))], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
+        return as_outcome(node, [_apart(node, x, how, window, Frames(x.rate))], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
     sampling = Sampling.of(node)
     steps: list[Step] = []
     whole = 1 in (how.along.numerator, how.along.denominator)
     if not whole or not foldable(x, math.ceil(how.along)) or any(tap != (0, 0) for tap in periodic(sampling, how.along)):
-        x = solid(x, node.options, steps)  # neighbours are sampled, which the edge goes on with
+        x = materialise_padding(x, node.options, steps)  # neighbours are sampled, which the edge goes on with
     if how.along > 1 and how.along.denominator == 1:
         return _up(node, x, how, sampling, steps)
     if how.along < 1 and how.along.numerator == 1:
@@ -108,7 +108,7 @@ def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Ste
     extra = window.frames.extra
     whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, up.more), Frames(x.rate, extra + up.more))
     expr = cut(whole, x.axis, up.start, Frames(up.y.rate)) if extra else whole
-    return step(node, [expr], [replace(up.y, wire=node.outputs[0], shape=_shape(x, how, x.extent * len(taps)))], before=steps)
+    return as_outcome(node, [expr], [replace(up.y, wire=node.outputs[0], shape=_shape(x, how, x.extent * len(taps)))], before=steps)
 
 
 def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
@@ -124,23 +124,23 @@ def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[S
     more = max(0, by - high - 1)  # so that the operator gives its last frame, which does not read them
     whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
     y = replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))
-    return step(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
+    return as_outcome(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
 
 
 def _lengthened(x: Stream, window: Window, more: int) -> Expr:
     """A window with `more` copies of its last frame."""
-    return call("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge") if more else window
+    return onnx_op("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge") if more else window
 
 
 def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, steps: list[Step]) -> Outcome:
     """Every so many frames one, as it is."""
     by = how.along.denominator
     window, y = windowed(x, offset + 1, by, node.options)
-    expr: Expr = call("Slice", window, const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
+    expr: Expr = onnx_op("Slice", window, const([offset]), const([2**31 - 1]), const([x.axis]), const([by]))
     still = replace(how, along=Fraction(1), scales=tuple(1.0 if k == x.axis else s for k, s in enumerate(how.scales)))
     if any(s != 1 for s in still.scales) or how.sizes is not None:
         expr = _apart(node, x, still, expr, Frames(y.rate))
-    return step(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))], before=steps)
+    return as_outcome(node, [expr], [replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))], before=steps)
 
 
 def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> Expr:
@@ -160,18 +160,18 @@ def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> E
     wide = replace(how, scales=tuple(1.0 if k is None else how.scales[k] for k in order),
                    sizes=None if how.sizes is None else tuple(Length.of(1) if k is None else how.sizes[k] for k in order))
     shape = tuple(Length.of(1) if k is None else x.shape[k] for k in order)
-    data = _dimensions(node, "Unsqueeze", call("Transpose", data, perm=perm), new)
+    data = _dimensions(node, "Unsqueeze", onnx_op("Transpose", data, perm=perm), new)
     if perm != sorted(perm):
         data = _fenced(data, shape, frames)
     made = _applied(node, shape, 1, wide, data, frames)
-    return call("Transpose", _dimensions(node, "Squeeze", made, new), perm=[perm.index(k) for k in range(x.rank)])
+    return onnx_op("Transpose", _dimensions(node, "Squeeze", made, new), perm=[perm.index(k) for k in range(x.rank)])
 
 
 def _fenced(data: Expr, shape: Shape, frames: Frames) -> Expr:
     """`data` as it is, by two operators that onnxruntime moves no Transpose through: else it would resize what it was told to, in the order that it had."""
     dims: list[Dim] = [d.constant if d.constant is not None else d for d in shape]
     dims[1] = frames
-    return call("Reshape", call("Flatten", data, axis=1), Dims(tuple(dims)))
+    return onnx_op("Reshape", onnx_op("Flatten", data, axis=1), Dims(tuple(dims)))
 
 
 def _dimensions(node: Node, op_type: str, data: Expr, axes: list[int]) -> Expr:
@@ -191,11 +191,11 @@ def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, fram
             refuse(f"it resizes the frames to {how.sizes[axis]}", hint="resize by scales, not to sizes")
         dims: list[Dim] = [d.constant if d.constant is not None else d for d in how.sizes]
         dims[axis] = Frames(frames.rate * how.along, int(extra))
-        return call(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
+        return onnx_op(node.op_type, data, Const(np.zeros(0, np.float32)), None, Dims(tuple(dims)), **attributes)
     scales = Const(np.asarray(how.scales, np.float32))
     if scales_at(node)[1] is None:
-        return _sized(shape, axis, how, call(node.op_type, data, scales, **attributes), frames)
-    return _sized(shape, axis, how, call(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
+        return _sized(shape, axis, how, onnx_op(node.op_type, data, scales, **attributes), frames)
+    return _sized(shape, axis, how, onnx_op(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
 
 
 def _sized(shape: Shape, axis: int, how: Scaling, made: Expr, frames: Frames) -> Expr:
@@ -207,7 +207,7 @@ def _sized(shape: Shape, axis: int, how: Scaling, made: Expr, frames: Frames) ->
         return made
     dims: list[Dim] = [d.constant if d.constant is not None else d for d in sizes]
     dims[axis] = Frames(frames.rate * how.along, int(extra))
-    return call("Reshape", made, Dims(tuple(dims)))
+    return onnx_op("Reshape", made, Dims(tuple(dims)))
 
 
 def _shape(x: Stream, how: Scaling, extent: Length) -> Shape:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
-from pulsify_onnx.algebra.facts import Prefix, Static, Stream, Wait
+from pulsify_onnx.algebra.facts import Running, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Carry, Dims, Expr, Frames, Outcome, Ref, Requirement, Step, Test, Window, rebuilt
-from pulsify_onnx.algebra.windows import solid
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome, Ref, Requirement, StateLink, Step, Test, Window, rebuilt
+from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import call, const, step
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.merged_time import alike, by_frame
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.views import FAR
+from pulsify_onnx.rules.kit.views import BEYOND_ANY_SIZE
 
 
 def resumed(node: Node, axis: int) -> Outcome:
@@ -25,7 +25,7 @@ def resumed(node: Node, axis: int) -> Outcome:
                hint="concatenate a cache of fixed size and the stream, in this order")
     count = cache.shape[axis].constant or 0
     steps: list[Step] = []
-    x = solid(x, node.options, steps)
+    x = materialise_padding(x, node.options, steps)
     requires = (Requirement(Test(ends=True), "its cache would hold frames from past the end", "convert without --end-of-stream: the model streams by its own caches"),
                 Requirement(Test(late=x.delay), "its cache goes on with a stream that comes {} frames late, so it would hold frames from before the first one",
                             "leave the cache out of the export, so that it becomes a state by itself"))
@@ -44,10 +44,10 @@ def newest(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcom
     count = x.cached
     if (x.extent - start).constant != count:
         return None
-    last = call("Slice", with_cache(x), const([-count]), const([FAR]), const([x.axis]))
+    last = onnx_op("Slice", with_cache(x), const([-count]), const([BEYOND_ANY_SIZE]), const([x.axis]))
     shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
-    fact = Prefix(node.outputs[0], x.dtype, shape, (Wait.of(x),))
-    return step(node, [last], [fact], carries=[Carry(made.history, node.outputs[0], x.wire)])
+    fact = Running(node.outputs[0], x.dtype, shape, (Wait.of(x),))
+    return as_outcome(node, [last], [fact], carries=[StateLink(made.history, node.outputs[0], x.wire)])
 
 
 def carried_on(node: Node, run: Callable[[Node], Outcome]) -> Outcome | None:

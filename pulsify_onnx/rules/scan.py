@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static, Stream, Wait
+from pulsify_onnx.algebra.facts import Fact, Running, ShapeTensor, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
@@ -16,8 +16,8 @@ from pulsify_onnx.model.schema import axes_are_input
 from pulsify_onnx.model.subgraphs import all_nodes
 from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.across import OTHER_AXIS_HINT, scan_across
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, call, carried, const, own, static_value, step
-from pulsify_onnx.rules.kit.gating import fed, select, starts_as_zeros
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, carried, const, onnx_op, own, static_value
+from pulsify_onnx.rules.kit.gating import recurrence_inputs, select, starts_as_zeros
 from pulsify_onnx.rules.kit.graph_types import Typed, infer_graph
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import Valid, cases, started
@@ -46,8 +46,8 @@ def scan(node: Node) -> Outcome:
     xs = [_scanned(fact, axes[k], k) for k, fact in enumerate(node.facts[carried:])]
     check_body(node, body)
     steps: list[Step] = []
-    windows, y = fed(xs, node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
-    frames = [Feed(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:]))
+    windows, y = recurrence_inputs(xs, node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
+    frames = [ScannedInput(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:]))
               for v, w, x in zip(body.inputs[carried:], windows, xs)]
     out_axes = node.ints("scan_output_axes") or [0] * (len(body.outputs) - carried)
     return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y, steps)
@@ -75,14 +75,14 @@ def check_body(node: Node, body: ir.Graph) -> None:
         if isinstance(fact, Stream):
             refuse(f"its body reads the whole of the stream {fact.source or fact.wire!r} at every frame",
                    hint="pass the stream as a scan input, so that the body sees one frame of it")
-        if isinstance(fact, Sizes) or not isinstance(fact, Static):
+        if isinstance(fact, ShapeTensor) or not isinstance(fact, Static):
             static_value(fact)
     if any(has(inner, Trait.RANDOM) for inner in all_nodes(body)):
         refuse("it draws random numbers, so no two runs agree", hint="pass the noise as an input")
 
 
 @dataclass(frozen=True)
-class Feed:
+class ScannedInput:
     """A tensor of which the body sees a frame at a time as its input `name`."""
 
     name: str
@@ -97,7 +97,7 @@ class Body:
 
     graph: ir.Graph
     carried: int
-    frames: tuple[Feed, ...]
+    frames: tuple[ScannedInput, ...]
     out_axes: tuple[int, ...]
 
 
@@ -116,7 +116,7 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
         past = Past(name)
         starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(started(y), past, static_value(fact), fact.dtype))
     kept = replace(body, graph=body.graph.clone(allow_outer_scope_values=True)) if body.carried else body
-    gate = held(kept.graph, typed[: body.carried], node.opset, tag) if body.carried else None
+    gate = carry_or_keep(kept.graph, typed[: body.carried], node.opset, tag) if body.carried else None
 
     def scanned(flags: Expr | None) -> list[Expr]:
         graph, feeds = body.graph, list(body.frames)
@@ -134,11 +134,11 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, typed)):
         if k < body.carried:
-            facts.append(Prefix(wire, dtype, shape, (Wait.of(y),)))
+            facts.append(Running(wire, dtype, shape, (Wait.of(y),)))
         else:
             axis = body.out_axes[k - body.carried] % (len(shape) + 1)
             facts.append(y.placed(wire, dtype, (*shape[:axis], y.extent, *shape[axis:]), axis))
-    return step(node, outs[: len(node.outputs)], facts, states, before, carries)
+    return as_outcome(node, outs[: len(node.outputs)], facts, states, before, carries)
 
 
 def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) -> list[Typed]:
@@ -187,7 +187,7 @@ def _show(shape: Sequence[Length | None]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
-def held(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str) -> Callable[[Expr, Stream], Feed]:
+def carry_or_keep(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str) -> Callable[[Expr, Stream], ScannedInput]:
     """Make a body keep its states at frames that are not real; gives what makes the further scan input from flags that say which are, row by row."""
     batches = [[k for k, d in enumerate(shape) if d.constant is None] for _, shape in states]
     labels = {shape[at[0]] if at else None for (_, shape), at in zip(states, batches)}
@@ -197,14 +197,14 @@ def held(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str) -> Call
     for k, (dtype, shape) in enumerate(states):
         old, new, mine = graph.inputs[k], graph.outputs[k], flag
         if batch is not None and len(shape) > 1:
-            mine = beside(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
+            mine = with_unit_axes(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
         graph.outputs[k] = _chosen(graph, mine, new, old, dtype, f"{tag}/held_{k}")
 
-    def feed(flags: Expr, y: Stream) -> Feed:
+    def feed(flags: Expr, y: Stream) -> ScannedInput:
         if batch is None:
-            return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
-        flags = call("Expand", call("Reshape", flags, const([-1, 1])), Dims((Frames(y.rate), batch)))
-        return Feed(flag.name or "", flags, 0, (ir.DataType.BOOL, (batch,)))
+            return ScannedInput(flag.name or "", flags, 0, (ir.DataType.BOOL, ()))
+        flags = onnx_op("Expand", onnx_op("Reshape", flags, const([-1, 1])), Dims((Frames(y.rate), batch)))
+        return ScannedInput(flag.name or "", flags, 0, (ir.DataType.BOOL, (batch,)))
 
     return feed
 
@@ -220,7 +220,7 @@ def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype:
     return out
 
 
-def beside(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str,
+def with_unit_axes(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str,
            before: ir.Node | None = None) -> ir.Value:
     """`value` with dimensions of 1 at `axes`, computed `before` a node, or last."""
     if not axes_are_input("Unsqueeze", opset):

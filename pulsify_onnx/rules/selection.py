@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Pair, Static, Stream
-from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Grid, Outcome, Step
+from pulsify_onnx.algebra.facts import QueryKey, Static, Stream
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Outcome, QueryKeyRead, Step
 from pulsify_onnx.algebra.query_key import indices_of
 from pulsify_onnx.algebra.windows import align, crop, indices, pad, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import apart, call, const, kept, static, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, keep_unless, onnx_op, passthrough, static, the_stream
 from pulsify_onnx.rules.kit.gating import select
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
@@ -27,7 +27,7 @@ def one_hot(node: Node) -> Outcome:
     """
     x = the_stream(node)
     at = node.axis(x.rank + 1, default=-1)
-    return kept(node, [x.axis if x.axis < at else x.axis + 1, None, None])
+    return passthrough(node, [x.axis if x.axis < at else x.axis + 1, None, None])
 
 
 @rule("ReverseSequence", versions=(10, 28))
@@ -43,7 +43,7 @@ def reverse_sequence(node: Node) -> Outcome:
     lengths = node.facts[1]
     if isinstance(lengths, Stream) or not isinstance(x, Stream) or x.axis == batch:
         refuse("every frame is a sequence of its own length", hint="turn them around by a Slice with step -1")
-    return kept(node, [x.axis, None])
+    return passthrough(node, [x.axis, None])
 
 
 @rule("Det", versions=(11, 22))
@@ -54,14 +54,14 @@ def matrices(node: Node) -> Outcome:
     Refuses: a stream along the rows or columns of a matrix.
     """
     x = the_stream(node)
-    return apart(node, [x.rank - 2, x.rank - 1], "the stream runs along the rows or columns of the matrix", hint="see --axis")
+    return keep_unless(node, [x.rank - 2, x.rank - 1], "the stream runs along the rows or columns of the matrix", hint="see --axis")
 
 
 def _grid(x: Stream, k: int, y: Stream) -> Expr:
     """int64 index along axis `k` of `x` (frames of the batch along the stream), shaped to broadcast against the last two axes."""
     shape: list[Dim] = [-1, 1] if k == x.rank - 2 else [1, -1]
     if k == x.axis:
-        return call("Reshape", indices(y), Dims(tuple(shape)))
+        return onnx_op("Reshape", indices(y), Dims(tuple(shape)))
     size = x.shape[k].constant
     if size is None:
         refuse("the size of the matrix is not known", hint="export with fixed sizes")
@@ -75,36 +75,36 @@ def trilu(node: Node) -> Outcome:
 
     Where rows and columns both follow the stream it stays a pair of positions, for attention to close.
     """
-    if isinstance(node.facts[0], Pair):
+    if isinstance(node.facts[0], QueryKey):
         return _triangle_of_pairs(node, node.facts[0])
     x = the_stream(node)
     if x.axis < x.rank - 2:
-        return kept(node, [x.axis, None][: len(node.facts)])
+        return passthrough(node, [x.axis, None][: len(node.facts)])
     (window,), y = align([x], node.options, leads=False)
     k = static(node, 1) or const(0)
-    offset = call("Sub", _grid(x, x.rank - 1, y), _grid(x, x.rank - 2, y))
-    k = call("Reshape", k, const([1, 1]))
-    inside = call("Not", call("Less", offset, k)) if node.attr("upper", 1) else call("Not", call("Less", k, offset))
+    offset = onnx_op("Sub", _grid(x, x.rank - 1, y), _grid(x, x.rank - 2, y))
+    k = onnx_op("Reshape", k, const([1, 1]))
+    inside = onnx_op("Not", onnx_op("Less", offset, k)) if node.attr("upper", 1) else onnx_op("Not", onnx_op("Less", k, offset))
     expr = _where(inside, window, x.dtype)
-    return step(node, [expr], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
+    return as_outcome(node, [expr], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
 
 
-def _triangle_of_pairs(node: Node, x: Pair) -> Outcome:
+def _triangle_of_pairs(node: Node, x: QueryKey) -> Outcome:
     """The triangle by the positions of queries and keys."""
     if x.axes != (len(x.shape) - 2, len(x.shape) - 1):
         refuse("it cuts a triangle across other axes than those of its frames", hint="keep queries and keys last")
     k = static(node, 1) or const(0)
-    row = call("Reshape", indices_of(x, 0), const([-1, 1]))
-    column = call("Reshape", indices_of(x, 1), const([1, -1]))
-    offset, k = call("Sub", column, row), call("Reshape", k, const([1, 1]))
-    inside = call("Not", call("Less", offset, k)) if node.attr("upper", 1) else call("Not", call("Less", k, offset))
-    expr = _where(inside, Grid(x.wire, (0, 0), (0, 0)), x.dtype)
-    return step(node, [expr], [replace(x, wire=node.outputs[0], alive=None)])
+    row = onnx_op("Reshape", indices_of(x, 0), const([-1, 1]))
+    column = onnx_op("Reshape", indices_of(x, 1), const([1, -1]))
+    offset, k = onnx_op("Sub", column, row), onnx_op("Reshape", k, const([1, 1]))
+    inside = onnx_op("Not", onnx_op("Less", offset, k)) if node.attr("upper", 1) else onnx_op("Not", onnx_op("Less", k, offset))
+    expr = _where(inside, QueryKeyRead(x.wire, (0, 0), (0, 0)), x.dtype)
+    return as_outcome(node, [expr], [replace(x, wire=node.outputs[0], alive=None)])
 
 
 def _where(inside: Expr, value: Expr, dtype: ir.DataType) -> Expr:
     """`value` with zeros outside of a triangle."""
-    return call("And", inside, value) if dtype == ir.DataType.BOOL else select(inside, value, Const(np.zeros((), dtype.numpy())), dtype)
+    return onnx_op("And", inside, value) if dtype == ir.DataType.BOOL else select(inside, value, Const(np.zeros((), dtype.numpy())), dtype)
 
 
 @rule("EyeLike", versions=(9, 22))
@@ -117,9 +117,9 @@ def eye_like(node: Node) -> Outcome:
     (_,), y = align([x], node.options, leads=False)
     kind = node.attr("dtype") or int(x.dtype)
     rows, columns = _grid(x, 0, y), _grid(x, 1, y)
-    ones = call("Equal", columns, call("Add", rows, const(int(node.attr("k", 0)))))
+    ones = onnx_op("Equal", columns, onnx_op("Add", rows, const(int(node.attr("k", 0)))))
     out = y.placed(node.outputs[0], type(x.dtype)(kind), x.shape, x.axis)
-    return step(node, [call("Cast", ones, to=int(kind))], [out])
+    return as_outcome(node, [onnx_op("Cast", ones, to=int(kind))], [out])
 
 
 @rule("GridSample", versions=(16, 20, 22))
@@ -138,7 +138,7 @@ def grid_sample(node: Node) -> Outcome:
         if grid.axis == grid.rank - 1:
             refuse("the stream runs along the coordinates of the grid", hint="see --axis")
         at = grid.axis + 1 if grid.axis else 0
-    return kept(node, [x.axis if isinstance(x, Stream) else None, at])
+    return passthrough(node, [x.axis if isinstance(x, Stream) else None, at])
 
 
 @rule("RoiAlign", versions=(10, 16, 22))
@@ -151,7 +151,7 @@ def regions(node: Node) -> Outcome:
     x = node.facts[0]
     if not isinstance(x, Stream) or x.axis != 1:
         refuse("its boxes lie anywhere in the whole recording", hint="cut out boxes outside the model")
-    return kept(node, [1, *[None] * (len(node.facts) - 1)])
+    return passthrough(node, [1, *[None] * (len(node.facts) - 1)])
 
 
 @rule("DeformConv", versions=(19, 22))
@@ -167,7 +167,7 @@ def deformed(node: Node) -> Outcome:
         axes.append(0 if isinstance(fact, Stream) else None)
     if any(isinstance(node.fact(k), Static) for k in (0, 2)):
         refuse("the image and its offsets have a frame each, but only one of them streams", hint="expand the other along the batch")
-    return kept(node, axes)
+    return passthrough(node, axes)
 
 
 @rule("Col2Im", versions=(18,))
@@ -176,7 +176,7 @@ def col2im(node: Node) -> Outcome:
 
     Refuses: blocks along the stream, whose image has a fixed size.
     """
-    return apart(node, [1, 2], "it adds blocks into an image of a fixed size", hint="use ConvTranspose along time instead")
+    return keep_unless(node, [1, 2], "it adds blocks into an image of a fixed size", hint="use ConvTranspose along time instead")
 
 
 @rule("CenterCropPad", versions=(18,))
@@ -201,7 +201,7 @@ def center_crop_pad(node: Node) -> Outcome:
         shape = const([_known(sizes[k].constant) for k in changed])
         wire = node.outputs[0] if not more.constant else f"{node.outputs[0]}#across"
         x = y.placed(wire, x.dtype, tuple(sizes), x.axis)
-        steps.append(Step(node.name, node.op_type, (wire,), (call("CenterCropPad", window, shape, axes=changed),), (x,)))
+        steps.append(Step(node.name, node.op_type, (wire,), (onnx_op("CenterCropPad", window, shape, axes=changed),), (x,)))
     if more.constant < 0:
         x = crop(x, start=-more.constant // 2, end=-more.constant - -more.constant // 2)
     elif more.constant:

@@ -7,21 +7,21 @@ from fractions import Fraction
 
 import numpy as np
 
-from pulsify_onnx.algebra.facts import Fact, Pair, Sizes, Static, Stream
-from pulsify_onnx.algebra.length import LARGE, Length
+from pulsify_onnx.algebra.facts import Fact, QueryKey, ShapeTensor, Static, Stream
+from pulsify_onnx.algebra.length import LONG_STREAM, Length
 from pulsify_onnx.algebra.ordering import compare, holds, larger, smaller
 from pulsify_onnx.algebra.plan import Expr, Outcome, Position, Ref, Step, Window
-from pulsify_onnx.algebra.windows import align, crop, pad, sealed, solid, timely, undelayed, windowed
+from pulsify_onnx.algebra.windows import align, crop, mask_padding, materialise_padding, pad, undelayed, wait_until_known, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.border import border_of
 from pulsify_onnx.rules.framing import framed
-from pulsify_onnx.rules.kit.combinators import call, const, kept, paired, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, paired, passthrough, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.traits import Trait, declares, unmoved
-from pulsify_onnx.rules.kit.views import FAR, Cut, by_attribute, cuts, pads_of
+from pulsify_onnx.rules.kit.views import BEYOND_ANY_SIZE, Cut, by_attribute, cuts, pads_of
 from pulsify_onnx.rules.last import last_entries, last_slice
 from pulsify_onnx.rules.resumed import newest
 
@@ -71,7 +71,7 @@ def slice_rule(node: Node) -> Outcome:
             window, y = windowed(x, 1, cut.step, node.options)
             name = f"{node.outputs[0]}#step" if others else node.outputs[0]
             x = replace(y, wire=name)
-            picked = call("Slice", window, const([0]), const([FAR]), const([x.axis]), const([cut.step]))
+            picked = onnx_op("Slice", window, const([0]), const([BEYOND_ANY_SIZE]), const([x.axis]), const([cut.step]))
             steps.append(Step(node.name, node.op_type, (name,), (picked,), (x,)))
     if not others:
         return Outcome((x,), tuple(steps))
@@ -92,9 +92,9 @@ def slice_rule(node: Node) -> Outcome:
         if size is None:
             refuse("it cuts an axis of unknown size", hint="export with fixed channel sizes")
         shape[cut.axis] = Length.of(len(range(size)[slice(begin, stop if abs(stop) < 2**30 else None, cut.step)]))
-    expr = call("Slice", window, const(starts), const(ends), const(axes), const(strides))
+    expr = onnx_op("Slice", window, const(starts), const(ends), const(axes), const(strides))
     y = y.placed(node.outputs[0], y.dtype, tuple(shape), y.axis)
-    return step(node, [expr], [y], before=steps)
+    return as_outcome(node, [expr], [y], before=steps)
 
 
 def _through(x: Stream, node: Node) -> tuple[Window, Stream]:
@@ -119,7 +119,7 @@ def _positional_table(node: Node, table: Static) -> Outcome:
     start = cut.start.constant
     if start < 0 or (end.constant is None and holds(end, 0, -1)):
         refuse("it reads a constant table from its end, by the length of the stream", hint="slice the table from a fixed start")
-    return lookup(node, table, cut.axis, end - start, start)
+    return table_lookup(node, table, cut.axis, end - start, start)
 
 
 def _both_ways(node: Node, table: Static, moving: list[Cut]) -> Outcome:
@@ -133,10 +133,10 @@ def _both_ways(node: Node, table: Static, moving: list[Cut]) -> Outcome:
             refuse("it reads a table of pairs from a place that depends on the length of the stream", hint="slice the table from a fixed start")
         shape[cut.axis] = cut.end - start
         rate = rate_of(shape[cut.axis])
-        index = call("Add", Position(rate, role=role), const(start)) if start else Position(rate, role=role)
-        expr = call("Gather", expr, call("Min", call("Max", index, const(0)), const(size - 1)), axis=cut.axis)
-    y = Pair(node.outputs[0], table.dtype, tuple(shape), (moving[0].axis, moving[1].axis), rate, positional=True)
-    return step(node, [expr], [y])
+        index = onnx_op("Add", Position(rate, role=role), const(start)) if start else Position(rate, role=role)
+        expr = onnx_op("Gather", expr, onnx_op("Min", onnx_op("Max", index, const(0)), const(size - 1)), axis=cut.axis)
+    y = QueryKey(node.outputs[0], table.dtype, tuple(shape), (moving[0].axis, moving[1].axis), rate, positional=True)
+    return as_outcome(node, [expr], [y])
 
 
 def _table_of_pairs(node: Node, x: Stream, cut: Cut) -> Outcome:
@@ -145,31 +145,31 @@ def _table_of_pairs(node: Node, x: Stream, cut: Cut) -> Outcome:
     if columns is None or start is None or start < 0 or cut.step != 1 or cut.end is None:
         refuse("it reads a table of pairs from a place that depends on the length of the stream", hint="slice the table from a fixed start")
     role = int(cut.axis > x.axis)
-    index = call("Add", Position(x.rate, role=role), const(start)) if start else Position(x.rate, role=role)
-    clipped = call("Min", call("Max", index, const(0)), const(columns - 1))
+    index = onnx_op("Add", Position(x.rate, role=role), const(start)) if start else Position(x.rate, role=role)
+    clipped = onnx_op("Min", onnx_op("Max", index, const(0)), const(columns - 1))
     rows = undelayed(x, 1 - role)
     shape = (*x.shape[: cut.axis], cut.end - start, *x.shape[cut.axis + 1:])
     low, high = sorted((x.axis, cut.axis))
-    y = Pair(node.outputs[0], x.dtype, shape, (low, high), x.rate, positional=True, source=x.source)
-    return step(node, [call("Gather", rows, clipped, axis=cut.axis)], [y])
+    y = QueryKey(node.outputs[0], x.dtype, shape, (low, high), x.rate, positional=True, source=x.source)
+    return as_outcome(node, [onnx_op("Gather", rows, clipped, axis=cut.axis)], [y])
 
 
-def lookup(node: Node, table: Static, axis: int, extent: Length, offset: int = 0) -> Outcome:
+def table_lookup(node: Node, table: Static, axis: int, extent: Length, offset: int = 0) -> Outcome:
     """Frames ``offset + index`` of a static table, clipped to it: a positional stream of `extent` frames."""
     rows = table.shape[axis].constant
     if rows is None:
         refuse("the size of a table of positions is not known", hint="export with a constant table")
     rate = rate_of(extent)
-    index = call("Add", Position(rate), const(offset)) if offset else Position(rate)
-    clipped = call("Min", call("Max", index, const(0)), const(rows - 1))
+    index = onnx_op("Add", Position(rate), const(offset)) if offset else Position(rate)
+    clipped = onnx_op("Min", onnx_op("Max", index, const(0)), const(rows - 1))
     shape = (*table.shape[:axis], extent, *table.shape[axis + 1:])
     y = Stream(node.outputs[0], table.dtype, shape, axis, rate, positional=True)
-    return step(node, [call("Gather", Ref(table.wire), clipped, axis=axis)], [y])
+    return as_outcome(node, [onnx_op("Gather", Ref(table.wire), clipped, axis=axis)], [y])
 
 
 def rate_of(extent: Length) -> Fraction:
     """Frames per base frame of a wire of `extent` frames; refuses what does not grow with the stream."""
-    rate = Fraction(extent.at(2 * LARGE) - extent.at(LARGE), LARGE)
+    rate = Fraction(extent.at(2 * LONG_STREAM) - extent.at(LONG_STREAM), LONG_STREAM)
     if rate <= 0 or extent.symbols() - {"T"}:
         refuse(f"its length, {extent} frames, does not follow the stream", hint="use a length that grows with the number of frames")
     return rate
@@ -188,7 +188,7 @@ def split(node: Node) -> Outcome:
     x = the_stream(node)
     axis = node.axis(x.rank, default=0)
     if axis != x.axis:
-        return kept(node, [x.axis, None][: len(node.facts)])
+        return passthrough(node, [x.axis, None][: len(node.facts)])
     sizes = [Length.of(v) for v in node.ints("split") or []] if by_attribute(node, "split") else node.sizes(1, "the sizes of the parts")
     if not sizes:
         refuse("it cuts the whole stream into equal parts, so where they begin depends on its length",
@@ -235,8 +235,8 @@ def pad_rule(node: Node) -> Outcome:
         flat = [p[0].constant for p in rest] + [p[1].constant for p in rest]
         shape = tuple(d + p[0] + p[1] for d, p in zip(x.shape, rest))
         extra = () if value is None else (Const(np.asarray(value, x.dtype.numpy())),)
-        expr = call("Pad", window, const(flat), *extra, mode=mode)
-        return step(node, [expr], [y.placed(node.outputs[0], x.dtype, shape, x.axis)], before=steps)
+        expr = onnx_op("Pad", window, const(flat), *extra, mode=mode)
+        return as_outcome(node, [expr], [y.placed(node.outputs[0], x.dtype, shape, x.axis)], before=steps)
     return Outcome((x,), tuple(steps))
 
 
@@ -254,22 +254,22 @@ def gather(node: Node) -> Outcome:
     axis = node.axis(len(shape_of(data)), default=0)
     if isinstance(data, Static) and isinstance(indices, Stream):
         return _embedding(node, data, indices, axis)
-    if isinstance(data, Static) and isinstance(indices, Pair):
+    if isinstance(data, Static) and isinstance(indices, QueryKey):
         rows = data.shape[axis].constant
         if rows is None or not indices.positional:
             refuse("it looks up pairs of frames (query × key) by numbers that are no positions", hint="look up positions in a constant table")
         kind = indices.dtype.numpy()
-        return paired(node, [None, (indices.axes[0] + axis, indices.axes[1] + axis)], lambda inputs: call("Gather", inputs[0], call(
-            "Max", call("Min", inputs[1], Const(np.asarray(rows - 1, kind))), Const(np.asarray(-rows, kind))), axis=axis))
+        return paired(node, [None, (indices.axes[0] + axis, indices.axes[1] + axis)], lambda inputs: onnx_op("Gather", inputs[0], onnx_op(
+            "Max", onnx_op("Min", inputs[1], Const(np.asarray(rows - 1, kind))), Const(np.asarray(-rows, kind))), axis=axis))
     if isinstance(data, Stream) and data.axis != axis and not isinstance(indices, Stream):
-        if isinstance(indices, Sizes):
+        if isinstance(indices, ShapeTensor):
             refuse("which entry it takes depends on the length of the stream", hint="use a constant index")
         at = data.axis if data.axis < axis else data.axis + len(shape_of(indices)) - 1
-        return kept(node, [at, None])
+        return passthrough(node, [at, None])
     if isinstance(data, Stream) and data.axis == axis and isinstance(indices, Stream):
         return framed(node, data, indices)
     if isinstance(data, Stream) and data.axis == axis:
-        last = last_entries(node, data, indices) if isinstance(indices, (Static, Sizes)) else None
+        last = last_entries(node, data, indices) if isinstance(indices, (Static, ShapeTensor)) else None
         return last or refuse("it picks frames of the stream by index", hint="slice from a fixed start, or frame by a strided convolution")
     refuse("it looks up one stream in another", hint="attention and copying over the whole stream can't stream; look up in a constant table")
 
@@ -277,19 +277,19 @@ def gather(node: Node) -> Outcome:
 def _embedding(node: Node, table: Static, indices: Stream, axis: int) -> Outcome:
     """Rows of a table by indices that stream; indices of frames that are not real are replaced by 0, which is always valid."""
     steps: list[Step] = []
-    indices = solid(indices, node.options, steps)
+    indices = materialise_padding(indices, node.options, steps)
     (window,), y = align([indices], node.options, leads=False)
     expr: Expr = window
     if indices.positional:
         rows = table.shape[axis].constant
         if rows is None:
             refuse("the size of a table of positions is not known", hint="export with a constant table")
-        expr = call("Max", call("Min", expr, Const(np.asarray(rows - 1, indices.dtype.numpy()))), Const(np.asarray(-rows, indices.dtype.numpy())))
+        expr = onnx_op("Max", onnx_op("Min", expr, Const(np.asarray(rows - 1, indices.dtype.numpy()))), Const(np.asarray(-rows, indices.dtype.numpy())))
     else:
-        (window,), y = timely([window], y)
-        expr = replace(window, mask=sealed(indices))
+        (window,), y = wait_until_known([window], y)
+        expr = replace(window, mask=mask_padding(indices))
     shape = (*table.shape[:axis], *indices.shape, *table.shape[axis + 1:])
     y = y.placed(node.outputs[0], table.dtype, shape, axis + indices.axis)
-    return step(node, [call("Gather", Ref(table.wire), expr, axis=axis)], [y], before=steps)
+    return as_outcome(node, [onnx_op("Gather", Ref(table.wire), expr, axis=axis)], [y], before=steps)
 
 

@@ -7,7 +7,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.algebra.windows import align, windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, kept, op, static, step, the_stream
+from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, passthrough, same_op, static, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
 from pulsify_onnx.rules.kit.views import by_attribute
@@ -51,7 +51,7 @@ def stft(node: Node) -> Outcome:
         (window,), y = align([x], node.options)
     frames = (x.shape[1] - length).floordiv(hop) + 1
     y = y.placed(node.outputs[0], x.dtype, (x.shape[0], frames, Length.of(bins), Length.of(2)), x.axis)
-    return step(node, [op(node, [window, *(static(node, k) for k in range(1, len(node.facts)))])], [y])
+    return as_outcome(node, [same_op(node, [window, *(static(node, k) for k in range(1, len(node.facts)))])], [y])
 
 
 @rule("DFT", versions=(17, 20))
@@ -71,7 +71,7 @@ def dft(node: Node) -> Outcome:
         refuse("it transforms the whole stream at once, so every value needs the last frame", hint="transform frames of fixed length (STFT)")
     if length is None:
         refuse("the length of the transform is not known", hint=UNKNOWN_SHAPE)
-    return kept(node, [x.axis, None, None][: len(node.facts)])
+    return passthrough(node, [x.axis, None, None][: len(node.facts)])
 
 
 @rule("HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix", versions=(17,))

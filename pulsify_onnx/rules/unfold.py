@@ -6,7 +6,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.algebra.windows import windowed
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import kept, op, step, the_stream
+from pulsify_onnx.rules.kit.combinators import as_outcome, passthrough, same_op, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
 
@@ -22,7 +22,7 @@ def unfold(node: Node) -> Outcome:
     if size < 1 or hop < 1:
         refuse(f"it takes windows of {size} frames, one every {hop}", hint="export it with a size and a step of 1 at least")
     if axis != x.axis:
-        return kept(node, [x.axis])
+        return passthrough(node, [x.axis])
     window, y = windowed(x, size, hop, node.options)
     shape = (*y.shape, Length.of(size))
-    return step(node, [op(node, [window])], [y.placed(node.outputs[0], x.dtype, shape, axis)])
+    return as_outcome(node, [same_op(node, [window])], [y.placed(node.outputs[0], x.dtype, shape, axis)])

@@ -287,7 +287,7 @@ class Sidecar:
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Sidecar:
         """The sidecar of a JSON document. Raises `UsageError` where it is none."""
-        return read(Sidecar, document)
+        return read_sidecar(Sidecar, document)
 
     @staticmethod
     def of(metadata: Mapping[str, str], model: object) -> Sidecar:
@@ -340,7 +340,7 @@ class Sidecar:
 T = TypeVar("T")
 
 
-def read(kind: type[T], document: Any) -> T:
+def read_sidecar(kind: type[T], document: Any) -> T:
     """One of these classes from its JSON. Raises `UsageError`."""
     try:
         found: T = decoded(kind, document, "")

@@ -22,11 +22,11 @@ from pulsify_onnx.ort import session, unsound
 from pulsify_onnx.runtime.runner import HasProto, PulseRunner, filled, take
 from pulsify_onnx.runtime.sidecar import Output, PrefixOutput, StaticOutput, StreamInput, StreamOutput
 from pulsify_onnx.verification.clips import clips_apart
-from pulsify_onnx.verification.inputs import NEAR, Pace, lengths, shape_of, values
+from pulsify_onnx.verification.inputs import NEAR_FRAMES, TimeBudget, lengths, run_shape, values
 from pulsify_onnx.verification.lanes import RowByRow, rows_apart
-from pulsify_onnx.verification.receptive_field import Reach
+from pulsify_onnx.verification.receptive_field import ReceptiveFieldProbe
 from pulsify_onnx.verification.recordings import fitting
-from pulsify_onnx.verification.result import Case, Tally, Verification
+from pulsify_onnx.verification.result import Case, ErrorTally, Verification
 
 TIES = 0.005
 """Share of the values of a quantised graph that may be rounded the other way."""
@@ -90,7 +90,7 @@ class Check:
         self.full = self.sidecar.head.full if self.sidecar.head is not None else 0
         self.megabytes = sum(math.prod(t.dims) for t in proto.graph.initializer) * 4e-6
         self.patient = False
-        self.tally = Tally()
+        self.tally = ErrorTally()
         self.error = ""
         self.recorded = fitting(recorded or {}, self.sidecar)
 
@@ -126,7 +126,7 @@ class Check:
         def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
             return dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, given)))
 
-        reach = Reach(run, self.sidecar, arrays, want, total, self.allowed)
+        reach = ReceptiveFieldProbe(run, self.sidecar, arrays, want, total, self.allowed)
         self.tally.problem = reach.outside()
         return reach.late()
 
@@ -173,7 +173,7 @@ class Check:
         """The first length from `target` on that the batch model takes: not every length suits every model."""
         errors: set[str] = set()
         for k, total in enumerate([target] if self.recorded else lengths(target, self.pulse)):
-            if k > NEAR and len(errors) == 1 and total > 2 * target + self.pulse:  # it has nothing to do with the length
+            if k > NEAR_FRAMES and len(errors) == 1 and total > 2 * target + self.pulse:  # it has nothing to do with the length
                 break
             if total in used or not all(i.fits(total) for i in self.streams):
                 continue
@@ -211,9 +211,9 @@ class Check:
             if i.name in self.recorded:
                 arrays[i.name] = self.recorded[i.name]
                 continue
-            arrays[i.name] = values(rng, np.dtype(i.dtype), shape_of(i, total, rows), positive)
+            arrays[i.name] = values(rng, np.dtype(i.dtype), run_shape(i, total, rows), positive)
         for o in self.sidecar.outputs:
-            shape_of(o, total, rows)
+            run_shape(o, total, rows)
         for name, s in self.own.items():
             arrays[name] = values(rng, np.dtype(s.dtype), [rows if isinstance(d, str) else d for d in s.shape], positive)
         return arrays
@@ -281,7 +281,7 @@ class Check:
         self.runner.reset()
         rng = np.random.default_rng([self.seed, total, 1])
         start, fed, pulses = 0, [], list(self._pulses(total))
-        pace = Pace(len(pulses), math.inf if self.patient else self.megabytes)
+        pace = TimeBudget(len(pulses), math.inf if self.patient else self.megabytes)
         for pulse in pulses:
             pace.step()
             feeds = {name: arrays[name] for name in self.own}

@@ -8,7 +8,7 @@ from typing import Protocol
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.runtime.sidecar import Sidecar, WindowOutput
 
-MOST = 24
+MOST_CLIPS = 24
 """So many windows are compared, spread over the recording."""
 
 
@@ -30,7 +30,7 @@ def clips_apart(batch: Batch, sidecar: Sidecar, got: Mapping[str, Sequence[Array
         return
     outputs = [o.name for o in sidecar.outputs if isinstance(o, WindowOutput)]
     full = [(k, n - head.full) for k, n in enumerate(fed) if n >= head.full]
-    chosen = [full[k * (len(full) - 1) // max(1, min(MOST, len(full)) - 1)] for k in range(min(MOST, len(full)))]
+    chosen = [full[k * (len(full) - 1) // max(1, min(MOST_CLIPS, len(full)) - 1)] for k in range(min(MOST_CLIPS, len(full)))]
     for (k, _), wanted in zip(chosen, batch.clips(arrays, [start for _, start in chosen])):
         for name in outputs:
             yield name, got[name][k], wanted[name]

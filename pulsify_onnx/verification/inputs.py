@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 MEGABYTES = 16
 
-NEAR = 32
+NEAR_FRAMES = 32
 """The last of `lengths` that is no more than rounder than what was asked for."""
 
 
@@ -46,7 +46,7 @@ def values(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], pos
     return found.astype(dtype)
 
 
-def shape_of(entry: Input | Output, total: int, rows: int) -> list[int]:
+def run_shape(entry: Input | Output, total: int, rows: int) -> list[int]:
     """Shape of an input or output of the batch model for `total` base frames; raises MemoryError where it is too much to try."""
     shape = [rows if isinstance(d, str) else d or 0 for d in entry.shape]
     if isinstance(entry, (StreamInput, StreamOutput)):
@@ -56,7 +56,7 @@ def shape_of(entry: Input | Output, total: int, rows: int) -> list[int]:
     return shape
 
 
-class Pace:
+class TimeBudget:
     """Steps of a stream that is to end in time."""
 
     def __init__(self, steps: int, megabytes: float):

@@ -39,7 +39,7 @@ class RowByRow:
 
 
 @dataclass(frozen=True)
-class Life:
+class LaneRun:
     """A stream on a row: from pulse `begin` on, before pulse `end`, of `length` base frames."""
 
     row: int
@@ -71,7 +71,7 @@ def rows_apart(runner: PulseRunner, batch: Any, arrays: Mapping[str, Array], wan
     for row in range(rows):
         begin, cut, pause = (int(rng.integers(low, low + 3)) for low in (0, 1, 0))
         length = shorter if row % 2 else total
-        lives += [Life(row, begin, begin + cut, total), Life(row, begin + cut + pause, begin + cut + pause + whole[length], length)]
+        lives += [LaneRun(row, begin, begin + cut, total), LaneRun(row, begin + cut + pause, begin + cut + pause + whole[length], length)]
     for life, got in zip(lives, _streamed(runner, axes, arrays, pulse, lives)):
         for o in sidecar.outputs:
             axis = axes[o.name]
@@ -104,7 +104,7 @@ def _shorter(batch: Any, sidecar: Sidecar, arrays: Mapping[str, Array], want: Ma
     return (length, found) if finite else (total, want)
 
 
-def _streamed(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mapping[str, Array], pulse: int, lives: Sequence[Life]) -> Iterator[dict[str, Array]]:
+def _streamed(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mapping[str, Array], pulse: int, lives: Sequence[LaneRun]) -> Iterator[dict[str, Array]]:
     """Outputs of every life, from its first pulse on."""
     sidecar = runner.sidecar
     ends = sidecar.ends
@@ -130,7 +130,7 @@ def _streamed(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mappi
         yield {name: np.concatenate(parts, along[name]) if name in along else parts[-1] for name, parts in found.items()}
 
 
-def _pulse(entry: Input, x: Array, rows: int | None, k: int, pulse: int, now: Mapping[int, Life], ends: bool) -> Array:
+def _pulse(entry: Input, x: Array, rows: int | None, k: int, pulse: int, now: Mapping[int, LaneRun], ends: bool) -> Array:
     """An input at pulse `k`: rows without a stream get their frames backwards, or, as frames past the end, what is no number."""
     if isinstance(entry, StaticInput) or rows is None:
         return x

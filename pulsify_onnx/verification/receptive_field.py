@@ -21,7 +21,7 @@ PHASES = 4
 """So many frames of a pulse are looked at where frames of it differ in what they reach."""
 
 
-class Reach:
+class ReceptiveFieldProbe:
     """Measures a model on one case: `want` is what `run` gives for `arrays` of `total` base frames.
 
     `allowed` is the error that an output may have by rounding.

@@ -15,7 +15,7 @@ from pulsify_onnx.errors import UsageError
 from pulsify_onnx.runtime.sidecar import Sidecar, StreamInput
 
 
-def read(options: Sequence[str]) -> dict[str, Array]:
+def read_recordings(options: Sequence[str]) -> dict[str, Array]:
     """``INPUT=FILE.npy``, ``INPUT=FILE.npz`` (its entry INPUT, or the only one) or ``FILE.npz`` (all its entries) as arrays by input."""
     found: dict[str, Array] = {}
     for option in options:
@@ -67,7 +67,7 @@ def fitting(recorded: Mapping[str, Array], sidecar: Sidecar) -> dict[str, Array]
     return fitting
 
 
-def write(folder: Path, inputs: Mapping[str, Array], batch: Mapping[str, Array], stream: Mapping[str, Array], report: Mapping[str, Any]) -> None:
+def write_case(folder: Path, inputs: Mapping[str, Array], batch: Mapping[str, Array], stream: Mapping[str, Array], report: Mapping[str, Any]) -> None:
     """A failing case: ``inputs.npz`` (for ``--input``), ``batch.npz`` and ``stream.npz`` (delays included), ``report.json``."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

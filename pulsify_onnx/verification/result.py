@@ -50,7 +50,7 @@ class Verification:
 
 
 @dataclass
-class Tally:
+class ErrorTally:
     """Errors seen so far; the worst one is measured against what its output allows."""
 
     worst: float = -1.0

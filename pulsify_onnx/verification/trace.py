@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, Running, Static, Stream
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.model.load import Source
@@ -27,7 +27,7 @@ from pulsify_onnx.verification.check import Case, Check, opened
 
 
 @dataclass(frozen=True)
-class Difference:
+class FirstDifference:
     """The first node, in topological order, whose output differs: at ``frame`` (of the batch tensor) and ``index``."""
 
     node: str
@@ -49,11 +49,11 @@ class Difference:
                 f"{self.stream:.6g} in the stream, {self.batch:.6g} in the batch model; {self.agreeing} tensors before it agree")
 
 
-def first_difference(source: Source, plan: Plan, pulsed: ir.Model, case: Case, rtol: float | None = None, atol: float | None = None) -> Difference | None:
+def first_difference(source: Source, plan: Plan, pulsed: ir.Model, case: Case, rtol: float | None = None, atol: float | None = None) -> FirstDifference | None:
     """The first node whose stream differs from its batch value for the inputs of `case`; None where all that can be compared agree."""
     present = {v.name for node in pulsed.graph for v in node.outputs if v.name}
     pairs = [(node, out.name or "", fact) for node in source.model.graph for out in node.outputs
-             if out.name and isinstance(fact := plan.facts.get(out.name or ""), (Stream, Prefix, Static)) and fact.wire in present]
+             if out.name and isinstance(fact := plan.facts.get(out.name or ""), (Stream, Running, Static)) and fact.wire in present]
     with tempfile.TemporaryDirectory(prefix="pulsify-trace-") as name:
         folder = Path(name)
         batch = _with_outputs(source.model, [wire for _, wire, _ in pairs], folder / "batch.onnx")
@@ -70,7 +70,7 @@ def first_difference(source: Source, plan: Plan, pulsed: ir.Model, case: Case, r
                 index = tuple(int(k) for k in np.unravel_index(int(np.argmax(error)) if axis is None else _earliest(error, check.allowed(want[wire]), axis),
                                                                error.shape))
                 at = tuple(k + first if d == axis else k for d, k in enumerate(index))
-                return Difference(node.name or "", node.op_type, wire, None if axis is None else at[axis], at, float(mine[index]), float(theirs[index]), agreeing)
+                return FirstDifference(node.name or "", node.op_type, wire, None if axis is None else at[axis], at, float(mine[index]), float(theirs[index]), agreeing)
         agreeing += len(found)
     return None
 
@@ -101,8 +101,8 @@ def _compared(fact: Fact, plan: Plan, got: list[Array], want: Array, frames: int
             return
         flow = np.concatenate(got, fact.axis)
         delay = int(fact.delay)
-        first = max(fact.lead, -delay, plan.unread.get(fact.wire, 0) + int(carrier.delay) - delay)
-        last = min(max(0, fact.extent.at(frames) - fact.trail.at(frames)), flow.shape[fact.axis] - delay, want.shape[fact.axis])
+        first = max(fact.pad_before, -delay, plan.unread.get(fact.wire, 0) + int(carrier.delay) - delay)
+        last = min(max(0, fact.extent.at(frames) - fact.pad_after.at(frames)), flow.shape[fact.axis] - delay, want.shape[fact.axis])
         mine, theirs = (take(x, fact.axis, first + d, last + d) for x, d in ((flow, delay), (want, 0)))
         if last > first and mine.shape == theirs.shape:
             yield mine, theirs, first, fact.axis

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.ordering import assuming, compare, holds, larger, smaller
-from pulsify_onnx.algebra.periods import common_unit, long_streams, most
+from pulsify_onnx.algebra.periods import common_unit, long_streams, run_ahead
 from pulsify_onnx.algebra.quotients import ratio
 
 T = Length.symbol(TIME)
@@ -60,7 +60,7 @@ def test_sums_and_extremes(a, b) -> None:  # type: ignore[no-untyped-def]
 def test_how_far_a_wire_may_run_ahead(pair, step) -> None:  # type: ignore[no-untyped-def]
     length, value = pair
     rate = Fraction(length.at(10**6 * 5040 * 2) - length.at(10**6 * 5040), 10**6 * 5040)
-    found = most(length, rate, step)
+    found = run_ahead(length, rate, step)
     assert all(rate * n - max(0, value(n)) <= found for n in range(0, 600, step))
 
 

@@ -10,7 +10,7 @@ from pulsify_onnx import analyze
 from pulsify_onnx.algebra.delay import Timing
 from pulsify_onnx.algebra.plan import Op, Options, Past, Plan, Requirement, Step, When, Window
 from pulsify_onnx.algebra.plan import Test as Asked
-from pulsify_onnx.algebra.plan_checks import CHECKS, check
+from pulsify_onnx.algebra.plan_checks import PLAN_RULES, check_plan
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.errors import Blocker, BrokenRule
 from pulsify_onnx.model.load import load
@@ -51,38 +51,38 @@ BROKEN = {
 
 
 def test_a_right_plan_keeps_them():
-    check(plan(), "schedule")
+    check_plan(plan(), "schedule")
 
 
 def test_every_rule_is_tried():
-    assert set(BROKEN) == {rule.name for rule in CHECKS}
+    assert set(BROKEN) == {rule.name for rule in PLAN_RULES}
 
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_broken_rule_is_named(rule):
     with pytest.raises(BrokenRule, match="after there, the rule .* is broken") as found:
-        check(BROKEN[rule](plan()), "there")
+        check_plan(BROKEN[rule](plan()), "there")
     assert (found.value.rule, found.value.stage) == (rule, "there")
 
 
 def test_facts_and_expressions_go_together():
     with pytest.raises(BrokenRule, match="1 wires, 1 expressions, 0 facts"):
-        check(last(plan(), facts=()), "there")
+        check_plan(last(plan(), facts=()), "there")
 
 
 def test_what_waits_for_the_schedule_is_seen():
     found = plan()
     with pytest.raises(BrokenRule, match="depends on the schedule"):
-        check(last(found, requires=(Requirement(Asked(ends=True), "why", "hint"),)), "there")
-    check(replace(last(found, requires=(Requirement(Asked(ends=True), "why", "hint"),)), timing=None), "there")
+        check_plan(last(found, requires=(Requirement(Asked(ends=True), "why", "hint"),)), "there")
+    check_plan(replace(last(found, requires=(Requirement(Asked(ends=True), "why", "hint"),)), timing=None), "there")
 
 
 def test_unknown_delays_are_seen():
     _, found = choose(load(parse(TWO, w=rand(4, 4, 3))), {}, Options())
-    check(found, "analysis")
+    check_plan(found, "analysis")
     with pytest.raises(BrokenRule, match="what is scheduled is numbers"):
-        check(replace(found, timing=Timing()), "there")
+        check_plan(replace(found, timing=Timing()), "there")
 
 
 def test_a_plan_that_is_blocked_need_not_keep_them():
-    check(replace(BROKEN["every wire is made once"](plan()), blockers=(Blocker("n", "Op", "why", "hint"),)), "there")
+    check_plan(replace(BROKEN["every wire is made once"](plan()), blockers=(Blocker("n", "Op", "why", "hint"),)), "there")

@@ -10,11 +10,11 @@ import pytest
 
 from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Solution, Timing, time
-from pulsify_onnx.algebra.facts import Band, Pair, Static, Stream
+from pulsify_onnx.algebra.facts import Band, QueryKey, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.plan import Grid, Options, Window
-from pulsify_onnx.algebra.query_key import beside, chunk_pulse, closed, closing_delay, key_window, latest, meet, meet_offsets, meets, visible
+from pulsify_onnx.algebra.plan import Options, QueryKeyRead, Window
+from pulsify_onnx.algebra.query_key import aligned_values, chunk_pulse, closing_delay, key_window, latest, meet, meet_offsets, meets, reduce_over_keys, visible
 from pulsify_onnx.algebra.windows import RateMismatch, pad, zero
 from pulsify_onnx.errors import Refusal
 
@@ -30,9 +30,9 @@ def stream(wire: str, **more: Any) -> Stream:
     return Stream(wire, ir.DataType.FLOAT, shape, 2, more.pop("rate", ONE), source=wire, **more)
 
 
-def pair(band: Band | None = None, query: int = 0, key: int = 0, **more: Any) -> Pair:
+def pair(band: Band | None = None, query: int = 0, key: int = 0, **more: Any) -> QueryKey:
     """[1, T, T], queries along axis 1 and keys along axis 2."""
-    return Pair("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE, (Delay.of(query), Delay.of(key)), alive=band, **more)
+    return QueryKey("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE, (Delay.of(query), Delay.of(key)), alive=band, **more)
 
 
 def at(delay: Any, *steps: int, ends: bool = False) -> list[int]:
@@ -56,7 +56,7 @@ def test_sides_wait_for_themselves_only() -> None:
 def test_pairs_meet_streams_and_turned_pairs() -> None:
     exprs, found = meet([pair(query=1, key=4), stream("k", delay=Delay.of(6))], [(2, 1), 1], PLAIN, [])
     grid = exprs[0]
-    assert isinstance(grid, Grid) and grid.swapped and found.delays == (Delay.of(6), Delay.of(1))
+    assert isinstance(grid, QueryKeyRead) and grid.swapped and found.delays == (Delay.of(6), Delay.of(1))
     assert grid.a == (Delay.of(2), 0) and grid.b == (Delay(), 0)
 
 
@@ -131,14 +131,14 @@ def test_keys_of_a_window() -> None:
 @pytest.mark.parametrize("side", (0, 1))
 def test_closed_pairs_are_read_on_their_queries_and_keys(side: int) -> None:
     a, b = (3, 1) if side == 0 else (1, 3)
-    grid, delay, seen = closed(pair(Band(4, 2, side), a, b), stream("v", delay=Delay.of(4)))
+    grid, delay, seen = reduce_over_keys(pair(Band(4, 2, side), a, b), stream("v", delay=Delay.of(4)))
     queries, keys = (grid.b, grid.a) if side == 0 else (grid.a, grid.b)
     assert at(delay, 1, 4) == [6, 6] == at(queries[0] + 1, 1, 4), "the values come later than the keys: 4, and 2 more"
     assert at(keys[0], 1) == [6 - 3 + 4] and keys[1] == Delay.of(6) and seen.left == 4
-    other = beside(pair(positional=True), side, delay, seen)
+    other = aligned_values(pair(positional=True), side, delay, seen)
     along, across = (other.b, other.a) if side else (other.a, other.b)
     assert across == (delay, 0) and along == (delay + 4, Delay.of(6))
-    alone, delay, _ = closed(pair(Band(4, 2, side), a, b), None)
+    alone, delay, _ = reduce_over_keys(pair(Band(4, 2, side), a, b), None)
     assert at(delay, 1) == [5] and alone.wire == "p"
 
 

@@ -12,7 +12,7 @@ import pytest
 from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
 from pulsify_onnx.algebra.clips import clipped, frames_back
 from pulsify_onnx.algebra.delay import Delay, Solution, Timing
-from pulsify_onnx.algebra.facts import Fact, Mirror, Prefix, Stream, Wait
+from pulsify_onnx.algebra.facts import Fact, Mirror, Running, Stream, Wait
 from pulsify_onnx.algebra.hidden import Mask, only_read_by, only_real
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Frames, Op, Options, Plan, Position, Step, Window
@@ -46,7 +46,7 @@ def at(delay: Delay, *steps: int) -> list[int]:
 def test_frames_that_are_repeated_come_with_their_own() -> None:
     window, up = made([(0, 0)] * 3, delay=2)
     assert (at(up.y.delay, 1, 4), at(up.start, 1, 4), up.more, window.frames) == ([6, 6], [0, 0], 0, Frames(Fraction(1)))
-    assert up.y.reach.between == Fraction(2, 3) and up.y.lead == 0
+    assert up.y.reach.between == Fraction(2, 3) and up.y.pad_before == 0
 
 
 def test_frames_that_add_up_wait_for_none_and_begin_behind_those_before() -> None:
@@ -79,7 +79,7 @@ def test_an_operator_is_given_copies_of_the_last_frame_where_it_places_more_than
 
 def test_a_cache_comes_before_the_first_pulse() -> None:
     window, y = behind_cache(stream(), 3)
-    assert window == Window("x", Delay(), Frames(Fraction(1))) and (y.delay, y.cached, y.extent, y.lead) == (Delay.of(-3), 3, T + 3, 0)
+    assert window == Window("x", Delay(), Frames(Fraction(1))) and (y.delay, y.cached, y.extent, y.pad_before) == (Delay.of(-3), 3, T + 3, 0)
     assert y.reach.past == -3 and with_cache(y) == Window("x", 3, Frames(Fraction(1), 3))
     rest = without_first(y, 3)
     assert (rest.delay, rest.cached, rest.extent) == (Delay(), 0, T) and without_first(rest, -3) == y
@@ -109,7 +109,7 @@ def test_streams_that_are_kept_real_share_the_delay_at_which_they_are() -> None:
 
 
 def test_what_is_shown_of_a_stream() -> None:
-    x = replace(stream(delay=3), lead=2, trail=Length.of(1))
+    x = replace(stream(delay=3), pad_before=2, pad_after=Length.of(1))
     mask = only_real(x, zero(x), guard=True)
     assert (mask.delay, mask.first, mask.end, mask.before, mask.after, mask.guard, mask.computed) == (Delay.of(3), 2, T - 1, True, True, True, False)
     ones = replace(x, positional=True)
@@ -140,7 +140,7 @@ def plan(ends: bool = True, least: int = 1, **facts: Fact) -> Plan:
 def test_pulses_that_bring_out_the_end(delay: int, pulse: int, pulses: int) -> None:
     y = stream(delay=delay)
     assert flush_pulses(plan(y=y), pulse) == pulses and flush_pulses(plan(ends=False, y=y), pulse) == 0
-    running = Prefix("m", y.dtype, y.shape[:2], (Wait.of(y),))
+    running = Running("m", y.dtype, y.shape[:2], (Wait.of(y),))
     assert flush_pulses(plan(m=running), pulse) == pulses
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Solution, Timing, time
-from pulsify_onnx.algebra.facts import Mirror, Onset, Reach, Stream
+from pulsify_onnx.algebra.facts import Mirror, PaddingFrames, ReceptiveField, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Frames, Options, Step, Window
-from pulsify_onnx.algebra.windows import RateMismatch, align, crop, faster, leaving, pad, sealed, solid, timely, windowed, zero
+from pulsify_onnx.algebra.windows import RateMismatch, align, as_output, at_higher_rate, crop, mask_padding, materialise_padding, pad, wait_until_known, windowed, zero
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal
 
@@ -48,26 +48,26 @@ def at(delay: Any, *steps: int, ends: bool = False) -> list[int]:
 def test_padding_moves_indices() -> None:
     x = stream()
     y = padded(x, 2, 3)
-    assert (y.wire, y.extent, y.delay, y.lead, y.trail, y.border) == ("x", T + 5, Delay.of(-2), 2, Length.of(3), zero(x))
+    assert (y.wire, y.extent, y.delay, y.pad_before, y.pad_after, y.border) == ("x", T + 5, Delay.of(-2), 2, Length.of(3), zero(x))
     again = padded(y, 1, 0)
-    assert (again.delay, again.lead, again.trail, again.extent) == (Delay.of(-3), 3, Length.of(3), T + 6)
+    assert (again.delay, again.pad_before, again.pad_after, again.extent) == (Delay.of(-3), 3, Length.of(3), T + 6)
     assert padded(x, 0, 0) is x
 
 
 def test_cropping_is_the_way_back() -> None:
     x = stream()
     y = padded(x, 2, 3)
-    assert crop(y, 2, 3).delay == x.delay and crop(y, 2, 3).extent == T and not crop(y, 2, 3).lead and crop(y, 2, 3).trail == Length(())
-    assert crop(y, 1, 1).lead == 1 and crop(y, 1, 1).trail == Length.of(2)
-    assert (crop(x, 4).delay, crop(x, 4).lead, crop(x, 4).extent) == (Delay.of(4), 0, T - 4)
+    assert crop(y, 2, 3).delay == x.delay and crop(y, 2, 3).extent == T and not crop(y, 2, 3).pad_before and crop(y, 2, 3).pad_after == Length(())
+    assert crop(y, 1, 1).pad_before == 1 and crop(y, 1, 1).pad_after == Length.of(2)
+    assert (crop(x, 4).delay, crop(x, 4).pad_before, crop(x, 4).extent) == (Delay.of(4), 0, T - 4)
     cached = crop(stream(cached=3), 2)
     assert cached.cached == 1 and crop(cached, 5).cached == 0
     assert pad(x, -4, -1, zero(x), PLAIN, []) == crop(x, 4, 1)
 
 
 def test_the_time_of_a_frame_goes_along() -> None:
-    assert padded(stream(), 2, 0).reach == Reach(Fraction(-2), Fraction(-2), Fraction(-2))
-    assert crop(stream(), 2).reach == Reach(Fraction(2), Fraction(2), Fraction(2))
+    assert padded(stream(), 2, 0).reach == ReceptiveField(Fraction(-2), Fraction(-2), Fraction(-2))
+    assert crop(stream(), 2).reach == ReceptiveField(Fraction(2), Fraction(2), Fraction(2))
     assert padded(stream(), 0, 2).reach.ending == 0 and padded(crop(stream(), 0, 3), 0, 1).reach.ending == 3
 
 
@@ -78,15 +78,15 @@ def test_a_mirror_around_a_border_makes_it_solid() -> None:
     assert made.op_type == "Pad" and made.wires == (y.wire,) != ("x",)
     (window,) = made.exprs
     assert isinstance(window, Window) and isinstance(window.mask, Mask) and window.mask.before and window.mask.after and window.mask.first == 2
-    assert y.border == REFLECT and y.lead == 1 and y.trail == Length(()) and y.extent == T + 4
+    assert y.border == REFLECT and y.pad_before == 1 and y.pad_after == Length(()) and y.extent == T + 4
 
 
 def test_a_border_inside_another_one_at_the_start_is_one_of_frames_that_differ() -> None:
     steps: list[Step] = []
     ones = Const(np.ones([1, 1, 1], np.float32))
     y = pad(padded(stream(), 2, 0), 1, 0, ones, PLAIN, steps)
-    assert not steps and isinstance(y.border, Onset) and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0]
-    assert (y.wire, y.delay, y.lead, y.extent) == ("x", Delay.of(-3), 3, T + 3)
+    assert not steps and isinstance(y.border, PaddingFrames) and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0]
+    assert (y.wire, y.delay, y.pad_before, y.extent) == ("x", Delay.of(-3), 3, T + 3)
 
 
 @pytest.mark.parametrize("inner, outer", [(1, 0), (0, 1), (2, 1)])
@@ -94,7 +94,7 @@ def test_a_border_inside_another_one_at_the_end_is_made_solid_there(inner: int, 
     steps: list[Step] = []
     ones = Const(np.ones([1, 1, 1], np.float32))
     y = pad(padded(stream(), 2, inner), 1, outer, ones, PLAIN, steps)
-    assert len(steps) == (inner > 0) + (outer > 0) and isinstance(y.border, Onset) and y.lead == 3 and y.trail == Length(())
+    assert len(steps) == (inner > 0) + (outer > 0) and isinstance(y.border, PaddingFrames) and y.pad_before == 3 and y.pad_after == Length(())
     for made in steps:
         (window,) = made.exprs
         assert isinstance(window, Window) and isinstance(window.mask, Mask) and window.mask.after and not window.mask.before
@@ -104,7 +104,7 @@ def test_a_border_inside_another_one_at_the_end_is_made_solid_there(inner: int, 
 def test_an_earlier_output_keeps_two_borders_apart() -> None:
     ones = Const(np.ones([1, 1, 1], np.float32))
     y = pad(padded(stream(), 2, 0), 1, 0, ones, Options(advance=True), [])
-    assert isinstance(y.border, Onset) and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0] and y.lead == 3
+    assert isinstance(y.border, PaddingFrames) and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0] and y.pad_before == 3
     assert crop(y, 1).border == zero(stream()), "what is left is the same frame twice"
 
 
@@ -146,9 +146,9 @@ def test_causal_padding_costs_nothing_and_same_padding_half() -> None:
 
 def test_a_border_that_a_window_does_not_cross_stays_one() -> None:
     window, y = windowed(padded(stream(), 4, 0), 2, 1, PLAIN)
-    assert y.lead == 3 and y.border == zero(y) and at(y.delay, 1) == [-3]
+    assert y.pad_before == 3 and y.border == zero(y) and at(y.delay, 1) == [-3]
     _, strided = windowed(padded(stream(), 4, 0), 2, 2, PLAIN)
-    assert strided.lead == 2 and at(strided.delay, 1) == [-2]
+    assert strided.pad_before == 2 and at(strided.delay, 1) == [-2]
 
 
 def test_what_may_be_padding_waits_where_the_stream_may_end() -> None:
@@ -171,7 +171,7 @@ def test_mirrored_frames_come_with_those_they_mirror() -> None:
     x = padded(stream(), 2, 0, REFLECT)
     window, y = windowed(x, 3, 1, PLAIN)
     assert at(y.delay, 1, 2, 3, 4) == [2, 2, 0, 0], "frame 0 sees frame 2 of the wire, which is there at once in pulses of 3"
-    assert isinstance(window.mask, Mask) and window.mask.sealed and y.lead == 0 and y.border is None
+    assert isinstance(window.mask, Mask) and window.mask.sealed and y.pad_before == 0 and y.border is None
     _, edge = windowed(padded(stream(), 2, 0, EDGE), 3, 1, PLAIN)
     assert at(edge.delay, 1, 2, 3) == [0, 0, 0], "the frame at the edge is the first"
     _, strided = windowed(padded(stream(), 2, 0, REFLECT), 2, 2, PLAIN)
@@ -181,9 +181,9 @@ def test_mirrored_frames_come_with_those_they_mirror() -> None:
 def test_single_frames_read_through_a_mirror() -> None:
     x = padded(stream(), 2, 1, REFLECT)
     window, y = windowed(x, 1, 1, PLAIN, through=True)
-    assert window.mask is None and (y.lead, y.trail, y.border) == (2, Length.of(1), REFLECT)
+    assert window.mask is None and (y.pad_before, y.pad_after, y.border) == (2, Length.of(1), REFLECT)
     _, y = windowed(x, 1, 1, PLAIN)
-    assert y.lead == 0 and y.border is None
+    assert y.pad_before == 0 and y.border is None
 
 
 def test_mirrored_frames_at_the_end_are_looked_up_behind() -> None:
@@ -210,15 +210,15 @@ def test_positions_wait_for_nobody() -> None:
 def test_equal_borders_pass_and_wider_ones_are_masked() -> None:
     a, b = padded(stream(), 2, 2), padded(stream(wire="b"), 2, 2)
     windows, y = align([a, b], PLAIN)
-    assert (y.lead, y.trail) == (2, Length.of(2)) and at(y.delay, 1) == [-2] and not any(w.mask for w in windows)
+    assert (y.pad_before, y.pad_after) == (2, Length.of(2)) and at(y.delay, 1) == [-2] and not any(w.mask for w in windows)
     c = padded(stream(wire="c"), 1, 3)
     windows, y = align([a, c], PLAIN)
-    assert (y.lead, y.trail) == (1, Length.of(2)) and at(y.delay, 1) == [-1]
+    assert (y.pad_before, y.pad_after) == (1, Length.of(2)) and at(y.delay, 1) == [-1]
     masks = [w.mask for w in windows]
     assert isinstance(masks[0], Mask) and (masks[0].before, masks[0].after) == (True, False)
     assert isinstance(masks[1], Mask) and (masks[1].before, masks[1].after) == (False, True)
     solid_windows, y = align([a, b], PLAIN, leads=False)
-    assert y.lead == 0 and not y.trail.terms and all(isinstance(w.mask, Mask) for w in solid_windows) and at(y.delay, 1) == [0]
+    assert y.pad_before == 0 and not y.pad_after.terms and all(isinstance(w.mask, Mask) for w in solid_windows) and at(y.delay, 1) == [0]
 
 
 def test_unknown_delays_are_joined_once() -> None:
@@ -244,41 +244,41 @@ def test_joins_that_do_not_fit() -> None:
 # more
 
 def test_more_frames_in_the_place_of_each() -> None:
-    y = faster(stream(delay=Delay.of(2)), 3)
+    y = at_higher_rate(stream(delay=Delay.of(2)), 3)
     assert (y.rate, y.delay, y.reach.between) == (Fraction(3), Delay.of(6), Fraction(2, 3))
-    assert faster(stream(), 2, between=Fraction(0)).reach.between == 0
+    assert at_higher_rate(stream(), 2, between=Fraction(0)).reach.between == 0
 
 
 def test_frames_that_stay_real() -> None:
     windows, y = align([stream(T.floordiv(4) * 4)], PLAIN)
-    waiting, z = timely(windows, y)
+    waiting, z = wait_until_known(windows, y)
     assert at(z.delay, 1, 2, 4) == [0, 0, 0] and at(z.delay, 1, 2, 4, ends=True) == [3, 2, 0]
     assert at(waiting[0].back, 1, ends=True) == [3]
-    assert at(timely(windows, y, always=True)[1].delay, 1, 2, 4) == [3, 2, 0]
+    assert at(wait_until_known(windows, y, always=True)[1].delay, 1, 2, 4) == [3, 2, 0]
 
 
 def test_solid_streams() -> None:
     steps: list[Step] = []
-    assert solid(stream(), PLAIN, steps) == stream() and not steps
-    y = solid(padded(stream(), 2, 1), PLAIN, steps)
+    assert materialise_padding(stream(), PLAIN, steps) == stream() and not steps
+    y = materialise_padding(padded(stream(), 2, 1), PLAIN, steps)
     assert len(steps) == 1 and steps[0].facts == (y,) and y.wire == steps[0].wires[0] and y.wire.startswith("x#")
-    assert (y.lead, y.trail.terms, y.border) == (0, (), None) and y.extent == T + 3 and at(y.delay, 1) == [0]
-    assert solid(padded(stream(), 3, 1), PLAIN, []).wire != y.wire, "other frames, another name"
+    assert (y.pad_before, y.pad_after.terms, y.border) == (0, (), None) and y.extent == T + 3 and at(y.delay, 1) == [0]
+    assert materialise_padding(padded(stream(), 3, 1), PLAIN, []).wire != y.wire, "other frames, another name"
     cached: list[Step] = []
-    assert solid(stream(cached=2, delay=Delay.of(-2)), PLAIN, cached).cached == 0 and cached
+    assert materialise_padding(stream(cached=2, delay=Delay.of(-2)), PLAIN, cached).cached == 0 and cached
 
 
 def test_a_stream_leaves_as_early_as_it_may() -> None:
     x = padded(stream(), 3, 0)
-    assert at(leaving(x, PLAIN, []).delay, 1) == [0]
+    assert at(as_output(x, PLAIN, []).delay, 1) == [0]
     steps: list[Step] = []
-    assert leaving(x, Options(advance=True), steps) == x and not steps
+    assert as_output(x, Options(advance=True), steps) == x and not steps
     late = replace(x, delay=Delay.of(-1))
-    y = leaving(late, Options(advance=True), steps)
-    assert y.lead == 1 and y.delay == Delay.of(-1) and len(steps) == 1
-    assert leaving(replace(x, delay=Delay.of(1)), Options(advance=True), []).lead == 0
+    y = as_output(late, Options(advance=True), steps)
+    assert y.pad_before == 1 and y.delay == Delay.of(-1) and len(steps) == 1
+    assert as_output(replace(x, delay=Delay.of(1)), Options(advance=True), []).pad_before == 0
 
 
 def test_sealed_streams() -> None:
-    mask = sealed(padded(stream(), 2, 1))
+    mask = mask_padding(padded(stream(), 2, 1))
     assert (mask.delay, mask.first, mask.end, mask.before, mask.after, mask.sealed) == (Delay.of(-2), 2, T + 2, True, True, True)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Blocked, Static, Stream
 from pulsify_onnx.algebra.plan import Options
-from pulsify_onnx.analysis.readings import READINGS, Reading, read
+from pulsify_onnx.analysis.readings import READINGS, Reading, apply_readings
 from pulsify_onnx.analysis.walker import Visitor, Walker
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.load import load
@@ -65,7 +65,7 @@ def test_next_is_what_follows_and_not_what_came_before():
     walk = walker()
     walk.plan()
     node = walk.node(next(iter(walk.source.model.graph)))
-    made = read(node, (first, *READINGS))
+    made = apply_readings(node, (first, *READINGS))
     assert len(calls) == 1 and isinstance(made.facts[0], Stream)
 
 
@@ -76,7 +76,7 @@ def test_behind_a_blocked_value_nothing_else_is_asked():
     walk = walker("""agraph (float[1,3,T] x) => (float[1,3,T] z) { y = Hardmax<axis=2>(x)  z = Neg(y) }""")
     plan = walk.plan()
     node = walk.node(list(walk.source.model.graph)[1])
-    made = read(node, (named("blocked"), Reading("never", lambda node: True, fail)))
+    made = apply_readings(node, (named("blocked"), Reading("never", lambda node: True, fail)))
     assert made.facts == (Blocked("z", plan.blockers[0].node),)
 
 

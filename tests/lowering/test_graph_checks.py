@@ -9,7 +9,7 @@ import pytest
 from pulsify_onnx import analyze, pulsify
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.errors import AmbiguousAxis, BrokenRule
-from pulsify_onnx.lowering.check import CHECKS, check
+from pulsify_onnx.lowering.check import GRAPH_RULES, check_graph
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.lowering.states import Lowered
 from pulsify_onnx.model.load import load
@@ -64,16 +64,16 @@ BREAK = {unread: "everything is read", constant: "everything is read", nameless:
 
 
 def test_every_rule_is_tried():
-    assert set(BREAK.values()) == {rule.name for rule in CHECKS}
+    assert set(BREAK.values()) == {rule.name for rule in GRAPH_RULES}
 
 
 @pytest.mark.parametrize("broken", BREAK, ids=lambda f: f.__name__)
 def test_a_broken_rule_is_named(broken):
     found, plan = lowered()
-    assert check(found, plan) is found
+    assert check_graph(found, plan) is found
     broken(found)
     with pytest.raises(BrokenRule) as problem:
-        check(found, plan)
+        check_graph(found, plan)
     assert problem.value.rule == BREAK[broken] and problem.value.stage == "lowering"
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, time
-from pulsify_onnx.algebra.facts import Mirror, Onset, Pair, Prefix, Static, Stream
+from pulsify_onnx.algebra.facts import Mirror, PaddingFrames, QueryKey, Running, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Count, Dims, Frames, Grid, Number, Past, Position, Start, State, Step, When
+from pulsify_onnx.algebra.plan import Count, Dims, Frames, Number, Past, Position, QueryKeyRead, Start, State, Step, When
 from pulsify_onnx.algebra.plan import Test as Asked
 from pulsify_onnx.arrays import Const
 from testing.plans import ONE, T, flat, frame, lowered, masked, op, plan, read, run, step, stream
@@ -112,7 +112,7 @@ def test_real_frames_that_are_cut_off() -> None:
 
 
 def test_a_border_whose_frames_differ() -> None:
-    onset = Onset(Const(np.asarray([[[10, 20]]], np.float32)))
+    onset = PaddingFrames(Const(np.asarray([[[10, 20]]], np.float32)))
     x = stream("x", delay=Delay.of(-2))
     found = out([step("y", op("Identity", read("x", 3, mask=masked(x, onset, first=2, after=False, sealed=True))))], pulses(ONE_TO_SIX, 2), 2, x)
     assert found == [10, 10, 20, 1, 2, 3], "before the first of them it goes on as that one"
@@ -127,7 +127,7 @@ def test_an_infinite_border_ends() -> None:
 @pytest.mark.parametrize("edge, first", [(False, [3, 2, 1, 2, 3]), (True, [1, 1, 1, 2, 3])])
 def test_frames_mirrored_at_the_start(edge: bool, first: list[float]) -> None:
     """Padded by two, read two frames late: frame 2 of the wire is there when frame 0 is made."""
-    x = stream("x", T + 2, delay=Delay.of(-2), lead=2)
+    x = stream("x", T + 2, delay=Delay.of(-2), pad_before=2)
     mask = masked(x, Mirror(edge), first=2, after=False, sealed=True)
     found = out([step("y", op("Identity", read("x", 4, mask=mask)), stream("y", delay=Delay.of(2)))], pulses(ONE_TO_SIX, 1), 1, x)
     assert found[2:] == first[:4]
@@ -136,7 +136,7 @@ def test_frames_mirrored_at_the_start(edge: bool, first: list[float]) -> None:
 @pytest.mark.parametrize("edge, last", [(False, [2, 3, 4, 3, 2]), (True, [2, 3, 4, 4, 4])])
 @pytest.mark.parametrize("pulse", (1, 2, 3))
 def test_frames_mirrored_at_the_end(pulse: int, edge: bool, last: list[float]) -> None:
-    x = stream("x", T + 2, trail=Length.of(2))
+    x = stream("x", T + 2, pad_after=Length.of(2))
     mask = masked(x, Mirror(edge), end=T, before=False, sealed=True, reach=2 if edge else 4)
     frames = pulses([1.0, 2, 3, 4], pulse)
     flush = 4
@@ -179,7 +179,7 @@ def test_positions_count_on() -> None:
 
 
 def test_starts_and_counts() -> None:
-    start = Prefix("y", ir.DataType.FLOAT, (Length.of(1),) * 3)
+    start = Running("y", ir.DataType.FLOAT, (Length.of(1),) * 3)
     assert out([step("y", scalar(Start(ONE, 3)), start)], [[0, 0]] * 3, 2) == [-3, -1, 1]
     assert out([step("y", scalar(Start(Fraction(1, 2), 1)), start)], [[0, 0]] * 3, 2) == [-1, 0, 1]
     counted = [step("y", scalar(Count((T + 1).floordiv(2))), start)]
@@ -189,11 +189,11 @@ def test_starts_and_counts() -> None:
 
 def test_pairs_are_computed_where_they_are_closed() -> None:
     """Products of every frame with itself and the two before it: the diagonal band, summed."""
-    pair = Pair("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE)
+    pair = QueryKey("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE)
     queries = op("Reshape", read("x"), number([1, -1, 1]))
     keys = op("Reshape", replace(read("x"), frames=Frames(ONE, role=1), role=1), number([1, 1, -1]))
     steps = [step("p", op("Mul", queries, keys), pair),
-             step("y", op("Reshape", op("ReduceSum", Grid("p", (0, 0), (2, 2)), number([2]), keepdims=0), Dims((1, 1, Frames(ONE)))))]
+             step("y", op("Reshape", op("ReduceSum", QueryKeyRead("p", (0, 0), (2, 2)), number([2]), keepdims=0), Dims((1, 1, Frames(ONE)))))]
     for pulse in (1, 3):
         # every query meets all keys of its window: those of the pulse and two before
         seen = [0.0, 0, *ONE_TO_SIX]

@@ -86,7 +86,7 @@ def test_large_files_are_read_without_their_weights(tmp_path: Path, monkeypatch)
     pulsify(tmp_path / "m.onnx", pulse=4).save(tmp_path / "inline.onnx")
     monkeypatch.setattr(large, "LARGE", 100)
     monkeypatch.setattr(large, "SMALL", 100)
-    read = large.read(tmp_path / "m.onnx")
+    read = large.read_model(tmp_path / "m.onnx")
     assert [t.name for t in read.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL] == ["w"] and read.ByteSize() < 1000
     onnx.load_external_data_for_model(read, str(tmp_path))
     for t in read.graph.initializer:

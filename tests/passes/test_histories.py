@@ -9,10 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from pulsify_onnx.algebra.delay import Delay, Timing
-from pulsify_onnx.algebra.facts import Mirror, Pair, Stream
+from pulsify_onnx.algebra.facts import Mirror, QueryKey, Stream
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Grid, Position, Step
+from pulsify_onnx.algebra.plan import Position, QueryKeyRead, Step
 from pulsify_onnx.passes.histories import Histories, History, behind, mirrors, on_arrival
 from pulsify_onnx.passes.schedule import schedule
 from testing.plans import ONE, T, frame, masked, op, plan, read, step, stream
@@ -89,10 +89,10 @@ def test_positions_are_not_remembered() -> None:
 
 
 def test_pairs_remember_both_of_their_sides() -> None:
-    pair = Pair("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE)
+    pair = QueryKey("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE)
     queries, keys = read("x"), replace(read("k"), role=1)
     found = histories(step("k", op("Neg", read("x"))), step("p", op("Mul", queries, keys), pair),
-                      step("y", op("Sum", Grid("p", (1, 0), (4, 4)))), step("z", op("Sum", Grid("p", (2, 0), (5, 5), swapped=True))))
+                      step("y", op("Sum", QueryKeyRead("p", (1, 0), (4, 4)))), step("z", op("Sum", QueryKeyRead("p", (2, 0), (5, 5), swapped=True))))
     assert found.lazy("p") and {(h.wire, h.frames) for h in found} == {("x", 5), ("k", 4)}
 
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Static
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Grid, Op, Plan, Ref, State
+from pulsify_onnx.algebra.plan import Attribute, Op, Plan, QueryKeyRead, Ref, State
 from pulsify_onnx.passes.liveness import live
 from testing.plans import op, plan, read, step, stream
 
@@ -29,7 +29,7 @@ def test_an_output_may_be_carried_by_another_wire() -> None:
 def test_every_way_to_read() -> None:
     state = State("s", ir.DataType.FLOAT, (Length.of(1),), op("Sum", read("in_state")), "test")
     steps = [step(name, op("Neg", read("x"))) for name in ("in_state", "static", "grid", "past", "unused")]
-    y = step("y", op("Sum", Ref("static"), Grid("grid", (0, 0), (0, 0))), states=[state], history="past")
+    y = step("y", op("Sum", Ref("static"), QueryKeyRead("grid", (0, 0), (0, 0))), states=[state], history="past")
     assert kept(plan([*steps, y])) == ["in_state", "static", "grid", "past", "y"]
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Timing, time
-from pulsify_onnx.algebra.facts import Mirror, Onset, Prefix, Stream, Wait
+from pulsify_onnx.algebra.facts import Mirror, PaddingFrames, Running, Stream, Wait
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dims, Frames, Grid, Merged, Number, Past, Position, Requirement, Start, State, Step, When, Window
+from pulsify_onnx.algebra.plan import Dims, Frames, Merged, Number, Past, Position, QueryKeyRead, Requirement, Start, State, Step, When, Window
 from pulsify_onnx.algebra.plan import Test as Asked
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
@@ -49,11 +49,11 @@ def mask_at(timing: Timing, border: Any = None, x: Stream | None = None, back: A
 
 def test_everything_becomes_a_number() -> None:
     late = FOURS + 1
-    exprs = (read("x", late, FOURS), Position(ONE, late, FOURS), Start(ONE, late), Number(late), Grid("p", (late, FOURS), (0, late)),
+    exprs = (read("x", late, FOURS), Position(ONE, late, FOURS), Start(ONE, late), Number(late), QueryKeyRead("p", (late, FOURS), (0, late)),
              Dims((2, Frames(ONE, late), T, Merged(Length.of(2), Frames(ONE, late), Length.of(3)))))
     found = scheduled(op("Test", *exprs), Timing(2, True)).exprs[0]
     assert [*found.inputs] == [  # type: ignore[union-attr]
-        Window("x", 3, Frames(ONE, 2)), Position(ONE, 3, 2), Start(ONE, 3), Const(found.inputs[3].array), Grid("p", (3, 2), (0, 3)),  # type: ignore[union-attr]
+        Window("x", 3, Frames(ONE, 2)), Position(ONE, 3, 2), Start(ONE, 3), Const(found.inputs[3].array), QueryKeyRead("p", (3, 2), (0, 3)),  # type: ignore[union-attr]
         Dims((2, Frames(ONE, 3), T, Merged(Length.of(2), Frames(ONE, 3), Length.of(3))))]
     assert found.inputs[3].array.tolist() == [3]  # type: ignore[union-attr]
 
@@ -101,8 +101,8 @@ def test_what_is_required_and_not_there_is_a_blocker() -> None:
 def test_running_values_are_exact_where_all_frames_have_come() -> None:
     def exact(timing: Timing, extent: Length = T, delay: Any = 0, ending: int = 0) -> bool:
         waits = (Wait(extent, ONE, Delay.of(delay), Fraction(ending)),)
-        fact = schedule(plan([step("y", op("Sum", read("x")), Prefix("y", ir.DataType.FLOAT, (), waits))]), timing).facts["y"]
-        assert isinstance(fact, Prefix)
+        fact = schedule(plan([step("y", op("Sum", read("x")), Running("y", ir.DataType.FLOAT, (), waits))]), timing).facts["y"]
+        assert isinstance(fact, Running)
         return fact.exact
 
     assert exact(ENDLESS) and not exact(ENDLESS, delay=1) and exact(ENDLESS, T - 1, 1) and not exact(ENDLESS, T + 1)
@@ -119,7 +119,7 @@ def test_frames_before_the_first_are_masked_where_something_is_there() -> None:
     early = stream("x", delay=Delay.of(-2))
     assert mask_at(ENDLESS, x=early, first=2, end=T + 2) is None, "the first that comes is the first that is real"
     assert mask_at(ENDLESS, x=early, first=3, end=T + 2) == TimedMask(1, T, frame(), True, False, True)
-    for why in ({"computed": True}, {"border": frame(1)}, {"border": Mirror(True), "sealed": True}, {"border": Onset(frame(1)), "sealed": True}):
+    for why in ({"computed": True}, {"border": frame(1)}, {"border": Mirror(True), "sealed": True}, {"border": PaddingFrames(frame(1)), "sealed": True}):
         found = mask_at(ENDLESS, **why)
         assert found is not None and found.start and found.low == 0, why
     assert mask_at(ENDLESS, frame(1), sealed=True) is None

@@ -11,7 +11,7 @@ import pytest
 from pulsify_onnx.algebra.bounds import SeenInwards
 from pulsify_onnx.algebra.delay import AtLeast, Begins, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, Stream
-from pulsify_onnx.algebra.plan import Frames, Grid, Plan, Ref, State, Step, Window
+from pulsify_onnx.algebra.plan import Frames, Plan, QueryKeyRead, Ref, State, Step, Window
 from pulsify_onnx.passes.schedule import schedule
 from pulsify_onnx.passes.unread import ALL, first_of, first_read
 from testing.plans import ONE, frame, masked, op, plan, read, step, stream
@@ -47,7 +47,7 @@ def test_other_rates() -> None:
 
 
 def test_what_a_border_hides_is_not_read() -> None:
-    x = stream("x", delay=Delay.of(-4), lead=4)
+    x = stream("x", delay=Delay.of(-4), pad_before=4)
     a = step("a", op("Conv", read("x", 4, 2, masked(x, frame(), first=4))), stream("a"))
     assert first_read(cropped([a], "a", 1, x=x)) == {"a": 1, "x": 4} and first_read(cropped([a], "a", 6, x=x)) == {"a": 6, "x": 6}
 
@@ -60,7 +60,7 @@ def test_what_is_carried_is_of_all_frames(more: dict[str, Any]) -> None:
 
 def test_what_has_no_window_is_of_all_frames() -> None:
     a = step("a", op("Neg", read("x")))
-    for other in (Ref("a"), Grid("a", (0, 0), (0, 0)), Window("a", 0, Frames(ONE), role=1)):
+    for other in (Ref("a"), QueryKeyRead("a", (0, 0), (0, 0)), Window("a", 0, Frames(ONE), role=1)):
         assert first_read(cropped([a, step("b", op("Neg", other))], "b", 3))["a"] == ALL
 
 
@@ -72,7 +72,7 @@ def edged(delay: int = 0) -> Delay:
 
 @pytest.mark.parametrize("by, delay", [(0, 0), (1, -1), (6, -6), (7, -7), (9, -7)])
 def test_a_wire_comes_as_early_as_what_is_read_of_it(by: int, delay: int) -> None:
-    padded = stream("x", delay=Delay.of(-7), lead=7, border=Mirror(edge=True))
+    padded = stream("x", delay=Delay.of(-7), pad_before=7, border=Mirror(edge=True))
     a = step("a", op("Neg", read("x", edged() + 7, 0, masked(padded, Mirror(edge=True), first=7))), stream("a", delay=edged()))
     timed = schedule(cropped([a], "a", by), Timing())
     assert timed.wires["a"].delay == Delay.of(delay) and timed.facts["y"].delay == Delay.of(delay + by)  # type: ignore[union-attr]

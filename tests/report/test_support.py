@@ -4,7 +4,7 @@
 import onnx
 import pytest
 
-from pulsify_onnx.report.support import END, FOLDED, START, rows, table, written
+from pulsify_onnx.report.support import END, FOLDED, START, operators_table, rows, written
 from pulsify_onnx.rules.kit.registry import CONTRIB, RULES
 from testing import ROOT
 
@@ -63,7 +63,7 @@ def test_every_rule_is_documented(rule):
 
 
 def test_table():
-    text = table()
+    text = operators_table()
     assert all(len(line.replace("\\|", "").split("|")) == 5 for line in text.splitlines())
     assert len({name for row in rows() for name in row.operators}) == sum(len(row.operators) for row in rows())
 

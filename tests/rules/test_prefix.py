@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pulsify_onnx.algebra.facts import Prefix
+from pulsify_onnx.algebra.facts import Running
 from pulsify_onnx.api import analyze
 from testing.oracle import check, parse, rand, refused
 
@@ -35,7 +35,7 @@ def test_what_a_value_waits_for_goes_on_with_it():
         n = ReduceMax<axes=[2], keepdims=0>(x)
         y = Add(m, n) }""", **WEIGHTS)).at()
     fact = plan.facts["y"]
-    assert isinstance(fact, Prefix) and not fact.exact and sorted(int(w.delay) for w in fact.waits) == [0, 1]
+    assert isinstance(fact, Running) and not fact.exact and sorted(int(w.delay) for w in fact.waits) == [0, 1]
 
 
 def test_rates_meet_in_a_value():

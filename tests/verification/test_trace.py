@@ -131,8 +131,8 @@ def test_recorded_inputs(tmp_path: Path, capfd):
 
 def test_recordings_by_name(tmp_path: Path):
     np.savez(tmp_path / "two.npz", a=np.zeros(2), b=np.ones(3))
-    assert set(recordings.read([str(tmp_path / "two.npz")])) == {"a", "b"}
-    assert recordings.read([f"b={tmp_path / 'two.npz'}"])["b"].shape == (3,)
+    assert set(recordings.read_recordings([str(tmp_path / "two.npz")])) == {"a", "b"}
+    assert recordings.read_recordings([f"b={tmp_path / 'two.npz'}"])["b"].shape == (3,)
     for wrong in ([f"c={tmp_path / 'two.npz'}"], [str(tmp_path / "two.npz"), f"a={tmp_path / 'two.npz'}"]):
         with pytest.raises(UsageError):
-            recordings.read(wrong)
+            recordings.read_recordings(wrong)

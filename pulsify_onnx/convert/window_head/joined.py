@@ -10,14 +10,14 @@ from fractions import Fraction
 import onnx_ir as ir
 
 from pulsify_onnx.algebra.clips import clipped, frames_back
-from pulsify_onnx.algebra.facts import Clip, Fact, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, ShapeTensor, Static, Stream, WindowValue
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Ref, Step, leaves
 from pulsify_onnx.analysis.batch_axis import mixing
 from pulsify_onnx.analysis.readings import READINGS, Next, Reading
 from pulsify_onnx.analysis.walker import Walker
 from pulsify_onnx.arrays import Const
-from pulsify_onnx.convert.batch import Rowed, static_batch
+from pulsify_onnx.convert.batch import BatchedGraph, static_batch
 from pulsify_onnx.lowering.lower import lower
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import outer_names, subgraphs
@@ -29,7 +29,7 @@ from pulsify_onnx.runtime.sidecar import Head as HeadEntry
 from pulsify_onnx.runtime.sidecar import HeadWindow
 
 
-def joined(source: Source, cut: Head, body: Plan, pulse: int | None) -> tuple[Plan, Source, HeadEntry]:
+def attach_head(source: Source, cut: Head, body: Plan, pulse: int | None) -> tuple[Plan, Source, HeadEntry]:
     """The plan of the whole for pulses of `pulse` base frames (None: any), what to lower it from, and the sidecar's ``head``.
 
     `source` is the body, of which `body` is the plan, and `cut` what was cut off it. After `n` base frames, the head sees those
@@ -55,7 +55,7 @@ def _analysed(head: Source) -> Plan:
     """The plan of a head, in which nothing streams. A shape with the batch in it becomes one with a -1 there."""
     def run(node: Node, then: Next) -> Outcome | None:
         data, target = (node.fact(k) for k in (0, 1))
-        known = target_of(data.shape, target.values, 0) if isinstance(data, Static) and isinstance(target, Sizes) else None
+        known = target_of(data.shape, target.values, 0) if isinstance(data, Static) and isinstance(target, ShapeTensor) else None
         if known is None:
             return None
         name = f"{node.name}#shape"
@@ -67,13 +67,13 @@ def _analysed(head: Source) -> Plan:
     return walker.plan()
 
 
-def pulsed(cut: Head, source: Source, plan: Plan, pulse: int | None) -> Rowed:
+def pulsed(cut: Head, source: Source, plan: Plan, pulse: int | None) -> BatchedGraph:
     """The pulsed graph of a joined plan; a fixed number of rows counts as one stream, since nothing is known of what the head does with them."""
     lowered = lower(plan, source, pulse)
     if static_batch(plan) is not None:
-        return Rowed(source, plan, replace(lowered, shared=tuple(node.name or "" for node in cut.source.model.graph)))
+        return BatchedGraph(source, plan, replace(lowered, shared=tuple(node.name or "" for node in cut.source.model.graph)))
     mixed = [*mixing(source, plan), *mixing(cut.source, plan), *lowered.shared]
-    return Rowed(source, plan, replace(lowered, shared=tuple(dict.fromkeys(mixed))))
+    return BatchedGraph(source, plan, replace(lowered, shared=tuple(dict.fromkeys(mixed))))
 
 
 def _stream(fact: Fact) -> Stream:
@@ -85,7 +85,7 @@ def _window(wire: str, x: Stream, frames: int, back: int, pulse: int | None, mul
     """As many frames of a stream as a clip has, from `back` base frames before the end of the pulse on."""
     expr = clipped(x, frames, back, pulse, multiple)
     shape = tuple(Length.of(x.extent.at(frames)) if k == x.axis else d for k, d in enumerate(x.shape))
-    return Step(wire, "Window", (window_of(wire),), (expr,), (Clip(window_of(wire), x.dtype, shape),))
+    return Step(wire, "Window", (window_of(wire),), (expr,), (WindowValue(window_of(wire), x.dtype, shape),))
 
 
 def _read(head: Plan, cut: Head) -> set[str]:
@@ -102,7 +102,7 @@ def _late(head: Plan, cut: Head) -> Plan:
         if reads & late:
             late |= {out.name for out in node.outputs if out.name}
     def told(wire: str, fact: Fact) -> Fact:
-        return Clip(fact.wire, fact.dtype, fact.shape) if wire in late and isinstance(fact, Static) and fact.value is None else fact
+        return WindowValue(fact.wire, fact.dtype, fact.shape) if wire in late and isinstance(fact, Static) and fact.value is None else fact
     return replace(head, facts={n: told(n, f) for n, f in head.facts.items()}, wires={n: told(n, f) for n, f in head.wires.items()},
                    steps=tuple(replace(s, facts=tuple(map(told, s.wires, s.facts))) for s in head.steps))
 
@@ -160,4 +160,4 @@ def _past(x: Stream) -> Fraction:
     return x.reach.past
 
 
-__all__ = ["joined", "pulsed"]
+__all__ = ["attach_head", "pulsed"]

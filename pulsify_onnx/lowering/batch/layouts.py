@@ -68,7 +68,7 @@ def constant(value: ir.Value | None) -> Array | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def axes_of(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], index: int, rank: int) -> list[int] | None:
+def axes_told(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], index: int, rank: int) -> list[int] | None:
     """The axes that an operator takes as an attribute or as its input `index`; None where they are not known, all without any."""
     given = attribute(attributes, "axes")
     if given is None and len(inputs) > index and inputs[index] is not None:
@@ -239,7 +239,7 @@ def _squeezed(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[s
 
 @_on("Slice")
 def _sliced(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any]) -> Layout:
-    axes = axes_of(inputs, attributes, 3, rank)
+    axes = axes_told(inputs, attributes, 3, rank)
     return UNKNOWN if axes is None or x.rows in axes else x
 
 
@@ -254,7 +254,7 @@ def _padded(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str
 
 @_on("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare")
 def _reduced(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any]) -> Layout:
-    axes = axes_of(inputs, attributes, 1, rank)
+    axes = axes_told(inputs, attributes, 1, rank)
     return _without(x, rank, axes, bool(attribute(attributes, "keepdims", 1)))
 
 

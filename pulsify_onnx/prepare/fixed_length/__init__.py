@@ -1,7 +1,7 @@
 """Models that were exported for one length, read anew for any."""
 
 from pulsify_onnx.prepare.fixed_length.make_dynamic import MakeLengthDynamic
-from pulsify_onnx.prepare.fixed_length.regroup import OTHER
-from pulsify_onnx.prepare.fixed_length.relax import NoReading, Relaxed, checked, dynamic, readings, relax, runnable, settle
+from pulsify_onnx.prepare.fixed_length.regroup import OTHER_LENGTH
+from pulsify_onnx.prepare.fixed_length.relax import DynamicLength, NoReading, checked, dynamic, make_length_dynamic, readings, runnable, settle
 
-__all__ = ["OTHER", "MakeLengthDynamic", "NoReading", "Relaxed", "checked", "dynamic", "readings", "relax", "runnable", "settle"]
+__all__ = ["OTHER_LENGTH", "DynamicLength", "MakeLengthDynamic", "NoReading", "checked", "dynamic", "make_length_dynamic", "readings", "runnable", "settle"]

@@ -15,7 +15,7 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.model.edit import names_of
 from pulsify_onnx.model.load import Source
-from pulsify_onnx.prepare.fixed_length.regroup import OTHER
+from pulsify_onnx.prepare.fixed_length.regroup import OTHER_LENGTH
 from pulsify_onnx.runtime.sidecar import ReadAnew
 
 EXPORT = "export the model with a dynamic length"
@@ -26,7 +26,7 @@ ENDING = "convert without an end of stream, or export the model with a dynamic l
 
 
 @dataclass(frozen=True)
-class Doubt:
+class AmbiguousConstant:
     """A constant of `node` with another reading: a model that is tried, and what the two readings are in words."""
 
     node: str
@@ -71,7 +71,7 @@ class Export:
     fills: Mapping[str, int]
     asked: dict[str, set[str]]
     changes: list[ReadAnew] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
+    doubts: list[AmbiguousConstant] = field(default_factory=list)
     ends: list[Blocker] = field(default_factory=list)
     filling: dict[str, int] = field(default_factory=dict)
     taken: set[str] = field(init=False)
@@ -97,7 +97,7 @@ class Export:
 
     def at(self, length: Length) -> int:
         """A length as the export had it."""
-        return length.evaluate({name: OTHER for name in length.symbols()} | {TIME: self.frames})
+        return length.evaluate({name: OTHER_LENGTH for name in length.symbols()} | {TIME: self.frames})
 
     def lengths(self) -> set[int]:
         """How many frames the streams had in the export."""

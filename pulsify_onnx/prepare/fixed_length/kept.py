@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, QueryKey, Running, Static, Stream
 from pulsify_onnx.prepare.fixed_length.export import Export
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.traits import Trait, declared, has
@@ -21,14 +21,14 @@ PARTS = 8
 """Down to so small a part of the length a number counts as a share of it."""
 
 
-def kept(export: Export) -> tuple[KeptNumber, ...]:
+def numbers_kept(export: Export) -> tuple[KeptNumber, ...]:
     """All of them, each once, in the order of the graph."""
     lengths = sorted({export.frames, *export.lengths()} - {0, 1})
     found: dict[KeptNumber, None] = {}
     for raw in export.source.model.graph:
         node = export.walk.node(raw)
         refused = any(isinstance(export.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
-        if refused or "/length/" in node.name or not any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts):
+        if refused or "/length/" in node.name or not any(isinstance(f, (Stream, QueryKey, Running)) for f in node.facts):
             continue
         own = {export.at(f.extent) for f in node.streams}
         likely = sorted(lengths, key=lambda n: n not in own)

@@ -23,7 +23,7 @@ class BandMask:
     outside: Array
 
 
-def band_of(table: Array) -> BandMask | None:
+def band_of_table(table: Array) -> BandMask | None:
     """The band that a square table shows; None where it shows none."""
     n = len(table)
     if table.shape != (n, n) or n < LEAST:

@@ -9,7 +9,7 @@ import numpy as np
 from pulsify_onnx.algebra.length import TIME, Length, Symbol
 from pulsify_onnx.arrays import Array
 
-OTHER = 10007
+OTHER_LENGTH = 10007
 """Stands for dimensions that are known by name only: a prime that no export has."""
 
 
@@ -57,14 +57,14 @@ def regrouped(shape: list[Length], sizes: list[int], wanted: list[int]) -> tuple
 def _rows_apart(whole: Length, wanted: list[int], places: list[int], target: list[Length]) -> tuple[Length, list[int]]:
     """Gives the rows of a batch known by name to the dimension that has them; what is left, and for whom."""
     names = sorted(whole.symbols() - {TIME})
-    rows = next((k for k in places if wanted[k] % OTHER == 0), None)
+    rows = next((k for k in places if wanted[k] % OTHER_LENGTH == 0), None)
     if len(names) != 1 or rows is None or len(places) < 2:
         return whole, places
     symbol = Symbol(names[0])
     if not all(monomial.count(symbol) == 1 for monomial, _ in whole.terms):
         return whole, places
-    target[rows] = Length.symbol(names[0]) * (wanted[rows] // OTHER)
-    left = Length(tuple((tuple(a for a in monomial if a != symbol), c / (wanted[rows] // OTHER)) for monomial, c in whole.terms))
+    target[rows] = Length.symbol(names[0]) * (wanted[rows] // OTHER_LENGTH)
+    left = Length(tuple((tuple(a for a in monomial if a != symbol), c / (wanted[rows] // OTHER_LENGTH)) for monomial, c in whole.terms))
     return left, [k for k in places if k != rows]
 
 

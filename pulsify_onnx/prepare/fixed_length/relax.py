@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes import common
 
-from pulsify_onnx.algebra.facts import Blocked, Prefix, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Running, Static, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.algebra.windows import RateMismatch
 from pulsify_onnx.analysis.axis import choose, index_of
@@ -31,14 +31,14 @@ from pulsify_onnx.model.precision import TOLERANCES
 from pulsify_onnx.ort import ALL_OUTPUTS, session
 from pulsify_onnx.output import write
 from pulsify_onnx.prepare.fixed_length.ends import multiples
-from pulsify_onnx.prepare.fixed_length.export import Doubt, Export, offered
-from pulsify_onnx.prepare.fixed_length.kept import kept
+from pulsify_onnx.prepare.fixed_length.export import AmbiguousConstant, Export, offered
+from pulsify_onnx.prepare.fixed_length.kept import numbers_kept
 from pulsify_onnx.prepare.fixed_length.walk import Rereading
 from pulsify_onnx.rules.kit.traits import Trait, has
 from pulsify_onnx.runtime.sidecar import FixedLength, KeptNumber, ReadAnew
 
 MOST_READINGS = 64
-LABEL = "length"
+LENGTH_NAME = "length"
 
 
 class NoReading(CannotStream):
@@ -50,7 +50,7 @@ class NoReading(CannotStream):
 
 
 @dataclass(frozen=True)
-class Relaxed:
+class DynamicLength:
     """A model of `frames` base frames as one of any length: stream axes, its plan, and the constants that were read anew.
 
     `ends`: what pads the end by a number that may follow the length, and blocks streams that end. `kept`: numbers that were kept,
@@ -62,7 +62,7 @@ class Relaxed:
     plan: Plan
     frames: int
     changes: tuple[ReadAnew, ...]
-    doubts: tuple[Doubt, ...]
+    doubts: tuple[AmbiguousConstant, ...]
     ends: tuple[Blocker, ...] = ()
     kept: tuple[KeptNumber, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Relaxed:
     def require_ends(self, end: bool) -> None:
         """Raises `CannotStream` where a stream that has an `end`, or a value over all of it, would need what the export does not tell."""
         whole = (self.plan.facts[name] for name in self.plan.outputs)
-        if self.ends and (end or any(isinstance(f, Prefix) and f.exact for f in whole)):
+        if self.ends and (end or any(isinstance(f, Running) and f.exact for f in whole)):
             raise NoReading(self.ends, self.plan)
 
     def told(self) -> FixedLength:
@@ -89,8 +89,8 @@ class Relaxed:
         return FixedLength(frames=self.frames, length=lengths, constants=self.changes, kept=self.kept, readings=dict(self.given))
 
 
-def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None,
-          given: Mapping[str, str] | None = None) -> Relaxed:
+def make_length_dynamic(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None,
+          given: Mapping[str, str] | None = None) -> DynamicLength:
     """`source` with symbolic stream axes; what can't be read anew is in ``plan.blockers``.
 
     `frames`: base frames of the export, where no axis says it. `given`: readings of numbers by node.
@@ -122,8 +122,8 @@ def relax(source: Source, axes: Mapping[str, int], frames: int | None = None, op
             continue
         _say_shapes(export.source, plan)
         ends = {b.node: b for b in (*found, *export.ends)}
-        return Relaxed(export.source, dict(axes), plan, int(base), tuple(export.changes), tuple(export.doubts), tuple(ends.values()),
-                       kept(export), given or {}, asked)
+        return DynamicLength(export.source, dict(axes), plan, int(base), tuple(export.changes), tuple(export.doubts), tuple(ends.values()),
+                       numbers_kept(export), given or {}, asked)
 
 
 def _dim(source: Source, name: str, axis: int) -> int | None:
@@ -137,7 +137,7 @@ def _opened(source: Source, axes: Mapping[str, int]) -> Source:
     model = source.model.clone()
     for value in model.graph.inputs:
         if value.name and value.name in axes and value.shape is not None:
-            value.shape = ir.Shape([LABEL if k == axes[value.name] else d for k, d in enumerate(value.shape)])
+            value.shape = ir.Shape([LENGTH_NAME if k == axes[value.name] else d for k, d in enumerate(value.shape)])
     _reshaped_once(model)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for out in node.outputs:
@@ -164,7 +164,7 @@ def _say_shapes(source: Source, plan: Plan) -> None:
             value.shape = ir.Shape([d.constant if getattr(d, "constant", None) is not None else None for d in shape])
 
 
-def settle(source: Source, given: Mapping[str, int | str], options: Options, said: Mapping[str, str] | None = None) -> Relaxed | None:
+def settle(source: Source, given: Mapping[str, int | str], options: Options, said: Mapping[str, str] | None = None) -> DynamicLength | None:
     """The model with its fixed length made symbolic, where `given` or the lack of dynamic dimensions asks for it; else None.
 
     `said`: readings of numbers by node. Raises `UsageError`, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
@@ -175,7 +175,7 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options, sai
     possibly = list(readings(source, told, {name for name, _ in options.states}))
     if not possibly:
         return None
-    tried = [checked(source, relax(source, axes, None, options, said)) for axes in possibly]
+    tried = [checked(source, make_length_dynamic(source, axes, None, options, said)) for axes in possibly]
     possible = [r for r in tried if not r.plan.blockers]
     asking = [r for r in tried if r.plan.blockers and all(b.node in r.asked for b in r.plan.blockers)]
     maximal = [r for r in [*possible, *(asking if possible else [])] if not any(set(r.axes.items()) < set(other.axes.items()) for other in [*possible, *asking])]
@@ -194,7 +194,7 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options, sai
     raise NoReading(nearest.plan.blockers, nearest.plan)
 
 
-def _blocked(found: Relaxed) -> tuple[int, int]:
+def _blocked(found: DynamicLength) -> tuple[int, int]:
     return sum(isinstance(f, Blocked) for f in found.plan.facts.values()), len(found.plan.blockers)
 
 
@@ -234,13 +234,13 @@ def readings(source: Source, told: Mapping[str, int], states: set[str]) -> Itera
             return
 
 
-def implied(source: Source, axes: Mapping[str, int], plan: Plan, said: Mapping[str, str] | None = None) -> Relaxed | None:
+def implied(source: Source, axes: Mapping[str, int], plan: Plan, said: Mapping[str, str] | None = None) -> DynamicLength | None:
     """A model with a dynamic axis that runs at one length only, since numbers in it were fixed all the same; None for any other.
 
     `plan`: why it does not stream as it is.
     """
     for frames in _lengths_told(source, plan):
-        found = relax(source, axes, frames, None, said)
+        found = make_length_dynamic(source, axes, frames, None, said)
         if found.plan.blockers or not found.changes:
             continue
         runs = _Runs(source, found)
@@ -289,7 +289,7 @@ def _solved(stream: Stream, frames: int) -> list[int]:
 class _Runs:
     """Runs a model of a fixed length, and its reading for any length, on the same random data."""
 
-    def __init__(self, source: Source, relaxed: Relaxed):
+    def __init__(self, source: Source, relaxed: DynamicLength):
         self.inputs, self.relaxed = source.inputs, relaxed
         self.batch = _session(source.model)
         self.error = ""
@@ -321,7 +321,7 @@ class _Runs:
 
 def runnable(model: ir.Model) -> onnx.ModelProto:
     """The model as protobuf, with a name for every output that onnxruntime wants one for."""
-    proto = ir.to_proto(write.inside(model))
+    proto = ir.to_proto(write.with_weights(model))
     for written, node in zip(proto.graph.node, model.graph):
         if node.op_type in ALL_OUTPUTS:
             written.output.extend([""] * (len(node.outputs) - len(written.output)))
@@ -334,7 +334,7 @@ def _session(model: ir.Model) -> ort.InferenceSession:
     return session(runnable(model).SerializeToString(), severity=4, plain=True)
 
 
-def checked(source: Source, found: Relaxed) -> Relaxed:
+def checked(source: Source, found: DynamicLength) -> DynamicLength:
     """`found`, with a blocker where it is not the original at the original length, or not the only reading at others."""
     if found.plan.blockers or not found.changes:
         return found
@@ -342,7 +342,7 @@ def checked(source: Source, found: Relaxed) -> Relaxed:
     return found if problem is None else replace(found, plan=replace(found.plan, blockers=(problem,)))
 
 
-def _problem(source: Source, found: Relaxed) -> Blocker | None:
+def _problem(source: Source, found: DynamicLength) -> Blocker | None:
     runs = _Runs(source, found)
     name = ", ".join(found.axes)
     anew = _session(found.source.model)
@@ -364,14 +364,14 @@ def _problem(source: Source, found: Relaxed) -> Blocker | None:
     return None
 
 
-def _others(found: Relaxed) -> Iterator[int]:
+def _others(found: DynamicLength) -> Iterator[int]:
     """Lengths to try beside the original one: near ones first, then those that have its divisors."""
     step = found.plan.pulse_multiple
     start = math.ceil(found.frames / step) * step
     yield from (start + step, start + 2 * step, 2 * found.frames, 3 * found.frames, found.frames + 7 * step)
 
 
-def _fits(found: Relaxed, outputs: list[Array] | None, frames: int) -> bool:
+def _fits(found: DynamicLength, outputs: list[Array] | None, frames: int) -> bool:
     """Whether the model ran, and its outputs have the lengths that the analysis says."""
     if outputs is None:
         return False

@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.facts import Static
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.edit import GraphEditor
-from pulsify_onnx.prepare.fixed_length.export import EXPORT, NUMBER, SHARE, Doubt, Export, offered
+from pulsify_onnx.prepare.fixed_length.export import EXPORT, NUMBER, SHARE, AmbiguousConstant, Export, offered
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.runtime.sidecar import ReadAnew
 
@@ -64,7 +64,7 @@ class Rewriting:
         said = self.export.said(self.node.name, (NUMBER, SHARE)) if others else None
         for other in others if said is None else ():
             told = f"{now} or as {other.tolist()}"
-            self.export.doubts.append(Doubt(self.node.name, self.node.op_type, name, told, value.name or "", other))
+            self.export.doubts.append(AmbiguousConstant(self.node.name, self.node.op_type, name, told, value.name or "", other))
         self.raw.replace_input_with(index, value)
 
     def integers(self, index: int, values: Sequence[int], others: Sequence[Sequence[int]] = ()) -> None:

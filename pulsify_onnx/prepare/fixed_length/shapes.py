@@ -8,14 +8,14 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Pair, Shape, Stream
+from pulsify_onnx.algebra.facts import QueryKey, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.errors import Blocker, Refusal, refuse
-from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE, Doubt, offered
+from pulsify_onnx.prepare.fixed_length.export import ENDING, EXPORT, FILL, SHARE, AmbiguousConstant, offered
 from pulsify_onnx.prepare.fixed_length.regroup import regrouped
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
-from pulsify_onnx.rules.kit.views import FAR, by_attribute, scales_at
+from pulsify_onnx.rules.kit.views import BEYOND_ANY_SIZE, by_attribute, scales_at
 from pulsify_onnx.rules.reshape import resolve
 from pulsify_onnx.runtime.sidecar import ReadAnew
 
@@ -30,7 +30,7 @@ class Shapes(Rewriting):
     def reshape(self) -> None:
         """Write the target shape with 0, -1 and computed lengths."""
         fact, numbers = self.node.facts[0], self.numbers(1) if len(self.node.facts) > 1 else None
-        if numbers is None or not isinstance(fact, (Stream, Pair)) or fact.shape and any(self.export.at(d) < 1 for d in fact.shape):
+        if numbers is None or not isinstance(fact, (Stream, QueryKey)) or fact.shape and any(self.export.at(d) < 1 for d in fact.shape):
             return
         export, allowzero = self.export, bool(self.node.attr("allowzero", 0))
         shape = list(fact.shape)
@@ -60,7 +60,7 @@ class Shapes(Rewriting):
                     others += [[-1 if j == k else wanted[j] if j == first else n for j, n in enumerate(written)] for k in more]
             self.integers(1, written, others)
             return
-        if isinstance(fact, Pair):
+        if isinstance(fact, QueryKey):
             self.refuse(1, f"is a shape {numbers} in which two dimensions follow the length")
         assert isinstance(fact, Stream) and self.raw.inputs[0] is not None
         parts = []
@@ -75,7 +75,7 @@ class Shapes(Rewriting):
     def expand(self) -> None:
         """A stream keeps its own length."""
         fact, numbers = self.node.facts[0], self.numbers(1)
-        if numbers is None or not isinstance(fact, (Stream, Pair)):
+        if numbers is None or not isinstance(fact, (Stream, QueryKey)):
             return
         axes = {a - len(fact.shape) for a in ((fact.axis,) if isinstance(fact, Stream) else fact.axes)}
         self.integers(1, [1 if k - len(numbers) in axes else n for k, n in enumerate(numbers)])
@@ -116,7 +116,7 @@ class Shapes(Rewriting):
             value = next(v for v in self.export.source.inputs if v.name == name)
             parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]
             self.put(2, self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0], f"the length of {name}")
-        elif n <= end <= FAR:
+        elif n <= end <= BEYOND_ANY_SIZE:
             self.integers(2, _swapped(ends, k, END))
         elif 0 < end < n and n - end < end and end - start > 1:
             self.integers(2, _swapped(ends, k, end - n), [] if natural else [ends])
@@ -127,7 +127,7 @@ class Shapes(Rewriting):
         starts, ends = self.node.ints("starts") or [], self.node.ints("ends") or []
         n = self.export.at(fact.extent)
         for k, a in enumerate(self.node.ints("axes") or range(len(starts))):
-            if a % fact.rank == fact.axis and n <= ends[k] <= FAR:
+            if a % fact.rank == fact.axis and n <= ends[k] <= BEYOND_ANY_SIZE:
                 self.raw.attributes["ends"] = ir.AttrInt64s("ends", _swapped(ends, k, END))
                 self.export.changes.append(ReadAnew(node=self.node.name, constant="ends", was=str(ends), now=str(_swapped(ends, k, END))))
             elif a % fact.rank == fact.axis and n - ends[k] < ends[k] < n:
@@ -158,7 +158,7 @@ class Shapes(Rewriting):
         self.put(index, self.value(scales), f"scales {scales.tolist()}")
         told = f"{sizes[at]} of {n} frames, a share of them, or as {sizes[at]} whatever their number"
         if self.export.said(self.node.name, (SHARE,)) is None:
-            self.export.doubts.append(Doubt(self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)))
+            self.export.doubts.append(AmbiguousConstant(self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)))
         self.raw.replace_input_with(2, self.raw.inputs[index])
         self.raw.replace_input_with(index, None)
         self.raw.resize_inputs(3)

@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Pair, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import QueryKey, ShapeTensor, Static, Stream
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.prepare.fixed_length.export import EXPORT
-from pulsify_onnx.prepare.fixed_length.masks import ByDistance, band_of, distances_of
+from pulsify_onnx.prepare.fixed_length.masks import ByDistance, band_of_table, distances_of
 from pulsify_onnx.prepare.fixed_length.regroup import steady
 from pulsify_onnx.prepare.fixed_length.rewriting import Rewriting
 from pulsify_onnx.rules.kit.infer import shape_of
@@ -28,10 +28,10 @@ class Tables(Rewriting):
         for fact in self.node.facts:
             if isinstance(fact, Stream):
                 axes.add(fact.axis - fact.rank)
-            elif isinstance(fact, Pair):
+            elif isinstance(fact, QueryKey):
                 axes |= {a - len(fact.shape) for a in fact.axes}
         for k, fact in enumerate(self.node.facts):
-            if isinstance(fact, (Static, Sizes)):
+            if isinstance(fact, (Static, ShapeTensor)):
                 mine = [len(fact.shape) + a for a in sorted(axes) if len(fact.shape) + a >= 0]
                 self.table(k, [a for a in mine if shape_of(fact)[a].constant not in (None, 1)], alone=True)
                 if isinstance(fact, Static) and has(self.node, Trait.MULTIPLIES):
@@ -132,7 +132,7 @@ class Tables(Rewriting):
     def table(self, index: int, axes: list[int], alone: bool) -> None:
         """A static input with an entry for each frame along `axes`; `alone`: broadcasting brings it to the length again."""
         fact = self.node.facts[index]
-        assert isinstance(fact, (Static, Sizes))
+        assert isinstance(fact, (Static, ShapeTensor))
         sizes = [shape_of(fact)[a].constant or 0 for a in axes]
         if not axes or all(n <= 1 for n in sizes):
             return
@@ -176,7 +176,7 @@ class Tables(Rewriting):
         """A table of frames × frames, computed from positions where it shows a band or chunks."""
         rows, columns = axes
         n = array.shape[rows]
-        found = band_of(array.reshape(n, -1)) if array.size == n * n else None
+        found = band_of_table(array.reshape(n, -1)) if array.size == n * n else None
         if found is None:
             spread = distances_of(array) if (rows, columns) == (array.ndim - 2, array.ndim - 1) and array.shape[columns] == n else None
             if spread is None:
@@ -237,7 +237,7 @@ class Tables(Rewriting):
             if isinstance(fact, Stream) and value is not None:
                 return value, fact.axis
         for value, fact in zip(self.raw.inputs, self.node.facts):
-            if isinstance(fact, Pair) and value is not None:
+            if isinstance(fact, QueryKey) and value is not None:
                 return value, axis % len(fact.shape)
         raise AssertionError("only nodes with a stream are rewritten")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Blocked, Pair, Prefix, Stream
+from pulsify_onnx.algebra.facts import Blocked, QueryKey, Running, Stream
 from pulsify_onnx.analysis.walker import Visitor
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.prepare.fixed_length.ends import filling
@@ -63,7 +63,7 @@ class Rereading(Visitor):
             tables.masked()
         if node.domain != "":
             return
-        if not any(isinstance(f, (Stream, Pair)) for f in node.facts):
+        if not any(isinstance(f, (Stream, QueryKey)) for f in node.facts):
             if has(node, Trait.ARITHMETIC):
                 tables.counted()
         elif node.op_type in ELEMENTWISE:
@@ -79,7 +79,7 @@ class Rereading(Visitor):
 
 def _concerned(node: Node) -> bool:
     """Whether a node reads a stream, or what follows from one, and nothing that is blocked."""
-    return not any(isinstance(f, Blocked) for f in (*node.facts, *node.outer.values())) and any(isinstance(f, (Stream, Pair, Prefix)) for f in node.facts)
+    return not any(isinstance(f, Blocked) for f in (*node.facts, *node.outer.values())) and any(isinstance(f, (Stream, QueryKey, Running)) for f in node.facts)
 
 
 _SHAPES: dict[Trait, Callable[[Shapes], None]] = {

@@ -16,7 +16,7 @@ from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import only_read_by
 from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Op, Outcome, Ref, Step, Window
 from pulsify_onnx.arrays import Array, Const
-from pulsify_onnx.rules.kit.node import World
+from pulsify_onnx.rules.kit.node import Context
 
 HARMLESS = {"Div": (1, 1), "Mod": (1, 1), "Reciprocal": (0, 1), "Log": (0, 1), "Sqrt": (0, 1), "Pow": (0, 1), "ReduceLogSum": (0, 1),
             "Acos": (0, 0), "Acosh": (0, 1), "Asin": (0, 0), "Atanh": (0, 0)}
@@ -31,12 +31,12 @@ DEEP = 24
 """Operators that are looked through for the least value of an operand."""
 
 
-def total(outcome: Outcome, world: World) -> Outcome:
+def total(outcome: Outcome, world: Context) -> Outcome:
     """`outcome`, whose operators give finite values for frames that are not real."""
     return replace(outcome, steps=tuple(_total(step, world) for step in outcome.steps))
 
 
-def _total(step: Step, world: World) -> Step:
+def _total(step: Step, world: Context) -> Step:
     if not any(isinstance(e, Op) and e.op_type in RISKY for e in step.exprs):
         return step
     exprs = []
@@ -51,7 +51,7 @@ def _total(step: Step, world: World) -> Step:
     return replace(step, exprs=tuple(exprs))
 
 
-def _masked(w: Window, y: Stream, value: int | None, world: World) -> Window:
+def _masked(w: Window, y: Stream, value: int | None, world: Context) -> Window:
     """`w` with `value` (None: values that all differ) where no real frame of `y` is made of it.
 
     As it is where it is masked already, for its border then suits.
@@ -65,7 +65,7 @@ def _masked(w: Window, y: Stream, value: int | None, world: World) -> Window:
     return replace(w, mask=only_read_by(y, w.back, border))
 
 
-def _suits(expr: Op, world: World) -> bool:
+def _suits(expr: Op, world: Context) -> bool:
     """Whether an operator gives finite values whatever the frames are."""
     if expr.op_type in NORMS:
         told = dict(expr.attributes).get("epsilon", NORMS[expr.op_type])
@@ -87,7 +87,7 @@ def _suits(expr: Op, world: World) -> bool:
 class Bounds:
     """Lower bounds of expressions over all finite values of the stream."""
 
-    world: World
+    world: Context
     known: dict[str, float] = field(default_factory=dict)
 
     def constant(self, expr: Expr | None) -> Array | None:

@@ -9,14 +9,14 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Fact, Static, Stream
 from pulsify_onnx.algebra.plan import Expr, Op, Options, Step, Window
-from pulsify_onnx.algebra.windows import align, sealed, solid, timely
+from pulsify_onnx.algebra.windows import align, mask_padding, materialise_padding, wait_until_known
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.ort import carrier
-from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.combinators import const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
 
 
-def fed(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
+def recurrence_inputs(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
     """Streams a recurrence reads, aligned and without borders; the second is what a carried value makes of their time.
 
     `finals` and `frames` say whether its final values and its values at every frame are read. Final values are of real
@@ -24,11 +24,11 @@ def fed(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, step
     Whole numbers may be used as indices, so theirs read as zeros where they are not real.
     """
     indices = [not x.dtype.is_floating_point() and not x.positional for x in xs]
-    xs = [solid(x, options, steps) if index else x for x, index in zip(xs, indices)]
+    xs = [materialise_padding(x, options, steps) if index else x for x, index in zip(xs, indices)]
     windows, y = align(xs, options, leads=False)
     if finals or any(indices):
-        windows, y = timely(windows, y, always=finals and not frames)
-    windows = [replace(w, mask=sealed(x)) if index else w for w, x, index in zip(windows, xs, indices)]
+        windows, y = wait_until_known(windows, y, always=finals and not frames)
+    windows = [replace(w, mask=mask_padding(x)) if index else w for w, x, index in zip(windows, xs, indices)]
     return windows, replace(y, reach=replace(y.reach, past=None), positional=False)
 
 
@@ -47,12 +47,12 @@ def along(flags: Expr, x: Stream) -> Expr:
     """A vector of one value per frame, shaped to broadcast against `x`."""
     shape = [1] * x.rank
     shape[x.axis] = -1
-    return call("Reshape", flags, const(shape))
+    return onnx_op("Reshape", flags, const(shape))
 
 
 def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
     """``Where`` for any dtype."""
     wide = carrier(dtype)
     if wide == dtype:
-        return call("Where", flag, yes, no)
-    return call("Cast", call("Where", flag, call("Cast", yes, to=int(wide)), call("Cast", no, to=int(wide))), to=int(dtype))
+        return onnx_op("Where", flag, yes, no)
+    return onnx_op("Cast", onnx_op("Where", flag, onnx_op("Cast", yes, to=int(wide)), onnx_op("Cast", no, to=int(wide))), to=int(dtype))

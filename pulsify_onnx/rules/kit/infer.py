@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Clip, Fact, Pair, Pending, Prefix, Shape, Sizes, Skew, Static, Stream
+from pulsify_onnx.algebra.facts import Deferred, Fact, QueryKey, RelativeScores, Running, Shape, ShapeTensor, Static, Stream, WindowValue
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, Refusal
@@ -31,11 +31,11 @@ class NotInferred(Refusal, ValueError):
 
 def shape_of(fact: Fact) -> Shape:
     """The batch shape of a wire."""
-    if isinstance(fact, Sizes):
+    if isinstance(fact, ShapeTensor):
         return tuple(Length.of(d) for d in fact.shape)
     if isinstance(fact, Stream):
         return fact.whole
-    if isinstance(fact, (Static, Pair, Skew, Prefix, Pending, Clip)):
+    if isinstance(fact, (Static, QueryKey, RelativeScores, Running, Deferred, WindowValue)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 
@@ -116,7 +116,7 @@ def vast(node: Node) -> bool:
         shape = infer(node, measured=False)[0][1]
     except NotInferred:
         return False
-    return shape is not None and math.prod(d.constant or 1 for d in shape if d is not None) > evaluate.LIMIT
+    return shape is not None and math.prod(d.constant or 1 for d in shape if d is not None) > evaluate.FOLDED_ELEMENTS
 
 
 def overstated(node: Node, shape: tuple[Length | None, ...]) -> dict[int, int]:
@@ -153,7 +153,7 @@ def _resized(facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[s
     known = all((v is None) == (f is None) for v, f in zip(values, facts[1:])) and None not in dims
     whole = all(v is None or not v.size or v.dtype.kind != "f" or (v == np.floor(v)).all() for v in values)
     size = math.prod(d for d in dims if d is not None)
-    return ([np.zeros([d or 0 for d in dims], np.float32), *values], {}) if known and not whole and size <= evaluate.LIMIT else None
+    return ([np.zeros([d or 0 for d in dims], np.float32), *values], {}) if known and not whole and size <= evaluate.FOLDED_ELEMENTS else None
 
 
 def _in_windows(node: Node, facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[str, Any]] | None:

@@ -14,17 +14,17 @@ import numpy as np
 
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.delay import Delay, DelayLike
-from pulsify_onnx.algebra.facts import Band, Pair, Stream
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Grid, Op, Position, Ref, When, Window, walk
+from pulsify_onnx.algebra.facts import Band, QueryKey, Stream
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Op, Position, QueryKeyRead, Ref, When, Window, walk
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.node import World
+from pulsify_onnx.rules.kit.node import Context
 
 MASKED = -9000.0
 """A masked score: minus infinity, or so low that float32 and float16 softmax give exactly 0 (scores are far smaller)."""
 
 LENGTHS = (24, 48, 96, 192, 384, 768, 1536, 3072)
-FAR = 1_000_000
+FAR_FRAME = 1_000_000
 """About where a mask is looked at again, far from the start."""
 
 UNBOUNDED = f"attention over the whole past, or over more than {LENGTHS[-1] // 3} frames of it: what it must remember grows with the stream"
@@ -55,7 +55,7 @@ def _number(frames: DelayLike) -> int:
 class Positions:
     """Evaluates expressions on `frames` consecutive frames of either side, without any stream."""
 
-    def __init__(self, world: World, opset: int, frames: int):
+    def __init__(self, world: Context, opset: int, frames: int):
         self.world, self.opset, self.frames = world, opset, frames
         self.memo: dict[object, Array] = {}
 
@@ -87,11 +87,11 @@ class Positions:
                 raise Unknown
             back = (at.b if expr.role else at.a) + expr.back
             return self.of(expr.wire, Sides(back, back, (at.more[expr.role],) * 2))
-        if isinstance(expr, Grid):
+        if isinstance(expr, QueryKeyRead):
             fact = self.world.fact_of(expr.wire)
-            if not isinstance(fact, Pair) or not fact.positional:
+            if not isinstance(fact, QueryKey) or not fact.positional:
                 raise Unknown
-            return self.of(expr.wire, inside(expr, at))
+            return self.of(expr.wire, sides_inside(expr, at))
         if isinstance(expr, Op):
             inputs = [self.value(e, at) for e in expr.inputs]
             found = evaluate.evaluate(expr.op_type, inputs, dict(expr.attributes), opset=self.opset, domain=expr.domain, outputs=expr.outputs)
@@ -110,7 +110,7 @@ class Positions:
         return found
 
 
-def inside(grid: Grid, at: Sides) -> Sides:
+def sides_inside(grid: QueryKeyRead, at: Sides) -> Sides:
     """Where the pair of a `Grid` is evaluated when its reader is at `at`."""
     a, b = at.a + grid.a[0], at.b + grid.b[0]
     return Sides(b, a, at.more[::-1]) if grid.swapped else Sides(a, b, at.more)
@@ -143,10 +143,10 @@ class Scores:
             return found, found
         except Unknown:
             pass
-        if isinstance(expr, Grid):
+        if isinstance(expr, QueryKeyRead):
             step = self.positions.world.step_of(expr.wire)
             if step is not None:
-                return self.range(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+                return self.range(step.exprs[step.wires.index(expr.wire)], sides_inside(expr, at))
         if isinstance(expr, When):
             (a, b), (c, d) = self.range(expr.yes, at), self.range(expr.no, at)
             return np.minimum(a, c), np.maximum(b, d)
@@ -154,7 +154,7 @@ class Scores:
             with np.errstate(invalid="ignore", over="ignore"):
                 low, high = _RANGES[expr.domain, expr.op_type](self, expr, at)
             return _known(low, -np.inf), _known(high, np.inf)
-        if isinstance(expr, Op) and any(low.any() or high.any() for low, high in (self.range(e, at) for e in expr.inputs if isinstance(e, (Op, Grid)))):
+        if isinstance(expr, Op) and any(low.any() or high.any() for low, high in (self.range(e, at) for e in expr.inputs if isinstance(e, (Op, QueryKeyRead)))):
             return ANYTHING
         return DATA
 
@@ -165,10 +165,10 @@ class Scores:
             return value, ~value
         except Unknown:
             pass
-        if isinstance(expr, Grid):
+        if isinstance(expr, QueryKeyRead):
             step = self.positions.world.step_of(expr.wire)
             if step is not None:
-                return self.truth(step.exprs[step.wires.index(expr.wire)], inside(expr, at))
+                return self.truth(step.exprs[step.wires.index(expr.wire)], sides_inside(expr, at))
         if isinstance(expr, When):
             (a, b), (c, d) = self.truth(expr.yes, at), self.truth(expr.no, at)
             return a & c, b & d
@@ -277,7 +277,7 @@ _RANGES: dict[tuple[str, str], Callable[[Scores, Op, Sides], Range]] = {
 }
 
 
-def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[Scores, Expr, Sides], Array] | None = None) -> Band:
+def band_of(pair: QueryKey, side: int, world: Context, opset: int, masked: Callable[[Scores, Expr, Sides], Array] | None = None) -> Band:
     """The band of keys (along side `side` of `pair`) that a softmax over it can see; refuses what is not bounded."""
     previous: tuple[int, int] | None = None
     rows = _table_rows(pair.wire, world)
@@ -298,14 +298,14 @@ def band_of(pair: Pair, side: int, world: World, opset: int, masked: Callable[[S
     if rows is not None:  # positions are looked up in a table: beyond its end the batch model itself has no answer
         return band
     period = _period(near, left, right)
-    far = _open(pair, side, world, opset, frames, FAR // (period or 1) * (period or 1), masked)
+    far = _open(pair, side, world, opset, frames, FAR_FRAME // (period or 1) * (period or 1), masked)
     inner = slice(max(left, 0), frames - max(right, 0))
     if period is None or not (far[inner] == near[inner]).all():
         refuse("which keys a query sees changes along the stream", hint="use a mask that is the same at every frame (a band or chunks)")
     return band
 
 
-def _open(pair: Pair, side: int, world: World, opset: int, frames: int, first: int, masked: Callable[[Scores, Expr, Sides], Array] | None) -> Array:
+def _open(pair: QueryKey, side: int, world: Context, opset: int, frames: int, first: int, masked: Callable[[Scores, Expr, Sides], Array] | None) -> Array:
     """bool [query, key]: which keys are open for `frames` queries from `first` on, and as many keys, or as many more as there always are."""
     scores = Scores(Positions(world, opset, frames))
     ahead = max((pair.shape[pair.axes[side]] - pair.shape[pair.axes[1 - side]]).constant or 0, 0)
@@ -362,7 +362,7 @@ def _shaped(opened: Array, left: int, right: int, side: int) -> Band:
     return Band(left, right, side)
 
 
-def _table_rows(wire: str, world: World) -> int | None:
+def _table_rows(wire: str, world: Context) -> int | None:
     """Rows of the smallest table that is looked up by position, None without one."""
     rows: list[int] = []
     seen: set[str] = set()
@@ -370,12 +370,12 @@ def _table_rows(wire: str, world: World) -> int | None:
     while todo:
         name = todo.pop()
         step, fact = world.step_of(name), world.fact_of(name)
-        if name in seen or step is None or not (isinstance(fact, Pair) or isinstance(fact, Stream) and fact.positional):
+        if name in seen or step is None or not (isinstance(fact, QueryKey) or isinstance(fact, Stream) and fact.positional):
             continue
         seen.add(name)
         for expr in walk(*step.exprs):
             index = expr.inputs[1] if isinstance(expr, Op) and expr.op_type == "Gather" else None
-            if isinstance(expr, (Window, Grid)):
+            if isinstance(expr, (Window, QueryKeyRead)):
                 todo.append(expr.wire)
             elif isinstance(index, Op) and index.op_type == "Min" and isinstance(index.inputs[1], Const):
                 rows.append(int(index.inputs[1].array) + 1)

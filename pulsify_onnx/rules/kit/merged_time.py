@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import ALONE, Fact, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import ALONE, Fact, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Outcome, Ref, Step, Window, leaves, rebuilt
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.node import Node, World
+from pulsify_onnx.rules.kit.node import Context, Node
 
 REASON = "an axis was merged with time (batch and time as one dimension), so frames of one time lie far apart, and it does not treat all frames alike"
 HINT = "split the merged axis again before this operator"
@@ -24,12 +24,12 @@ MEETS = "it joins frames with frames of another order (an axis merged with time)
 MEETS_HINT = "split the merged axis again first"
 
 
-def merged(fact: Fact | None) -> bool:
+def flattened(fact: Fact | None) -> bool:
     """Whether other axes are merged with the time of a stream."""
     return isinstance(fact, Stream) and fact.merged
 
 
-def all_rows(node: Node, run: Callable[[Node], Outcome]) -> Outcome:
+def flattened_time(node: Node, run: Callable[[Node], Outcome]) -> Outcome:
     """What `run` makes of a node that has merged streams among its inputs."""
     return run(node) if node.op_type in ("Reshape", "Flatten") and node.domain == "" else _row_by_row(node, run)
 
@@ -38,7 +38,7 @@ def _row_by_row(node: Node, run: Callable[[Node], Outcome]) -> Outcome:
     """What `run` makes of the node for one row, for all rows at once. Refuses what does not treat all frames alike."""
     streams = node.streams
     model = next((x for x in streams if x.merged and not x.positional), next((x for x in streams if x.merged), None))
-    if model is None or any(map(merged, node.outer.values())):
+    if model is None or any(map(flattened, node.outer.values())):
         refuse(REASON, HINT)
     facts = [_row(fact, model, node.world) for fact in node.facts]
     outcome = run(replace(node, facts=tuple(facts)))
@@ -59,11 +59,11 @@ def _whole(fact: Fact, model: Stream) -> Fact:
     return replace(fact, around=model.around) if isinstance(fact, Stream) else fact
 
 
-def _row(fact: Fact | None, model: Stream, world: World) -> Fact | None:
+def _row(fact: Fact | None, model: Stream, world: Context) -> Fact | None:
     """What a row sees of an input."""
     if fact is None or isinstance(fact, Static):
         return fact
-    if isinstance(fact, Sizes):
+    if isinstance(fact, ShapeTensor):
         length = model.whole[model.axis]
         if any(v.moves and v != length for v in fact.values):
             refuse("it needs the length of the stream, and an axis is merged with time", HINT)
@@ -77,7 +77,7 @@ def _row(fact: Fact | None, model: Stream, world: World) -> Fact | None:
     return replace(fact, around=ALONE)
 
 
-def constant_in_time(x: Stream, world: World) -> bool:
+def constant_in_time(x: Stream, world: Context) -> bool:
     """Whether a positional stream is the same in every frame."""
     todo = [x.wire]
     while todo:
@@ -97,7 +97,7 @@ def alike(fact: Fact, model: Stream, rows: dict[str, Stream], steps: Iterable[St
     own = rows.get(fact.wire)
     if own is None or any(fact.wire in step.wires for step in steps):
         return True
-    return (own.delay, own.lead, own.trail, own.border) == (fact.delay, fact.lead, fact.trail, fact.border)
+    return (own.delay, own.pad_before, own.pad_after, own.border) == (fact.delay, fact.pad_before, fact.pad_after, fact.border)
 
 
 def by_frame(made: Step, rows: dict[str, Stream]) -> bool:

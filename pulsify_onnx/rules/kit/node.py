@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Sizes, Static, Stream
+from pulsify_onnx.algebra.facts import Fact, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Options, Step, attributes
 from pulsify_onnx.arrays import Array, Const
@@ -27,7 +27,7 @@ def _defaults(op_type: str, since: int, domain: str) -> dict[str, Any]:
     return {name: onnx.helper.get_attribute_value(a.default_value) for name, a in schema.attributes.items() if a.default_value.name}
 
 
-class World(Protocol):
+class Context(Protocol):
     """What the analysis knows so far, for rules that must evaluate an input at given frames."""
 
     @property
@@ -71,7 +71,7 @@ class Node:
     attributes: Mapping[str, ir.Attr]
     facts: tuple[Fact | None, ...]
     options: Options
-    world: World
+    world: Context
     outer: Mapping[str, Fact] = field(default_factory=dict)
 
     def attr(self, name: str, default: Any = None) -> Any:
@@ -116,7 +116,7 @@ class Node:
     def sizes(self, index: int, what: str) -> list[Length] | None:
         """Input `index` as a list of lengths; refuses what is not known, calling it `what`."""
         fact = self.fact(index)
-        if isinstance(fact, Sizes):
+        if isinstance(fact, ShapeTensor):
             return list(fact.values)
         value = self.const(index, what)
         return None if value is None else [Length.of(int(v)) for v in np.atleast_1d(value).ravel()]

@@ -14,7 +14,7 @@ from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Count, Expr, Position, Start, Test, When
 from pulsify_onnx.algebra.windows import indices
-from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.combinators import const, onnx_op
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Valid:
 
     def flags(self, late: bool = True, ended: bool = False) -> Expr | None:
         """bool [frames]: which are real, where some may come before the first (`late`) and some after the last (`ended`); None where all are."""
-        tests = [call("Less", const(self.first - 1), self.index)] if late else []
-        tests += [call("Less", self.index, Count(self.end))] if ended else []
-        return call("And", *tests) if len(tests) == 2 else tests[0] if tests else None
+        tests = [onnx_op("Less", const(self.first - 1), self.index)] if late else []
+        tests += [onnx_op("Less", self.index, Count(self.end))] if ended else []
+        return onnx_op("And", *tests) if len(tests) == 2 else tests[0] if tests else None
 
     def anywhere(self) -> Expr:
         """bool [frames]: which are real, of frames that may come before the first at any time."""
@@ -70,38 +70,38 @@ def begins(x: Stream) -> Expr:
 
 def started(x: Stream) -> Expr:
     """bool scalar: frame 0 of `x` came before this pulse, so what is carried is its own and not the initial value."""
-    return call("Less", const(0), begins(x))
+    return onnx_op("Less", const(0), begins(x))
 
 
 def going_on(x: Stream) -> Expr:
     """bool scalar: this pulse begins before the end of `x`."""
-    return call("Less", begins(x), Count(x.extent))
+    return onnx_op("Less", begins(x), Count(x.extent))
 
 
 def before_first(x: Stream) -> Expr:
     """int64 scalar: frames that come before frame 0, from the first one of this pulse on."""
-    return call("Max", call("Neg", begins(x)), const(0))
+    return onnx_op("Max", onnx_op("Neg", begins(x)), const(0))
 
 
 def before_end(x: Stream, count: Expr) -> Expr:
     """int64 scalar: how many of the first `count` frames of this pulse come before the end of `x`; not above 0 without one."""
-    return call("Min", count, call("Sub", Count(x.extent), begins(x)))
+    return onnx_op("Min", count, onnx_op("Sub", Count(x.extent), begins(x)))
 
 
-def newest(x: Stream, count: Expr) -> Expr:
+def newest_real(x: Stream, count: Expr) -> Expr:
     """int64 [1]: where the last one of the `count` frames of this pulse is that comes before the end of `x`; the first one without any."""
-    last = call("Min", call("Sub", Count(x.extent), call("Add", begins(x), const(1))), call("Sub", count, const([1])))
-    return call("Max", last, const([0]))
+    last = onnx_op("Min", onnx_op("Sub", Count(x.extent), onnx_op("Add", begins(x), const(1))), onnx_op("Sub", count, const([1])))
+    return onnx_op("Max", last, const([0]))
 
 
 def real_of(x: Stream, count: Expr) -> Expr:
     """How many of the first `count` frames of `x`, counted from frame 0 of the batch, are there."""
-    ended = call("Max", call("Min", count, Count(x.extent)), const(0))
-    return When(Test.past(x.extent), ended, When(Test(late=x.delay), call("Max", count, const(0)), count))
+    ended = onnx_op("Max", onnx_op("Min", count, Count(x.extent)), const(0))
+    return When(Test.past(x.extent), ended, When(Test(late=x.delay), onnx_op("Max", count, const(0)), count))
 
 
 def nearest(x: Stream) -> Expr:
     """int64 [frames]: batch index of every frame of this pulse of `x`, and of the real one next to it where it is none."""
     index = indices(x)
-    ended = call("Max", call("Min", index, call("Sub", Count(x.extent), const(1))), const(0))
-    return When(Test.past(x.extent), ended, When(Test(late=x.delay), call("Max", index, const(0)), index))
+    ended = onnx_op("Max", onnx_op("Min", index, onnx_op("Sub", Count(x.extent), const(1))), const(0))
+    return When(Test.past(x.extent), ended, When(Test(late=x.delay), onnx_op("Max", index, const(0)), index))

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Prefix, Shape, Stream, Wait
+from pulsify_onnx.algebra.facts import Running, Shape, Stream, Wait
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Options, Past, State, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import kept_real, solid
+from pulsify_onnx.algebra.windows import kept_real, materialise_padding
 from pulsify_onnx.arrays import Const
-from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.rules.kit.combinators import const, onnx_op
 from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import begins, real_of, started, where_real
@@ -37,7 +37,7 @@ def wide(dtype: ir.DataType) -> ir.DataType:
 
 def cast(value: Expr, old: ir.DataType, new: ir.DataType) -> Expr:
     """`value` as `new`."""
-    return value if old == new else call("Cast", value, to=int(new))
+    return value if old == new else onnx_op("Cast", value, to=int(new))
 
 
 def number(value: object, dtype: ir.DataType) -> Const:
@@ -83,13 +83,13 @@ class Feed:
 
     def only_real(self, value: Expr, fill: Const, index: int = 0) -> Expr:
         """`value`, whose frames run along the axis of stream `index`, with `fill` where a frame is not real."""
-        return where_real(self.x, True, lambda real: call("Where", along(real, self.streams[index]), value, fill), value)
+        return where_real(self.x, True, lambda real: onnx_op("Where", along(real, self.streams[index]), value, fill), value)
 
     def settled(self, value: Expr, dtype: ir.DataType) -> Expr:
         """A running value of `dtype`, 0 while no real frame has come: the neutral element is not finite."""
         if not dtype.is_floating_point():
             return value
-        return When(Test(ends=True, late=self.x.delay), call("Where", call("Less", const([0]), self.seen()), value, number(0, dtype)), value)
+        return When(Test(ends=True, late=self.x.delay), onnx_op("Where", onnx_op("Less", const([0]), self.seen()), value, number(0, dtype)), value)
 
     def before(self) -> Expr:
         """int64 [1]: real frames before this pulse."""
@@ -97,19 +97,19 @@ class Feed:
 
     def seen(self) -> Expr:
         """int64 [1]: real frames up to and with this pulse."""
-        return self._real(call("Add", self.start, self.frames))
+        return self._real(onnx_op("Add", self.start, self.frames))
 
     def _real(self, count: Expr) -> Expr:
-        return call("Reshape", real_of(self.x, count), const([1]))
+        return onnx_op("Reshape", real_of(self.x, count), const([1]))
 
-    def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Prefix:
+    def fact(self, wire: str, dtype: ir.DataType, shape: Shape) -> Running:
         """The running value `wire`."""
-        return Prefix(wire, dtype, shape, (Wait.of(self.x),))
+        return Running(wire, dtype, shape, (Wait.of(self.x),))
 
 
 def feed(xs: Sequence[Stream], options: Options, steps: list[Step]) -> Feed:
     """`xs` at the least delay at which a frame that has come is real, however the stream goes on."""
-    whole = [solid(x, options, steps) for x in xs]
+    whole = [materialise_padding(x, options, steps) for x in xs]
     windows, streams = kept_real(whole, options)
     return Feed(tuple(streams), tuple(windows), options)
 
@@ -129,7 +129,7 @@ class Accumulator:
     def past(self) -> Expr:
         """Its value before this pulse."""
         past: Expr = Past(self.name)
-        return past if self.initial is None else call("Where", started(self.feed.x), past, self.initial)
+        return past if self.initial is None else onnx_op("Where", started(self.feed.x), past, self.initial)
 
     def becomes(self, value: Expr) -> State:
         """Its state, with the value after this pulse."""
@@ -142,17 +142,17 @@ def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tu
     In float32 what the addition rounds off is found exactly (Knuth's two-sum), kept, and part of what the next pulse adds. Past
     the range of floats nothing is kept, so that an infinite sum stays infinite.
     """
-    past = held.past if scale is None else call("Mul", held.past, scale)
+    past = held.past if scale is None else onnx_op("Mul", held.past, scale)
     if held.dtype != ir.DataType.FLOAT:
-        after = call("Add", past, added)
+        after = onnx_op("Add", past, added)
         return after, (held.becomes(after),)
     lost = replace(held, name=f"{held.name}.lost", role="lost")
-    whole = call("Add", added, lost.past if scale is None else call("Mul", lost.past, scale))
-    after = call("Add", past, whole)
-    moved = call("Sub", after, past)
-    rest = call("Add", call("Sub", past, call("Sub", after, moved)), call("Sub", whole, moved))
-    finite = call("Less", call("Abs", rest), number(np.inf, held.dtype))
-    return after, (held.becomes(after), lost.becomes(call("Where", finite, rest, number(0, held.dtype))))
+    whole = onnx_op("Add", added, lost.past if scale is None else onnx_op("Mul", lost.past, scale))
+    after = onnx_op("Add", past, whole)
+    moved = onnx_op("Sub", after, past)
+    rest = onnx_op("Add", onnx_op("Sub", past, onnx_op("Sub", after, moved)), onnx_op("Sub", whole, moved))
+    finite = onnx_op("Less", onnx_op("Abs", rest), number(np.inf, held.dtype))
+    return after, (held.becomes(after), lost.becomes(onnx_op("Where", finite, rest, number(0, held.dtype))))
 
 
 def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:

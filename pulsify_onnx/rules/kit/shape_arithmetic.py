@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Fact, Prefix, Sizes, Static
+from pulsify_onnx.algebra.facts import Fact, Running, ShapeTensor, Static
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import holds, larger, smaller
 from pulsify_onnx.arrays import Array, Const
@@ -29,13 +29,13 @@ FOLDED = {
 }
 """Operators that are answered for where no rule does: their rows in the support table."""
 
-LIMIT = 4096
+MOST_SIZES = 4096
 """More elements than this are data, not sizes."""
 
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
 
 
-def evaluate(node: Node) -> Fact | None:
+def evaluate_shapes(node: Node) -> Fact | None:
     """The fact of the only output of a node on Sizes and constants, or of ``Shape`` and ``Size``; None if it has none."""
     compute = _OPERATORS.get(node.op_type) if node.domain == "" else None
     if compute is None or len([o for o in node.outputs if o]) != 1:
@@ -47,16 +47,16 @@ def evaluate(node: Node) -> Fact | None:
         for fact in node.facts:
             if fact is None:
                 arrays.append(None)
-            elif isinstance(fact, Sizes):
+            elif isinstance(fact, ShapeTensor):
                 arrays.append(fact.array())
-            elif isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= LIMIT:
+            elif isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= MOST_SIZES:
                 arrays.append(_lengths(fact.value.array))
             else:
                 return None
             if arrays[-1] is None and fact is not None:
                 return None
     found = compute(node, arrays)
-    if found is None or found.size > LIMIT:
+    if found is None or found.size > MOST_SIZES:
         return None
     return _fact(node, found)
 
@@ -69,7 +69,7 @@ def asks_for_sizes(node: Node) -> bool:
 def told(node: Node) -> bool:
     """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's inputs."""
     fact = node.facts[0] if asks_for_sizes(node) else None
-    if not isinstance(fact, (Static, Prefix)):
+    if not isinstance(fact, (Static, Running)):
         return True
     return all(d.symbols() <= node.world.symbols for d in fact.shape)
 
@@ -89,7 +89,7 @@ def _fact(node: Node, found: Array) -> Fact:
         numbers = np.array([float(v.ratio) if dtype.is_floating_point() else int(v.ratio) for v in values])
         array = numbers.astype(dtype.numpy()).reshape(found.shape)
         return Static(node.outputs[0], dtype, tuple(Length.of(d) for d in found.shape), Const(array))
-    return Sizes(node.outputs[0], dtype, found.shape, values)
+    return ShapeTensor(node.outputs[0], dtype, found.shape, values)
 
 
 def _dtype(node: Node) -> ir.DataType:

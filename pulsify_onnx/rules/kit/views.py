@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pulsify_onnx.algebra.facts import Prefix, Stream
+from pulsify_onnx.algebra.facts import Running, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Outcome
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.schema import axes_are_input, has_attribute, has_optional, since_version
-from pulsify_onnx.ort import SHORT
-from pulsify_onnx.rules.kit.combinators import call, const
+from pulsify_onnx.ort import SHORT_KERNELS
+from pulsify_onnx.rules.kit.combinators import const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
 
 
@@ -49,7 +49,7 @@ def spatial(node: Node, kernel: list[int]) -> Spatial:
     n = len(kernel)
     auto = node.attr("auto_pad", "NOTSET")
     pads = [0] * (2 * n) if auto != "NOTSET" else node.ints("pads") or [0] * (2 * n)
-    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, SHORT.get(node.op_type, 0))
+    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, SHORT_KERNELS.get(node.op_type, 0))
     if view.same and node.op_type != "ConvTranspose":
         dilated = max(view.dilations) > 1 if "Conv" in node.op_type else view.spans != kernel
         if dilated:
@@ -114,7 +114,7 @@ class Cut:
     step: int
 
 
-FAR = 2**30
+BEYOND_ANY_SIZE = 2**30
 """Bounds beyond this mean "to the end"."""
 
 
@@ -135,7 +135,7 @@ def cuts(node: Node, rank: int) -> list[Cut]:
     for k, (start, end) in enumerate(zip(starts, ends)):
         axis = axes[k] if axes is not None else k
         bound = end.constant
-        far = bound is not None and abs(bound) > FAR
+        far = bound is not None and abs(bound) > BEYOND_ANY_SIZE
         out.append(Cut(axis + rank if axis < 0 else axis, start, None if far else end, steps[k] if steps else 1))
     return out
 
@@ -164,7 +164,7 @@ def never_empty(node: Node, outcome: Outcome) -> Outcome:
     """The outcome, unless a stream or a value over one is without a single element: there is nothing to carry on."""
     for what, facts in (("input", node.facts), ("result", outcome.facts)):
         for fact in facts:
-            if isinstance(fact, (Stream, Prefix)) and any(d.constant == 0 for d in fact.shape):
+            if isinstance(fact, (Stream, Running)) and any(d.constant == 0 for d in fact.shape):
                 refuse(f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0", hint="remove it from the model")
     return outcome
 
@@ -172,5 +172,5 @@ def never_empty(node: Node, outcome: Outcome) -> Outcome:
 def by_axes(node: Node, op_type: str, data: Expr, axes: Sequence[int], **attributes: Any) -> Expr:
     """An operator along `axes`, in the form of the node's opset: they are an input, and were an attribute."""
     if axes_are_input(op_type, node.opset):
-        return call(op_type, data, const(list(axes)), **attributes)
-    return call(op_type, data, axes=list(axes), **attributes)
+        return onnx_op(op_type, data, const(list(axes)), **attributes)
+    return onnx_op(op_type, data, axes=list(axes), **attributes)
