@@ -90,6 +90,14 @@ def _scheduled(at: Place) -> Iterator[str]:
         yield "it still depends on the schedule"
 
 
+def _come(at: Place) -> Iterator[str]:
+    """Frames of a window end with the pulse at the latest; indices are computed, wherever they are."""
+    for leaf in at.inside if at.plan.timing is not None else ():
+        x = at.plan.wires.get(leaf.wire) if isinstance(leaf, Window) and leaf.role == 0 else None
+        if isinstance(leaf, Window) and isinstance(x, Stream) and not x.positional and int(leaf.back) < int(leaf.frames.extra):
+            yield f"it reads {int(leaf.frames.extra) - int(leaf.back)} frames of {leaf.wire} before they come"
+
+
 def _delays(e: Expr) -> tuple[DelayLike, ...]:
     if isinstance(e, Window):
         return e.back, e.frames.extra
@@ -106,5 +114,6 @@ PLAN_RULES = (
     PlanRule("steps read their own states only", _own_states),
     PlanRule("operators have the outputs that are read", _outputs_in_range),
     PlanRule("what is scheduled is numbers", _scheduled),
+    PlanRule("windows are of what has come", _come),
 )
 """In the order in which they are asked."""

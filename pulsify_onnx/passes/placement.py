@@ -56,7 +56,7 @@ def _placed(plan: Plan, least: Plan, parts: Iterable[Mapping[str, int]]) -> Plan
     """`plan` with these parts of it later than in the `least` one."""
     waits = {wire: wait for part in parts for wire, wait in part.items()}
     assert least.timing is not None
-    return replace(schedule(later(plan, least.wires.keys(), waits), least.timing), waits=waits)
+    return replace(schedule(later(plan, least.wires.keys(), waits), least.timing, sooner=plan), waits=waits)
 
 
 def _fixed(plan: Plan) -> bool:

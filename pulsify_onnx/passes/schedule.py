@@ -26,10 +26,13 @@ from pulsify_onnx.passes.unread import first_of, first_read
 Kind = TypeVar("Kind", bound=Fact)
 
 
-def schedule(plan: Plan, timing: Timing) -> Plan:
-    """`plan` at its least delays; what can't be so timed is among its blockers."""
-    first = first_read(plan)
-    at = _Schedule(timing, Solution(timing, first_of(plan, first)), plan.least)
+def schedule(plan: Plan, timing: Timing, sooner: Plan | None = None) -> Plan:
+    """`plan` at its least delays; what can't be so timed is among its blockers.
+
+    `sooner`: what it was before some of its wires were made to come later. Its unknowns have the values that they have there.
+    """
+    first = first_read(sooner or plan)
+    at = _Schedule(timing, Solution(timing, first_of(sooner or plan, first)), plan.least)
     steps = tuple(map(at.step, plan.steps))
     steps, renamed = _without_copies(steps)
     named = _Renamed(renamed)

@@ -47,6 +47,7 @@ BROKEN = {
     "steps read their own states only": lambda p: reading(p, Past("other")),
     "operators have the outputs that are read": lambda p: last(p, exprs=(replace(p.steps[-1].exprs[0], index=1),)),
     "what is scheduled is numbers": lambda p: reading(p, When(Asked(ends=True), window(p.steps[-1]), window(p.steps[-1]))),
+    "windows are of what has come": lambda p: reading(p, replace(window(p.steps[-1]), back=1)),
 }
 
 

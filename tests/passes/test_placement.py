@@ -314,7 +314,27 @@ LONG_WAY = parse(
     v=rand(1, 16, 1, seed=4),
 )
 
-NETWORKS = {"fusion": FUSION, "inception": INCEPTION, "strides": STRIDES, "long_way": LONG_WAY}
+BORDER = parse(
+    """agraph (float[1,2,T] x) => (float[1,3,U] y) {
+        a = Conv<pads=[4,0]>(x, u, b)
+        c = Slice(a, zero, end, axis)
+        t = Transpose<perm=[0,2,1]>(c)
+        m = MatMul(t, wide)
+        n = Transpose<perm=[0,2,1]>(m)
+        d = Conv<group=3>(n, v, e)
+        y = MaxPool<kernel_shape=[4], pads=[1,1], ceil_mode=1>(d) }""",
+    u=rand(2, 2, 2),
+    b=rand(2),
+    zero=np.array([0]),
+    end=np.array([-4]),
+    axis=np.array([2]),
+    wide=rand(2, 3),
+    v=rand(3, 1, 3),
+    e=rand(3),
+)
+"""What waits ends in a border that is made solid: how late that one comes follows from what is read of it."""
+
+NETWORKS = {"fusion": FUSION, "inception": INCEPTION, "strides": STRIDES, "long_way": LONG_WAY, "border": BORDER}
 
 
 def unplaced(model: onnx.ModelProto, pulse: int, monkeypatch: pytest.MonkeyPatch, end: bool = False) -> dict[str, Any]:
