@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -44,10 +45,10 @@ def _fact(wire: str, fact: Fact) -> str:
         return f"{shape} stream axis {fact.axis} rate {fact.rate} extent {fact.extent} delay {fact.delay}{pad_before}{pad_after}{' positional' if fact.positional else ''}"
     if isinstance(fact, (QueryKey, RelativeScores)):
         delays = " and ".join(map(str, fact.delays if isinstance(fact, QueryKey) else (fact.delay,)))
-        return f"{shape} {type(fact).__name__.lower()} axes {fact.axes[0]} and {fact.axes[1]} rate {fact.rate} delay {delays}"
+        return f"{shape} {_kind(fact)} axes {fact.axes[0]} and {fact.axes[1]} rate {fact.rate} delay {delays}"
     if isinstance(fact, Running):
         return f"{shape} prefix{' exact' if fact.exact else ''}"
-    return f"{shape} {type(fact).__name__.lower()}{' of its own' if isinstance(fact, Static) and fact.own else ''}"
+    return f"{shape} {_kind(fact)}{' of its own' if isinstance(fact, Static) and fact.own else ''}"
 
 
 def _reads(step: Step) -> Iterator[str]:
@@ -85,3 +86,8 @@ def _dim(dim: Dim) -> str:
     if isinstance(dim, Merged):
         return f"{dim.slower}*({_frames(dim.frames)})*{dim.faster}"
     return _frames(dim) if isinstance(dim, Frames) else str(dim)
+
+
+def _kind(fact: Fact) -> str:
+    """What a fact is, in words."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(fact).__name__).lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TypeVar, cast
 
 import numpy as np
@@ -148,7 +149,7 @@ class _Schedule:
         """Whether after every pulse all frames that the batch model would have are there."""
         step, extent, rate = self.timing.step, wait.extent, wait.rate
         if extent.constant is not None:
-            first = math.ceil(self.least / step) * step
+            first = math.ceil(min(Fraction(self.least), extent.constant / rate) / step) * step
             return math.floor(rate * first) - wait.delay.known >= extent.constant
         times = [(n, extent.at(n)) for n in long_streams(extent, rate.denominator, step=step, periods=4)]
         return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)

@@ -68,7 +68,7 @@ def test_attention_can_be_read():
         y = MatMul(w, x) }""", **BOUNDS), axes={"x": 1})
     assert not found.blockers
     score, = (line for line in found.plan_lines() if " MatMul -> score[" in line)
-    assert "score[1,T,T] pair axes 1 and 2 rate 1 delay 0 and 0" in score
+    assert "score[1,T,T] query key axes 1 and 2 rate 1 delay 0 and 0" in score
     assert any("{from -" in line and " by from -" in line for line in found.plan_lines())
 
 

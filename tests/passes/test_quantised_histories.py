@@ -12,7 +12,7 @@ import pytest
 from pulsify_onnx import pulsify
 from pulsify_onnx.algebra.facts import Mirror
 from pulsify_onnx.algebra.plan import Op, Plan, Step, Window, leaves
-from pulsify_onnx.algebra.plan_checks import check as check_plan
+from pulsify_onnx.algebra.plan_checks import check_plan
 from pulsify_onnx.api import analyze
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering import lower

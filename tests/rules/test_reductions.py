@@ -132,14 +132,14 @@ def test_logarithm_of_whole_numbers_is_refused():
     refused(parse("agraph (int32[1,4,T] x) => (int32[1,4,1] y) { y = ReduceLogSum<axes=[2]>(x) }"), "logarithm of a running sum of whole numbers")
 
 
-@pytest.mark.parametrize("before, after, frames, exact", [(0, 0, 2, True), (5, 1, 7, False)])
-def test_a_mean_of_first_frames_is_exact_where_they_have_come_with_the_shortest_stream(before: int, after: int, frames: int, exact: bool) -> None:
+@pytest.mark.parametrize("before, after, kernel, frames, exact", [(0, 0, 1, 2, True), (5, 1, 3, 7, False)])
+def test_a_mean_of_first_frames_is_exact_where_they_have_come_with_the_shortest_stream(before: int, after: int, kernel: int, frames: int, exact: bool) -> None:
     """Of padding at the end, short streams have as many frames sooner than the long ones that go on."""
     model = parse("""agraph (float[1,2,T] x) => (float[1,2] y) {
         p = Pad(x, pads)
         c = Conv(p, w, b)
         f = Slice(c, zero, count, axis)
-        y = ReduceMean<axes=[2], keepdims=0>(f) }""", pads=np.array([0, 0, before, 0, 0, after]), w=rand(2, 2, 3), b=rand(2), zero=np.array([0]),
+        y = ReduceMean<axes=[2], keepdims=0>(f) }""", pads=np.array([0, 0, before, 0, 0, after]), w=rand(2, 2, kernel), b=rand(2), zero=np.array([0]),
                   count=np.array([frames]), axis=np.array([2]))
     check(model)
     found = pulsify(model, pulse=1)
