@@ -1,6 +1,7 @@
-"""Conversion time against the size of the graph: generated graphs of 300 and 3,000 nodes; the second may take 15 times the first.
+"""Conversion time against the size of the graph: generated graphs of 300 and 3,000 nodes; the second may take 15 times
+the first.
 
-    python benchmarks/analysis_linear.py [--pulse N]
+python benchmarks/analysis_linear.py [--pulse N]
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pulsify_onnx.api import pulsify  # noqa: E402
+from pulsify_onnx.api import pulsify
 
 SIZES = (300, 3000)
 LIMIT = 15
 
 
 def graph(nodes: int, seed: int = 0) -> onnx.ModelProto:
-    """Residual blocks (padded convolution, activation, gate, sum), with a computed reshape and a recurrence now and then."""
+    """Residual blocks (padded convolution, activation, gate, sum), with a computed reshape and a recurrence now and
+    then.
+    """
     rng = np.random.default_rng(seed)
     made: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
@@ -53,16 +56,37 @@ def graph(nodes: int, seed: int = 0) -> onnx.ModelProto:
         elif kind == 4:
             t = op("Transpose", x, perm=[0, 2, 1])
             frames = op("Gather", op("Shape", t), constant(np.asarray([1], np.int64)), axis=0)
-            t = op("Reshape", t, op("Concat", constant(np.asarray([1], np.int64)), frames, constant(np.asarray([2, 2], np.int64)), axis=0))
+            t = op(
+                "Reshape",
+                t,
+                op(
+                    "Concat",
+                    constant(np.asarray([1], np.int64)),
+                    frames,
+                    constant(np.asarray([2, 2], np.int64)),
+                    axis=0,
+                ),
+            )
             x = op("Transpose", op("Reshape", t, constant(np.asarray([0, 0, -1], np.int64))), perm=[0, 2, 1])
         else:
-            t = op("GRU", op("Transpose", x, perm=[2, 0, 1]), weight(1, 12, 4), weight(1, 12, 4), weight(1, 24), hidden_size=4)
+            t = op(
+                "GRU",
+                op("Transpose", x, perm=[2, 0, 1]),
+                weight(1, 12, 4),
+                weight(1, 12, 4),
+                weight(1, 24),
+                hidden_size=4,
+            )
             x = op("Transpose", op("Squeeze", t, constant(np.asarray([1], np.int64))), perm=[1, 2, 0])
         block += 1
     made.append(helper.make_node("Identity", [x], ["y"], name="end"))
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, "time"])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, "time"])]
-    return helper.make_model(helper.make_graph(made, "large", inputs, outputs, initializer=weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(
+        helper.make_graph(made, "large", inputs, outputs, initializer=weights),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
 
 
 def seconds(nodes: int, pulse: int, end_of_stream: bool) -> float:
@@ -87,7 +111,10 @@ def main() -> int:
         small, large = (seconds(n, args.pulse, end) for n in SIZES)
         worst = max(worst, large / small)
         what = "with an end of stream" if end else "without an end"
-        print(f"{what}: {SIZES[0]} nodes {small:.2f} s, {SIZES[1]} nodes {large:.2f} s, ratio {large / small:.1f} (at most {LIMIT})")
+        print(
+            f"{what}: {SIZES[0]} nodes {small:.2f} s, {SIZES[1]} nodes {large:.2f} s, ratio {large / small:.1f} "
+            f"(at most {LIMIT})"
+        )
     return 0 if worst <= LIMIT else 1
 
 

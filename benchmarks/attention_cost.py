@@ -2,8 +2,10 @@
 
     python benchmarks/attention_cost.py [--layers 2] [--left 64] [--pulse 8]
 
-The batch model computes all queries × all keys, so a frame costs more the longer the recording; the pulsed one keeps a window
-of keys and values. Ratios are taken within one run. The second table sets the bytes of state of a layer beside a textbook
+The batch model computes all queries × all keys, so a frame costs more the longer the recording; the pulsed one keeps a
+window
+of keys and values. Ratios are taken within one run. The second table sets the bytes of state of a layer beside a
+textbook
 cache of as many keys and values.
 """
 
@@ -21,8 +23,8 @@ from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fixtures.conformer import Encoder  # noqa: E402
-from pulsify_onnx.api import PulsedModel, pulsify  # noqa: E402
+from fixtures.conformer import Encoder
+from pulsify_onnx.api import PulsedModel, pulsify
 
 LENGTHS = (1000, 2000, 4000, 8000, 16000)
 LIMIT = 1.5
@@ -34,18 +36,27 @@ def encoder(layers: int, dim: int, heads: int, left: int) -> onnx.ModelProto:
     frames = net.op("Slice", net.op("Shape", "x"), net.ints(1), net.ints(2))
     index = net.op("Range", net.index(0), net.op("Squeeze", frames, net.ints(0)), net.index(1))
     query, key = net.op("Unsqueeze", index, net.ints(1)), net.op("Unsqueeze", index, net.ints(0))
-    mask = net.op("And", net.op("LessOrEqual", key, query), net.op("GreaterOrEqual", key, net.op("Sub", query, net.index(left))))
+    mask = net.op(
+        "And", net.op("LessOrEqual", key, query), net.op("GreaterOrEqual", key, net.op("Sub", query, net.index(left)))
+    )
     h, split = "x", net.ints(0, 0, heads, dim // heads)
     for _ in range(layers):
         q, k, v = (net.op("Reshape", net.linear(h, dim), split) for _ in range(3))
         scores = net.op("MatMul", net.op("Transpose", q, perm=[0, 2, 1, 3]), net.op("Transpose", k, perm=[0, 2, 3, 1]))
         weights = net.op("Softmax", net.op("Where", mask, scores, net.const(np.float32(-np.inf))), axis=-1)
-        mixed = net.op("Transpose", net.op("MatMul", weights, net.op("Transpose", v, perm=[0, 2, 1, 3])), perm=[0, 2, 1, 3])
+        mixed = net.op(
+            "Transpose", net.op("MatMul", weights, net.op("Transpose", v, perm=[0, 2, 1, 3])), perm=[0, 2, 1, 3]
+        )
         h = net.op("Add", h, net.linear(net.op("Reshape", mixed, net.ints(0, 0, dim)), dim))
         h = net.forward(h, 2 * dim)
     net.op("Identity", h, output="y")
-    graph = helper.make_graph(net.nodes, "encoder", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "T", dim])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "U", dim])], net.weights)
+    graph = helper.make_graph(
+        net.nodes,
+        "encoder",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "T", dim])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "U", dim])],
+        net.weights,
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -62,17 +73,19 @@ def streamed(pulsed: PulsedModel, x: np.ndarray) -> float:
     spec = pulsed.spec
     pulse, states = spec["pulse"], {s["input"]: np.zeros(s["shape"], s["dtype"]) for s in spec["states"]}
     names = [s["input"] for s in spec["states"]]
-    chunks = [np.ascontiguousarray(x[:, t: t + pulse]) for t in range(0, x.shape[1] // pulse * pulse, pulse)]
+    chunks = [np.ascontiguousarray(x[:, t : t + pulse]) for t in range(0, x.shape[1] // pulse * pulse, pulse)]
     took = []
     for chunk in chunks:
         began = time.process_time()
         _, *found = run.run(None, {"x": chunk, **states})
         states = dict(zip(names, found))
         took.append(time.process_time() - began)
-    return float(np.median(took[-len(took) // 4:])) / pulse
+    return float(np.median(took[-len(took) // 4 :])) / pulse
 
 
-def costs(layers: int, dim: int, heads: int, left: int, pulse: int, lengths: tuple[int, ...] = LENGTHS) -> list[tuple[int, float, float]]:
+def costs(
+    layers: int, dim: int, heads: int, left: int, pulse: int, lengths: tuple[int, ...] = LENGTHS
+) -> list[tuple[int, float, float]]:
     """(frames, seconds per frame of the batch model, of the pulsed one)."""
     model = encoder(layers, dim, heads, left)
     batch, pulsed = session(model.SerializeToString()), pulsify(model, pulse=pulse)
@@ -92,7 +105,9 @@ def main() -> int:
     for name, value in (("layers", 2), ("dim", 64), ("heads", 1), ("left", 64), ("pulse", 8), ("up-to", LENGTHS[-1])):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
-    rows = costs(given.layers, given.dim, given.heads, given.left, given.pulse, tuple(n for n in LENGTHS if n <= given.up_to))
+    rows = costs(
+        given.layers, given.dim, given.heads, given.left, given.pulse, tuple(n for n in LENGTHS if n <= given.up_to)
+    )
     _, batch, pulsed = rows[0]
     print(f"{'frames':>8} {'batch µs/frame':>15} {'growth':>7} {'pulsed µs/frame':>16} {'growth':>7}")
     for frames, b, p in rows:
@@ -100,7 +115,10 @@ def main() -> int:
     spec = pulsify(encoder(given.layers, given.dim, given.heads, given.left), pulse=given.pulse).spec
     held = sum(s["bytes"] for s in spec["states"] if s["role"] == "history") // given.layers
     cache = 2 * 4 * given.left * given.dim
-    print(f"state of a layer: {held} bytes; keys and values of {given.left} frames: {cache} bytes; ratio {held / cache:.2f}")
+    print(
+        f"state of a layer: {held} bytes; keys and values of {given.left} frames: {cache} bytes; ratio "
+        f"{held / cache:.2f}"
+    )
     return int(rows[-1][2] > LIMIT * pulsed)
 
 

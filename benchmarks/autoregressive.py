@@ -1,6 +1,7 @@
-"""What a frame costs in generation as the sequence grows: the pulsed network against the batch network on everything so far.
+"""What a frame costs in generation as the sequence grows: the pulsed network against the batch network on everything so
+far.
 
-    python benchmarks/autoregressive.py
+python benchmarks/autoregressive.py
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def main() -> None:
                 stream.step(frame)
                 done += 1
             sofar = {"x": np.zeros([1, 1, length], np.float32)}
-            rows.append((length, fastest(partial(stream.step, frame, keep=False)), fastest(partial(batch.run, None, sofar))))
+            rows.append(
+                (length, fastest(partial(stream.step, frame, keep=False)), fastest(partial(batch.run, None, sofar)))
+            )
         print(f"{name}: the next frame after\n  frames  pulsed  batch on all  batch/pulsed")
         for length, ours, theirs in rows:
             print(f"  {length:6}  {ours / rows[0][1]:5.1f}x  {theirs / rows[0][2]:11.1f}x  {theirs / ours:11.1f}x")

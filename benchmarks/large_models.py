@@ -36,34 +36,52 @@ def write(folder: Path, megabytes: int, outside: bool) -> Path:
         for k in range(count):
             w = (rng.standard_normal((channels, channels, 3), dtype=np.float32) / 60).astype(np.float32)
             if outside:
-                t = TensorProto(name=f"w{k}", data_type=TensorProto.FLOAT, dims=w.shape, data_location=TensorProto.EXTERNAL)
+                t = TensorProto(
+                    name=f"w{k}", data_type=TensorProto.FLOAT, dims=w.shape, data_location=TensorProto.EXTERNAL
+                )
                 for key, value in (("location", "large.data"), ("offset", str(data.tell())), ("length", str(w.nbytes))):
                     t.external_data.add(key=key, value=value)
                 data.write(w.tobytes())
             else:
                 t = numpy_helper.from_array(w, f"w{k}")
             weights.append(t)
-            nodes.append(helper.make_node("Conv", [f"h{k}" if k else "x", f"w{k}"], [f"h{k + 1}"], name=f"conv{k}", pads=[1, 1]))
+            nodes.append(
+                helper.make_node("Conv", [f"h{k}" if k else "x", f"w{k}"], [f"h{k + 1}"], name=f"conv{k}", pads=[1, 1])
+            )
     nodes.append(helper.make_node("Identity", [f"h{count}"], ["y"]))
-    graph = helper.make_graph(nodes, "large", [helper.make_tensor_value_info("x", 1, [1, channels, "T"])],
-                              [helper.make_tensor_value_info("y", 1, [1, channels, "T"])], weights)
+    graph = helper.make_graph(
+        nodes,
+        "large",
+        [helper.make_tensor_value_info("x", 1, [1, channels, "T"])],
+        [helper.make_tensor_value_info("y", 1, [1, channels, "T"])],
+        weights,
+    )
     path = folder / "large.onnx"
-    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
     return path
 
 
 def measured(arguments: list[str]) -> tuple[float, float]:
     """Seconds and peak megabytes of a command."""
     start = time.monotonic()
-    code = "import resource, subprocess, sys\nr = subprocess.run(sys.argv[1:], stdout=2)\nprint(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, r.returncode)"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    code = (
+        "import resource, subprocess, sys\nr = subprocess.run(sys.argv[1:], "
+        "stdout=2)\nprint(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, r.returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     peak, failed = done.stdout.split()
     if failed != "0":
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
     return time.monotonic() - start, int(peak) / 1024
 
 
-def measure(megabytes: int, outside: bool, verify: bool, report: Callable[[str], None]) -> dict[str, tuple[float, float]]:
+def measure(
+    megabytes: int, outside: bool, verify: bool, report: Callable[[str], None]
+) -> dict[str, tuple[float, float]]:
     """Convert and copy one model; (seconds, peak megabytes) of each."""
     with tempfile.TemporaryDirectory(prefix="pulsify-large-") as name:
         folder = Path(name)
@@ -73,9 +91,26 @@ def measure(megabytes: int, outside: bool, verify: bool, report: Callable[[str],
         out.mkdir()
         commands = {
             "python -c 'import onnx'": [*python, "-c", "import onnx, onnx_ir"],
-            "onnx.load + onnx.save": [*python, "-c", COPY_OUTSIDE if outside else COPY, str(path), str(out / "copy.onnx")],
+            "onnx.load + onnx.save": [
+                *python,
+                "-c",
+                COPY_OUTSIDE if outside else COPY,
+                str(path),
+                str(out / "copy.onnx"),
+            ],
             "pulsify-onnx inspect": [*python, "-m", "pulsify_onnx", "inspect", str(path)],
-            "pulsify-onnx convert --no-verify": [*python, "-m", "pulsify_onnx", "convert", str(path), "-o", str(out / "o.onnx"), "--pulse", "4", "--no-verify"],
+            "pulsify-onnx convert --no-verify": [
+                *python,
+                "-m",
+                "pulsify_onnx",
+                "convert",
+                str(path),
+                "-o",
+                str(out / "o.onnx"),
+                "--pulse",
+                "4",
+                "--no-verify",
+            ],
         }
         if verify:
             commands["pulsify-onnx convert"] = commands["pulsify-onnx convert --no-verify"][:-1]
@@ -88,7 +123,18 @@ def measure(megabytes: int, outside: bool, verify: bool, report: Callable[[str],
 
 def write_apart(folder: Path, megabytes: int, outside: bool) -> Path:
     """The model, written by another process: a child's peak memory begins with that of its parent."""
-    subprocess.run([sys.executable, __file__, "--write", str(folder), "--megabytes", str(megabytes), *(["--outside"] if outside else [])], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            __file__,
+            "--write",
+            str(folder),
+            "--megabytes",
+            str(megabytes),
+            *(["--outside"] if outside else []),
+        ],
+        check=True,
+    )
     return folder / "large.onnx"
 
 
@@ -104,7 +150,10 @@ def main() -> int:
         write(args.write, args.megabytes, args.outside)
         return 0
     for outside in (True, False):
-        print(f"{args.megabytes} MB of weights {'outside of the model file' if outside else 'inline'} (onnx {onnx.__version__})")
+        print(
+            f"{args.megabytes} MB of weights {'outside of the model file' if outside else 'inline'} (onnx "
+            f"{onnx.__version__})"
+        )
         measure(args.megabytes, outside, args.verify, print)
     print(f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
     return 0

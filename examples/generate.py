@@ -1,9 +1,12 @@
-"""Generates a sequence frame by frame, each frame computed once, and the same by running the batch network on everything so far.
+"""Generates a sequence frame by frame, each frame computed once, and the same by running the batch network on
+everything so far.
 
     python examples/generate.py [FRAMES]
 
-The causal network gives frame t + 1 from frames up to t, so its pulsed twin is converted with `allow_advance`: what it gives for
-one frame decides the next. The PixelCNN needs the left part of the row that it draws: the pulse of one row is run again after every
+The causal network gives frame t + 1 from frames up to t, so its pulsed twin is converted with `allow_advance`: what it
+gives for
+one frame decides the next. The PixelCNN needs the left part of the row that it draws: the pulse of one row is run again
+after every
 pixel, and its states move on only when the row is complete.
 """
 
@@ -101,7 +104,7 @@ def image(model: onnx.ModelProto, rows: int, pick: Pick) -> Any:
     stream, where = Stepper(model), places(rows)
     drawn = np.zeros([1, 1, rows, WIDTH], np.float32)
     for row in range(rows):
-        feeds = {"image": drawn[:, :, row:row + 1], "location": where[:, :, row:row + 1]}
+        feeds = {"image": drawn[:, :, row : row + 1], "location": where[:, :, row : row + 1]}
         for column in range(WIDTH):
             drawn[0, 0, row, column] = pick(stream.step(feeds, keep=False)[0, :, 0, column])
         stream.step(feeds)

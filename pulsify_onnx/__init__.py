@@ -12,7 +12,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, InvalidModel, PulseDoesNotFit, PulsifyError, UsageError, VerificationFailed
+from pulsify_onnx.errors import (
+    AmbiguousAxis,
+    Blocker,
+    CannotStream,
+    InvalidModel,
+    PulseDoesNotFit,
+    PulsifyError,
+    UsageError,
+    VerificationFailed,
+)
 from pulsify_onnx.version import __version__
 
 if TYPE_CHECKING:
@@ -22,12 +31,41 @@ if TYPE_CHECKING:
     from pulsify_onnx.verification.check import Verification
 
 __all__ = [
-    "AmbiguousAxis", "Analysis", "BatchSession", "Blocker", "CannotStream", "ConvertOptions", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError",
-    "Report", "StreamSession", "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify",
+    "AmbiguousAxis",
+    "Analysis",
+    "BatchSession",
+    "Blocker",
+    "CannotStream",
+    "ConvertOptions",
+    "InvalidModel",
+    "PulseDoesNotFit",
+    "PulsedModel",
+    "PulsifyError",
+    "Report",
+    "StreamSession",
+    "UsageError",
+    "Verification",
+    "VerificationFailed",
+    "__version__",
+    "analyze",
+    "inspect",
+    "pulsify",
+    "verify",
 ]
 
-_LAZY = {"Analysis": "api", "ConvertOptions": "api", "PulsedModel": "api", "Report": "api", "analyze": "api", "inspect": "api", "pulsify": "api", "verify": "api",
-         "StreamSession": "runtime.runner", "BatchSession": "runtime.batch", "Verification": "verification.check"}
+_LAZY = {
+    "Analysis": "api",
+    "ConvertOptions": "api",
+    "PulsedModel": "api",
+    "Report": "api",
+    "analyze": "api",
+    "inspect": "api",
+    "pulsify": "api",
+    "verify": "api",
+    "StreamSession": "runtime.runner",
+    "BatchSession": "runtime.batch",
+    "Verification": "verification.check",
+}
 
 
 def __getattr__(name: str) -> Any:

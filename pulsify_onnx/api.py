@@ -48,13 +48,18 @@ def _source(model: Model | Source) -> Source:
 
 @pipeline.uncollected()
 def analyze(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Analysis:
-    """How a batch model streams, whatever the pulse: ``blockers``, ``at(pulse=…)`` with its delays, ``pulsed(pulse=…)``. Builds no graph.
+    """How a batch model streams, whatever the pulse: ``blockers``, ``at(pulse=…)`` with its delays,
+    ``pulsed(pulse=…)``. Builds no graph.
 
-    Options are those of `ConvertOptions`, as an object or by keyword, but for ``pulse``, which comes later, and ``batch`` and
-    ``head``, which are no matter of the plan. Raises `UsageError` and `AmbiguousAxis`; what cannot stream is in ``blockers``.
+    Options are those of `ConvertOptions`, as an object or by keyword, but for ``pulse``, which comes later, and
+    ``batch`` and
+    ``head``, which are no matter of the plan. Raises `UsageError` and `AmbiguousAxis`; what cannot stream is in
+    ``blockers``.
     """
     if "pulse" in given:
-        raise TypeError("analyze() takes no pulse: one analysis is that of every pulse, as in analyze(model).at(pulse=16)")
+        raise TypeError(
+            "analyze() takes no pulse: one analysis is that of every pulse, as in analyze(model).at(pulse=16)"
+        )
     wanted = _options(options, given)
     if wanted.batch is not None or wanted.head is not None:
         raise UsageError("a plan is that of one stream, without --batch and --head")
@@ -65,7 +70,8 @@ def analyze(model: Model | Source, options: ConvertOptions | None = None, **give
 def pulsify(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> PulsedModel:
     """Turn a batch model into a streaming one that takes ``pulse`` base frames a step.
 
-    Options are those of `ConvertOptions`, as an object or by keyword; a pulse (None: any) must be named. Raises `CannotStream` with every
+    Options are those of `ConvertOptions`, as an object or by keyword; a pulse (None: any) must be named. Raises
+    `CannotStream` with every
     blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     if options is None and "pulse" not in given:
@@ -100,15 +106,21 @@ class Report:
         return {**self.found.to_json(frame_rate), **possible, **blockers}
 
     def plan_lines(self) -> list[str]:
-        """The plan, a line a step. Raises `UsageError` for a pulsed model, which has none, and where the analysis did not come to one."""
+        """The plan, a line a step. Raises `UsageError` for a pulsed model, which has none, and where the analysis
+        did not come to one.
+        """
         if self.plan is None:
-            raise UsageError("--plan: there is no plan" + ("" if self.blockers else " of a model that is pulsed already"))
+            raise UsageError(
+                "--plan: there is no plan" + ("" if self.blockers else " of a model that is pulsed already")
+            )
         return plan_text.lines(self.plan)
 
 
 @pipeline.uncollected()
 def inspect(model: Model | Source, options: ConvertOptions | None = None, **given: Any) -> Report:
-    """The delay report of a batch model at ``pulse`` (None: the smallest that fits), or the sidecar of a pulsed one. Options are those of `pulsify`."""
+    """The delay report of a batch model at ``pulse`` (None: the smallest that fits), or the sidecar of a pulsed one.
+    Options are those of `pulsify`.
+    """
     source, wanted = _source(model), _options(options, given)
     if KEY in source.model.metadata_props:
         sidecar = Sidecar.of(source.model.metadata_props, source.file)
@@ -129,25 +141,54 @@ def inspect(model: Model | Source, options: ConvertOptions | None = None, **give
     return Report(made.description, plan=made.plan, possible_states=possible)
 
 
-def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | PulsedModel, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, measure: bool = False) -> Verification:
+def verify(
+    model: str | Path | onnx.ModelProto,
+    pulsed: str | Path | PulsedModel,
+    *,
+    frames: int | None = None,
+    seed: int = 0,
+    rtol: float | None = None,
+    atol: float | None = None,
+    recorded: Mapping[str, Array] | None = None,
+    measure: bool = False,
+) -> Verification:
     """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`.
 
-    `measure`, by running the batch model some more times, how far it looks: that the receptive field is wide enough, and in ``late``
+    `measure`, by running the batch model some more times, how far it looks: that the receptive field is wide enough,
+    and in ``late``
     of the result which outputs come later than the data they need.
     """
     runner = opened(pulsed)
     sidecar, head = runner.sidecar, runner.sidecar.head
     batch = None
     if head is not None:
-        batch = SlidingBatch(model, run_passes(Prepared(load(model), stream_axes(sidecar)), SplitHead(head.frames)), sidecar, head)
-    return verify_stream(compared(model, sidecar), runner, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recorded, batch=batch,
-                         measure=measure)
+        batch = SlidingBatch(
+            model, run_passes(Prepared(load(model), stream_axes(sidecar)), SplitHead(head.frames)), sidecar, head
+        )
+    return verify_stream(
+        compared(model, sidecar),
+        runner,
+        frames=frames,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        recorded=recorded,
+        batch=batch,
+        measure=measure,
+    )
 
 
-def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *, rtol: float | None = None,
-          atol: float | None = None) -> FirstDifference | None:
-    """The first node whose stream differs from the batch `model` in the case that `verify` found; None where none can be told."""
+def trace(
+    model: Model,
+    pulsed: str | Path | PulsedModel,
+    found: Verification,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+) -> FirstDifference | None:
+    """The first node whose stream differs from the batch `model` in the case that `verify` found; None where none
+    can be told.
+    """
     if found.case is None:
         return None
     graph = pulsed.model if isinstance(pulsed, PulsedModel) else ir.load(pulsed)
@@ -156,7 +197,9 @@ def trace(model: Model, pulsed: str | Path | PulsedModel, found: Verification, *
         return None
     states = {s.input: s.output for s in sidecar.source_states}
     source = reread(model, sidecar)
-    plan = require(analyze(source, axes=stream_axes(sidecar), end_of_stream=sidecar.ends, states=states).at(sidecar.pulse))
+    plan = require(
+        analyze(source, axes=stream_axes(sidecar), end_of_stream=sidecar.ends, states=states).at(sidecar.pulse)
+    )
     made = batched_graph(source, plan, sidecar.pulse, None if sidecar.source_batch is None else "dynamic")
     return first_difference(made.source, made.plan, graph, found.case, rtol, atol)
 

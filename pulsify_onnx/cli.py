@@ -43,36 +43,97 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 
 
 CONVERSION = (
-    click.option("--axis", "axes", multiple=True, metavar="INPUT=AXIS",
-                 help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where it can't be told."),
-    click.option("--end-of-stream", is_flag=True, help="Be exact to the last frame, for streams of any length: adds the input valid_frames."),
-    click.option("--left-context", type=int, metavar="N",
-                 help="Cut attention over the whole past to the last N frames: another network, and the sidecar says so."),
-    click.option("--state", "states", multiple=True, metavar="INPUT=OUTPUT",
-                 help="The caller feeds OUTPUT back as INPUT: a state that the model already has. It keeps its names."),
-    click.option("--allow-advance", is_flag=True,
-                 help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be negative."),
-    click.option("--batch", callback=_batch, metavar="N|dynamic",
-                 help="Give a model exported with a batch of 1 a batch of N (or any number of) streams, each starting and ending on its own."),
-    click.option("--head", metavar="window[=FRAMES]",
-                 help="A sliding classifier: what needs a whole clip (a Flatten into Dense, a global pool) runs on the last window of frames, as many as "
-                      "the model was exported for, and gives one result a pulse. FRAMES: for a model of any length."),
-    click.option("--reading", "readings", multiple=True, metavar="NODE=number|fill|share",
-                 help="Answer a refusal that asks what a number of an export of one length means: a number, what fills up to a multiple, or what "
-                      "follows the length."),
+    click.option(
+        "--axis",
+        "axes",
+        multiple=True,
+        metavar="INPUT=AXIS",
+        help="Stream axis of an input: an index, a negative index, or the name of a dimension. Only needed where "
+        "it can't be told.",
+    ),
+    click.option(
+        "--end-of-stream",
+        is_flag=True,
+        help="Be exact to the last frame, for streams of any length: adds the input valid_frames.",
+    ),
+    click.option(
+        "--left-context",
+        type=int,
+        metavar="N",
+        help="Cut attention over the whole past to the last N frames: another network, and the sidecar says so.",
+    ),
+    click.option(
+        "--state",
+        "states",
+        multiple=True,
+        metavar="INPUT=OUTPUT",
+        help="The caller feeds OUTPUT back as INPUT: a state that the model already has. It keeps its names.",
+    ),
+    click.option(
+        "--allow-advance",
+        is_flag=True,
+        help="Give frames before their time where the network can (frame t+1 from frames up to t): a delay may be "
+        "negative.",
+    ),
+    click.option(
+        "--batch",
+        callback=_batch,
+        metavar="N|dynamic",
+        help="Give a model exported with a batch of 1 a batch of N (or any number of) streams, each starting and "
+        "ending on its own.",
+    ),
+    click.option(
+        "--head",
+        metavar="window[=FRAMES]",
+        help="A sliding classifier: what needs a whole clip (a Flatten into Dense, a global pool) runs on the last "
+        "window of frames, as many as "
+        "the model was exported for, and gives one result a pulse. FRAMES: for a model of any length.",
+    ),
+    click.option(
+        "--reading",
+        "readings",
+        multiple=True,
+        metavar="NODE=number|fill|share",
+        help="Answer a refusal that asks what a number of an export of one length means: a number, what fills up "
+        "to a multiple, or what "
+        "follows the length.",
+    ),
 )
 """The options of a conversion but for the pulse."""
 
 
 def _conversion(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of a conversion, which it gets as one `ConvertOptions`."""
+
     @wraps(command)
-    def run(pulse: int | None, axes: Sequence[str], end_of_stream: bool, left_context: int | None, states: Sequence[str], allow_advance: bool,
-            batch: int | str | None, head: str | None, readings: Sequence[str], **others: Any) -> None:
+    def run(
+        pulse: int | None,
+        axes: Sequence[str],
+        end_of_stream: bool,
+        left_context: int | None,
+        states: Sequence[str],
+        allow_advance: bool,
+        batch: int | str | None,
+        head: str | None,
+        readings: Sequence[str],
+        **others: Any,
+    ) -> None:
         from pulsify_onnx.api import ConvertOptions
 
-        command(options=ConvertOptions(pulse, _axes(axes), end_of_stream, left_context, _states(states), allow_advance, batch, head, _readings(readings)),
-                **others)
+        command(
+            options=ConvertOptions(
+                pulse,
+                _axes(axes),
+                end_of_stream,
+                left_context,
+                _states(states),
+                allow_advance,
+                batch,
+                head,
+                _readings(readings),
+            ),
+            **others,
+        )
 
     for option in reversed(CONVERSION):
         run = option(run)
@@ -94,13 +155,30 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), metavar="OUT.onnx",
-              help="The pulsed model; its sidecar OUT.pulse.json is written beside it.")
-@click.option("--pulse", required=True, callback=_pulse, metavar="N|dynamic",
-              help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT.onnx",
+    help="The pulsed model; its sidecar OUT.pulse.json is written beside it.",
+)
+@click.option(
+    "--pulse",
+    required=True,
+    callback=_pulse,
+    metavar="N|dynamic",
+    help="Base frames of one step, or 'dynamic': any multiple of the pulse multiple, another at every call.",
+)
 @_conversion
-@click.option("--verify/--no-verify", "check", default=True, show_default=True,
-              help="Compare stream and batch on random data first; a wrong result is not written.")
+@click.option(
+    "--verify/--no-verify",
+    "check",
+    default=True,
+    show_default=True,
+    help="Compare stream and batch on random data first; a wrong result is not written.",
+)
 @JSON
 def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_json: bool) -> None:
     """Convert MODEL.onnx to a streaming model."""
@@ -122,13 +200,24 @@ def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_jso
             try:
                 found = api.verify(model, aside.model)
             except UnusableStream as problem:
-                _fail(1, f"the pulsed model cannot be run: the model may not be valid, else report it ({problem}); nothing was written")
+                _fail(
+                    1,
+                    f"the pulsed model cannot be run: the model may not be valid, else report it ({problem}); "
+                    "nothing was written",
+                )
             if not found.ok:
                 _print_verification(found, as_json)
                 _fail(found.exit_code, f"{found.message}; nothing was written")
         aside.commit()
     if as_json:
-        _json({"file": str(out), "sidecar": str(write.sidecar_path(out)), "verification": found.as_json() if found else None, "spec": pulsed.spec})
+        _json(
+            {
+                "file": str(out),
+                "sidecar": str(write.sidecar_path(out)),
+                "verification": found.as_json() if found else None,
+                "spec": pulsed.spec,
+            }
+        )
     else:
         click.echo(table)
         click.echo(f"\nverified: {found.message}" if found else "\nnot verified")
@@ -139,8 +228,18 @@ def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_jso
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--pulse", type=int, help="Base frames of one step (default: the smallest that fits).")
 @_conversion
-@click.option("--frame-rate", type=click.FloatRange(min=0, min_open=True), metavar="HZ", help="Base frames per second: shows delays in milliseconds too.")
-@click.option("--plan", "with_plan", is_flag=True, help="Print the plan instead: a line a step, with its wires, delays, windows, states and histories.")
+@click.option(
+    "--frame-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="HZ",
+    help="Base frames per second: shows delays in milliseconds too.",
+)
+@click.option(
+    "--plan",
+    "with_plan",
+    is_flag=True,
+    help="Print the plan instead: a line a step, with its wires, delays, windows, states and histories.",
+)
 @JSON
 def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, with_plan: bool, as_json: bool) -> None:
     """Show delays, states and what blocks of a batch model; or the sidecar of a pulsed one."""
@@ -168,23 +267,66 @@ def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, with
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Base frames of the longest run (default: enough for delay and receptive field).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed of the random data.")
-@click.option("--rtol", type=click.FloatRange(min=0), metavar="X", help="Error allowed relative to the largest value (default by type).")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Base frames of the longest run (default: enough for delay and receptive field).",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Seed of the random data."
+)
+@click.option(
+    "--rtol",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Error allowed relative to the largest value (default by type).",
+)
 @click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Absolute error allowed (default by type).")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE",
-              help="Recorded data of an input (.npy or .npz) instead of random data; or FILE.npz with all inputs.")
-@click.option("--trace", is_flag=True, help="Where the stream differs, name the first node that does, with both values.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Where the stream differs, write the data that shows it to DIR.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Recorded data of an input (.npy or .npz) instead of random data; or FILE.npz with all inputs.",
+)
+@click.option(
+    "--trace", is_flag=True, help="Where the stream differs, name the first node that does, with both values."
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the stream differs, write the data that shows it to DIR.",
+)
 @JSON
-def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | None, atol: float | None, inputs: Sequence[str], trace: bool,
-           save: Path | None, as_json: bool) -> None:
+def verify(
+    model: Path,
+    out: Path,
+    frames: int | None,
+    seed: int,
+    rtol: float | None,
+    atol: float | None,
+    inputs: Sequence[str],
+    trace: bool,
+    save: Path | None,
+    as_json: bool,
+) -> None:
     """Compare the stream of OUT.onnx with the batch model MODEL.onnx on random data."""
     from pulsify_onnx import api
     from pulsify_onnx.verification import recordings
 
     guard.note(doing=guard.VERIFYING)
-    found = api.verify(model, out, frames=frames, seed=seed, rtol=rtol, atol=atol, recorded=recordings.read_recordings(inputs), measure=True)
+    found = api.verify(
+        model,
+        out,
+        frames=frames,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        recorded=recordings.read_recordings(inputs),
+        measure=True,
+    )
     first = api.trace(model, out, found, rtol=rtol, atol=atol) if trace else None
     report = {**found.as_json(), **({"trace": first.as_json() if first else None} if trace else {})}
     if save is not None and found.case is not None:
@@ -202,7 +344,9 @@ def verify(model: Path, out: Path, frames: int | None, seed: int, rtol: float | 
 
 
 def _pairs(option: str, given: Sequence[str], form: str, last: bool = False) -> dict[str, str]:
-    """What an option that is written as `form`, INPUT=…, was given for each input; split at the `last` '=' or at the first."""
+    """What an option that is written as `form`, INPUT=…, was given for each input; split at the `last` '=' or at the
+    first.
+    """
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.rpartition("=") if last else text.partition("=")
@@ -216,7 +360,10 @@ def _pairs(option: str, given: Sequence[str], form: str, last: bool = False) -> 
 
 def _axes(given: Sequence[str]) -> dict[str, int | str]:
     """``INPUT=AXIS`` options; names of inputs may have a '=' themselves, so the last one splits."""
-    return {name: int(axis) if axis.lstrip("-").isdecimal() else axis for name, axis in _pairs("--axis", given, "INPUT=AXIS", last=True).items()}
+    return {
+        name: int(axis) if axis.lstrip("-").isdecimal() else axis
+        for name, axis in _pairs("--axis", given, "INPUT=AXIS", last=True).items()
+    }
 
 
 def _states(given: Sequence[str]) -> dict[str, str]:
@@ -246,7 +393,9 @@ def _fail(code: int, message: str) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: exit codes 0 to 4, and no traceback whatever the input. Without `arguments`, in a process that is guarded."""
+    """Entry point: exit codes 0 to 4, and no traceback whatever the input. Without `arguments`, in a process that is
+    guarded.
+    """
     if arguments is None:
         guard.run_guarded(lambda: main(sys.argv[1:]))
         return
@@ -281,7 +430,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         text = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
-        click.echo(f"error: this is a bug of pulsify-onnx, please report it ({text}); PULSIFY_DEBUG=1 shows where it happened", err=True)
+        click.echo(
+            f"error: this is a bug of pulsify-onnx, please report it ({text}); PULSIFY_DEBUG=1 shows where it happened",
+            err=True,
+        )
         raise SystemExit(2) from None
 
 

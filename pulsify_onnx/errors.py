@@ -66,9 +66,11 @@ class Blocker:
         return {"node": self.node, "op_type": self.op_type, "reason": self.reason, "hint": self.hint}
 
     def __str__(self) -> str:
-        where = f' (input {self.wire})' if self.wire else ""
-        return (one_line(f'cannot stream {self.op_type} "{self.node}"{where}') + "\n"
-                f"  why:  {one_line(self.reason)}\n  hint: {one_line(self.hint)}")
+        where = f" (input {self.wire})" if self.wire else ""
+        return (
+            one_line(f'cannot stream {self.op_type} "{self.node}"{where}') + "\n"
+            f"  why:  {one_line(self.reason)}\n  hint: {one_line(self.hint)}"
+        )
 
 
 def one_line(text: str) -> str:
@@ -92,8 +94,10 @@ class PulseDoesNotFit(PulsifyError):
     exit_code = 4
 
     def __init__(self, pulse: int, multiple: int, why: str):
-        super().__init__(f"pulse {pulse} does not fit: {why}; every pulse must be a multiple of {multiple}, "
-                         f"the smallest is {multiple}")
+        super().__init__(
+            f"pulse {pulse} does not fit: {why}; every pulse must be a multiple of {multiple}, "
+            f"the smallest is {multiple}"
+        )
         self.smallest = multiple
 
 
@@ -120,7 +124,7 @@ class Refusal(Exception):
 
 
 def refuse(reason: str, hint: str) -> NoReturn:
-    """Raise a `Refusal`; an expression, so that ``x = f() or refuse(...)`` reads well."""
+    """Raise a `Refusal`."""
     raise Refusal(reason, hint)
 
 
@@ -130,4 +134,7 @@ UNEXPECTED = "its rule met something it was not written for"
 
 def unexpected(problem: Exception) -> Refusal:
     """What becomes of an exception that no rule raises: a refusal all the same, since the model is what led to it."""
-    return Refusal(f"{UNEXPECTED} ({type(problem).__name__}: {problem})"[:300], hint="check the node with onnx.checker; if it is valid, report it")
+    return Refusal(
+        f"{UNEXPECTED} ({type(problem).__name__}: {problem})"[:300],
+        hint="check the node with onnx.checker; if it is valid, report it",
+    )

@@ -10,8 +10,17 @@ import onnxruntime as ort
 
 from pulsify_onnx.errors import InvalidModel
 
-CHOSEN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8,
-          ir.DataType.UINT32, ir.DataType.STRING}
+CHOSEN = {
+    ir.DataType.FLOAT,
+    ir.DataType.DOUBLE,
+    ir.DataType.FLOAT16,
+    ir.DataType.INT64,
+    ir.DataType.INT32,
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+    ir.DataType.UINT32,
+    ir.DataType.STRING,
+}
 """Types that Where takes."""
 
 
@@ -22,15 +31,19 @@ BY_ZERO = {"Div", "Mod"}
 """Operators that end the process where a whole number is divided by 0."""
 
 ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
-"""Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding with
+"""Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding
+with
 auto_pad, scales."""
 
 SHORT_KERNELS = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
-"""How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other operators,
+"""How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other
+operators,
 not at all."""
 
 UNSOUND = {"MaxPool": "Pad_Fusion"}
-"""Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever its value."""
+"""Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever its
+value.
+"""
 
 
 def unsound(operators: Iterable[str]) -> tuple[str, ...]:
@@ -44,13 +57,18 @@ def carrier(dtype: ir.DataType) -> ir.DataType:
         return dtype
     if dtype.is_floating_point():
         return ir.DataType.FLOAT
-    return ir.DataType.INT32 if dtype in (ir.DataType.BOOL, ir.DataType.INT16, ir.DataType.UINT16) else ir.DataType.INT64
+    return (
+        ir.DataType.INT32 if dtype in (ir.DataType.BOOL, ir.DataType.INT16, ir.DataType.UINT16) else ir.DataType.INT64
+    )
 
 
-def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False,
-            without: Sequence[str] = ()) -> ort.InferenceSession:
-    """A session on one CPU thread; a `plain` one leaves the graph as it is, a `kept` one keeps no memory that it computed in; `without` some
-    of onnxruntime's optimizers. Raises `InvalidModel`."""
+def session(
+    model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False, without: Sequence[str] = ()
+) -> ort.InferenceSession:
+    """A session on one CPU thread; a `plain` one leaves the graph as it is, a `kept` one keeps no memory that it
+    computed in; `without` some
+    of onnxruntime's optimizers. Raises `InvalidModel`.
+    """
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise InvalidModel(f"{model}: not a file" if Path(model).exists() else f"{model}: no such file")
     options = ort.SessionOptions()
@@ -61,8 +79,12 @@ def session(model: str | Path | bytes, severity: int = 3, plain: bool = False, k
     if plain:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"],
-                                    disabled_optimizers=list(without))
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(without),
+        )
     except Exception as problem:
         what = "the model" if isinstance(model, bytes) else str(model)
         raise InvalidModel(f"{what}: onnxruntime cannot load it ({' '.join(str(problem).split())[:300]})") from problem

@@ -13,7 +13,10 @@ def attention(b: Builder) -> None:
     x = b.any((3,))
     if x.rate > 1:
         raise Invalid  # the batch model's matrices grow with the square of the length
-    number = lambda v: b.constant(np.asarray(v, np.int64))  # noqa: E731
+
+    def number(v: int) -> str:
+        return b.constant(np.asarray(v, np.int64))
+
     count = b.node("Gather", b.node("Shape", x.name), number(2), axis=0)
     index = b.node("Range", number(0), count, number(1))
     query, key = b.node("Unsqueeze", index, b.ints(1)), b.node("Unsqueeze", index, b.ints(0))
@@ -28,7 +31,9 @@ def attention(b: Builder) -> None:
     scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 2, 1]))
     kind = b.pick("plain", "plain", "alibi", *([] if b.lanes else ["relative"]))
     if kind == "alibi":
-        scores = b.node("Sub", scores, b.node("Mul", b.node("Cast", distance, to=TensorProto.FLOAT), b.constant(np.float32(0.2))))
+        scores = b.node(
+            "Sub", scores, b.node("Mul", b.node("Cast", distance, to=TensorProto.FLOAT), b.constant(np.float32(0.2)))
+        )
     elif kind == "relative":
         scores = b.node("Add", scores, _skewed(b, q, count, x.channels))
     low = b.constant(np.float32(b.pick(-np.inf, -1e9)))
@@ -44,7 +49,9 @@ def _skewed(b: Builder, q: str, count: str, channels: int) -> str:
     """Queries times sinusoids of relative positions, skewed to queries × keys."""
     one, frames = b.constant(np.asarray(1, np.int64)), b.node("Unsqueeze", count, b.ints(0))
     down = b.constant(np.asarray(-1, np.int64))
-    offsets = b.node("Cast", b.node("Range", b.node("Sub", count, one), b.node("Neg", count), down), to=TensorProto.FLOAT)
+    offsets = b.node(
+        "Cast", b.node("Range", b.node("Sub", count, one), b.node("Neg", count), down), to=TensorProto.FLOAT
+    )
     table = b.node("Sin", b.node("Mul", b.node("Unsqueeze", offsets, b.ints(0)), b.weight(channels, 1)))
     product = b.node("MatMul", q, table)
     padded = b.node("Pad", product, b.ints(0, 0, 1, 0, 0, 0))

@@ -1,4 +1,6 @@
-"""Files gone wrong: bytes and fields of small models changed at random. A case has a number, which says all that is random."""
+"""Files gone wrong: bytes and fields of small models changed at random. A case has a number, which says all that is
+random.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,7 @@ def originals() -> list[bytes]:
 
 # bytes
 
+
 def _truncated(data: bytes, rng: random.Random) -> bytes:
     return data[: rng.randrange(len(data))]
 
@@ -58,18 +61,31 @@ def _inserted(data: bytes, rng: random.Random) -> bytes:
 
 def _removed(data: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(data))
-    return data[:at] + data[at + rng.choice([1, 2, 9, 100]):]
+    return data[:at] + data[at + rng.choice([1, 2, 9, 100]) :]
 
 
 def _noise(data: bytes, rng: random.Random) -> bytes:
-    return rng.choice([b"", rng.randbytes(rng.randrange(200)), b"\xff" * 1000, bytes(1000), b"PK\x03\x04" + data, data + data, data[::-1],
-                       b"\x3a\xff\xff\xff\xff\x7f" + data, b"\x3a" * 500, b"\x08\x08" + b"\x3a\x02" * 3000])
+    return rng.choice(
+        [
+            b"",
+            rng.randbytes(rng.randrange(200)),
+            b"\xff" * 1000,
+            bytes(1000),
+            b"PK\x03\x04" + data,
+            data + data,
+            data[::-1],
+            b"\x3a\xff\xff\xff\xff\x7f" + data,
+            b"\x3a" * 500,
+            b"\x08\x08" + b"\x3a\x02" * 3000,
+        ]
+    )
 
 
 BYTES = [_truncated, _flipped, _flipped, _replaced, _inserted, _removed, _noise]
 
 
 # fields
+
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
@@ -89,7 +105,9 @@ def _node(m: Model, rng: random.Random) -> onnx.NodeProto:
 
 
 def _name(m: Model, rng: random.Random) -> str:
-    names = [v.name for v in [*m.graph.input, *m.graph.output, *m.graph.initializer]] + [n for x in m.graph.node for n in [*x.input, *x.output]]
+    names = [v.name for v in [*m.graph.input, *m.graph.output, *m.graph.initializer]] + [
+        n for x in m.graph.node for n in [*x.input, *x.output]
+    ]
     return rng.choice([*names, "", "nowhere", "x" * 5000, "é\n\t", "a/b:0", "../../x"])
 
 
@@ -112,7 +130,7 @@ def _inputs(m: Model, rng: random.Random, folder: Path) -> None:
     node = _node(m, rng)
     change = rng.randrange(4)
     if change == 0 and node.input:
-        del node.input[rng.randrange(len(node.input)):]
+        del node.input[rng.randrange(len(node.input)) :]
     elif change == 1:
         node.input.extend([_name(m, rng)] * rng.choice([1, 3, 40]))
     elif change == 2 and len(node.input) > 1:
@@ -124,7 +142,12 @@ def _inputs(m: Model, rng: random.Random, folder: Path) -> None:
 def _operator(m: Model, rng: random.Random, folder: Path) -> None:
     node = _node(m, rng)
     schemas = onnx.defs.get_all_schemas()
-    node.op_type = rng.choice([rng.choice(schemas).name, rng.choice(["", "Nonsense", "Conv", "GRU", "If", "Loop", "Constant", "ConstantOfShape", "Shape"])])
+    node.op_type = rng.choice(
+        [
+            rng.choice(schemas).name,
+            rng.choice(["", "Nonsense", "Conv", "GRU", "If", "Loop", "Constant", "ConstantOfShape", "Shape"]),
+        ]
+    )
     if rng.random() < 0.2:
         node.domain = rng.choice(["com.microsoft", "ai.onnx.ml", "nowhere", "ai.onnx", "own"])
 
@@ -141,20 +164,51 @@ def _attribute(m: Model, rng: random.Random, folder: Path) -> None:
     elif change == 1:
         a.type = rng.randrange(16)
     elif change == 2:
-        a.CopyFrom(helper.make_attribute(a.name or "x", rng.choice([1, 0.5, "text", [1, 2], [0.5], ["a", "b"], -1, 2**62, float("nan")])))
+        a.CopyFrom(
+            helper.make_attribute(
+                a.name or "x", rng.choice([1, 0.5, "text", [1, 2], [0.5], ["a", "b"], -1, 2**62, float("nan")])
+            )
+        )
     elif change == 3 and a.ints:
         a.ints[rng.randrange(len(a.ints))] = rng.choice(NUMBERS)
     elif change == 4 and a.ints:
         a.ints[:] = rng.choice([[*a.ints, 1], a.ints[:-1], [0] * len(a.ints), [-1] * len(a.ints), [*a.ints] * 3])
     else:
-        a.i, a.s = rng.choice(NUMBERS), rng.choice([b"", b"reflect", b"SAME_UPPER", b"\xff\xfe", b"cubic", b"reverse", b"bidirectional"])
+        a.i, a.s = (
+            rng.choice(NUMBERS),
+            rng.choice([b"", b"reflect", b"SAME_UPPER", b"\xff\xfe", b"cubic", b"reverse", b"bidirectional"]),
+        )
 
 
 def _extra_attribute(m: Model, rng: random.Random, folder: Path) -> None:
-    name = rng.choice(["axis", "axes", "strides", "dilations", "kernel_shape", "pads", "group", "to", "perm", "direction", "layout", "mode", "auto_pad",
-                       "hidden_size", "keepdims", "block_size", "ceil_mode", "activations", "value", "alpha"])
+    name = rng.choice(
+        [
+            "axis",
+            "axes",
+            "strides",
+            "dilations",
+            "kernel_shape",
+            "pads",
+            "group",
+            "to",
+            "perm",
+            "direction",
+            "layout",
+            "mode",
+            "auto_pad",
+            "hidden_size",
+            "keepdims",
+            "block_size",
+            "ceil_mode",
+            "activations",
+            "value",
+            "alpha",
+        ]
+    )
     node = _node(m, rng)
-    value: Any = rng.choice([rng.choice(NUMBERS), [rng.choice(NUMBERS) for _ in range(rng.randrange(1, 5))], 0.5, "text", ["a"]])
+    value: Any = rng.choice(
+        [rng.choice(NUMBERS), [rng.choice(NUMBERS) for _ in range(rng.randrange(1, 5))], 0.5, "text", ["a"]]
+    )
     node.attribute.append(helper.make_attribute(name, value))
 
 
@@ -177,8 +231,9 @@ def _weights(m: Model, rng: random.Random, folder: Path) -> None:
         t.name = _name(m, rng)
     elif change == 6:
         array = numpy_helper.to_array(t).copy()
-        array.reshape(-1)[rng.randrange(max(1, array.size)) if array.size else 0:][:3] = rng.choice([np.nan, np.inf, 1e30, -1]) if array.dtype.kind == "f" else (
-            rng.choice([0, 1, 2, 5, 100]))
+        array.reshape(-1)[rng.randrange(max(1, array.size)) if array.size else 0 :][:3] = (
+            rng.choice([np.nan, np.inf, 1e30, -1]) if array.dtype.kind == "f" else (rng.choice([0, 1, 2, 5, 100]))
+        )
         t.CopyFrom(numpy_helper.from_array(array, t.name))
     else:
         array = numpy_helper.to_array(t)
@@ -190,13 +245,20 @@ def _external(m: Model, rng: random.Random, folder: Path) -> None:
         return
     t = rng.choice(m.graph.initializer)
     t.data_location = TensorProto.EXTERNAL
-    place = rng.choice(["missing.bin", "../../../etc/passwd", "/etc/passwd", "weights.bin", "", "a\0b", ".", "model.onnx", "link.bin"])
+    place = rng.choice(
+        ["missing.bin", "../../../etc/passwd", "/etc/passwd", "weights.bin", "", "a\0b", ".", "model.onnx", "link.bin"]
+    )
     (folder / "weights.bin").write_bytes(t.raw_data[: rng.choice([None, -1, 0])])
     if place == "link.bin":
         (folder / "link.bin").symlink_to("/etc/passwd")
     t.raw_data = b""
     del t.external_data[:]
-    for key, value in [("location", place), ("offset", str(rng.choice(NUMBERS))), ("length", rng.choice(["4", "-1", "x", str(2**60)])), ("odd", "1")]:
+    for key, value in [
+        ("location", place),
+        ("offset", str(rng.choice(NUMBERS))),
+        ("length", rng.choice(["4", "-1", "x", str(2**60)])),
+        ("odd", "1"),
+    ]:
         if key == "location" or rng.random() < 0.4:
             t.external_data.add(key=key, value=value)
 
@@ -258,7 +320,9 @@ def _versions(m: Model, rng: random.Random, folder: Path) -> None:
     if change == 0:
         m.ir_version = rng.choice([0, 1, 2, 3, 4, 50, 2**40, -1])
     elif change == 1:
-        m.opset_import[0].version = rng.choice([0, 1, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18, 21, 23, 24, 26, 99, 2**40, -1])
+        m.opset_import[0].version = rng.choice(
+            [0, 1, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18, 21, 23, 24, 26, 99, 2**40, -1]
+        )
     elif change == 2:
         del m.opset_import[:]
     elif change == 3:
@@ -268,11 +332,22 @@ def _versions(m: Model, rng: random.Random, folder: Path) -> None:
 
 
 def _nested(m: Model, rng: random.Random, folder: Path) -> None:
-    inner = helper.make_graph([helper.make_node("Identity", [m.graph.input[0].name if m.graph.input else "x"], ["deep"])], "g", [],
-                              [onnx.ValueInfoProto(name="deep")])
+    inner = helper.make_graph(
+        [helper.make_node("Identity", [m.graph.input[0].name if m.graph.input else "x"], ["deep"])],
+        "g",
+        [],
+        [onnx.ValueInfoProto(name="deep")],
+    )
     for _ in range(rng.choice([1, 5, 20, 45])):
-        node = helper.make_node("If", ["flag"], ["deep"], then_branch=inner, else_branch=inner if rng.random() < 0.05 else
-                                helper.make_graph([], "e", [], [onnx.ValueInfoProto(name="deep")]))
+        node = helper.make_node(
+            "If",
+            ["flag"],
+            ["deep"],
+            then_branch=inner,
+            else_branch=inner
+            if rng.random() < 0.05
+            else helper.make_graph([], "e", [], [onnx.ValueInfoProto(name="deep")]),
+        )
         inner = helper.make_graph([node], "g", [], [onnx.ValueInfoProto(name="deep")])
     m.graph.node.extend(inner.node)
     m.graph.output.add(name="deep")
@@ -283,15 +358,23 @@ def _nested(m: Model, rng: random.Random, folder: Path) -> None:
 def _long(m: Model, rng: random.Random, folder: Path) -> None:
     name = m.graph.input[0].name if m.graph.input else "x"
     for k in range(rng.choice([300, 3000])):
-        m.graph.node.append(helper.make_node(rng.choice(["Identity", "Relu", "Add"]) if k % 2 else "Relu", [name], [f"l{k}"]))
+        m.graph.node.append(
+            helper.make_node(rng.choice(["Identity", "Relu", "Add"]) if k % 2 else "Relu", [name], [f"l{k}"])
+        )
         name = f"l{k}"
     m.graph.output.add().CopyFrom(helper.make_tensor_value_info(name, 1, None))
 
 
 def _functions(m: Model, rng: random.Random, folder: Path) -> None:
     call = rng.choice(["f", "g"])
-    f = helper.make_function("own", "f", ["a"], ["b"], [helper.make_node(call, ["a"], ["b"], domain="own")],
-                             [helper.make_opsetid("", rng.choice([17, 13, 99])), helper.make_opsetid("own", 1)])
+    f = helper.make_function(
+        "own",
+        "f",
+        ["a"],
+        ["b"],
+        [helper.make_node(call, ["a"], ["b"], domain="own")],
+        [helper.make_opsetid("", rng.choice([17, 13, 99])), helper.make_opsetid("own", 1)],
+    )
     m.functions.append(f)
     if rng.random() < 0.5:
         m.functions.append(f)
@@ -304,7 +387,9 @@ def _huge(m: Model, rng: random.Random, folder: Path) -> None:
     big = rng.choice([2**20, 2**31, 2**40])
     m.graph.initializer.append(numpy_helper.from_array(np.asarray([big, rng.choice([1, big])], np.int64), "big"))
     op = rng.choice(["ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "OneHot", "Reshape"])
-    inputs = {"ConstantOfShape": ["big"], "Range": ["nought", "much", "unit"]}.get(op, [m.graph.input[0].name if m.graph.input else "x", "big"])
+    inputs = {"ConstantOfShape": ["big"], "Range": ["nought", "much", "unit"]}.get(
+        op, [m.graph.input[0].name if m.graph.input else "x", "big"]
+    )
     for name, value in (("nought", 0), ("much", big), ("unit", 1)):
         m.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), name))
     m.graph.node.append(helper.make_node(op, inputs, ["bigger"]))
@@ -331,10 +416,15 @@ def _anything(m: Model, rng: random.Random, folder: Path) -> None:
     if rng.random() < 0.2:
         message.ClearField(field.name)
         return
-    kinds = {FieldDescriptor.CPPTYPE_STRING: lambda: rng.choice([_name(m, rng), "", "1"]), FieldDescriptor.CPPTYPE_FLOAT: lambda: float("nan"),
-             FieldDescriptor.CPPTYPE_DOUBLE: lambda: float("inf"), FieldDescriptor.CPPTYPE_INT64: lambda: rng.choice(NUMBERS),
-             FieldDescriptor.CPPTYPE_INT32: lambda: rng.choice([0, 1, 7, -1, 2**31 - 1]), FieldDescriptor.CPPTYPE_UINT64: lambda: 2**64 - 1,
-             FieldDescriptor.CPPTYPE_ENUM: lambda: rng.randrange(12)}
+    kinds = {
+        FieldDescriptor.CPPTYPE_STRING: lambda: rng.choice([_name(m, rng), "", "1"]),
+        FieldDescriptor.CPPTYPE_FLOAT: lambda: float("nan"),
+        FieldDescriptor.CPPTYPE_DOUBLE: lambda: float("inf"),
+        FieldDescriptor.CPPTYPE_INT64: lambda: rng.choice(NUMBERS),
+        FieldDescriptor.CPPTYPE_INT32: lambda: rng.choice([0, 1, 7, -1, 2**31 - 1]),
+        FieldDescriptor.CPPTYPE_UINT64: lambda: 2**64 - 1,
+        FieldDescriptor.CPPTYPE_ENUM: lambda: rng.randrange(12),
+    }
     if field.cpp_type not in kinds:
         if repeated:
             values = getattr(message, field.name)
@@ -350,9 +440,34 @@ def _anything(m: Model, rng: random.Random, folder: Path) -> None:
         setattr(message, field.name, value)
 
 
-FIELDS: list[Mutation] = [_input, _input, _output, _inputs, _operator, _operator, _attribute, _attribute, _attribute, _extra_attribute, _extra_attribute,
-                          _weights, _weights, _external, _shape, _shape, _value, _order, _versions, _nested, _long, _functions, _huge,
-                          _anything, _anything, _anything]
+FIELDS: list[Mutation] = [
+    _input,
+    _input,
+    _output,
+    _inputs,
+    _operator,
+    _operator,
+    _attribute,
+    _attribute,
+    _attribute,
+    _extra_attribute,
+    _extra_attribute,
+    _weights,
+    _weights,
+    _external,
+    _shape,
+    _shape,
+    _value,
+    _order,
+    _versions,
+    _nested,
+    _long,
+    _functions,
+    _huge,
+    _anything,
+    _anything,
+    _anything,
+]
 
 
 def write(case: int, folder: Path) -> list[str]:

@@ -1,4 +1,6 @@
-"""What random networks are drawn with: wires whose lengths are known at many stream lengths, nodes as every opset has them, the model they make."""
+"""What random networks are drawn with: wires whose lengths are known at many stream lengths, nodes as every opset
+has them, the model they make.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Lengths = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Wire:
-    """A tensor [rows, channels, T] (or [rows, channels, T, bins]) with its length for every stream length of the network."""
+    """A tensor [rows, channels, T] (or [rows, channels, T, bins]) with its length for every stream length of the
+    network.
+    """
 
     name: str
     channels: int
@@ -87,7 +91,9 @@ class Builder:
         return self.constant(((self.rng.standard_normal(shape) + 0.1) / math.sqrt(fan)).astype(np.float32))
 
     def kernel(self, *shape: int) -> str:
-        """Random weights; along axis 2, one in six has taps at an end that are all zero. Which one follows from the weights, so that nothing else is drawn anew."""
+        """Random weights; along axis 2, one in six has taps at an end that are all zero. Which one follows from the
+        weights, so that nothing else is drawn anew.
+        """
         name = self.weight(*shape)
         drawn = numpy_helper.to_array(self.weights[-1]).copy()
         chance = np.random.default_rng(int(np.abs(drawn.flat[0]) * 2**24))
@@ -108,7 +114,9 @@ class Builder:
             self.count += 1
             names.append(f"t{self.count}")
         try:
-            op_type, given, attributes = as_of(self.opset, op_type, inputs, attributes, {w.name: w for w in self.weights})
+            op_type, given, attributes = as_of(
+                self.opset, op_type, inputs, attributes, {w.name: w for w in self.weights}
+            )
         except NotYet:
             raise Invalid from None
         self.nodes.append(helper.make_node(op_type, given, names, name=f"{op_type}_{self.count}", **attributes))
@@ -149,7 +157,13 @@ def begin(b: Builder, lengths: Lengths, layout: str) -> None:
     start = 1 if layout == "NT" else b.pick(1, 2, 3, 4)
     sizes = {"N": rows, "C": start, "T": "T"}
     b.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [sizes[axis] for axis in layout]))
-    name = "x" if layout == "NCT" else b.node("Unsqueeze", "x", b.ints(1)) if layout == "NT" else b.node("Transpose", "x", perm=[1, 2, 0])
+    name = (
+        "x"
+        if layout == "NCT"
+        else b.node("Unsqueeze", "x", b.ints(1))
+        if layout == "NT"
+        else b.node("Transpose", "x", perm=[1, 2, 0])
+    )
     b.wires.append(Wire(name, start, None, lengths, Fraction(1)))
     if b.chance(0.2):
         b.inputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [rows, 2, "T"]))
@@ -175,7 +189,9 @@ def model_of(b: Builder, ends: list[Wire]) -> onnx.ModelProto:
         shape = [rows, w.channels, f"U{k}"] + ([] if w.bins is None else [w.bins])
         outputs.append(helper.make_tensor_value_info(f"y{k}", TensorProto.FLOAT, shape))
     for name, dims in b.heads[:3]:
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows if dims[0] == 1 else None, *dims[1:]]))
+        outputs.append(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows if dims[0] == 1 else None, *dims[1:]])
+        )
     graph = helper.make_graph(nodes, "network", b.inputs, outputs, initializer=b.weights)
     return pruned(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10))
 
@@ -199,4 +215,10 @@ def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def captured(node: onnx.NodeProto) -> set[str]:
     """What the graphs within a node read."""
-    return {i for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for n in a.g.node for i in (*n.input, *captured(n))}
+    return {
+        i
+        for a in node.attribute
+        if a.type == onnx.AttributeProto.GRAPH
+        for n in a.g.node
+        for i in (*n.input, *captured(n))
+    }

@@ -2,7 +2,8 @@
 
     python -m testing.clean_room MODEL.onnx PULSED.onnx [--engine onnxruntime|reference|openvino]
 
-The batch model always runs in onnxruntime; the pulsed one in the engine asked for, so that none of its quirks is relied on.
+The batch model always runs in onnxruntime; the pulsed one in the engine asked for, so that none of its quirks is relied
+on.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class OpenVino:
     def __init__(self, path: Path):
         import openvino
 
-        self.model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+        self.model = openvino.Core().compile_model(
+            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        )
         self.names = [o.name for o in onnx.load(path, load_external_data=False).graph.output]
 
     def __call__(self, feeds: Arrays) -> Arrays:
@@ -84,16 +87,35 @@ def described(path: Path) -> dict:
     onnx.checker.check_model(model, full_check=True)
     metadata = {p.key: p.value for p in model.metadata_props}
     demand(json.loads(metadata["pulsify.spec"]) == spec, "the metadata is not the sidecar")
-    demand(metadata["pulsify.flush_pulses"] == str(spec["flush_pulses"]), "pulsify.flush_pulses is not that of the sidecar")
-    demand(metadata["pulsify.delay"].split(",") == [str(o.get("delay", "")) for o in spec["outputs"]], "pulsify.delay is not that of the sidecar")
+    demand(
+        metadata["pulsify.flush_pulses"] == str(spec["flush_pulses"]), "pulsify.flush_pulses is not that of the sidecar"
+    )
+    demand(
+        metadata["pulsify.delay"].split(",") == [str(o.get("delay", "")) for o in spec["outputs"]],
+        "pulsify.delay is not that of the sidecar",
+    )
     control = [spec["valid_frames_input"]] if spec["valid_frames_input"] else []
-    demand([i.name for i in model.graph.input] == [i["name"] for i in spec["inputs"]] + control + [s["input"] for s in spec["states"]], "order of inputs")
-    demand([o.name for o in model.graph.output] == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]], "order of outputs")
+    demand(
+        [i.name for i in model.graph.input]
+        == [i["name"] for i in spec["inputs"]] + control + [s["input"] for s in spec["states"]],
+        "order of inputs",
+    )
+    demand(
+        [o.name for o in model.graph.output]
+        == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]],
+        "order of outputs",
+    )
     for k, state in enumerate(spec["states"]):
         tag = re.fullmatch(rf"past_{k:03d}_([A-Za-z0-9_]+)", state["input"])
-        demand(tag is not None and state["output"] == f"present_{k:03d}_{tag[1]}", f"names of state {k}: {state['input']}, {state['output']}")
+        demand(
+            tag is not None and state["output"] == f"present_{k:03d}_{tag[1]}",
+            f"names of state {k}: {state['input']}, {state['output']}",
+        )
         demand(0 not in state["shape"], f"{state['input']} has no elements")
-    demand(sorted(s["input"] for s in spec["states"]) == [s["input"] for s in spec["states"]], "sorting changes the order of the states")
+    demand(
+        sorted(s["input"] for s in spec["states"]) == [s["input"] for s in spec["states"]],
+        "sorting changes the order of the states",
+    )
     demand(spec["state_bytes"] == sum(s["bytes"] for s in spec["states"]), "state_bytes is not the sum of the states")
     demand(all(o["delay"] >= 0 for o in spec["outputs"] if o["kind"] == "stream"), "a negative delay")
     demand(control != [] or spec["flush_pulses"] == 0, "flush pulses without an end of stream")
@@ -124,7 +146,9 @@ def drawn(rng: np.random.Generator, entry: dict, frames: int) -> np.ndarray:
 
 def streamed(spec: dict, run, arrays: Arrays, frames: int, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
     """Feed `frames` base frames pulse by pulse, and what flushing asks for; the outputs of every pulse."""
-    states = {s["input"]: np.zeros([1 if isinstance(d, str) else d for d in s["shape"]], s["dtype"]) for s in spec["states"]}
+    states = {
+        s["input"]: np.zeros([1 if isinstance(d, str) else d for d in s["shape"]], s["dtype"]) for s in spec["states"]
+    }
     step = spec["pulse"] or spec["pulse_multiple"]
     sizes, done = [], 0
     while done < frames:
@@ -145,17 +169,23 @@ def streamed(spec: dict, run, arrays: Arrays, frames: int, rng: np.random.Genera
             feeds[spec["valid_frames_input"]] = np.full([1], min(max(frames - start, 0), size), np.int64)
         given = run(feeds)
         for s in spec["states"]:
-            demand(given[s["output"]].shape == states[s["input"]].shape, f"{s['output']} has changed its shape to {given[s['output']].shape}")
+            demand(
+                given[s["output"]].shape == states[s["input"]].shape,
+                f"{s['output']} has changed its shape to {given[s['output']].shape}",
+            )
             states[s["input"]] = np.ascontiguousarray(given[s["output"]])
-        for name in collected:
-            collected[name].append(given[name])
+        for name, values in collected.items():
+            values.append(given[name])
         start += size
     return collected
 
 
 def compared(what: str, got: np.ndarray, want: np.ndarray, tolerance: float) -> float:
     """The largest error, which must be small."""
-    demand(got.shape == want.shape and got.dtype == want.dtype, f"{what}: {got.dtype}{got.shape} is not {want.dtype}{want.shape}")
+    demand(
+        got.shape == want.shape and got.dtype == want.dtype,
+        f"{what}: {got.dtype}{got.shape} is not {want.dtype}{want.shape}",
+    )
     if not want.size:
         return 0.0
     a, b = got.astype(np.float64), want.astype(np.float64)
@@ -165,7 +195,9 @@ def compared(what: str, got: np.ndarray, want: np.ndarray, tolerance: float) -> 
     return error
 
 
-def check(batch: Path, pulsed: Path, engine: str = "onnxruntime", seed: int = 0, tolerance: float = 2e-4, longest: int = 10**9) -> tuple[int, float]:
+def check(
+    batch: Path, pulsed: Path, engine: str = "onnxruntime", seed: int = 0, tolerance: float = 2e-4, longest: int = 10**9
+) -> tuple[int, float]:
     """Compare every frame of the stream with the batch model; how many, and the largest error. Raises `Wrong`."""
     spec, run, whole = described(pulsed), ENGINES[engine](pulsed), OnnxRuntime(batch)
     rng = np.random.default_rng(seed)
@@ -179,22 +211,36 @@ def check(batch: Path, pulsed: Path, engine: str = "onnxruntime", seed: int = 0,
         late = max([0, *(-(-o["delay"] * o["rate"][1] // o["rate"][0]) for o in streams)])
         total = fed if ends else -(-(fed + 13 * step + late + field) // step) * step
         arrays = {entry["name"]: drawn(rng, entry, total) for entry in spec["inputs"]}
-        given = arrays if ends else {e["name"]: cut(arrays[e["name"]], e["axis"], 0, (fed + 10 * step) * e["rate"][0] // e["rate"][1])
-                                     if e["kind"] == "stream" else arrays[e["name"]] for e in spec["inputs"]}
+        given = (
+            arrays
+            if ends
+            else {
+                e["name"]: cut(arrays[e["name"]], e["axis"], 0, (fed + 10 * step) * e["rate"][0] // e["rate"][1])
+                if e["kind"] == "stream"
+                else arrays[e["name"]]
+                for e in spec["inputs"]
+            }
+        )
         want, got = whole(arrays), streamed(spec, run, given, fed, rng)
         for o in spec["outputs"]:
             name = o["name"]
             if o["kind"] == "stream":
                 axis, n = o["axis"], want[name].shape[o["axis"]]
                 flow = np.concatenate(got[name], axis)
-                demand(o["frames_per_pulse"] is None or all(g.shape[axis] == o["frames_per_pulse"] for g in got[name]), f"{name}: frames of a pulse")
+                demand(
+                    o["frames_per_pulse"] is None or all(g.shape[axis] == o["frames_per_pulse"] for g in got[name]),
+                    f"{name}: frames of a pulse",
+                )
                 come = flow.shape[axis] - o["delay"]
                 demand(not ends or come >= n, f"{name}: {come} of {n} frames have come out")
                 if not ends and not spec["pulse"]:
                     come = min(come, fed * o["rate"][0] // o["rate"][1] - o["delay"])
                 n = min(n, come)
                 demand(n > 0, f"{name}: nothing has come out")
-                worst = max(worst, compared(name, cut(flow, axis, o["delay"], o["delay"] + n), cut(want[name], axis, 0, n), tolerance))
+                worst = max(
+                    worst,
+                    compared(name, cut(flow, axis, o["delay"], o["delay"] + n), cut(want[name], axis, 0, n), tolerance),
+                )
                 frames += n
             elif ends or o["kind"] == "static":
                 worst = max(worst, compared(name, got[name][-1], want[name], tolerance))

@@ -1,4 +1,6 @@
-"""Layers at the corners of operators: short streams, odd windows, conditions on the length, lanes that are mixed, names that collide."""
+"""Layers at the corners of operators: short streams, odd windows, conditions on the length, lanes that are mixed,
+names that collide.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,31 @@ def _frames(b: Builder, x: Wire) -> str:
 
 
 def _measured(b: Builder, x: Wire, make: Callable[[], str]) -> tuple[str, Lengths, int | None]:
-    """The output of the nodes that `make` adds, and its frames and bins as onnxruntime has them: it is not always as the standard says."""
+    """The output of the nodes that `make` adds, and its frames and bins as onnxruntime has them: it is not always as
+    the standard says.
+    """
     before = len(b.nodes)
     name = make()
     dims = [1, x.channels, "T"] + ([] if x.bins is None else [x.bins])
-    graph = helper.make_graph(b.nodes[before:], "probe", [helper.make_tensor_value_info(x.name, TensorProto.FLOAT, dims)],
-                              [helper.make_empty_tensor_value_info(name)], initializer=b.weights)
+    graph = helper.make_graph(
+        b.nodes[before:],
+        "probe",
+        [helper.make_tensor_value_info(x.name, TensorProto.FLOAT, dims)],
+        [helper.make_empty_tensor_value_info(name)],
+        initializer=b.weights,
+    )
     found = []
     try:
-        run = session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10).SerializeToString(), plain=True)
+        run = session(
+            helper.make_model(
+                graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=10
+            ).SerializeToString(),
+            plain=True,
+        )
         for n in x.lengths:
-            found.append(run.run(None, {x.name: np.zeros([int(n) if d == "T" else d for d in dims], np.float32)})[0].shape)
+            found.append(
+                run.run(None, {x.name: np.zeros([int(n) if d == "T" else d for d in dims], np.float32)})[0].shape
+            )
     except Exception:  # the operator does not take it, or not at every length
         raise Invalid from None
     return name, b.grown(np.asarray([shape[2] for shape in found], np.int64)), None if x.bins is None else found[0][3]
@@ -50,7 +66,9 @@ def length_condition(b: Builder) -> None:
         sides = {}
         for side, op_type in (("then_branch", "Tanh"), ("else_branch", "Neg")):
             name = f"{side}_{b.count}"
-            value = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N" if b.lanes else 1, x.channels, f"B{b.count}"])
+            value = helper.make_tensor_value_info(
+                name, TensorProto.FLOAT, ["N" if b.lanes else 1, x.channels, f"B{b.count}"]
+            )
             sides[side] = helper.make_graph([helper.make_node(op_type, [x.name], [name])], side, [], [value])
         name = b.node("If", holds, **sides)
     elif kind == "Where":
@@ -85,7 +103,9 @@ def ceil_pool(b: Builder) -> None:
         k, s = k[:1], s[:1]
     make = b.pick("MaxPool", "AveragePool")
     more = {"count_include_pad": int(b.chance(0.5))} if make == "AveragePool" else {}
-    name, lengths, bins = _measured(b, x, lambda: str(b.node(make, x.name, kernel_shape=k, strides=s, ceil_mode=1, **more)))
+    name, lengths, bins = _measured(
+        b, x, lambda: str(b.node(make, x.name, kernel_shape=k, strides=s, ceil_mode=1, **more))
+    )
     b.wire(name, x, lengths=lengths, bins=bins, rate=x.rate / s[0])
 
 
@@ -178,15 +198,27 @@ def flat_rows(b: Builder) -> None:
     kind = b.pick("Resize", "Resize", "Pad", "Slice", "CumSum", "Add", "Softplus")
     lengths, rate = x.lengths, x.rate
     if kind == "Resize":
-        how = {"mode": b.pick("nearest", "linear"), "coordinate_transformation_mode": b.pick("half_pixel", "asymmetric")}
+        how = {
+            "mode": b.pick("nearest", "linear"),
+            "coordinate_transformation_mode": b.pick("half_pixel", "asymmetric"),
+        }
         if how["mode"] == "nearest":
             how |= {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-        t, lengths, rate = b.node(kind, t, "", b.constant(np.asarray([1, 2], np.float32)), **how), b.grown(lengths * 2), rate * 2
+        t, lengths, rate = (
+            b.node(kind, t, "", b.constant(np.asarray([1, 2], np.float32)), **how),
+            b.grown(lengths * 2),
+            rate * 2,
+        )
     elif kind == "Pad":
         before, after = b.pick(-1, 0, 1, 2), b.pick(-1, 0, 1, 2)
         lengths = b.grown(lengths + before + after)
         b.grown(lengths - max(before, 0) - max(after, 0))
-        t = b.node(kind, t, b.ints(0, before, 0, after), mode="constant" if min(before, after) < 0 else b.pick("constant", "edge"))
+        t = b.node(
+            kind,
+            t,
+            b.ints(0, before, 0, after),
+            mode="constant" if min(before, after) < 0 else b.pick("constant", "edge"),
+        )
     elif kind == "Slice":
         t, lengths = b.node(kind, t, b.ints(1), b.ints(FAR), b.ints(1)), b.grown(lengths - 1)
     elif kind == "CumSum":
@@ -218,7 +250,13 @@ def lanes_mixed(b: Builder) -> None:
     elif kind == "sum of rows":
         name = b.node("CumSum", x.name, b.constant(np.asarray(0, np.int64)))
     else:
-        name = b.node("Max", x.name, b.node("ReduceMax", x.name, *([b.ints(0)] if b.opset >= 18 else []), **({} if b.opset >= 18 else {"axes": [0]})))
+        name = b.node(
+            "Max",
+            x.name,
+            b.node(
+                "ReduceMax", x.name, *([b.ints(0)] if b.opset >= 18 else []), **({} if b.opset >= 18 else {"axes": [0]})
+            ),
+        )
     b.wire(name, x)
 
 
@@ -226,15 +264,28 @@ def _other_rows(b: Builder, x: Wire, kind: str) -> str:
     if kind == "cropped" and _of_input(b, x, "Unsqueeze"):
         return str(b.node("Unsqueeze", b.node("Pad", "x", b.ints(-1, 0, 0, 0)), b.ints(1)))
     if kind == "cropped":
-        return str(b.node("Pad", x.name, b.ints(-1, 0, 0, 0, 0, 0)) if b.chance(0.5) else b.node("Slice", x.name, b.ints(1), b.ints(FAR), b.ints(0)))
+        return str(
+            b.node("Pad", x.name, b.ints(-1, 0, 0, 0, 0, 0))
+            if b.chance(0.5)
+            else b.node("Slice", x.name, b.ints(1), b.ints(FAR), b.ints(0))
+        )
     return str(b.node("Tile", x.name, b.ints(2, 1, 1)) if b.chance(0.5) else b.node("Concat", x.name, x.name, axis=0))
 
 
 CORNERS: tuple[tuple[Layer, float], ...] = (
-    (length_condition, 0.4), (length_minimum, 0.2), (ceil_pool, 0.8), (same_odd, 0.4), (crop_resample, 0.8), (last_frames, 0.6), (first_again, 0.6))
+    (length_condition, 0.4),
+    (length_minimum, 0.2),
+    (ceil_pool, 0.8),
+    (same_odd, 0.4),
+    (crop_resample, 0.8),
+    (last_frames, 0.6),
+    (first_again, 0.6),
+)
 """Layers that any network may have."""
 
-ROWWISE = tuple((layer, weight) for layer, weight in plain.LAYERS if layer not in (plain.glue, plain.interleave)) + CORNERS
+ROWWISE = (
+    tuple((layer, weight) for layer, weight in plain.LAYERS if layer not in (plain.glue, plain.interleave)) + CORNERS
+)
 """Layers of networks of any number of rows: every row is a stream of its own."""
 
 LANES: tuple[tuple[Layer, float], ...] = (*ROWWISE, (flat_rows, 1.5))
@@ -242,6 +293,7 @@ ALL: tuple[tuple[Layer, float], ...] = (*plain.LAYERS, *CORNERS)
 
 
 # what is wrong with a model as a whole
+
 
 def _named(model: onnx.ModelProto, old: str, new: str) -> None:
     for node in model.graph.node:
@@ -252,13 +304,29 @@ def _named(model: onnx.ModelProto, old: str, new: str) -> None:
         value.name = new if value.name == old else value.name
 
 
-NAMES = ("valid_frames", "valid_frames_1", "past_000_x", "present_000_x", "past_000_clock", "pulse", "clock", "seen", "T", "N")
+NAMES = (
+    "valid_frames",
+    "valid_frames_1",
+    "past_000_x",
+    "present_000_x",
+    "past_000_clock",
+    "pulse",
+    "clock",
+    "seen",
+    "T",
+    "N",
+)
 """Names that the tool itself might give."""
 
 
 def colliding_names(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     """Inputs, outputs, weights and values between that have names of the tool's own."""
-    taken = [model.graph.input[0].name, model.graph.output[0].name, *(n.output[0] for n in model.graph.node[:3]), *(w.name for w in model.graph.initializer[:2])]
+    taken = [
+        model.graph.input[0].name,
+        model.graph.output[0].name,
+        *(n.output[0] for n in model.graph.node[:3]),
+        *(w.name for w in model.graph.initializer[:2]),
+    ]
     places = [str(name) for name in rng.permutation(sorted(set(taken)))[:3]]
     for old, new in zip(places, rng.permutation(NAMES)):
         _named(model, old, str(new))
@@ -282,7 +350,11 @@ def one_value_twice(model: onnx.ModelProto, rng: np.random.Generator) -> None:
     again = onnx.ValueInfoProto()
     again.CopyFrom(first)
     again.name = "again"
-    source = next(n.input[0] if n.op_type == "Identity" and rng.random() < 0.5 else n.output[0] for n in model.graph.node if first.name in n.output)
+    source = next(
+        n.input[0] if n.op_type == "Identity" and rng.random() < 0.5 else n.output[0]
+        for n in model.graph.node
+        if first.name in n.output
+    )
     model.graph.node.append(helper.make_node("Identity", [source], ["again"], name="again"))
     model.graph.output.append(again)
 
@@ -292,6 +364,7 @@ WHOLE = (colliding_names, input_as_output, one_value_twice)
 
 
 # whole networks
+
 
 def _layout(rng: np.random.Generator, family: str, kind: str) -> str:
     if family != "lanes":
@@ -307,12 +380,27 @@ FEW = (plain.conv, plain.pad, plain.cut, plain.pool, plain.pointwise, plain.join
 
 
 def varied(seed: int, size: int | None = None, kind: str = "") -> tuple[Network, str]:
-    """A network of one family by its seed, and the family's name; of `kind` alone, a layer or a family, where that is given."""
+    """A network of one family by its seed, and the family's name; of `kind` alone, a layer or a family, where that
+    is given.
+    """
     rng = np.random.default_rng([seed, 77])
-    family = kind if kind in FAMILIES else "lanes" if kind in ("lanes_mixed", "flat_rows") else str(rng.choice(list(FAMILIES), p=list(FAMILIES.values())))
+    family = (
+        kind
+        if kind in FAMILIES
+        else "lanes"
+        if kind in ("lanes_mixed", "flat_rows")
+        else str(rng.choice(list(FAMILIES), p=list(FAMILIES.values())))
+    )
     layers = {"lanes": LANES, "quantised": QUANTISED}.get(family, ALL)
     opsets = OLD if family == "old" else (13, 17, 21) if family == "quantised" else plain.OPSETS
-    special = next(((layer, weight) for layer, weight in (*LANES, *ALL, (lanes_mixed, 1.0)) if getattr(layer, "__name__", "") == kind), None)
+    special = next(
+        (
+            (layer, weight)
+            for layer, weight in (*LANES, *ALL, (lanes_mixed, 1.0))
+            if getattr(layer, "__name__", "") == kind
+        ),
+        None,
+    )
     if special is not None:
         layers = ((special[0], 3.0), *((layer, 0.3) for layer in FEW))
     elif family == "lanes" and rng.random() < 0.15:
@@ -320,11 +408,18 @@ def varied(seed: int, size: int | None = None, kind: str = "") -> tuple[Network,
     size = size or (int(rng.integers(1, 5)) if kind else None)
     net = plain.network(seed, size, layers, opsets=opsets, lanes=family == "lanes", layout=_layout(rng, family, kind))
     for change in WHOLE if special is None else ():
-        if kind == change.__name__ or family == "whole" and rng.random() < 0.4:
+        if kind == change.__name__ or (family == "whole" and rng.random() < 0.4):
             change(net.model, rng)
             net = replace(net, kinds=net.kinds | {change.__name__})
     return net, family
 
 
-KINDS = tuple(sorted({*FAMILIES, *(getattr(f, "__name__", "") for f in (*(layer for layer, _ in (*CORNERS, *LANES)), lanes_mixed, *WHOLE))}))
+KINDS = tuple(
+    sorted(
+        {
+            *FAMILIES,
+            *(getattr(f, "__name__", "") for f in (*(layer for layer, _ in (*CORNERS, *LANES)), lanes_mixed, *WHOLE)),
+        }
+    )
+)
 """What may be asked for."""

@@ -12,11 +12,17 @@ Dims = Sequence["int | str | None"]
 def dims(value: onnx.ValueInfoProto) -> Dims | None:
     """The dimensions of a value: numbers, names, None for what is not known; None where not even their number is."""
     kind = value.type.tensor_type
-    return [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim] if kind.HasField("shape") else None
+    return (
+        [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
+        if kind.HasField("shape")
+        else None
+    )
 
 
 def inferred(proto: onnx.ModelProto) -> dict[str, Dims | None]:
-    """Shapes of the outputs of a graph by their name, as they follow from those of its inputs; what it declares itself is not asked."""
+    """Shapes of the outputs of a graph by their name, as they follow from those of its inputs; what it declares
+    itself is not asked.
+    """
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     del bare.graph.value_info[:]

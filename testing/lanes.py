@@ -1,4 +1,6 @@
-"""Layers of random networks for a batch whose rows are streams: tensors of rows and frames alone, and nodes in which rows meet."""
+"""Layers of random networks for a batch whose rows are streams: tensors of rows and frames alone, and nodes in which
+rows meet.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def flat(b: Builder) -> None:
     scales = np.asarray([factor, 1] if turned else [1, factor], np.float32)
     made = b.node("Resize", rows, "", b.constant(scales), mode=mode)
     made = b.node("Transpose", made, perm=[1, 0]) if turned else made
-    b.wire(b.node("Unsqueeze", made, b.ints(1)), x, channels=1, lengths=b.grown(x.lengths * factor), rate=x.rate * factor)
+    b.wire(
+        b.node("Unsqueeze", made, b.ints(1)), x, channels=1, lengths=b.grown(x.lengths * factor), rate=x.rate * factor
+    )
 
 
 def turned(b: Builder) -> None:
@@ -51,8 +55,29 @@ def started(b: Builder) -> None:
     """Frames of a number before the first."""
     x = b.any((3,))
     count = int(b.rng.integers(1, 5))
-    b.wire(b.node("Pad", x.name, b.ints(0, 0, count, 0, 0, 0), b.constant(np.float32(b.pick(0.7, -1.0)))), x, lengths=x.lengths + count)
+    b.wire(
+        b.node("Pad", x.name, b.ints(0, 0, count, 0, 0, 0), b.constant(np.float32(b.pick(0.7, -1.0)))),
+        x,
+        lengths=x.lengths + count,
+    )
 
 
-APART: tuple[tuple[Layer, float], ...] = ((conv, 4), (pad, 2), (cut, 1), (pointwise, 2), (join, 2), (resize, 1), (flat, 3), (turned, 1))
-TOGETHER: tuple[tuple[Layer, float], ...] = ((conv, 2), (pad, 1), (started, 3), (pointwise, 2), (join, 2), (flat, 1), (meeting, 4))
+APART: tuple[tuple[Layer, float], ...] = (
+    (conv, 4),
+    (pad, 2),
+    (cut, 1),
+    (pointwise, 2),
+    (join, 2),
+    (resize, 1),
+    (flat, 3),
+    (turned, 1),
+)
+TOGETHER: tuple[tuple[Layer, float], ...] = (
+    (conv, 2),
+    (pad, 1),
+    (started, 3),
+    (pointwise, 2),
+    (join, 2),
+    (flat, 1),
+    (meeting, 4),
+)

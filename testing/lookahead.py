@@ -53,7 +53,8 @@ def least_delay(last: np.ndarray, rate: Fraction, pulse: int) -> int:
 def uneven(node: onnx.NodeProto, pulsed: PulsedModel, weights: Mapping[str, npt.NDArray[Any]]) -> bool:
     """Whether some of its frames or channels need less than others: one delay serves them all.
 
-    Channels become frames, some channels are left out, something chooses, or a transposed convolution leaves gaps, which are its bias alone.
+    Channels become frames, some channels are left out, something chooses, or a transposed convolution leaves gaps,
+    which are its bias alone.
     """
     if node.op_type == "Gather":
         channels = pulsed.plan.facts[node.input[0]].shape[1]  # type: ignore[union-attr]
@@ -67,7 +68,8 @@ def uneven(node: onnx.NodeProto, pulsed: PulsedModel, weights: Mapping[str, npt.
 class Off:
     """An output whose delay is not the least one; `borders`: wires before it whose frames outside were made real ones.
 
-    Such a wire is made where a border can't be told before the stream runs, or where an operator that samples between frames reads one.
+    Such a wire is made where a border can't be told before the stream runs, or where an operator that samples between
+    frames reads one.
     """
 
     output: str
@@ -77,13 +79,16 @@ class Off:
 
     def __str__(self) -> str:
         """In words."""
-        return f"{self.output}: delay {self.delay}, the network needs {self.least}" + (f", behind the solid border of {', '.join(self.borders)}" if self.borders else "")
+        return f"{self.output}: delay {self.delay}, the network needs {self.least}" + (
+            f", behind the solid border of {', '.join(self.borders)}" if self.borders else ""
+        )
 
 
 def off(model: onnx.ModelProto, unit: int) -> list[Off]:
     """Outputs of a network of `SMOOTH` layers whose delay is not the least one; it runs for multiples of `unit` frames.
 
-    What needs less for some of its frames or channels than for others is compared from one side: its delay may be larger than the least.
+    What needs less for some of its frames or channels than for others is compared from one side: its delay may be
+    larger than the least.
     """
     pulsed = pulsify(model, pulse=None)
     frames = 12 * unit * math.ceil(48 / (12 * unit))
@@ -93,8 +98,10 @@ def off(model: onnx.ModelProto, unit: int) -> list[Off]:
     for out in pulsed.spec["outputs"]:
         nodes = behind(model, out["name"])
         last = last_needed(model, frames, out["name"])
-        least = least_delay(last[: len(last) * 3 // 4], Fraction(*out["rate"]), pulsed.spec["pulse_multiple"])  # what the end cuts off needs less
-        if out["delay"] < least or out["delay"] > least and not any(uneven(node, pulsed, weights) for node in nodes):
+        least = least_delay(
+            last[: len(last) * 3 // 4], Fraction(*out["rate"]), pulsed.spec["pulse_multiple"]
+        )  # what the end cuts off needs less
+        if out["delay"] < least or (out["delay"] > least and not any(uneven(node, pulsed, weights) for node in nodes)):
             before = {name for node in nodes for name in (*node.input, *node.output)}
             found.append(Off(out["name"], out["delay"], least, tuple(sorted(solid & before))))
     return found

@@ -69,7 +69,11 @@ def pool(b: Builder) -> None:
     if ceil and kind != "LpPool":
         lengths = -(-room // s) + 1
         lengths = np.where((lengths - 1) * s >= x.lengths + before, lengths - 1, lengths)
-    attributes: dict[str, Any] = {"kernel_shape": spatial(b, x, k, 1), "strides": spatial(b, x, s, 1), "pads": _pads(x, before, after, 0)}
+    attributes: dict[str, Any] = {
+        "kernel_shape": spatial(b, x, k, 1),
+        "strides": spatial(b, x, s, 1),
+        "pads": _pads(x, before, after, 0),
+    }
     if kind != "LpPool":
         attributes["ceil_mode"] = int(ceil)
     if kind == "AveragePool":
@@ -86,7 +90,15 @@ def conv_transpose(b: Builder) -> None:
     out = b.pick(1, 2, 3)
     lengths = b.grown((x.lengths - 1) * s + k + extra - before - after)
     b.grown((x.lengths - 1) * s + k)
-    name = b.node("ConvTranspose", x.name, b.weight(x.channels, out, k), b.weight(out), strides=[s], pads=[before, after], output_padding=[extra])
+    name = b.node(
+        "ConvTranspose",
+        x.name,
+        b.weight(x.channels, out, k),
+        b.weight(out),
+        strides=[s],
+        pads=[before, after],
+        output_padding=[extra],
+    )
     b.wire(name, x, channels=out, lengths=lengths, rate=x.rate * s)
 
 
@@ -95,7 +107,9 @@ def resize(b: Builder) -> None:
     x = b.any((3,))
     factor = b.pick(2, 3)
     scales = b.constant(np.asarray([1, 1, factor], np.float32))
-    name = b.node("Resize", x.name, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    name = b.node(
+        "Resize", x.name, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
     b.wire(name, x, lengths=b.grown(x.lengths * factor), rate=x.rate * factor)
 
 
@@ -124,7 +138,9 @@ def cut(b: Builder) -> None:
 def pointwise(b: Builder) -> None:
     """An activation, or arithmetic with a constant per channel."""
     x = b.any()
-    kind = b.pick("Relu", "Tanh", "Sigmoid", "LeakyRelu", "Add", "Mul", "Sub", "Clip", "Softplus", "BatchNormalization", "Exp")
+    kind = b.pick(
+        "Relu", "Tanh", "Sigmoid", "LeakyRelu", "Add", "Mul", "Sub", "Clip", "Softplus", "BatchNormalization", "Exp"
+    )
     shape = (1, x.channels, 1) if x.bins is None else (1, x.channels, 1, 1)
     if kind in ("Add", "Mul", "Sub"):
         pair = [x.name, b.weight(*shape)]
@@ -172,7 +188,12 @@ def recurrence(b: Builder) -> None:
     kind, hidden = b.pick("GRU", "LSTM", "RNN"), 3
     gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind]
     t = b.node("Transpose", x.name, perm=[2, 0, 1])
-    inputs = [t, b.weight(1, gates * hidden, x.channels), b.weight(1, gates * hidden, hidden), b.weight(1, 2 * gates * hidden)]
+    inputs = [
+        t,
+        b.weight(1, gates * hidden, x.channels),
+        b.weight(1, gates * hidden, hidden),
+        b.weight(1, 2 * gates * hidden),
+    ]
     if not b.lanes and b.chance(0.5):
         inputs += ["", b.weight(1, 1, hidden)]
         if kind == "LSTM":
@@ -204,7 +225,11 @@ def channels(b: Builder) -> None:
         picks = [int(v) for v in b.rng.integers(0, x.channels, b.pick(1, 2, 3))]
         b.wire(b.node("Gather", x.name, b.ints(*picks), axis=1), x, channels=len(picks))
     else:
-        b.wire(b.node("Slice", x.name, b.ints(0), b.ints(max(1, x.channels - 1)), b.ints(1)), x, channels=max(1, x.channels - 1))
+        b.wire(
+            b.node("Slice", x.name, b.ints(0), b.ints(max(1, x.channels - 1)), b.ints(1)),
+            x,
+            channels=max(1, x.channels - 1),
+        )
 
 
 def glue(b: Builder) -> None:
@@ -244,10 +269,18 @@ def interleave(b: Builder) -> None:
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
     if x.channels % 2 == 0 and b.chance(0.6):
         t = b.node("Reshape", t, b.ints(1, -1, x.channels // 2))
-        b.wire(b.node("Transpose", t, perm=[0, 2, 1]), x, channels=x.channels // 2, lengths=b.grown(x.lengths * 2), rate=x.rate * 2)
+        b.wire(
+            b.node("Transpose", t, perm=[0, 2, 1]),
+            x,
+            channels=x.channels // 2,
+            lengths=b.grown(x.lengths * 2),
+            rate=x.rate * 2,
+        )
     elif (x.lengths % 2 == 0).all():
         t = b.node("Reshape", t, b.ints(1, -1, x.channels * 2))
-        b.wire(b.node("Transpose", t, perm=[0, 2, 1]), x, channels=x.channels * 2, lengths=x.lengths // 2, rate=x.rate / 2)
+        b.wire(
+            b.node("Transpose", t, perm=[0, 2, 1]), x, channels=x.channels * 2, lengths=x.lengths // 2, rate=x.rate / 2
+        )
     else:
         raise Invalid
 
@@ -267,13 +300,19 @@ def mirror(b: Builder) -> None:
     before, after = int(b.rng.integers(0, 4)), int(b.rng.integers(0, 4))
     if int(x.lengths.min()) <= max(before, after):
         raise Invalid
-    b.wire(b.node("Pad", x.name, b.ints(0, 0, before, 0, 0, after), mode=b.pick("edge", "reflect")), x, lengths=b.grown(x.lengths + before + after))
+    b.wire(
+        b.node("Pad", x.name, b.ints(0, 0, before, 0, 0, after), mode=b.pick("edge", "reflect")),
+        x,
+        lengths=b.grown(x.lengths + before + after),
+    )
 
 
 def classes(b: Builder) -> None:
     """Whole numbers per frame that look up a table."""
     x = b.any((3,))
-    apart = b.constant((np.arange(x.channels, dtype=np.float32) * 0.1937).reshape(1, -1, 1))  # equal channels would leave the choice to rounding
+    apart = b.constant(
+        (np.arange(x.channels, dtype=np.float32) * 0.1937).reshape(1, -1, 1)
+    )  # equal channels would leave the choice to rounding
     index = b.node("ArgMax", b.node("Add", x.name, apart), axis=1, keepdims=0)
     rows = b.node("Gather", b.weight(x.channels, 3), index, axis=0)
     b.wire(b.node("Transpose", rows, perm=[0, 2, 1]), x, channels=3)
@@ -286,7 +325,13 @@ def head(b: Builder) -> None:
     if kind == "Mean":
         name = b.mean(x.name, 2, 0)
     elif kind == "Max":
-        name = b.node("ReduceMax", x.name, *([b.ints(2)] if b.opset >= 18 else []), **({} if b.opset >= 18 else {"axes": [2]}), keepdims=0)
+        name = b.node(
+            "ReduceMax",
+            x.name,
+            *([b.ints(2)] if b.opset >= 18 else []),
+            **({} if b.opset >= 18 else {"axes": [2]}),
+            keepdims=0,
+        )
     elif kind == "Sum":
         name = b.node("ReduceSum", x.name, b.ints(2), keepdims=0)
     elif kind == "Global":
@@ -311,7 +356,9 @@ def constant_frames(b: Builder) -> None:
     shape = b.node("Shape", x.name)
     value = b.node("Expand", b.weight(1, x.channels, 1), shape)
     if b.chance(0.5):
-        value = b.node("Add", value, b.node("ConstantOfShape", shape, value=numpy_helper.from_array(np.asarray([0.3], np.float32))))
+        value = b.node(
+            "Add", value, b.node("ConstantOfShape", shape, value=numpy_helper.from_array(np.asarray([0.3], np.float32)))
+        )
     b.wire(b.node(b.pick("Add", "Mul"), x.name, value), x)
 
 
@@ -319,7 +366,11 @@ def join(b: Builder) -> None:
     """Two wires that meet: padded or cropped to one length where they differ by a constant."""
     x = b.any()
     others = [w for w in b.wires if w is not x and w.rate == x.rate and w.bins == x.bins]
-    fitting = [w for w in others if len(set((w.lengths - x.lengths).tolist())) == 1 and abs(int((w.lengths - x.lengths)[0])) < 9]
+    fitting = [
+        w
+        for w in others
+        if len(set((w.lengths - x.lengths).tolist())) == 1 and abs(int((w.lengths - x.lengths)[0])) < 9
+    ]
     if not fitting:
         raise Invalid
     y = fitting[int(b.rng.integers(len(fitting)))]
@@ -334,13 +385,19 @@ def join(b: Builder) -> None:
         else:
             first = int(b.rng.integers(0, off + 1))
             pads = [0, 0, first, 0, 0, off - first] if x.bins is None else [0, 0, first, 0, 0, 0, off - first, 0]
-            x = b.wire(b.node("Pad", x.name, b.ints(*pads), b.constant(np.float32(b.pick(0.0, 0.4)))), x, lengths=y.lengths)
+            x = b.wire(
+                b.node("Pad", x.name, b.ints(*pads), b.constant(np.float32(b.pick(0.0, 0.4)))), x, lengths=y.lengths
+            )
     kind = b.pick("Add", "Mul", "Concat", "Max", "Where")
     if kind == "Concat" and x.channels + y.channels <= 8:
         b.wire(b.node("Concat", x.name, y.name, axis=1), x, channels=x.channels + y.channels)
         return
     if y.channels != x.channels and 1 not in (x.channels, y.channels):
-        y = b.wire(b.node("Gather", y.name, b.ints(*[k % y.channels for k in range(x.channels)]), axis=1), y, channels=x.channels)
+        y = b.wire(
+            b.node("Gather", y.name, b.ints(*[k % y.channels for k in range(x.channels)]), axis=1),
+            y,
+            channels=x.channels,
+        )
     out = max(x.channels, y.channels)
     if kind == "Where":
         name = b.node("Where", b.node("Greater", x.name, b.constant(np.float32(0.3))), x.name, y.name)
@@ -351,18 +408,47 @@ def join(b: Builder) -> None:
 
 Layer = Callable[[Builder], None]
 LAYERS: tuple[tuple[Layer, float], ...] = (
-    (conv, 5), (pool, 1.5), (conv_transpose, 1.5), (resize, 0.7), (pad, 2), (cut, 1.5), (pointwise, 3), (mixing, 1.5), (recurrence, 0.7),
-    (running_sum, 0.5), (channels, 0.7), (glue, 0.7), (rank, 1), (interleave, 0.7), (positions, 0.6), (join, 4), (mirror, 0.7), (classes, 0.5),
-    (head, 0.4), (einsum, 0.4), (constant_frames, 0.4), (attention, 0.7))
+    (conv, 5),
+    (pool, 1.5),
+    (conv_transpose, 1.5),
+    (resize, 0.7),
+    (pad, 2),
+    (cut, 1.5),
+    (pointwise, 3),
+    (mixing, 1.5),
+    (recurrence, 0.7),
+    (running_sum, 0.5),
+    (channels, 0.7),
+    (glue, 0.7),
+    (rank, 1),
+    (interleave, 0.7),
+    (positions, 0.6),
+    (join, 4),
+    (mirror, 0.7),
+    (classes, 0.5),
+    (head, 0.4),
+    (einsum, 0.4),
+    (constant_frames, 0.4),
+    (attention, 0.7),
+)
 UNSTATIONARY = {recurrence, running_sum, positions, glue, attention}
 
 
 OPSETS = (13, 17, 17, 18, 21)
 
 
-def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float], ...] = LAYERS, *, opsets: Sequence[int] = OPSETS, lanes: bool = False,
-            layout: str = "NCT") -> Network:
-    """A random network of about `size` layers; `lanes`: of any number of rows N; `layout`: of its first input, NCT, NT or TNC."""
+def network(
+    seed: int,
+    size: int | None = None,
+    layers: tuple[tuple[Layer, float], ...] = LAYERS,
+    *,
+    opsets: Sequence[int] = OPSETS,
+    lanes: bool = False,
+    layout: str = "NCT",
+) -> Network:
+    """A random network of about `size` layers; `lanes`: of any number of rows N; `layout`: of its first input, NCT,
+    NT or TNC.
+    """
     rng = np.random.default_rng(seed)
     unit = int(rng.choice([1, 1, 1, 6, 12]))
     shortest = int(rng.choice([1, 2, 5, 12, 20]))
@@ -380,12 +466,12 @@ def network(seed: int, size: int | None = None, layers: tuple[tuple[Layer, float
         try:
             layer(b)
         except Invalid:
-            del b.nodes[before[0]:], b.weights[before[1]:], b.wires[before[2]:], b.heads[before[3]:]
+            del b.nodes[before[0] :], b.weights[before[1] :], b.wires[before[2] :], b.heads[before[3] :]
             continue
         made += 1
         last = b.wires[-1]
         if last.rate > 8 or last.rate < Fraction(1, 16) or last.channels > 12:
-            del b.wires[before[2]:]
+            del b.wires[before[2] :]
             continue
         kinds.add(getattr(layer, "__name__", ""))
         if layer in UNSTATIONARY:

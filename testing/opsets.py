@@ -10,8 +10,14 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 MOVED: dict[str, tuple[int, tuple[str, ...]]] = {
-    "Squeeze": (13, ("axes",)), "Unsqueeze": (13, ("axes",)), "ReduceSum": (13, ("axes",)), "Split": (13, ("split",)), "Pad": (11, ("pads", "value")),
-    "Slice": (10, ("starts", "ends", "axes", "steps")), "Clip": (11, ("min", "max"))}
+    "Squeeze": (13, ("axes",)),
+    "Unsqueeze": (13, ("axes",)),
+    "ReduceSum": (13, ("axes",)),
+    "Split": (13, ("split",)),
+    "Pad": (11, ("pads", "value")),
+    "Slice": (10, ("starts", "ends", "axes", "steps")),
+    "Clip": (11, ("min", "max")),
+}
 """Operators whose inputs after the first were attributes of these names before an opset."""
 
 NUMBERS = {"Greater": 9, "Less": 9, "Max": 12, "Min": 12, "Where": 9, "Sub": 7, "Div": 7}
@@ -22,8 +28,9 @@ class NotYet(Exception):
     """The opset has no such node."""
 
 
-def as_of(opset: int, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any],
-          constants: Mapping[str, TensorProto]) -> tuple[str, list[str], dict[str, Any]]:
+def as_of(
+    opset: int, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any], constants: Mapping[str, TensorProto]
+) -> tuple[str, list[str], dict[str, Any]]:
     """The node as `opset` has it: its operator, inputs and attributes. Raises `NotYet` where it cannot be said."""
     kept, found = list(inputs), dict(attributes)
     if opset < NUMBERS.get(op_type, 0):
@@ -45,9 +52,15 @@ def as_of(opset: int, op_type: str, inputs: Sequence[str], attributes: Mapping[s
     return op_type, kept, _known(opset, op_type, found)
 
 
-def _upsampled(opset: int, inputs: list[str], attributes: dict[str, Any], constants: Mapping[str, TensorProto]) -> tuple[str, list[str], dict[str, Any]]:
+def _upsampled(
+    opset: int, inputs: list[str], attributes: dict[str, Any], constants: Mapping[str, TensorProto]
+) -> tuple[str, list[str], dict[str, Any]]:
     """A `Resize` by factors before it had coordinates of its own: frame `i` is at `i / factor`."""
-    if len(inputs) != 3 or attributes.get("coordinate_transformation_mode") != "asymmetric" or attributes["mode"] == "cubic":
+    if (
+        len(inputs) != 3
+        or attributes.get("coordinate_transformation_mode") != "asymmetric"
+        or attributes["mode"] == "cubic"
+    ):
         raise NotYet
     mode = {"mode": attributes["mode"]}
     if opset == 10:
@@ -62,6 +75,8 @@ def _known(opset: int, op_type: str, attributes: dict[str, Any]) -> dict[str, An
         schema = onnx.defs.get_schema(op_type, opset)
     except onnx.defs.SchemaError:
         raise NotYet from None
-    if schema.since_version > opset or any(value for name, value in attributes.items() if name not in schema.attributes):
+    if schema.since_version > opset or any(
+        value for name, value in attributes.items() if name not in schema.attributes
+    ):
         raise NotYet
     return {name: value for name, value in attributes.items() if name in schema.attributes}

@@ -65,7 +65,9 @@ def take(x: np.ndarray, axis: int, start: int, stop: int | None) -> np.ndarray:
 
 
 TIES = 0.02
-"""Share of the values of a quantised stream that may be rounded the other way where convolutions sum in floats, in an order of their own."""
+"""Share of the values of a quantised stream that may be rounded the other way where convolutions sum in floats, in
+an order of their own.
+"""
 
 
 def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float, ties: float = 0.0) -> None:
@@ -75,7 +77,9 @@ def close(got: np.ndarray, want: np.ndarray, what: str, rtol: float, ties: float
         bad = ~np.isclose(got.astype(np.float64), want.astype(np.float64), rtol=0, atol=rtol * scale, equal_nan=True)
     else:
         bad = got != want
-    assert bad.sum() <= ties * bad.size, f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
+    assert bad.sum() <= ties * bad.size, (
+        f"{what}: differs at {np.argwhere(bad)[:5].tolist()}: {got[bad][:5]} is not {want[bad][:5]}"
+    )
 
 
 def quantised(model: onnx.ModelProto) -> bool:
@@ -84,32 +88,49 @@ def quantised(model: onnx.ModelProto) -> bool:
 
 
 def whole_numbers(model: onnx.ModelProto) -> bool:
-    """Whether what leaves a quantised model is integers, or comes straight from them: then the stream has every bit of the batch."""
+    """Whether what leaves a quantised model is integers, or comes straight from them: then the stream has every bit
+    of the batch.
+    """
     makers = {o: n for n in model.graph.node for o in n.output}
     last = [makers.get(o.name) for o in model.graph.output]
     last = [makers.get(n.input[0]) if n is not None and n.op_type == "Identity" else n for n in last]
     return quantised(model) and all(n is not None and n.op_type.startswith(("Q", "DequantizeLinear")) for n in last)
 
 
-def run_stream(pulsed: PulsedModel, arrays: Mapping[str, np.ndarray], statics: Mapping[str, np.ndarray], base: int, extra: int, rows: int = 1,
-               sess: ort.InferenceSession | None = None, past: float = math.nan) -> dict[str, list[np.ndarray]]:
+def run_stream(
+    pulsed: PulsedModel,
+    arrays: Mapping[str, np.ndarray],
+    statics: Mapping[str, np.ndarray],
+    base: int,
+    extra: int,
+    rows: int = 1,
+    sess: ort.InferenceSession | None = None,
+    past: float = math.nan,
+) -> dict[str, list[np.ndarray]]:
     """Outputs and states pulse by pulse; `extra` pulses without data follow the last one with data.
 
-    Dimensions of any size have `rows` entries; floats past the end are `past`. `sess`: a session of the pulsed model, where one is made already.
+    Dimensions of any size have `rows` entries; floats past the end are `past`. `sess`: a session of the pulsed model,
+    where one is made already.
     """
     spec = pulsed.spec
     sess = sess or session(pulsed.proto().SerializeToString())
     outputs = [o.name for o in sess.get_outputs()]
     assert [i.name for i in sess.get_inputs()] == [i["name"] for i in spec["inputs"]] + (
-        [spec["valid_frames_input"]] if spec["valid_frames_input"] else []) + [s["input"] for s in spec["states"]]
+        [spec["valid_frames_input"]] if spec["valid_frames_input"] else []
+    ) + [s["input"] for s in spec["states"]]
     assert outputs == [o["name"] for o in spec["outputs"]] + [s["output"] for s in spec["states"]]
     states = {s["input"]: np.zeros(sized(s["shape"], rows), s["dtype"]) for s in spec["states"]}
     pulse = spec["pulse"]
     collected: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     for k in range(math.ceil(base / pulse) + extra):
-        feeds = {**statics, **{i["name"]: _pulse(arrays[i["name"]], i, k, past) for i in spec["inputs"] if i["kind"] == "stream"}}
+        feeds = {
+            **statics,
+            **{i["name"]: _pulse(arrays[i["name"]], i, k, past) for i in spec["inputs"] if i["kind"] == "stream"},
+        }
         if spec["valid_frames_input"]:
-            feeds[spec["valid_frames_input"]] = np.full(sized(spec["valid_frames_shape"], rows), min(max(base - k * pulse, 0), pulse), np.int64)
+            feeds[spec["valid_frames_input"]] = np.full(
+                sized(spec["valid_frames_shape"], rows), min(max(base - k * pulse, 0), pulse), np.int64
+            )
         outs = dict(zip(outputs, sess.run(None, {**feeds, **states})))
         for s in spec["states"]:
             assert outs[s["output"]].shape == states[s["input"]].shape and 0 not in outs[s["output"]].shape, s
@@ -133,16 +154,21 @@ def _pulse(x: np.ndarray, i: Mapping[str, Any], k: int, past: float) -> np.ndarr
     return np.ascontiguousarray(np.concatenate([chunk, np.full(shape, fill, x.dtype)], i["axis"]))
 
 
-def presentable(pulsed: PulsedModel, model: onnx.ModelProto, seen: Mapping[str, Sequence[np.ndarray]], what: str) -> None:
-    """Nothing that the pulsed model gave is NaN or infinite, before the first frame either, and its recurrences have no lengths of their own.
+def presentable(
+    pulsed: PulsedModel, model: onnx.ModelProto, seen: Mapping[str, Sequence[np.ndarray]], what: str
+) -> None:
+    """Nothing that the pulsed model gave is NaN or infinite, before the first frame either, and its recurrences have no
+    lengths of their own.
 
     Of running values the last one only: for fewer frames the batch model itself may give a number that is not finite.
     """
     running = {o["name"] for o in pulsed.spec["outputs"] if o["kind"] == "prefix"}
     for name, values in seen.items():
-        for k, value in list(enumerate(values))[-1 if name in running else 0:]:
+        for k, value in list(enumerate(values))[-1 if name in running else 0 :]:
             if value.dtype.kind == "f":
-                assert np.isfinite(value).all(), f"{what}: {name} is not finite after pulse {k}: {value[~np.isfinite(value)][:3]}"
+                assert np.isfinite(value).all(), (
+                    f"{what}: {name} is not finite after pulse {k}: {value[~np.isfinite(value)][:3]}"
+                )
     if not _lengths(model):
         assert not _lengths(pulsed.proto()), f"{what}: sequence_lens of {_lengths(pulsed.proto())}"
 
@@ -154,7 +180,9 @@ def _lengths(model: onnx.ModelProto) -> list[str]:
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to run both models: as they are written (`plain`), or as onnxruntime optimises them; how near they must be, and how many may be ties."""
+    """A way to run both models: as they are written (`plain`), or as onnxruntime optimises them; how near they must
+    be, and how many may be ties.
+    """
 
     batch: ort.InferenceSession
     plain: bool
@@ -171,7 +199,9 @@ class Mode:
 
 
 def modes_of(model: onnx.ModelProto, rtol: float, bits: bool) -> list[Mode]:
-    """A quantised model is compared both ways, bit by bit where `bits` and it gives whole numbers; others as they are written."""
+    """A quantised model is compared both ways, bit by bit where `bits` and it gives whole numbers; others as they
+    are written.
+    """
     data = model.SerializeToString()
     written = session(data, plain=True)
     if not quantised(model):
@@ -180,8 +210,14 @@ def modes_of(model: onnx.ModelProto, rtol: float, bits: bool) -> list[Mode]:
     return [Mode(session(data), False, 0.0 if exact else rtol, 0.0 if exact else TIES), Mode(written, True, rtol, TIES)]
 
 
-def drawn(spec: Mapping[str, Any], frames: int, rng: np.random.Generator, statics: Mapping[str, np.ndarray], inputs: Mapping[str, Any],
-          rows: int = 1) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def drawn(
+    spec: Mapping[str, Any],
+    frames: int,
+    rng: np.random.Generator,
+    statics: Mapping[str, np.ndarray],
+    inputs: Mapping[str, Any],
+    rows: int = 1,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Random streams of `frames` base frames, and static inputs (those of `statics`, where they are given)."""
     arrays, fixed = {}, dict(statics)
     for i in spec["inputs"]:
@@ -190,23 +226,31 @@ def drawn(spec: Mapping[str, Any], frames: int, rng: np.random.Generator, static
             shape[i["axis"]] = frames * i["rate"][0] // i["rate"][1]
         if i["name"] not in fixed:
             make = inputs.get(i["name"])
-            (arrays if i["kind"] == "stream" else fixed)[i["name"]] = make(rng, shape) if make else draw(rng, np.dtype(i["dtype"]), shape)
+            (arrays if i["kind"] == "stream" else fixed)[i["name"]] = (
+                make(rng, shape) if make else draw(rng, np.dtype(i["dtype"]), shape)
+            )
     return arrays, fixed
 
 
 def longest_delay(spec: Mapping[str, Any]) -> int:
     """In base frames."""
-    return max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
+    return max(
+        [0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")]
+    )
 
 
-def agree(pulsed: PulsedModel, mode: Mode, got: Mapping[str, list[np.ndarray]], want: Mapping[str, np.ndarray], what: str) -> int:
+def agree(
+    pulsed: PulsedModel, mode: Mode, got: Mapping[str, list[np.ndarray]], want: Mapping[str, np.ndarray], what: str
+) -> int:
     """Whatever came out is what the batch model gives; so many frames and values were compared."""
     spec, compared = pulsed.spec, 0
     end = spec["valid_frames_input"] is not None
     for o in spec["outputs"]:
         name = o["name"]
         if o["kind"] == "stream":
-            assert all(g.shape[o["axis"]] == o["frames_per_pulse"] for g in got[name]), f"{what}: {name} frames per pulse"
+            assert all(g.shape[o["axis"]] == o["frames_per_pulse"] for g in got[name]), (
+                f"{what}: {name} frames per pulse"
+            )
             flow = take(np.concatenate(got[name], o["axis"]), o["axis"], o["delay"], None)
             frames = want[name].shape[o["axis"]]
             n = frames if end else min(flow.shape[o["axis"]], frames)
@@ -218,20 +262,41 @@ def agree(pulsed: PulsedModel, mode: Mode, got: Mapping[str, list[np.ndarray]], 
     return compared
 
 
-def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = PULSES, length: int = LENGTH,
-          delays: Mapping[str, int] | None = None, state_bytes: int | None = None, rtol: float = 1e-4, both: bool = True,
-          statics: Mapping[str, np.ndarray] | None = None, unit: int = 1, shortest: int = 1, limit: int | None = None, beyond: int = 40, absorbed: bool = False,
-          bits: bool = True, inputs: Mapping[str, Any] | None = None, rows: int = 1, finite: bool = True) -> PulsedModel:
+def check(
+    model: onnx.ModelProto,
+    *,
+    axes: Mapping[str, int | str] | None = None,
+    pulses: Sequence[int] = PULSES,
+    length: int = LENGTH,
+    delays: Mapping[str, int] | None = None,
+    state_bytes: int | None = None,
+    rtol: float = 1e-4,
+    both: bool = True,
+    statics: Mapping[str, np.ndarray] | None = None,
+    unit: int = 1,
+    shortest: int = 1,
+    limit: int | None = None,
+    beyond: int = 40,
+    absorbed: bool = False,
+    bits: bool = True,
+    inputs: Mapping[str, Any] | None = None,
+    rows: int = 1,
+    finite: bool = True,
+) -> PulsedModel:
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
     `length` base frames, rounded up to `unit` (what the batch model takes, from `shortest` on), `limit` at most;
     without an end, the batch model hears `beyond` pulses more than the stream.
     `absorbed`: larger pulses than the smallest may have less delay than told. `delays`: expected by output, without an
-    end of stream. A quantised stream is compared as it is written, and at onnxruntime's optimisation, with `bits` bit by bit.
-    `inputs`: functions (rng, shape) -> array for inputs that are not plain random. `rows`: entries of dimensions of any size,
-    streams that start and end together. `finite`: whether the batch model has finite values for every length. Returns the last model.
+    end of stream. A quantised stream is compared as it is written, and at onnxruntime's optimisation, with `bits` bit
+    by bit.
+    `inputs`: functions (rng, shape) -> array for inputs that are not plain random. `rows`: entries of dimensions of any
+    size,
+    streams that start and end together. `finite`: whether the batch model has finite values for every length. Returns
+    the last model.
     """
     from pulsify_onnx.api import analyze
+
     rng, modes = np.random.default_rng(1), modes_of(model, rtol, bits)
     multiple = analyze(model, axes=axes).pulse_multiple
     pulsed: PulsedModel | None = None
@@ -247,19 +312,38 @@ def check(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None
             heard = base if end else base // pulse * pulse or pulse
             for mode in modes:
                 told = f"{what}{' as it is' if mode.plain else ''}"
-                sess, want = session(pulsed.proto().SerializeToString(), plain=mode.plain), mode.reference({**arrays, **fixed})
+                sess, want = (
+                    session(pulsed.proto().SerializeToString(), plain=mode.plain),
+                    mode.reference({**arrays, **fixed}),
+                )
                 got = run_stream(pulsed, arrays, fixed, heard, spec["flush_pulses"], rows, sess)
                 compared = agree(pulsed, mode, got, want, told)
-                if finite and all(np.isfinite(v).all() for v in [*arrays.values(), *want.values()] if v.dtype.kind == "f"):
-                    quiet = run_stream(pulsed, arrays, fixed, base, spec["flush_pulses"], rows, sess, past=0.0) if end else got
+                if finite and all(
+                    np.isfinite(v).all() for v in [*arrays.values(), *want.values()] if v.dtype.kind == "f"
+                ):
+                    quiet = (
+                        run_stream(pulsed, arrays, fixed, base, spec["flush_pulses"], rows, sess, past=0.0)
+                        if end
+                        else got
+                    )
                     presentable(pulsed, model, quiet, told)
                 seen = pulse * (max(1, base // pulse // 2) if end else math.ceil(heard / pulse))
                 if seen % unit == 0 and max(shortest, spec["least_frames"]) <= seen <= total:
-                    compared += so_far(pulsed, mode, got, {k: cut(spec, k, v, seen, total) for k, v in arrays.items()}, fixed, seen, told)
+                    compared += so_far(
+                        pulsed,
+                        mode,
+                        got,
+                        {k: cut(spec, k, v, seen, total) for k, v in arrays.items()},
+                        fixed,
+                        seen,
+                        told,
+                    )
                 assert compared or not end, f"{told}: nothing was compared"
             if not end:
                 least_delay(spec, delays or {}, absorbed and pulse > multiple, what)
-                assert state_bytes in (None, spec["state_bytes"]), f"{what}: {spec['state_bytes']} bytes of state, not {state_bytes}"
+                assert state_bytes in (None, spec["state_bytes"]), (
+                    f"{what}: {spec['state_bytes']} bytes of state, not {state_bytes}"
+                )
     assert pulsed is not None
     return pulsed
 
@@ -270,8 +354,15 @@ def cut(spec: Mapping[str, Any], name: str, x: np.ndarray, seen: int, total: int
     return take(x, axis, 0, seen * x.shape[axis] // total)
 
 
-def so_far(pulsed: PulsedModel, mode: Mode, got: Mapping[str, list[np.ndarray]], part: Mapping[str, np.ndarray], fixed: Mapping[str, np.ndarray],
-           seen: int, what: str) -> int:
+def so_far(
+    pulsed: PulsedModel,
+    mode: Mode,
+    got: Mapping[str, list[np.ndarray]],
+    part: Mapping[str, np.ndarray],
+    fixed: Mapping[str, np.ndarray],
+    seen: int,
+    what: str,
+) -> int:
     """Running values are after `seen` frames what the batch model gives for these; so many were compared."""
     exact = [o["name"] for o in pulsed.spec["outputs"] if o["kind"] == "prefix" and o["exact_every_pulse"]]
     want = mode.reference({**part, **fixed}) if exact else {}
@@ -285,12 +376,23 @@ def least_delay(spec: Mapping[str, Any], delays: Mapping[str, int], absorbed: bo
     for o in spec["outputs"]:
         if o["name"] in delays:
             told = delays[o["name"]]
-            assert o["delay"] == told or absorbed and o["delay"] < told, f"{what}: delay of {o['name']} is {o['delay']}, not {told}"
+            assert o["delay"] == told or (absorbed and o["delay"] < told), (
+                f"{what}: delay of {o['name']} is {o['delay']}, not {told}"
+            )
 
 
-def every_length(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None = None, pulses: Sequence[int] = (1, 2, 3), rtol: float = 1e-4) -> None:
-    """Stream `model` with an end at each length from the least that is promised to 3 pulses and the delay more, and compare all that comes out with batch."""
+def every_length(
+    model: onnx.ModelProto,
+    *,
+    axes: Mapping[str, int | str] | None = None,
+    pulses: Sequence[int] = (1, 2, 3),
+    rtol: float = 1e-4,
+) -> None:
+    """Stream `model` with an end at each length from the least that is promised to 3 pulses and the delay more, and
+    compare all that comes out with batch.
+    """
     from pulsify_onnx.api import analyze
+
     mode = Mode(session(model.SerializeToString(), plain=True), False, rtol)
     multiple = analyze(model, axes=axes).pulse_multiple
     for pulse in sorted({multiple * math.ceil(p / multiple) for p in pulses}):
@@ -304,7 +406,14 @@ def every_length(model: onnx.ModelProto, *, axes: Mapping[str, int | str] | None
             agree(pulsed, mode, got, mode.reference({**arrays, **fixed}), f"pulse {pulse}, {base} frames")
 
 
-def refused(model: onnx.ModelProto, reason: str, *, axes: Mapping[str, int | str] | None = None, op_type: str | None = None, end: bool = False) -> None:
+def refused(
+    model: onnx.ModelProto,
+    reason: str,
+    *,
+    axes: Mapping[str, int | str] | None = None,
+    op_type: str | None = None,
+    end: bool = False,
+) -> None:
     """The model is refused, and a blocker (of `op_type`) says `reason` and has a hint."""
     with pytest.raises(CannotStream) as caught:
         pulsify(model, pulse=None, axes=axes, end_of_stream=end)

@@ -28,7 +28,17 @@ ONE = Fraction(1)
 
 def stream(wire: str, extent: Length = T, **more: Any) -> Stream:
     """[1, 1, extent] of floats, along the last axis."""
-    return Stream(**{"wire": wire, "dtype": ir.DataType.FLOAT, "shape": (Length.of(1), Length.of(1), extent), "axis": 2, "rate": ONE, "source": wire, **more})
+    return Stream(
+        **{
+            "wire": wire,
+            "dtype": ir.DataType.FLOAT,
+            "shape": (Length.of(1), Length.of(1), extent),
+            "axis": 2,
+            "rate": ONE,
+            "source": wire,
+            **more,
+        }
+    )
 
 
 def frame(value: float = 0.0) -> Const:
@@ -43,8 +53,18 @@ def read(wire: str, back: Any = 0, extra: Any = 0, mask: Any = None, border: Pad
 
 def masked(x: Stream, border: Padding, first: int = 0, end: Length | None = None, **more: Any) -> Mask:
     """A mask on both sides of `x`."""
-    return Mask(**{"delay": x.delay, "first": first, "end": x.extent if end is None else end, "border": border, "before": True, "after": True,
-                   "rate": x.rate, **more})
+    return Mask(
+        **{
+            "delay": x.delay,
+            "first": first,
+            "end": x.extent if end is None else end,
+            "border": border,
+            "before": True,
+            "after": True,
+            "rate": x.rate,
+            **more,
+        }
+    )
 
 
 def op(kind: str, *inputs: Expr | None, **attributes: Any) -> Op:
@@ -57,11 +77,20 @@ def step(wire: str, expr: Expr, fact: Fact | None = None, states: Sequence[State
     return Step(wire, "Test", (wire,), (expr,), (fact if fact is not None else stream(wire),), tuple(states), **more)
 
 
-def plan(steps: Sequence[Step], outputs: Sequence[str] = ("y",), x: Stream | None = None, facts: Mapping[str, Fact] | None = None,
-         timing: Timing | None = None) -> Plan:
+def plan(
+    steps: Sequence[Step],
+    outputs: Sequence[str] = ("y",),
+    x: Stream | None = None,
+    facts: Mapping[str, Fact] | None = None,
+    timing: Timing | None = None,
+) -> Plan:
     """A plan with input ``x``; the facts are those of the steps, or `facts`."""
-    found: dict[str, Fact] = {"x": x or stream("x")} | {wire: fact for s in steps for wire, fact in zip(s.wires, s.facts)}
-    return Plan(("x",), tuple(outputs), {**found, **(facts or {})}, found, tuple(steps), (), 1, Options(), timing=timing)
+    found: dict[str, Fact] = {"x": x or stream("x")} | {
+        wire: fact for s in steps for wire, fact in zip(s.wires, s.facts)
+    }
+    return Plan(
+        ("x",), tuple(outputs), {**found, **(facts or {})}, found, tuple(steps), (), 1, Options(), timing=timing
+    )
 
 
 SOURCE = "agraph (float[1,1,T] x) => ({}) {{ {} }}"
@@ -69,7 +98,14 @@ SOURCE = "agraph (float[1,1,T] x) => ({}) {{ {} }}"
 
 def source(outputs: Sequence[str] = ("y",)) -> Source:
     """A model with the input and outputs of a plan; lowering takes from it opset, names and constants only."""
-    return load(parse(SOURCE.format(", ".join(f"float[1,1,T] {name}" for name in outputs), " ".join(f"{name} = Identity(x)" for name in outputs if name != "x"))))
+    return load(
+        parse(
+            SOURCE.format(
+                ", ".join(f"float[1,1,T] {name}" for name in outputs),
+                " ".join(f"{name} = Identity(x)" for name in outputs if name != "x"),
+            )
+        )
+    )
 
 
 def lowered(made: Plan, pulse: int | None, ends: bool = False) -> Lowered:
@@ -80,7 +116,9 @@ def lowered(made: Plan, pulse: int | None, ends: bool = False) -> Lowered:
 
 
 def run(graph: Lowered, pulses: Sequence[Sequence[float]], valid: Sequence[int] = ()) -> dict[str, list[np.ndarray]]:
-    """Outputs and states of every pulse: `pulses` go in one by one, with how many of their frames are real where the stream ends."""
+    """Outputs and states of every pulse: `pulses` go in one by one, with how many of their frames are real where the
+    stream ends.
+    """
     running: ort.InferenceSession = session(ir.to_proto(graph.model).SerializeToString(), plain=True)
     states = {s.input.name: np.zeros(s.shape, s.dtype.numpy()) for s in graph.states}
     names = [o.name for o in running.get_outputs()]

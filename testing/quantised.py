@@ -1,4 +1,6 @@
-"""Random networks of whole numbers: every tensor is quantised and dequantised around every operator, as quantisers write them."""
+"""Random networks of whole numbers: every tensor is quantised and dequantised around every operator, as quantisers
+write them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ TYPES = {"uint8": np.uint8, "int8": np.int8, "uint16": np.uint16, "int16": np.in
 
 @dataclass(frozen=True)
 class Wire:
-    """Integers [1, channels, T] with their scale and zero point, by name; `read` is what one DequantizeLinear makes of them."""
+    """Integers [1, channels, T] with their scale and zero point, by name; `read` is what one DequantizeLinear makes
+    of them.
+    """
 
     name: str
     channels: int
@@ -54,7 +58,11 @@ class Quantised:
     def node(self, op_type: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """A node; the name of its output."""
         self.count += 1
-        self.nodes.append(helper.make_node(op_type, list(inputs), [f"t{self.count}"], name=f"{op_type}_{self.count}", domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(
+                op_type, list(inputs), [f"t{self.count}"], name=f"{op_type}_{self.count}", domain=domain, **attributes
+            )
+        )
         return f"t{self.count}"
 
     @property
@@ -67,13 +75,17 @@ class Quantised:
         info = np.iinfo(TYPES[self.kind])
         wide = (int(info.max) - int(info.min)) // 255
         zero = int(info.min) + int(self.pick(0, 128, int(self.rng.integers(40, 200)))) * wide
-        return self.constant(np.float32(scale * self.rng.uniform(0.8, 1.25) / wide)), self.constant(TYPES[self.kind](zero))
+        return self.constant(np.float32(scale * self.rng.uniform(0.8, 1.25) / wide)), self.constant(
+            TYPES[self.kind](zero)
+        )
 
     def quantise(self, name: str, channels: int, scale: float = 0.031, like: Wire | None = None) -> Wire:
         """The integers of a float tensor, as a wire; of the scale and zero point of another one where told."""
         params = (like.scale, like.zero) if like is not None else self.params(scale)
         made = self.node("QuantizeLinear", name, *params, domain=self.domain)
-        self.wires.append(Wire(made, channels, *params, self.node("DequantizeLinear", made, *params, domain=self.domain)))
+        self.wires.append(
+            Wire(made, channels, *params, self.node("DequantizeLinear", made, *params, domain=self.domain))
+        )
         return self.wires[-1]
 
     def read(self, x: Wire) -> str:
@@ -90,7 +102,13 @@ class Quantised:
         scale = self.rng.uniform(0.004, 0.012, shape[0] if per else ()).astype(np.float32)
         values = self.rng.integers(-90, 100, shape).astype(np.int8)
         zero = np.zeros(scale.shape, np.int8)
-        return self.node("DequantizeLinear", self.constant(values), self.constant(scale), self.constant(zero), **({"axis": 0} if per else {}))
+        return self.node(
+            "DequantizeLinear",
+            self.constant(values),
+            self.constant(scale),
+            self.constant(zero),
+            **({"axis": 0} if per else {}),
+        )
 
     def padded(self, k: int, d: int) -> list[int]:
         """Pads that keep the length: causal, on both sides, or ahead."""
@@ -147,7 +165,11 @@ def pad(b: Quantised) -> None:
     if mode != "constant":
         before = k - 1
     value = [b.constant(np.float32(b.pick(0, 0.5)))] if mode == "constant" else []
-    full = b.quantise(b.node("Pad", b.read(x), b.constant(np.array([0, 0, before, 0, 0, k - 1 - before])), *value, mode=mode), x.channels, like=x)
+    full = b.quantise(
+        b.node("Pad", b.read(x), b.constant(np.array([0, 0, before, 0, 0, k - 1 - before])), *value, mode=mode),
+        x.channels,
+        like=x,
+    )
     b.wires.remove(full)
     b.quantise(b.node("Conv", b.read(full), b.weight(4, x.channels, k)), 4)
 
@@ -171,12 +193,29 @@ def crop(b: Quantised) -> None:
     """The frames of before, by a slice, beside a convolution that sees frames ahead."""
     x = b.any()
     full = b.quantise(b.node("Pad", b.read(x), b.constant(np.array([0, 0, 2, 0, 0, 0]))), x.channels, like=x)
-    cut = b.quantise(b.node("Slice", b.read(full), b.constant(np.array([0])), b.constant(np.array([-2])), b.constant(np.array([2]))), x.channels, like=x)
+    cut = b.quantise(
+        b.node("Slice", b.read(full), b.constant(np.array([0])), b.constant(np.array([-2])), b.constant(np.array([2]))),
+        x.channels,
+        like=x,
+    )
     b.wires = [w for w in b.wires if w != full]
     assert cut in b.wires
 
 
-LAYERS: tuple[Callable[[Quantised], None], ...] = (conv, conv, conv, add, add, concat, max_pool, average, pad, matmul, activation, crop)
+LAYERS: tuple[Callable[[Quantised], None], ...] = (
+    conv,
+    conv,
+    conv,
+    add,
+    add,
+    concat,
+    max_pool,
+    average,
+    pad,
+    matmul,
+    activation,
+    crop,
+)
 
 
 def network(seed: int, layers: int = 6, kind: str = "uint8", floats: bool = True) -> onnx.ModelProto:
@@ -189,8 +228,13 @@ def network(seed: int, layers: int = 6, kind: str = "uint8", floats: bool = True
     y = b.wires[-1]
     elem = TensorProto.FLOAT if floats else getattr(TensorProto, kind.upper())
     b.nodes.append(helper.make_node("Identity", [y.read if floats else y.name], ["y"]))
-    graph = helper.make_graph(b.nodes, "quantised", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, "T"])],
-                              [helper.make_tensor_value_info("y", elem, [1, y.channels, "U"])], b.weights)
+    graph = helper.make_graph(
+        b.nodes,
+        "quantised",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, "T"])],
+        [helper.make_tensor_value_info("y", elem, [1, y.channels, "U"])],
+        b.weights,
+    )
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     return pruned(helper.make_model(graph, ir_version=8, opset_imports=imports))
 

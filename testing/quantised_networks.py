@@ -1,4 +1,5 @@
-"""Random networks of quantised layers as exporters write them: QuantizeLinear and DequantizeLinear around every operator.
+"""Random networks of quantised layers as exporters write them: QuantizeLinear and DequantizeLinear around every
+operator.
 
 onnxruntime turns them into integer arithmetic, so that a stream can be compared bit by bit.
 """
@@ -12,7 +13,9 @@ from testing.builder import Builder, Invalid, Wire
 from testing.networks import Layer, join
 
 SCALES = (1 / 16, 0.0371, 1 / 32, 0.0213)
-"""Steps of 8 bits; a mean of two frames has another one: half a step would be rounded as the order of the sum has it."""
+"""Steps of 8 bits; a mean of two frames has another one: half a step would be rounded as the order of the sum has
+it.
+"""
 
 
 def _rounded(b: Builder, name: str, like: Wire | None = None, scales: tuple[float, ...] = SCALES) -> str:
@@ -22,9 +25,15 @@ def _rounded(b: Builder, name: str, like: Wire | None = None, scales: tuple[floa
     if like is not None:
         scale, zero = made[like.name].input[1:]
     else:
-        unsigned = bool(b.chance(0.6)) if known is None else next(w.data_type for w in b.weights if w.name == known.input[2]) == TensorProto.UINT8
+        unsigned = (
+            bool(b.chance(0.6))
+            if known is None
+            else next(w.data_type for w in b.weights if w.name == known.input[2]) == TensorProto.UINT8
+        )
         scale = b.constant(np.float32(b.pick(*scales)))
-        zero = b.constant(b.pick(np.uint8(128), np.uint8(128), np.uint8(113)) if unsigned else b.pick(np.int8(0), np.int8(-7)))
+        zero = b.constant(
+            b.pick(np.uint8(128), np.uint8(128), np.uint8(113)) if unsigned else b.pick(np.int8(0), np.int8(-7))
+        )
     return str(b.node("DequantizeLinear", b.node("QuantizeLinear", name, scale, zero), scale, zero))
 
 
@@ -51,10 +60,18 @@ def quantised_conv(b: Builder) -> None:
     span = (k - 1) * d + 1
     before, after = b.pick((0, 0), (span - 1, 0), ((span - 1) // 2, span // 2), (span // 2, 0))
     bias = [b.weight(out)] if b.chance(0.5) else []
-    name = b.node("Conv", x.name, _weights(b, out, x.channels, k), *bias, pads=[before, after], strides=[s], dilations=[d])
+    name = b.node(
+        "Conv", x.name, _weights(b, out, x.channels, k), *bias, pads=[before, after], strides=[s], dilations=[d]
+    )
     if b.chance(0.3):
         name = b.node("Relu", name)
-    b.wire(_rounded(b, name), x, channels=out, lengths=b.grown((x.lengths + before + after - span) // s + 1), rate=x.rate / s)
+    b.wire(
+        _rounded(b, name),
+        x,
+        channels=out,
+        lengths=b.grown((x.lengths + before + after - span) // s + 1),
+        rate=x.rate / s,
+    )
 
 
 def quantised_up(b: Builder) -> None:
@@ -65,7 +82,15 @@ def quantised_up(b: Builder) -> None:
         b.wire(_rounded(b, name), x, channels=2, lengths=b.grown(x.lengths * 2), rate=x.rate * 2)
     else:
         scales = b.constant(np.asarray([1, 1, 2], np.float32))
-        name = b.node("Resize", x.name, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        name = b.node(
+            "Resize",
+            x.name,
+            "",
+            scales,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
         b.wire(_rounded(b, name, x), x, lengths=b.grown(x.lengths * 2), rate=x.rate * 2)
 
 
@@ -75,7 +100,11 @@ def quantised_pool(b: Builder) -> None:
     k, before, after = b.pick(2, 3), b.pick(0, 1), b.pick(0, 1)
     kind = b.pick("MaxPool", "AveragePool")
     name = b.node(kind, x.name, kernel_shape=[k], pads=[before, after])
-    b.wire(_rounded(b, name, x if kind == "MaxPool" else None, (0.0291,)), x, lengths=b.grown(x.lengths + before + after - k + 1))
+    b.wire(
+        _rounded(b, name, x if kind == "MaxPool" else None, (0.0291,)),
+        x,
+        lengths=b.grown(x.lengths + before + after - k + 1),
+    )
 
 
 def quantised_pointwise(b: Builder) -> None:
@@ -85,13 +114,17 @@ def quantised_pointwise(b: Builder) -> None:
     if kind == "Pad":
         b.wire(_rounded(b, b.node("Pad", x.name, b.ints(0, 0, 1, 0, 0, 1)), x), x, lengths=b.grown(x.lengths + 2))
     elif kind == "Slice":
-        b.wire(_rounded(b, b.node("Slice", x.name, b.ints(1), b.ints(-1), b.ints(2)), x), x, lengths=b.grown(x.lengths - 2))
+        b.wire(
+            _rounded(b, b.node("Slice", x.name, b.ints(1), b.ints(-1), b.ints(2)), x), x, lengths=b.grown(x.lengths - 2)
+        )
     elif kind == "Concat":
         if x.channels > 4:
             raise Invalid
         b.wire(_rounded(b, b.node("Concat", x.name, x.name, axis=1), x), x, channels=2 * x.channels)
     elif kind == "Transpose":
-        mixed = b.node("MatMul", _rounded(b, b.node("Transpose", x.name, perm=[0, 2, 1]), x), _weights(b, x.channels, 2))
+        mixed = b.node(
+            "MatMul", _rounded(b, b.node("Transpose", x.name, perm=[0, 2, 1]), x), _weights(b, x.channels, 2)
+        )
         y = b.wire(_rounded(b, mixed), x, channels=2)
         del b.wires[-1]
         b.wire(_rounded(b, b.node("Transpose", y.name, perm=[0, 2, 1]), y), x, channels=2)
@@ -107,7 +140,12 @@ def quantised_join(b: Builder) -> None:
 
 
 QUANTISED: tuple[tuple[Layer, float], ...] = (
-    (quantised_conv, 4), (quantised_up, 1), (quantised_pool, 1), (quantised_pointwise, 1.5), (quantised_join, 1.5))
+    (quantised_conv, 4),
+    (quantised_up, 1),
+    (quantised_pool, 1),
+    (quantised_pointwise, 1.5),
+    (quantised_join, 1.5),
+)
 
 EXACT = frozenset(getattr(layer, "__name__", "") for layer, _ in QUANTISED)
 """Networks of nothing else are compared bit by bit."""

@@ -1,4 +1,6 @@
-"""Rows as streams: a batch in which every row starts, ends and starts again on its own is compared with a batch run of each."""
+"""Rows as streams: a batch in which every row starts, ends and starts again on its own is compared with a batch run
+of each.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def batched(model: onnx.ModelProto, inputs: Sequence[str] | None = None, rows: i
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
         if len(dims) > 1 and dims[0].dim_value == 1 and (inputs is None or value.name in inputs):
-            dims[0].CopyFrom(onnx.TensorShapeProto.Dimension(dim_param="B") if rows is None else onnx.TensorShapeProto.Dimension(dim_value=rows))
+            dims[0].CopyFrom(
+                onnx.TensorShapeProto.Dimension(dim_param="B")
+                if rows is None
+                else onnx.TensorShapeProto.Dimension(dim_value=rows)
+            )
     for value in [*copy.graph.output, *copy.graph.value_info]:
         value.type.tensor_type.ClearField("shape")
     del copy.graph.value_info[:]
@@ -45,8 +51,17 @@ def of_a_row(entry: Mapping[str, Any]) -> list[int]:
     return [1 if k == entry.get("row_axis") else d for k, d in enumerate(entry["shape"])]
 
 
-def lives(rng: np.random.Generator, spec: Mapping[str, Any], rows: int, pulses: int, pulse: int, unit: int, shortest: int, margin: int,
-          make: Mapping[str, Any]) -> list[Life]:
+def lives(
+    rng: np.random.Generator,
+    spec: Mapping[str, Any],
+    rows: int,
+    pulses: int,
+    pulse: int,
+    unit: int,
+    shortest: int,
+    margin: int,
+    make: Mapping[str, Any],
+) -> list[Life]:
     """What happens on every row: streams one after the other, some cut off as they warm up, pauses between."""
     found = []
     step = math.lcm(unit, spec["pulse_multiple"])
@@ -67,21 +82,37 @@ def lives(rng: np.random.Generator, spec: Mapping[str, Any], rows: int, pulses: 
                 if i["kind"] == "stream":
                     shape = of_a_row(i)
                     shape[i["axis"]] = total * i["rate"][0] // i["rate"][1]
-                    data[i["name"]] = make[i["name"]](rng, shape) if i["name"] in make else draw(rng, np.dtype(i["dtype"]), shape)
+                    data[i["name"]] = (
+                        make[i["name"]](rng, shape) if i["name"] in make else draw(rng, np.dtype(i["dtype"]), shape)
+                    )
             found.append(Life(row, at, end, length, data))
             at = end + int(rng.integers(0, 3))
     return found
 
 
-def check_rows(model: onnx.ModelProto, *, pulses: Sequence[int] = (1, 3, 8), rows: int = 7, axes: Mapping[str, int | str] | None = None,
-               statics: Mapping[str, np.ndarray] | None = None, inputs: Mapping[str, Any] | None = None, unit: int = 1, shortest: int = 1, rtol: float = 1e-4,
-               independent: bool = True, ends: Sequence[bool] = (False, True), rounds: int = 24, alone: onnx.ModelProto | None = None,
-               batch: int | str | None = None) -> PulsedModel:
+def check_rows(
+    model: onnx.ModelProto,
+    *,
+    pulses: Sequence[int] = (1, 3, 8),
+    rows: int = 7,
+    axes: Mapping[str, int | str] | None = None,
+    statics: Mapping[str, np.ndarray] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    unit: int = 1,
+    shortest: int = 1,
+    rtol: float = 1e-4,
+    independent: bool = True,
+    ends: Sequence[bool] = (False, True),
+    rounds: int = 24,
+    alone: onnx.ModelProto | None = None,
+    batch: int | str | None = None,
+) -> PulsedModel:
     """Stream `rows` rows that start, end and start again at random; each must equal its own batch run.
 
     `alone` is the model for one row, where `model` is for `rows` of them; `batch` as for `pulsify`.
     """
     from pulsify_onnx.api import analyze
+
     multiple = analyze(model, axes=axes).pulse_multiple
     exact = whole_numbers(model)
     single, rtol = session((alone or model).SerializeToString(), plain=not exact), 0.0 if exact else rtol
@@ -91,18 +122,33 @@ def check_rows(model: onnx.ModelProto, *, pulses: Sequence[int] = (1, 3, 8), row
             pulsed = pulsify(model, pulse=pulse, axes=axes, end_of_stream=end, batch=batch)
             assert pulsed.spec.get("independent_rows", True) == independent, pulsed.spec.get("shared_by")
             if independent:
-                assert pulsed.spec["valid_frames_shape"][0] in (rows, *(v for v in pulsed.spec["valid_frames_shape"] if isinstance(v, str)))
+                assert pulsed.spec["valid_frames_shape"][0] in (
+                    rows,
+                    *(v for v in pulsed.spec["valid_frames_shape"] if isinstance(v, str)),
+                )
                 _run(pulsed, single, pulse, rows, rounds, statics or {}, inputs or {}, unit, shortest, rtol)
     assert pulsed is not None
     return pulsed
 
 
-def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, statics: Mapping[str, np.ndarray], make: Mapping[str, Any],
-         unit: int, shortest: int, rtol: float) -> None:
+def _run(
+    pulsed: PulsedModel,
+    batch: Any,
+    pulse: int,
+    rows: int,
+    rounds: int,
+    statics: Mapping[str, np.ndarray],
+    make: Mapping[str, Any],
+    unit: int,
+    shortest: int,
+    rtol: float,
+) -> None:
     spec = pulsed.spec
     what = f"pulse {pulse}{' with end' if spec['valid_frames_input'] else ''}"
     rng = np.random.default_rng([pulse, 5])
-    delay = max([0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")])
+    delay = max(
+        [0, *(math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")]
+    )
     plan = lives(rng, spec, rows, rounds, pulse, unit, shortest, 40 * pulse + delay, make)
     streams = [i for i in spec["inputs"] if i["kind"] == "stream"]
     fixed = {}
@@ -112,7 +158,10 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
             fixed[i["name"]] = statics[i["name"]] if i["name"] in statics else draw(rng, np.dtype(i["dtype"]), shape)
     sess = session(pulsed.proto().SerializeToString())
     names = [o.name for o in sess.get_outputs()]
-    states = {s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"]) for s in spec["states"]}
+    states = {
+        s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"])
+        for s in spec["states"]
+    }
     for k in range(rounds):
         now = {life.row: life for life in plan if life.begin <= k < life.end}
         for life in now.values():
@@ -125,7 +174,11 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
             for row in range(rows):
                 shape = of_a_row(i)
                 dtype = np.dtype(i["dtype"])
-                chunk = np.full(shape, np.nan, dtype) if spec["valid_frames_input"] and dtype.kind == "f" else draw(rng, dtype, shape)
+                chunk = (
+                    np.full(shape, np.nan, dtype)
+                    if spec["valid_frames_input"] and dtype.kind == "f"
+                    else draw(rng, dtype, shape)
+                )
                 if row in now:
                     part = take(now[row].data[i["name"]], axis, (k - now[row].begin) * n, (k - now[row].begin + 1) * n)
                     index = [slice(None)] * chunk.ndim
@@ -135,7 +188,12 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
             feeds[i["name"]] = np.concatenate(chunks, i["row_axis"])
         if spec["valid_frames_input"]:
             feeds[spec["valid_frames_input"]] = np.asarray(
-                [min(max(now[r].length - (k - now[r].begin) * pulse, 0), pulse) if r in now else 0 for r in range(rows)], np.int64)
+                [
+                    min(max(now[r].length - (k - now[r].begin) * pulse, 0), pulse) if r in now else 0
+                    for r in range(rows)
+                ],
+                np.int64,
+            )
         outs = dict(zip(names, sess.run(None, {**feeds, **states})))
         states = {s["input"]: np.array(outs[s["output"]]) for s in spec["states"]}
         for life in now.values():
@@ -145,10 +203,17 @@ def _run(pulsed: PulsedModel, batch: Any, pulse: int, rows: int, rounds: int, st
     for life in plan:
         if life.begin >= rounds:
             continue
-        own = {i["name"]: take(fixed[i["name"]], i["row_axis"], life.row, life.row + 1) if "row_axis" in i else fixed[i["name"]]
-               for i in spec["inputs"] if i["kind"] == "static"}
+        own = {
+            i["name"]: take(fixed[i["name"]], i["row_axis"], life.row, life.row + 1)
+            if "row_axis" in i
+            else fixed[i["name"]]
+            for i in spec["inputs"]
+            if i["kind"] == "static"
+        }
         want = dict(zip(names, batch.run(None, {**life.data, **own})))
-        finished = spec["valid_frames_input"] and life.begin + math.ceil(life.length / pulse) + spec["flush_pulses"] <= min(life.end, rounds)
+        finished = spec["valid_frames_input"] and life.begin + math.ceil(life.length / pulse) + spec[
+            "flush_pulses"
+        ] <= min(life.end, rounds)
         for o in spec["outputs"]:
             got, name = life.outputs[o["name"]], o["name"]
             mine = [take(g, o["row_axis"], life.row, life.row + 1) for g in got] if "row_axis" in o else got

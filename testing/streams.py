@@ -1,4 +1,6 @@
-"""Streams of any lengths on the lanes of one pulsed model, short ones too, in pulses of any sizes; whatever is past their ends."""
+"""Streams of any lengths on the lanes of one pulsed model, short ones too, in pulses of any sizes; whatever is past
+their ends.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,20 @@ SIZES = (1, 2, 3, 5, 8)
 class Streams:
     """A pulsed model beside the batch model that each of its lanes must equal; both sessions are made once.
 
-    `optimised`: whether both run as onnxruntime has them by default, or neither; only the pulsed one, unless told. `ties`: whether
+    `optimised`: whether both run as onnxruntime has them by default, or neither; only the pulsed one, unless told.
+    `ties`: whether
     values may be rounded the other way, where sums lie between two integers.
     """
 
-    def __init__(self, pulsed: PulsedModel, model: onnx.ModelProto, *, optimised: bool | None = None, rtol: float = 2e-3, ties: bool = False) -> None:
+    def __init__(
+        self,
+        pulsed: PulsedModel,
+        model: onnx.ModelProto,
+        *,
+        optimised: bool | None = None,
+        rtol: float = 2e-3,
+        ties: bool = False,
+    ) -> None:
         self.pulsed, self.spec, self.rtol = pulsed, pulsed.spec, rtol
         self.ties = Ties(model, plain=not optimised) if ties else None
         waits = max(self.spec["flush_pulses"], *(o.get("delay", 0) for o in self.spec["outputs"]))
@@ -46,18 +57,27 @@ class Streams:
         self.step = self.spec["pulse"] or self.spec["pulse_multiple"]
 
     def compare(self, lengths: Sequence[int], rng: np.random.Generator) -> int:
-        """Streams of `lengths` base frames side by side, one a lane, equal their batch runs; how many frames were compared.
+        """Streams of `lengths` base frames side by side, one a lane, equal their batch runs; how many frames were
+        compared.
 
-        Without an end they go on past what is compared. A length that the batch model does not take makes its lane go unseen.
+        Without an end they go on past what is compared. A length that the batch model does not take makes its lane go
+        unseen.
         """
         total = [n if self.ends else max(lengths) + self.margin() for n in lengths]
-        fixed = {i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i)) for i in self.spec["inputs"] if i["kind"] == "static"}
-        data = [{i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, n * i["rate"][0] // i["rate"][1])) for i in self.inputs} for n in total]
+        fixed = {
+            i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i)) for i in self.spec["inputs"] if i["kind"] == "static"
+        }
+        data = [
+            {i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, n * i["rate"][0] // i["rate"][1])) for i in self.inputs}
+            for n in total
+        ]
         want = [self._wanted(arrays, fixed) for arrays in data]
         if not any(want):
             return 0
         got, finite = self._stream(data, fixed, lengths, rng)
-        compared = sum(self._lane(k, n, got, w, {**data[k], **fixed}) for k, (n, w) in enumerate(zip(lengths, want)) if w)
+        compared = sum(
+            self._lane(k, n, got, w, {**data[k], **fixed}) for k, (n, w) in enumerate(zip(lengths, want)) if w
+        )
         known = all(np.isfinite(v).all() for w in want for v in w.values())
         assert finite or self.ends or not known, f"pulse {self.spec['pulse']}: finite frames made one that is no number"
         return compared
@@ -65,16 +85,32 @@ class Streams:
     def together(self, frames: int, rows: int, rng: np.random.Generator) -> int:
         """Lanes of one length equal the batch model on all rows at once."""
         total = frames if self.ends else frames + self.margin()
-        fixed = {i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, rows=rows)) for i in self.spec["inputs"] if i["kind"] == "static"}
-        data = {i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, total * i["rate"][0] // i["rate"][1], rows)) for i in self.inputs}
+        fixed = {
+            i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, rows=rows))
+            for i in self.spec["inputs"]
+            if i["kind"] == "static"
+        }
+        data = {
+            i["name"]: draw(rng, np.dtype(i["dtype"]), _row(i, total * i["rate"][0] // i["rate"][1], rows))
+            for i in self.inputs
+        }
         want = self._wanted(data, fixed)
         apart = [{i["name"]: take(data[i["name"]], i["row_axis"], k, k + 1) for i in self.inputs} for k in range(rows)]
         got, _ = self._stream(apart, fixed, [frames] * rows, rng) if want else ({}, True)
         feeds = {**data, **fixed}
-        return sum(self._output(o, got[o["name"]], want[o["name"]], f"rows together: {o['name']}", feeds) for o in self.spec["outputs"]) if want else 0
+        return (
+            sum(
+                self._output(o, got[o["name"]], want[o["name"]], f"rows together: {o['name']}", feeds)
+                for o in self.spec["outputs"]
+            )
+            if want
+            else 0
+        )
 
     def margin(self) -> int:
-        """Base frames that a stream without an end goes on after what is compared: what came out may not know of the end."""
+        """Base frames that a stream without an end goes on after what is compared: what came out may not know of the
+        end.
+        """
         delays = (o["delay"] * o["rate"][1] / o["rate"][0] for o in self.spec["outputs"] if o["kind"] == "stream")
         unit = math.lcm(12, self.spec["pulse_multiple"])
         return unit * math.ceil((math.ceil(max(delays, default=0)) + 40 * self.step) / unit)
@@ -93,20 +129,30 @@ class Streams:
             sizes.pop()
         return sizes + [self.step] * self.spec["flush_pulses"]
 
-    def _stream(self, data: Sequence[Arrays], fixed: Arrays, lengths: Sequence[int], rng: np.random.Generator) -> tuple[dict[str, list[np.ndarray]], bool]:
+    def _stream(
+        self, data: Sequence[Arrays], fixed: Arrays, lengths: Sequence[int], rng: np.random.Generator
+    ) -> tuple[dict[str, list[np.ndarray]], bool]:
         rows = len(data)
         fills = [FILLS[int(k)] for k in rng.permutation(len(FILLS))] * rows
-        states = {s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"]) for s in self.spec["states"]}
+        states = {
+            s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"])
+            for s in self.spec["states"]
+        }
         got: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
         at, finite = 0, True
         for size in self._sizes(max(lengths), rng):
             feeds = dict(fixed)
             for i in self.inputs:
                 begin, count = (n * i["rate"][0] // i["rate"][1] for n in (at, size))
-                chunks = [_filled(take(d[i["name"]], i["axis"], begin, begin + count), i["axis"], count, fill) for d, fill in zip(data, fills)]
+                chunks = [
+                    _filled(take(d[i["name"]], i["axis"], begin, begin + count), i["axis"], count, fill)
+                    for d, fill in zip(data, fills)
+                ]
                 feeds[i["name"]] = np.concatenate(chunks, i["row_axis"]) if rows > 1 else chunks[0]
             if self.ends:
-                feeds[self.spec["valid_frames_input"]] = np.asarray([min(max(n - at, 0), size) for n in lengths], np.int64)
+                feeds[self.spec["valid_frames_input"]] = np.asarray(
+                    [min(max(n - at, 0), size) for n in lengths], np.int64
+                )
             outs = dict(zip(self.names, self.run.run(None, {**feeds, **states})))
             states = {s["input"]: outs[s["output"]] for s in self.spec["states"]}
             finite = finite and all(np.isfinite(v).all() for v in outs.values() if v.dtype.kind == "f")
@@ -119,7 +165,9 @@ class Streams:
         compared = 0
         for o in self.spec["outputs"]:
             mine = [take(g, o["row_axis"], k, k + 1) for g in got[o["name"]]] if "row_axis" in o else got[o["name"]]
-            compared += self._output(o, mine, want[o["name"]], f"{o['name']} of {frames} frames{f', lane {k}' if k else ''}", feeds)
+            compared += self._output(
+                o, mine, want[o["name"]], f"{o['name']} of {frames} frames{f', lane {k}' if k else ''}", feeds
+            )
         return compared
 
     def _output(self, o: Mapping[str, Any], got: list[np.ndarray], want: np.ndarray, what: str, feeds: Arrays) -> int:
@@ -162,7 +210,9 @@ def _filled(chunk: np.ndarray, axis: int, count: int, fill: float) -> np.ndarray
 
 
 def short_lengths(spec: Mapping[str, Any], unit: int, rng: np.random.Generator, most: int = 7) -> list[int]:
-    """Lengths from the least one on to 3 pulses and the delay, multiples of `unit`: all where they are few, else the shortest and some others."""
+    """Lengths from the least one on to 3 pulses and the delay, multiples of `unit`: all where they are few, else the
+    shortest and some others.
+    """
     step = spec["pulse"] or 3 * spec["pulse_multiple"]
     delays = (math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream")
     unit = math.lcm(unit, *(i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"))
@@ -175,14 +225,21 @@ def short_lengths(spec: Mapping[str, Any], unit: int, rng: np.random.Generator, 
 
 
 def check_streams(model: onnx.ModelProto, net: Network, rng: np.random.Generator) -> str:
-    """Streams of a random pulse, or of any, with and without an end, of short lengths and of a long one; AssertionError where they differ.
+    """Streams of a random pulse, or of any, with and without an end, of short lengths and of a long one; AssertionError
+    where they differ.
 
-    Quantised networks agree as they stand, but for ties; where onnxruntime's optimisation makes a difference between stream and batch run, it is told.
+    Quantised networks agree as they stand, but for ties; where onnxruntime's optimisation makes a difference between
+    stream and batch run, it is told.
     """
-    axes = {v.name: k for v in model.graph.input for k, d in enumerate(v.type.tensor_type.shape.dim) if d.dim_param == "T"}
+    axes = {
+        v.name: k for v in model.graph.input for k, d in enumerate(v.type.tensor_type.shape.dim) if d.dim_param == "T"
+    }
     exact = bool(net.kinds) and net.kinds <= EXACT
     multiple = analyze(model, axes=axes).pulse_multiple
-    pulse, length = multiple * math.ceil(int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12, 32])) / multiple), int(rng.choice(net.lengths))
+    pulse, length = (
+        multiple * math.ceil(int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12, 32])) / multiple),
+        int(rng.choice(net.lengths)),
+    )
     again, dynamic, told = not net.lanes and not exact and rng.random() < 0.5, rng.random() < 0.3, ""
     both = [pulsify(model, axes=axes, pulse=None if dynamic else pulse, end_of_stream=end) for end in (False, True)]
     length = max(length, net.unit * math.ceil(both[0].spec["least_frames"] / net.unit))
@@ -190,7 +247,12 @@ def check_streams(model: onnx.ModelProto, net: Network, rng: np.random.Generator
         check(model, axes=axes, pulses=(pulse,), length=length, unit=net.unit, shortest=net.lengths[0], rtol=2e-3)
     for pulsed in both:
         lengths = [*short_lengths(pulsed.spec, net.unit, rng), length]
-        _stream_all(Streams(pulsed, model, optimised=False if exact else None, rtol=1e-6 if exact else 2e-3, ties=exact), lengths, net.lanes, rng)
+        _stream_all(
+            Streams(pulsed, model, optimised=False if exact else None, rtol=1e-6 if exact else 2e-3, ties=exact),
+            lengths,
+            net.lanes,
+            rng,
+        )
         try:
             if exact:
                 _stream_all(Streams(pulsed, model, optimised=True, rtol=1e-6), lengths, net.lanes, rng)
@@ -200,7 +262,9 @@ def check_streams(model: onnx.ModelProto, net: Network, rng: np.random.Generator
 
 
 def _stream_all(streams: Streams, lengths: Sequence[int], lanes: bool, rng: np.random.Generator) -> None:
-    """Streams of `lengths` one by one, or as lanes side by side, which are a batch where they are as long as each other."""
+    """Streams of `lengths` one by one, or as lanes side by side, which are a batch where they are as long as each
+    other.
+    """
     apart = all("row_axis" in i for i in streams.inputs)
     if not lanes or not apart:
         for n in lengths:

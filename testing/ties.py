@@ -15,11 +15,29 @@ from testing.oracle import session
 Arrays = Mapping[str, np.ndarray]
 
 OFF = 3e-4
-"""How far values are moved before they are rounded, in steps: more than another order of terms does, less than anything else."""
+"""How far values are moved before they are rounded, in steps: more than another order of terms does, less than
+anything else.
+"""
 
 RUNS = 24
 
-EXACT = {"DequantizeLinear", "Concat", "Gather", "Slice", "Transpose", "Reshape", "Where", "Identity", "Unsqueeze", "Squeeze", "Pad", "MaxPool", "Relu", "Max", "Min"}
+EXACT = {
+    "DequantizeLinear",
+    "Concat",
+    "Gather",
+    "Slice",
+    "Transpose",
+    "Reshape",
+    "Where",
+    "Identity",
+    "Unsqueeze",
+    "Squeeze",
+    "Pad",
+    "MaxPool",
+    "Relu",
+    "Max",
+    "Min",
+}
 """What a value goes through without being rounded: on such ways a tie is the same tie everywhere."""
 
 
@@ -47,8 +65,11 @@ def _noisy(model: onnx.ModelProto) -> onnx.ModelProto:
         source = made.get(node.input[0]) if node.input else None
         if node.op_type == "QuantizeLinear" and not _exact(source, made):
             x, scale, out = node.input[0], node.input[1], node.output[0]
-            nodes += [helper.make_node("RandomUniformLike", [x], [f"{out}/noise"], low=-OFF, high=OFF),
-                      helper.make_node("Mul", [f"{out}/noise", scale], [f"{out}/off"]), helper.make_node("Add", [x, f"{out}/off"], [f"{out}/moved"])]
+            nodes += [
+                helper.make_node("RandomUniformLike", [x], [f"{out}/noise"], low=-OFF, high=OFF),
+                helper.make_node("Mul", [f"{out}/noise", scale], [f"{out}/off"]),
+                helper.make_node("Add", [x, f"{out}/off"], [f"{out}/moved"]),
+            ]
             node.input[0] = f"{out}/moved"
         nodes.append(node)
         made.update(dict.fromkeys(node.output, node))
@@ -58,4 +79,7 @@ def _noisy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _exact(node: onnx.NodeProto | None, made: Mapping[str, onnx.NodeProto]) -> bool:
     """Whether what a node makes are values of an input or of constants as they are."""
-    return node is None or node.op_type in EXACT and (node.op_type == "DequantizeLinear" or all(_exact(made.get(name), made) for name in node.input))
+    return node is None or (
+        node.op_type in EXACT
+        and (node.op_type == "DequantizeLinear" or all(_exact(made.get(name), made) for name in node.input))
+    )

@@ -1,4 +1,6 @@
-"""Twins of dynamic models that were exported for one length: input shapes fixed, and all that follows from them folded to numbers."""
+"""Twins of dynamic models that were exported for one length: input shapes fixed, and all that follows from them
+folded to numbers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,18 @@ ADAPTIVE = "adaptive_"
 
 POOL = {"ReduceMean": "AveragePool", "ReduceMax": "MaxPool"}
 
-KEPT = {"DequantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Loop", "Scan", "If"}
+KEPT = {
+    "DequantizeLinear",
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "Loop",
+    "Scan",
+    "If",
+}
 
 
 def static(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
@@ -41,23 +54,37 @@ def static(model: onnx.ModelProto, frames: int) -> onnx.ModelProto:
 
 
 def pooled(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A static `model` in which a mean or maximum over equal parts of the length is the pool that exporters write for it."""
+    """A static `model` in which a mean or maximum over equal parts of the length is the pool that exporters write
+    for it.
+    """
     made = {out: node for node in model.graph.node for out in node.output}
     for node in model.graph.node:
-        cut = made.get(node.input[0]) if node.op_type in ("ReduceMean", "ReduceMax") and node.name.startswith(ADAPTIVE) else None
+        cut = (
+            made.get(node.input[0])
+            if node.op_type in ("ReduceMean", "ReduceMax") and node.name.startswith(ADAPTIVE)
+            else None
+        )
         if cut is not None:
             parts = int(node.name.split("_")[1])
             size = folded_shape(model, cut.input[0])[2] // parts
-            node.CopyFrom(helper.make_node(POOL[node.op_type], [cut.input[0]], node.output, node.name, kernel_shape=[size], strides=[size]))
+            node.CopyFrom(
+                helper.make_node(
+                    POOL[node.op_type], [cut.input[0]], node.output, node.name, kernel_shape=[size], strides=[size]
+                )
+            )
     return model
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A static `model` in which whatever depends on shapes and weights alone is an initializer, as simplifiers leave it."""
+    """A static `model` in which whatever depends on shapes and weights alone is an initializer, as simplifiers leave
+    it.
+    """
     known = {w.name for w in model.graph.initializer}
     rest: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        if node.op_type not in KEPT and (node.op_type in ("Shape", "Size", "Constant") or all(i in known for i in node.input if i)):
+        if node.op_type not in KEPT and (
+            node.op_type in ("Shape", "Size", "Constant") or all(i in known for i in node.input if i)
+        ):
             known |= set(node.output)
         else:
             rest.append(node)
@@ -86,7 +113,10 @@ def padded(model: onnx.ModelProto) -> onnx.ModelProto:
         n = len(kernel)
         probe = folded_shape(model, node.input[0])[2:]
         spans = [(k - 1) * d + 1 for k, d in zip(kernel, found.get("dilations") or [1] * n)]
-        totals = [max((-(-size // s) - 1) * s + span - size, 0) for size, s, span in zip(probe, found.get("strides") or [1] * n, spans)]
+        totals = [
+            max((-(-size // s) - 1) * s + span - size, 0)
+            for size, s, span in zip(probe, found.get("strides") or [1] * n, spans)
+        ]
         small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
         pads = small + large if auto.s == b"SAME_UPPER" else large + small
         node.attribute.remove(auto)
@@ -112,8 +142,14 @@ KINDS = {"static": lambda m: m, "folded": folded, "padded": lambda m: folded(pad
 def zeros(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Inputs of a static model."""
     weights = {w.name for w in model.graph.initializer}
-    return {v.name: np.zeros([d.dim_value for d in v.type.tensor_type.shape.dim], helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type))
-            for v in model.graph.input if v.name not in weights}
+    return {
+        v.name: np.zeros(
+            [d.dim_value for d in v.type.tensor_type.shape.dim],
+            helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type),
+        )
+        for v in model.graph.input
+        if v.name not in weights
+    }
 
 
 def folded_shape(model: onnx.ModelProto, name: str) -> tuple[int, ...]:
@@ -136,17 +172,27 @@ def _run(model: onnx.ModelProto, names: Sequence[str]) -> list[np.ndarray]:
 
 
 def _captured(node: onnx.NodeProto) -> list[str]:
-    return [i for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for n in a.g.node for i in (*n.input, *_captured(n))]
+    return [
+        i
+        for a in node.attribute
+        if a.type == onnx.AttributeProto.GRAPH
+        for n in a.g.node
+        for i in (*n.input, *_captured(n))
+    ]
 
 
 # networks with numbers that follow the length in ways that a stream can't tell
+
 
 def filled(b: Builder) -> None:
     """A strided convolution of a stream that is padded to whole windows, at the end or on both sides."""
     x = b.any((3,))
     stride, more = b.pick(2, 3, 5), b.pick(0, 1, 2, 3)
     kernel = stride + more
-    number = lambda v: b.constant(np.asarray([v], np.int64))  # noqa: E731
+
+    def number(v: int) -> str:
+        return b.constant(np.asarray([v], np.int64))
+
     frames = b.node("Gather", b.node("Shape", x.name), b.ints(2), axis=0)
     extra = b.node("Mod", b.node("Neg", frames), number(stride))
     style = b.pick("causal", "both", *(["same"] if more else []))
@@ -191,8 +237,20 @@ def shares(b: Builder) -> None:
     elif kind == "resized":
         count = b.pick(8, 12, 24)
         sizes = b.ints(1, x.channels, count)
-        b.wire(b.node("Resize", x.name, "", "", sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"), x,
-               lengths=np.full_like(x.lengths, count))
+        b.wire(
+            b.node(
+                "Resize",
+                x.name,
+                "",
+                "",
+                sizes,
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            ),
+            x,
+            lengths=np.full_like(x.lengths, count),
+        )
     else:
         number = b.node("Cast", frames, to=1)
         b.wire(b.node(b.pick("Div", "Mul"), x.name, number), x)
@@ -237,11 +295,28 @@ def interpolated(b: Builder) -> None:
     head = b.node("Slice", shape, b.ints(0), b.ints(2), b.ints(0))
     last = b.node("Mul", b.node("Gather", shape, b.ints(2), axis=0), b.ints(factor))
     sizes = b.node("Concat", head, last, axis=0)
-    y = b.node("Resize", x.name, "", "", sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    y = b.node(
+        "Resize",
+        x.name,
+        "",
+        "",
+        sizes,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
     b.wire(y, x, lengths=b.grown(x.lengths * factor), rate=x.rate * factor)
 
 
-TWINS: tuple[tuple[Layer, float], ...] = (*LAYERS, (filled, 1.0), (strided_same, 0.8), (shares, 0.3), (adaptive, 0.6), (scaled, 0.5), (interpolated, 0.5))
+TWINS: tuple[tuple[Layer, float], ...] = (
+    *LAYERS,
+    (filled, 1.0),
+    (strided_same, 0.8),
+    (shares, 0.3),
+    (adaptive, 0.6),
+    (scaled, 0.5),
+    (interpolated, 0.5),
+)
 
 
 LEAST = 8
@@ -251,8 +326,10 @@ LEAST = 8
 def attempt(net: Network, seed: int) -> tuple[str, str]:
     """A random network and its export for a random length, as any tool might leave it: (what, more).
 
-    "kept" where it streams as the export does, and differs from the network by a number that the sidecar lists; "same" where the
-    export streams as the network does at other lengths, "refused" by a reason, "none" where onnxruntime does not take the export;
+    "kept" where it streams as the export does, and differs from the network by a number that the sidecar lists; "same"
+    where the
+    export streams as the network does at other lengths, "refused" by a reason, "none" where onnxruntime does not take
+    the export;
     "WRONG" and "crash" are findings.
     """
     rng = np.random.default_rng(seed)
@@ -260,11 +337,24 @@ def attempt(net: Network, seed: int) -> tuple[str, str]:
     low = math.ceil(shortest / net.unit)
     least = max(low, math.ceil(LEAST / net.unit))
     frames = net.unit * int(rng.integers(least, least + (25 if rng.random() < 0.4 else 200)))
-    kind, end, pulse = str(rng.choice(list(KINDS))), bool(rng.random() < 0.6), int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12]))
-    if kind in ("padded", "optimised") and any(n.op_type == "Mod" or any(a.name == "auto_pad" for a in n.attribute) for n in net.model.graph.node):
-        end = False  # of what fills the last window nothing is left but even pads of a convolution, which count as numbers at the end
+    kind, end, pulse = (
+        str(rng.choice(list(KINDS))),
+        bool(rng.random() < 0.6),
+        int(rng.choice([1, 1, 2, 3, 4, 5, 7, 12])),
+    )
+    if kind in ("padded", "optimised") and any(
+        n.op_type == "Mod" or any(a.name == "auto_pad" for a in n.attribute) for n in net.model.graph.node
+    ):
+        # of what fills the last window nothing is left but even pads of a convolution, which count as numbers at the
+        # end
+        end = False
     told = f"{kind}, {frames} frames, pulse {pulse}{', end of stream' if end else ''}"
-    axes = {v.name: k for v in net.model.graph.input for k, d in enumerate(v.type.tensor_type.shape.dim) if not d.HasField("dim_value")}
+    axes = {
+        v.name: k
+        for v in net.model.graph.input
+        for k, d in enumerate(v.type.tensor_type.shape.dim)
+        if not d.HasField("dim_value")
+    }
     try:
         export = KINDS[kind](static(net.model, frames))
         session(export.SerializeToString(), plain=True).run(None, zeros(export))
@@ -298,7 +388,11 @@ def _listed(model: onnx.ModelProto, export: onnx.ModelProto, kept: Sequence[dict
     pools = {n.name for n in export.graph.node if n.name.startswith(ADAPTIVE) and n.op_type in POOL.values()}
     weights = {w.name for w in export.graph.initializer}
     made = {o for n in model.graph.node if n.op_type in ("Sqrt", "Reciprocal") for o in n.output}
-    roots = {n.name for n in nodes.values() if n.op_type in ("Mul", "Div") and any(i in made and i in weights for i in n.input)}
+    roots = {
+        n.name
+        for n in nodes.values()
+        if n.op_type in ("Mul", "Div") and any(i in made and i in weights for i in n.input)
+    }
     listed = {str(k["node"]) for k in kept}
     return bool(pools | roots) and pools | roots <= listed
 

@@ -1,4 +1,6 @@
-"""Layers of random networks whose sizes runtimes and the standard see in two ways, and names that a pulsed model would choose itself."""
+"""Layers of random networks whose sizes runtimes and the standard see in two ways, and names that a pulsed model
+would choose itself.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,21 @@ def same_window(b: Builder) -> None:
     x = b.any()
     k, s = b.pick((1, 2), (1, 3), (2, 3), (3, 1), (4, 1), (5, 1))
     kind = "Conv" if k < s else b.pick("Conv", "MaxPool", "AveragePool")
-    attributes: dict[str, Any] = {"kernel_shape": spatial(b, x, k, 1), "strides": spatial(b, x, s, 1), "auto_pad": "SAME_UPPER"}
+    attributes: dict[str, Any] = {
+        "kernel_shape": spatial(b, x, k, 1),
+        "strides": spatial(b, x, s, 1),
+        "auto_pad": "SAME_UPPER",
+    }
     lengths = b.grown(-(-x.lengths // s))
     if kind == "Conv":
         out = b.pick(1, 2, 3)
-        b.wire(b.node("Conv", x.name, b.weight(out, x.channels, *spatial(b, x, k, 1)), **attributes), x, channels=out, lengths=lengths, rate=x.rate / s)
+        b.wire(
+            b.node("Conv", x.name, b.weight(out, x.channels, *spatial(b, x, k, 1)), **attributes),
+            x,
+            channels=out,
+            lengths=lengths,
+            rate=x.rate / s,
+        )
     else:
         b.wire(b.node(kind, x.name, **attributes), x, lengths=lengths, rate=x.rate / s)
 
@@ -53,15 +65,35 @@ def cut_then_resized_across(b: Builder) -> None:
     b.wire(b.node("Resize", kept, "", scales, mode=b.pick("linear", "cubic", "nearest")), x, lengths=lengths, bins=bins)
 
 
-TWO_WAYS: tuple[tuple[Layer, float], ...] = ((ceil_across, 2), (same_window, 2), (cut_then_resized_across, 2), (conv, 1), (rank, 3), (pad, 0.5), (pool, 0.5))
+TWO_WAYS: tuple[tuple[Layer, float], ...] = (
+    (ceil_across, 2),
+    (same_window, 2),
+    (cut_then_resized_across, 2),
+    (conv, 1),
+    (rank, 3),
+    (pad, 0.5),
+    (pool, 0.5),
+)
 
 
 def with_taken_names(net: Network, rng: np.random.Generator) -> Network:
     """The same network with names that a pulsed model would choose itself."""
-    taken = ["valid_frames", "past_000_x", "present_000_x", "pulsify/0", "pulsify/const_0", "clock", "seen", "valid_frames_1", "pulsify/output_y0"]
+    taken = [
+        "valid_frames",
+        "past_000_x",
+        "present_000_x",
+        "pulsify/0",
+        "pulsify/const_0",
+        "clock",
+        "seen",
+        "valid_frames_1",
+        "pulsify/output_y0",
+    ]
     model = onnx.ModelProto()
     model.CopyFrom(net.model)
-    names = dict.fromkeys([v.name for v in (*model.graph.input, *model.graph.output)] + [o for n in model.graph.node for o in n.output])
+    names = dict.fromkeys(
+        [v.name for v in (*model.graph.input, *model.graph.output)] + [o for n in model.graph.node for o in n.output]
+    )
     chosen = [str(n) for n in rng.permutation(list(names))[: len(taken)]]
     renamed = dict(zip(chosen, rng.permutation(taken).tolist()))
     for value in (*model.graph.input, *model.graph.output):

@@ -8,6 +8,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def no_rule_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception that no rule means to raise fails the test; a user is shown a refusal."""
+
     def fail(problem: Exception) -> None:
         raise problem
 

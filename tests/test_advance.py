@@ -60,7 +60,9 @@ LATER = """agraph (float[1,3,T] x) => (float[1,3,T] y) {
 @pytest.mark.parametrize("shift", [1, 2, 5])
 @pytest.mark.parametrize("end", [False, True])
 def test_shifts_of_several_frames_padded_with_a_value(shift, end):
-    model = parse(LATER, shift=np.asarray([0, 0, shift, 0, 0, -shift], np.int64), half=np.float32(0.5), w=rand(3, 3, 3), b=rand(3))
+    model = parse(
+        LATER, shift=np.asarray([0, 0, shift, 0, 0, -shift], np.int64), half=np.float32(0.5), w=rand(3, 3, 3), b=rand(3)
+    )
     for pulse in (1, 2, 7, None):
         pulsed = pulsify(model, pulse=pulse, allow_advance=True, end_of_stream=end)
         assert pulsed.spec["outputs"][0]["delay"] == -shift
@@ -70,21 +72,36 @@ def test_shifts_of_several_frames_padded_with_a_value(shift, end):
     np.testing.assert_allclose(np.asarray(pulsed.spec["outputs"][0]["first_frames"]), want[..., :shift], atol=1e-5)
 
 
-@pytest.mark.parametrize("text, delay", [
-    ("y = Conv<pads=[1,1]>(a, w, b)", 0),  # the lookahead eats the advance
-    ("c = Conv<pads=[2,0], strides=[2]>(a, w, b)\n y = Tanh(c)", -1),
-    ("c = Conv<pads=[2,0]>(a, w, b)\n y = Add(c, x)", 0),  # beside the frames themselves
-    ("c = MaxPool<kernel_shape=[3], pads=[2,0]>(a)\n y = Conv<pads=[2,0]>(c, w, b)", None),
-    ("c = Conv<pads=[2,0]>(a, w, b)\n t = Transpose<perm=[0,2,1]>(c)\n s = Softmax<axis=-1>(t)\n y = Transpose<perm=[0,2,1]>(s)", -1),
-    ("c = Conv<pads=[2,0]>(a, w, b)\n y = Concat<axis=1>(c, c)", -1),
-    ("c = CumSum(a, two)\n y = Conv<pads=[2,0]>(c, w, b)", None),
-    ("c = Conv<pads=[2,0]>(a, w, b)\n d = ConvTranspose<strides=[2]>(c, v)\n y = Tanh(d)", None),
-    ("c = Conv<pads=[2,0]>(a, w, b)\n d = Slice(c, one, end, two1)\n y = Conv<pads=[2,0]>(d, w, b)", None),
-])
+@pytest.mark.parametrize(
+    "text, delay",
+    [
+        ("y = Conv<pads=[1,1]>(a, w, b)", 0),  # the lookahead eats the advance
+        ("c = Conv<pads=[2,0], strides=[2]>(a, w, b)\n y = Tanh(c)", -1),
+        ("c = Conv<pads=[2,0]>(a, w, b)\n y = Add(c, x)", 0),  # beside the frames themselves
+        ("c = MaxPool<kernel_shape=[3], pads=[2,0]>(a)\n y = Conv<pads=[2,0]>(c, w, b)", None),
+        (
+            "c = Conv<pads=[2,0]>(a, w, b)\n t = Transpose<perm=[0,2,1]>(c)\n s = Softmax<axis=-1>(t)\n y = "
+            "Transpose<perm=[0,2,1]>(s)",
+            -1,
+        ),
+        ("c = Conv<pads=[2,0]>(a, w, b)\n y = Concat<axis=1>(c, c)", -1),
+        ("c = CumSum(a, two)\n y = Conv<pads=[2,0]>(c, w, b)", None),
+        ("c = Conv<pads=[2,0]>(a, w, b)\n d = ConvTranspose<strides=[2]>(c, v)\n y = Tanh(d)", None),
+        ("c = Conv<pads=[2,0]>(a, w, b)\n d = Slice(c, one, end, two1)\n y = Conv<pads=[2,0]>(d, w, b)", None),
+    ],
+)
 def test_what_else_stands_behind_the_shift(text, delay):
-    model = parse("agraph (float[1,3,T] x) => (float[1,C,U] y) {\n a = Pad(x, shift)\n" + text + "}", shift=np.asarray([0, 0, 1, 0, 0, -1], np.int64),
-                  w=rand(3, 3, 3), b=rand(3), v=rand(3, 3, 2), two=np.int64(2), one=np.asarray([1], np.int64), end=np.asarray([2**62], np.int64),
-                  two1=np.asarray([2], np.int64))
+    model = parse(
+        "agraph (float[1,3,T] x) => (float[1,C,U] y) {\n a = Pad(x, shift)\n" + text + "}",
+        shift=np.asarray([0, 0, 1, 0, 0, -1], np.int64),
+        w=rand(3, 3, 3),
+        b=rand(3),
+        v=rand(3, 3, 2),
+        two=np.int64(2),
+        one=np.asarray([1], np.int64),
+        end=np.asarray([2**62], np.int64),
+        two1=np.asarray([2], np.int64),
+    )
     for end in (False, True):
         for pulse in (2, 6, None):
             pulsed = pulsify(model, pulse=pulse, allow_advance=True, end_of_stream=end)
@@ -119,7 +136,9 @@ def test_sequences_and_images_are_those_of_the_naive_loop(how):
     def pick():
         return generate.greedy if how == "greedy" else generate.sampling(3, temperature=20)
 
-    assert generate.sequence(fixture("causal_net"), 40, pick()) == generate.sequence_again(fixture("causal_net"), 40, pick())
+    assert generate.sequence(fixture("causal_net"), 40, pick()) == generate.sequence_again(
+        fixture("causal_net"), 40, pick()
+    )
     drawn = generate.image(fixture("pixelcnn"), 5, pick())
     np.testing.assert_array_equal(drawn, generate.image_again(fixture("pixelcnn"), 5, pick()))
     if how == "sampled":

@@ -23,12 +23,31 @@ def conv() -> onnx.ModelProto:
 
 def test_exported_names():
     assert set(pulsify_onnx.__all__) == {
-        "AmbiguousAxis", "Analysis", "BatchSession", "Blocker", "CannotStream", "ConvertOptions", "InvalidModel", "PulseDoesNotFit", "PulsedModel", "PulsifyError",
-        "Report", "StreamSession", "UsageError", "Verification", "VerificationFailed", "__version__", "analyze", "inspect", "pulsify", "verify"}
+        "AmbiguousAxis",
+        "Analysis",
+        "BatchSession",
+        "Blocker",
+        "CannotStream",
+        "ConvertOptions",
+        "InvalidModel",
+        "PulseDoesNotFit",
+        "PulsedModel",
+        "PulsifyError",
+        "Report",
+        "StreamSession",
+        "UsageError",
+        "Verification",
+        "VerificationFailed",
+        "__version__",
+        "analyze",
+        "inspect",
+        "pulsify",
+        "verify",
+    }
     for name in pulsify_onnx.__all__:
         assert getattr(pulsify_onnx, name) is not None
     with pytest.raises(AttributeError):
-        pulsify_onnx.nothing  # noqa: B018
+        _ = pulsify_onnx.nothing
 
 
 @pytest.mark.parametrize("name", ["analyze", "inspect", "pulsify", "verify"])
@@ -47,7 +66,10 @@ def test_save_and_verify(tmp_path: Path):
     pulsed = pulsify_onnx.pulsify(conv(), pulse=4, end_of_stream=True)
     pulsed.save(tmp_path / "out.onnx")
     assert json.loads((tmp_path / "out.pulse.json").read_text()) == pulsed.spec
-    assert json.loads({p.key: p.value for p in onnx.load(tmp_path / "out.onnx").metadata_props}["pulsify.spec"]) == pulsed.spec
+    assert (
+        json.loads({p.key: p.value for p in onnx.load(tmp_path / "out.onnx").metadata_props}["pulsify.spec"])
+        == pulsed.spec
+    )
     found = pulsify_onnx.verify(conv(), tmp_path / "out.onnx")
     assert found.ok and found.compared > 0
 
@@ -92,7 +114,9 @@ def test_pulse_that_does_not_fit():
 
 def test_weights_outside_of_the_model_file_in_memory(tmp_path, monkeypatch):
     """A pulsed model that is not saved yet finds the weights of its source, wherever the process is."""
-    source = parse("agraph (float[1,64,T] x) => (float[1,64,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(64, 64, 3), b=rand(64))
+    source = parse(
+        "agraph (float[1,64,T] x) => (float[1,64,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(64, 64, 3), b=rand(64)
+    )
     (tmp_path / "model").mkdir()
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "model" / "m.onnx"

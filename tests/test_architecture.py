@@ -1,4 +1,6 @@
-"""The house: which room may import which, over every import there is; files stay small, nothing is imported that is not declared."""
+"""The house: which room may import which, over every import there is; files stay small, nothing is imported that is
+not declared.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,12 @@ MAY_IMPORT = {
 }
 """The rooms, from the door to the cellar, and what each may import besides `BASE`. All of it stands further down."""
 
-KEYS = {f.name for kind in vars(sidecar).values() if is_dataclass(kind) and kind.__module__ == sidecar.__name__ for f in fields(kind)}
+KEYS = {
+    f.name
+    for kind in vars(sidecar).values()
+    if is_dataclass(kind) and kind.__module__ == sidecar.__name__
+    for f in fields(kind)
+}
 """What a sidecar has."""
 
 MOST_LINES = 400
@@ -67,7 +74,9 @@ MODULES = {module(path): path for path in FILES}
 
 
 def imported(path: Path) -> Iterator[tuple[str, str]]:
-    """(module, name) of everything of the package that a file imports, wherever in the file and for whatever purpose."""
+    """(module, name) of everything of the package that a file imports, wherever in the file and for whatever
+    purpose.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((a.name, "") for a in node.names if a.name.split(".")[0] == "pulsify_onnx")
@@ -94,7 +103,7 @@ def test_the_table_goes_down():
 def test_imports_go_down(path: Path):
     own = room(path)
     allowed = {own, *MAY_IMPORT[own].split(), *BASE}
-    wrong = {name for name, _ in imported(path) if (name.split(".") + ["__init__"])[1] not in allowed}
+    wrong = {name for name, _ in imported(path) if [*name.split("."), "__init__"][1] not in allowed}
     assert not wrong, f"{own} imports {', '.join(sorted(wrong))}"
 
 
@@ -109,7 +118,7 @@ def test_no_file_imports_itself_by_way_of_others():
     done: set[str] = set()
 
     def follow(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join((*path[path.index(name):], name))
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
         if name not in done:
             for other in sorted(reads[name]):
                 follow(other, (*path, name))
@@ -153,28 +162,48 @@ def test_rules_say_which_frames_and_never_when(path: Path):
 @pytest.mark.parametrize("path", [p for p in RULE_FILES if p.stem not in ANYWHERE], ids=lambda p: p.stem)
 def test_rules_do_no_arithmetic_with_delays(path: Path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.BinOp) or isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        if isinstance(node, ast.BinOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)):
             found = {a.attr for a in ast.walk(node) if isinstance(a, ast.Attribute)} & {"delay", "delays", "back"}
             assert not found, f"line {node.lineno}: {ast.unparse(node)}"
         if isinstance(node, ast.Call):
-            assert not {k.arg for k in node.keywords} & {"delay", "delays", "pad_before", "cached"}, f"line {node.lineno}: {ast.unparse(node)}"
+            assert not {k.arg for k in node.keywords} & {"delay", "delays", "pad_before", "cached"}, (
+                f"line {node.lineno}: {ast.unparse(node)}"
+            )
 
 
 @pytest.mark.parametrize("path", sorted({*RULE_FILES} - {ASKS}), ids=lambda p: p.stem)
 def test_which_frames_are_real_is_asked_in_one_file(path: Path):
     assert not {name for _, name in imported(path)} & {"Start", "Mask", "TimedMask"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value in ("Less", "Greater", "Min", "Max"):
+        if (
+            isinstance(node, ast.Call)
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and node.args[0].value in ("Less", "Greater", "Min", "Max")
+        ):
             made = {a.func.id for a in node.args[1:] if isinstance(a, ast.Call) and isinstance(a.func, ast.Name)}
-            assert not made & {"Position", "Count"}, f"line {node.lineno}: a frame is compared with the first or the last one"
+            assert not made & {"Position", "Count"}, (
+                f"line {node.lineno}: a frame is compared with the first or the last one"
+            )
 
 
 def test_dependencies_are_declared():
-    declared = {re.split(r"[><=]", line)[0] for line in re.findall(r'"([\w-]+>=[^"]*)"', (ROOT / "pyproject.toml").read_text().split("[project.optional")[0])}
+    declared = {
+        re.split(r"[><=]", line)[0]
+        for line in re.findall(
+            r'"([\w-]+>=[^"]*)"', (ROOT / "pyproject.toml").read_text().split("[project.optional")[0]
+        )
+    }
     assert declared >= THIRD_PARTY
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            roots = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             for root in (r.split(".")[0] for r in roots):
                 if root and root not in THIRD_PARTY | {"pulsify_onnx", "ml_dtypes"}:
                     assert root in sys.stdlib_module_names, f"{path.name} imports {root}"
@@ -188,7 +217,9 @@ ASK_FOR_OPSETS = {
     "model/opsets.py": "which opsets a model is read as",
     "model/validity.py": "which opsets there are",
 }
-"""Where an opset is compared with anything. All others pass it on, or ask onnx's schema of an operator that they write."""
+"""Where an opset is compared with anything. All others pass it on, or ask onnx's schema of an operator that they
+write.
+"""
 
 
 def opset_questions(tree: ast.AST) -> Iterator[int]:
@@ -196,18 +227,30 @@ def opset_questions(tree: ast.AST) -> Iterator[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
             inside = [*ast.walk(node)]
-            names = {n.attr for n in inside if isinstance(n, ast.Attribute)} | {n.id for n in inside if isinstance(n, ast.Name)}
+            names = {n.attr for n in inside if isinstance(n, ast.Attribute)} | {
+                n.id for n in inside if isinstance(n, ast.Name)
+            }
             names |= {n.value for n in inside if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-            named = all(isinstance(each, ast.In | ast.NotIn) for each in node.ops)  # whether a domain is imported is no question for its version
+            named = all(
+                isinstance(each, ast.In | ast.NotIn) for each in node.ops
+            )  # whether a domain is imported is no question for its version
             if names & {"opset", "since", "since_version", *([] if named else ["opset_imports"])}:
                 yield node.lineno
 
 
-@pytest.mark.parametrize("text, asks", [
-    ("if node.since < 13: pass", True), ("x = 1 if self.opset == 10 else 2", True), ("y = int(node.attr('opset', 13)) >= 13", True),
-    ("z = since_version(a, 13, '') is not None", True), ("evaluate(opset=node.opset)", False),
-    ("if model.opset_imports[''] >= 9: pass", True), ("if 'ai.onnx' in model.opset_imports: pass", False), ("if node.rank < 13: pass", False),
-])
+@pytest.mark.parametrize(
+    "text, asks",
+    [
+        ("if node.since < 13: pass", True),
+        ("x = 1 if self.opset == 10 else 2", True),
+        ("y = int(node.attr('opset', 13)) >= 13", True),
+        ("z = since_version(a, 13, '') is not None", True),
+        ("evaluate(opset=node.opset)", False),
+        ("if model.opset_imports[''] >= 9: pass", True),
+        ("if 'ai.onnx' in model.opset_imports: pass", False),
+        ("if node.rank < 13: pass", False),
+    ],
+)
 def test_a_question_for_an_opset_is_seen(text: str, asks: bool):
     assert bool([*opset_questions(ast.parse(text))]) == asks
 
@@ -233,7 +276,9 @@ KNOW_OPERATORS = {
     "lowering/writer.py": "the forms of what is written",
     "lowering/batch": "what is written of a batch",
 }
-"""Where operators are known by name. Others ask for what a rule declares (`rules/kit/traits.py`), and name what they write themselves."""
+"""Where operators are known by name. Others ask for what a rule declares (`rules/kit/traits.py`), and name what they
+write themselves.
+"""
 
 OPERATORS = {schema.name for schema in onnx.defs.get_all_schemas_with_history()} | {name for _, name in RULES}
 
@@ -253,19 +298,40 @@ def operators_named(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr):
             skipped.add(id(node.value))
-        if isinstance(node, ast.Call) and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in WRITERS:
+        if (
+            isinstance(node, ast.Call)
+            and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in WRITERS
+        ):
             for argument in node.args[:2]:
-                skipped |= {id(argument), *((id(argument.body), id(argument.orelse)) if isinstance(argument, ast.IfExp) else ())}
+                skipped |= {
+                    id(argument),
+                    *((id(argument.body), id(argument.orelse)) if isinstance(argument, ast.IfExp) else ()),
+                }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in OPERATORS and id(node) not in skipped:
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value in OPERATORS
+            and id(node) not in skipped
+        ):
             yield node.value
 
 
-@pytest.mark.parametrize("text, named", [
-    ("if node.op_type == 'Reshape': pass", ["Reshape"]), ("MOVES = {'Cast', 'Slice'}", ["Cast", "Slice"]), ("x = {'GroupQueryAttention': 3}", ["GroupQueryAttention"]),
-    ("'Add'", []), ("place.op('Add', x, y)", []), ("emit.one('Max' if largest else 'Min', x)", []), ("ir.Node('', 'Identity', [x])", []), ("x = 'a Reshape'", []),
-    ("emit.one('Max', x, mode='Min')", ["Min"]), ("put(1, 'Add')", ["Add"]),
-])
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("if node.op_type == 'Reshape': pass", ["Reshape"]),
+        ("MOVES = {'Cast', 'Slice'}", ["Cast", "Slice"]),
+        ("x = {'GroupQueryAttention': 3}", ["GroupQueryAttention"]),
+        ("'Add'", []),
+        ("place.op('Add', x, y)", []),
+        ("emit.one('Max' if largest else 'Min', x)", []),
+        ("ir.Node('', 'Identity', [x])", []),
+        ("x = 'a Reshape'", []),
+        ("emit.one('Max', x, mode='Min')", ["Min"]),
+        ("put(1, 'Add')", ["Add"]),
+    ],
+)
 def test_a_named_operator_is_seen(text: str, named: list[str]):
     assert [*operators_named(ast.parse(text))] == named
 
@@ -279,4 +345,7 @@ def test_operators_are_known_by_rules(path: Path):
 
 @pytest.mark.parametrize("entry", KNOW_OPERATORS)
 def test_who_may_know_operators_does(entry: str):
-    assert any(knows_operators(path) == entry and [*operators_named(ast.parse(path.read_text(encoding="utf-8")))] for path in FILES)
+    assert any(
+        knows_operators(path) == entry and [*operators_named(ast.parse(path.read_text(encoding="utf-8")))]
+        for path in FILES
+    )

@@ -18,5 +18,7 @@ def test_bank_is_the_recurrence_it_says():
 
 
 def test_bank_streams_without_delay_and_without_a_clock():
-    pulsed = check(biquad_bank(), axes={"x": 1}, delays={"y": 0}, pulses=(1, 3, 32), state_bytes=4 * (1 + 1 + 128 + 128))
+    pulsed = check(
+        biquad_bank(), axes={"x": 1}, delays={"y": 0}, pulses=(1, 3, 32), state_bytes=4 * (1 + 1 + 128 + 128)
+    )
     assert [s["shape"] for s in pulsed.spec["states"]] == [["batch", 1], ["batch", 1], ["batch", 128], ["batch", 128]]

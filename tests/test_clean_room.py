@@ -19,11 +19,14 @@ SMALL = [p for p in FIXTURES if p.stem not in ("wavenet", "pixelcnn", "causal_ne
 
 NOT_IN_REFERENCE = {
     "biquad_bank": "Scan along another axis than 0",
-    "quantized": "DequantizeLinear before opset 19", "framing": "STFT of one frame",
+    "quantized": "DequantizeLinear before opset 19",
+    "framing": "STFT of one frame",
 }
 """What onnx's reference evaluator does not implement, as its own sources say."""
 
-NOT_IN_OPENVINO = {"biquad_bank": "it runs a Scan along another axis than 0 in another way, that of the batch model too"}
+NOT_IN_OPENVINO = {
+    "biquad_bank": "it runs a Scan along another axis than 0 in another way, that of the batch model too"
+}
 
 
 @pytest.fixture(params=[False, True], ids=["endless", "ends"])
@@ -40,7 +43,12 @@ def test_it_shares_no_code():
     tree = ast.parse((ROOT / "testing" / "clean_room.py").read_text(encoding="utf-8"))
     roots = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     roots |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert roots - {"__future__", "argparse", "json", "re", "sys", "pathlib"} == {"numpy", "onnx", "onnxruntime", "openvino"}
+    assert roots - {"__future__", "argparse", "json", "re", "sys", "pathlib"} == {
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+    }
 
 
 @pytest.mark.parametrize("pulse", [2, 6, None])
@@ -63,15 +71,21 @@ def test_the_reference_evaluator_agrees(model, end, tmp_path):
     assert frames > 4
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # it computes the sigmoid of a gate that is shut as 1 / (1 + inf)
+@pytest.mark.filterwarnings(
+    "ignore:overflow encountered in exp:RuntimeWarning"
+)  # it computes the sigmoid of a gate that is shut as 1 / (1 + inf)
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in NOT_IN_REFERENCE])
 def test_the_reference_evaluator_agrees_on_families(family, tmp_path):
     onnx.save(FAMILIES[family](), tmp_path / "m.onnx")
-    frames, _ = clean_room.check(tmp_path / "m.onnx", made(tmp_path / "m.onnx", tmp_path, 8, False), "reference", longest=60, tolerance=1e-3)
+    frames, _ = clean_room.check(
+        tmp_path / "m.onnx", made(tmp_path / "m.onnx", tmp_path, 8, False), "reference", longest=60, tolerance=1e-3
+    )
     assert frames > 4
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed (pip install .[dev])")
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed (pip install .[dev])"
+)
 @pytest.mark.parametrize("model", [p for p in FIXTURES if p.stem not in NOT_IN_OPENVINO], ids=lambda p: p.stem)
 def test_openvino_agrees(model, end, tmp_path):
     frames, _ = clean_room.check(model, made(model, tmp_path, 4, end), "openvino", longest=200)

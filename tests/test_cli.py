@@ -34,9 +34,11 @@ def conv(tmp_path: Path) -> Path:
 
 
 def test_help_imports_nothing_heavy():
-    code = ("import sys\nfrom pulsify_onnx.cli import main\n"
-            "try: main(['convert', '--help'])\nexcept SystemExit: pass\n"
-            "assert not {'onnx', 'onnx_ir', 'onnxruntime', 'numpy'} & set(sys.modules)")
+    code = (
+        "import sys\nfrom pulsify_onnx.cli import main\n"
+        "try: main(['convert', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'onnx', 'onnx_ir', 'onnxruntime', 'numpy'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "--end-of-stream" in done.stdout
 
@@ -53,7 +55,9 @@ def test_convert_writes_model_and_sidecar(conv: Path, tmp_path: Path, capfd):
 
 
 def test_convert_json_is_one_document(conv: Path, tmp_path: Path, capfd):
-    code, stdout, _ = run(capfd, "convert", conv, "-o", tmp_path / "out.onnx", "--pulse", 4, "--end-of-stream", "--json")
+    code, stdout, _ = run(
+        capfd, "convert", conv, "-o", tmp_path / "out.onnx", "--pulse", 4, "--end-of-stream", "--json"
+    )
     document = json.loads(stdout)
     assert code == 0 and document["verification"]["ok"] and document["spec"]["flush_pulses"] == 1
     assert document["spec"] == json.loads((tmp_path / "out.pulse.json").read_text())
@@ -71,35 +75,68 @@ def test_same_bytes_twice(conv: Path, tmp_path: Path):
     for seed in ("1", "2"):
         folder = tmp_path / seed
         folder.mkdir()
-        subprocess.run([sys.executable, "-m", "pulsify_onnx", "convert", conv, "-o", folder / "out.onnx", "--pulse", "4", "--end-of-stream"],
-                       check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pulsify_onnx",
+                "convert",
+                conv,
+                "-o",
+                folder / "out.onnx",
+                "--pulse",
+                "4",
+                "--end-of-stream",
+            ],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
         seen.add((folder / "out.onnx").read_bytes() + (folder / "out.pulse.json").read_bytes())
     assert len(seen) == 1
 
 
 def test_pulse_that_does_not_fit(tmp_path: Path, capfd):
-    code, stdout, stderr = run(capfd, "convert", write(tmp_path / "m.onnx", STRIDED), "-o", tmp_path / "out.onnx", "--pulse", 4)
+    code, stdout, stderr = run(
+        capfd, "convert", write(tmp_path / "m.onnx", STRIDED), "-o", tmp_path / "out.onnx", "--pulse", 4
+    )
     assert code == 4 and stdout == "" and "the smallest is 3" in stderr
     assert run(capfd, "inspect", tmp_path / "m.onnx", "--pulse", 5)[0] == 4
 
 
 def test_every_blocker_is_named(tmp_path: Path, capfd):
-    model = write(tmp_path / "m.onnx", """agraph (float[1,4,T] x) => (float[1,4,T] y, float[1,4,T] z) {
+    model = write(
+        tmp_path / "m.onnx",
+        """agraph (float[1,4,T] x) => (float[1,4,T] y, float[1,4,T] z) {
         y = Softmax<axis=2>(x)
-        z = CumSum<reverse=1>(x, axis) }""", axis=np.asarray(2))
+        z = CumSum<reverse=1>(x, axis) }""",
+        axis=np.asarray(2),
+    )
     code, stdout, stderr = run(capfd, "convert", model, "-o", tmp_path / "out.onnx", "--pulse", 4)
     assert code == 3 and stdout == "" and not (tmp_path / "out.onnx").exists()
-    assert 'error: cannot stream Softmax "y" (input x)\n  why:  ' in stderr and "\n  hint: " in stderr and 'CumSum "z"' in stderr
+    assert (
+        'error: cannot stream Softmax "y" (input x)\n  why:  ' in stderr
+        and "\n  hint: " in stderr
+        and 'CumSum "z"' in stderr
+    )
     code, stdout, stderr = run(capfd, "inspect", model, "--json")
     document = json.loads(stdout)
     assert code == 3 and sorted(b["op_type"] for b in document["blockers"]) == ["CumSum", "Softmax"]
-    assert all(set(b) == {"node", "op_type", "reason", "hint"} for b in document["blockers"]) and document["inputs"][0]["name"] == "x"
+    assert (
+        all(set(b) == {"node", "op_type", "reason", "hint"} for b in document["blockers"])
+        and document["inputs"][0]["name"] == "x"
+    )
 
 
 def test_inspect_batch_and_pulsed(conv: Path, tmp_path: Path, capfd):
     code, stdout, _ = run(capfd, "inspect", conv, "--json", "--frame-rate", 100)
     found = json.loads(stdout)
-    assert code == 0 and found["outputs"][0]["delay_ms"] == 10 and found["blockers"] == [] and found["state_bytes"] == sum(s["bytes"] for s in found["states"])
+    assert (
+        code == 0
+        and found["outputs"][0]["delay_ms"] == 10
+        and found["blockers"] == []
+        and found["state_bytes"] == sum(s["bytes"] for s in found["states"])
+    )
     code, stdout, _ = run(capfd, "inspect", conv, "--frame-rate", 100)
     assert code == 0 and "1 frames = 10 ms" in stdout and max(map(len, stdout.splitlines())) <= 100
     run(capfd, "convert", conv, "-o", tmp_path / "out.onnx", "--pulse", 4)
@@ -110,19 +147,32 @@ def test_inspect_batch_and_pulsed(conv: Path, tmp_path: Path, capfd):
 
 def test_a_wrong_stream_is_not_written(conv: Path, tmp_path: Path, capfd, monkeypatch):
     from pulsify_onnx.algebra import windows
+
     monkeypatch.setattr(windows, "_mask", lambda *_: None)
-    stacked = write(tmp_path / "m.onnx", """agraph (float[1,4,T] x) => (float[1,4,U] y) {
+    stacked = write(
+        tmp_path / "m.onnx",
+        """agraph (float[1,4,T] x) => (float[1,4,U] y) {
         a = Conv<pads=[1,1]>(x, w, b)
-        y = Conv<pads=[1,1]>(a, w, b) }""")
+        y = Conv<pads=[1,1]>(a, w, b) }""",
+    )
     code, stdout, stderr = run(capfd, "convert", stacked, "-o", tmp_path / "out.onnx", "--pulse", 4)
-    assert code == 1 and stdout == "" and "output y differs" in stderr and "largest error" in stderr and "frame 0" in stderr
+    assert (
+        code == 1
+        and stdout == ""
+        and "output y differs" in stderr
+        and "largest error" in stderr
+        and "frame 0" in stderr
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conv.onnx", "m.onnx"]
     assert run(capfd, "convert", stacked, "-o", tmp_path / "out.onnx", "--pulse", 4, "--no-verify")[0] == 0
     code, stdout, stderr = run(capfd, "verify", stacked, tmp_path / "out.onnx", "--json")
     assert code == 1 and json.loads(stdout)["ok"] is False and json.loads(stdout)["output"] == "y"
 
 
-@pytest.mark.parametrize("axis, code", [("x=2", 0), ("x=-1", 0), ("x=T", 0), ("x=7", 2), ("x=Q", 2), ("q=1", 2), ("x", 2), ("x=", 2), ("x=1", 3)])
+@pytest.mark.parametrize(
+    "axis, code",
+    [("x=2", 0), ("x=-1", 0), ("x=T", 0), ("x=7", 2), ("x=Q", 2), ("q=1", 2), ("x", 2), ("x=", 2), ("x=1", 3)],
+)
 def test_axis(conv: Path, capfd, axis, code):
     assert run(capfd, "inspect", conv, "--axis", axis)[0] == code
 
@@ -141,7 +191,10 @@ def test_a_dimension_named_as_time_that_is_none(tmp_path: Path, capfd):
     code, stdout, _ = run(capfd, "inspect", model, "--axis", "x=2", "--json")
     document = json.loads(stdout)
     assert code == 0 and document["inputs"][0]["rate"] == [1, 1] and document["states"][0]["shape"][1:] == [4, 2]
-    assert run(capfd, "convert", model, "-o", tmp_path / "out.onnx", "--pulse", 4, "--axis", "x=2", "--end-of-stream")[0] == 0
+    assert (
+        run(capfd, "convert", model, "-o", tmp_path / "out.onnx", "--pulse", 4, "--axis", "x=2", "--end-of-stream")[0]
+        == 0
+    )
 
 
 def test_two_readings_are_listed(tmp_path: Path, capfd):
@@ -156,9 +209,16 @@ def test_unusable_files(conv: Path, tmp_path: Path, capfd):
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "cut.onnx").write_bytes(conv.read_bytes()[:60])
     for bad in ("missing.onnx", "empty.onnx", "text.onnx", "cut.onnx", "."):
-        for command in (["convert", tmp_path / bad, "-o", out, "--pulse", 4], ["inspect", tmp_path / bad], ["verify", tmp_path / bad, conv]):
+        for command in (
+            ["convert", tmp_path / bad, "-o", out, "--pulse", 4],
+            ["inspect", tmp_path / bad],
+            ["verify", tmp_path / bad, conv],
+        ):
             code, stdout, stderr = run(capfd, *command)
-            assert code == 2 and stdout == "" and stderr.startswith("error: ") and len(stderr.splitlines()) == 1, (bad, stderr)
+            assert code == 2 and stdout == "" and stderr.startswith("error: ") and len(stderr.splitlines()) == 1, (
+                bad,
+                stderr,
+            )
     assert not out.exists()
 
 
@@ -171,9 +231,16 @@ def test_unusable_targets(conv: Path, tmp_path: Path, capfd):
 
 
 def test_wrong_usage(conv: Path, tmp_path: Path, capfd):
-    for command in ([], ["nothing"], ["convert", conv], ["convert", conv, "-o", tmp_path / "o.onnx", "--pulse", "x"],
-                    ["convert", conv, "-o", tmp_path / "o.onnx", "--pulse", 0], ["convert", conv, "-o", tmp_path / "o.onnx", "--pulse", -3],
-                    ["inspect", conv, "--pulse", 0], ["verify", conv, conv]):
+    for command in (
+        [],
+        ["nothing"],
+        ["convert", conv],
+        ["convert", conv, "-o", tmp_path / "o.onnx", "--pulse", "x"],
+        ["convert", conv, "-o", tmp_path / "o.onnx", "--pulse", 0],
+        ["convert", conv, "-o", tmp_path / "o.onnx", "--pulse", -3],
+        ["inspect", conv, "--pulse", 0],
+        ["verify", conv, conv],
+    ):
         assert run(capfd, *command)[0] == 2, command
 
 
@@ -182,6 +249,7 @@ def test_a_bug_is_one_line(conv: Path, capfd, monkeypatch):
 
     def broken(*_, **__):
         raise RuntimeError("boom\nboom")
+
     monkeypatch.setattr(api, "inspect", broken)
     code, _, stderr = run(capfd, "inspect", conv)
     assert code == 2 and len(stderr.splitlines()) == 1 and "boom" in stderr and "report" in stderr

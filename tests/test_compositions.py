@@ -8,13 +8,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testing.corners import OLD, ROWWISE
-from testing.networks import LAYERS, Layer, conv, conv_transpose, cut, join, network, pad, pool, recurrence, resize, running_sum
+from testing.networks import (
+    LAYERS,
+    Layer,
+    conv,
+    conv_transpose,
+    cut,
+    join,
+    network,
+    pad,
+    pool,
+    recurrence,
+    resize,
+    running_sum,
+)
 from testing.oracle import check
 from testing.streams import check_streams
 from testing.two_ways import TWO_WAYS, with_taken_names
 
-CORE: tuple[tuple[Layer, float], ...] = tuple((layer, weight) for layer, weight in LAYERS if layer in (
-    conv, pad, cut, pool, conv_transpose, resize, join, recurrence, running_sum))
+CORE: tuple[tuple[Layer, float], ...] = tuple(
+    (layer, weight)
+    for layer, weight in LAYERS
+    if layer in (conv, pad, cut, pool, conv_transpose, resize, join, recurrence, running_sum)
+)
 OF_ROWS = tuple((layer, weight) for layer, weight in LAYERS if layer in dict(ROWWISE))
 
 
@@ -44,6 +60,8 @@ def test_sizes_that_are_seen_in_two_ways(seed: int, size: int, pulse: int, pick:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_streams_of_any_length(seed: int) -> None:
-    """Short ones and long ones, in pulses of one size or of many, whatever is past their ends; of new and old opsets, and side by side on lanes."""
+    """Short ones and long ones, in pulses of one size or of many, whatever is past their ends; of new and old
+    opsets, and side by side on lanes.
+    """
     for net in (network(seed, 8), network(seed, 8, opsets=OLD), network(seed, 8, OF_ROWS, lanes=True)):
         check_streams(net.model, net, np.random.default_rng(seed))

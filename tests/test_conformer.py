@@ -27,7 +27,7 @@ def test_every_frame_of_a_ragged_stream():
     got = np.concatenate(run_stream(pulsed, {"mels": x}, {}, 203, pulsed.spec["flush_pulses"])["y"], 1)
     want = session(m.SerializeToString()).run(None, {"mels": x})[0]
     delay = pulsed.spec["outputs"][0]["delay"]
-    close(got[:, delay: delay + want.shape[1]], want, "203 frames", 1e-5)
+    close(got[:, delay : delay + want.shape[1]], want, "203 frames", 1e-5)
 
 
 def test_a_pulse_that_cuts_chunks_does_not_fit():

@@ -41,12 +41,17 @@ MEANING = {
 
 
 def stream(model, rows: int, first: np.ndarray, tail: np.ndarray) -> np.ndarray:
-    """The last of the running values: `first` is a long pulse that comes PULSES times, `tail` [rows, frames] comes frame by frame."""
+    """The last of the running values: `first` is a long pulse that comes PULSES times, `tail` [rows, frames] comes
+    frame by frame.
+    """
     pulsed = pulsify(model, pulse=None)
     run = session(pulsed.proto().SerializeToString())  # as onnxruntime optimises it
     names = [s["output"] for s in pulsed.spec["states"]]
-    states = {s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"]) for s in pulsed.spec["states"]}
-    for chunk in [first] * PULSES + [tail[:, k:k + 1] for k in range(tail.shape[1])]:
+    states = {
+        s["input"]: np.zeros([d if isinstance(d, int) else rows for d in s["shape"]], s["dtype"])
+        for s in pulsed.spec["states"]
+    }
+    for chunk in [first] * PULSES + [tail[:, k : k + 1] for k in range(tail.shape[1])]:
         value, *after = run.run(["y", *names], {"x": np.ascontiguousarray(chunk[:, None]), **states})
         states = dict(zip(states, after))
     return value
@@ -54,9 +59,15 @@ def stream(model, rows: int, first: np.ndarray, tail: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("body", MEANING)
 def test_sums_go_on(body):
-    model = parse(f"agraph (float[1,1,T] x) => (float y) {{ {body} }}", **({"two": np.int64([2])} if "two" in body else {}))
-    weights = "Softmax" in body or "Exp" in body  # equal ones add up to whole numbers, as the long pulses are to be exact
-    tail = ((0.5 if weights else 2.5) + np.random.default_rng(3).random((1, TAIL)) * (0.5 if weights else 1)).astype(np.float32)
+    model = parse(
+        f"agraph (float[1,1,T] x) => (float y) {{ {body} }}", **({"two": np.int64([2])} if "two" in body else {})
+    )
+    weights = (
+        "Softmax" in body or "Exp" in body
+    )  # equal ones add up to whole numbers, as the long pulses are to be exact
+    tail = ((0.5 if weights else 2.5) + np.random.default_rng(3).random((1, TAIL)) * (0.5 if weights else 1)).astype(
+        np.float32
+    )
     first = np.ones((1, LONG), np.float32) if weights else held(LONG)[None]
     got = float(stream(model, 1, first, tail).reshape(-1)[0])
     want = MEANING[body](np.concatenate([np.tile(first[0], PULSES), tail[0]]).astype(np.float64))
@@ -75,9 +86,12 @@ def test_rows_keep_their_own_losses():
         assert abs(got[row] - want) <= ULPS * max(abs(want), 1e-3), row
 
 
-@pytest.mark.parametrize("bad, want", [([np.inf], np.inf), ([-np.inf], -np.inf), ([np.inf, -np.inf], np.nan), ([np.nan], np.nan), ([3e38, 3e38], np.inf)])
+@pytest.mark.parametrize(
+    "bad, want",
+    [([np.inf], np.inf), ([-np.inf], -np.inf), ([np.inf, -np.inf], np.nan), ([np.nan], np.nan), ([3e38, 3e38], np.inf)],
+)
 def test_what_is_not_finite_stays(bad, want):
-    model = parse('agraph (float[1,1,T] x) => (float[1,1,1] y) { y = ReduceSum(x, two) }', two=np.int64([2]))
+    model = parse("agraph (float[1,1,T] x) => (float[1,1,1] y) { y = ReduceSum(x, two) }", two=np.int64([2]))
     pulsed = pulsify(model, pulse=1)
     run = session(pulsed.proto().SerializeToString())
     states = {s["input"]: np.zeros(s["shape"], s["dtype"]) for s in pulsed.spec["states"]}

@@ -41,7 +41,12 @@ def made(folder: Path, seed: str) -> Path:
         onnx.save(make(), folder / "models" / f"{name}.onnx")
     for path in (ROOT / "fixtures").glob("*.onnx"):
         shutil.copy(path, folder / "models" / path.name)
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True, cwd=folder, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        check=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+    )
     return folder
 
 

@@ -1,4 +1,6 @@
-"""What the random networks are drawn and compared by: every family runs as a batch, and streams that are wrong are seen."""
+"""What the random networks are drawn and compared by: every family runs as a batch, and streams that are wrong are
+seen.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from testing.streams import Streams, short_lengths
 def runs(model: onnx.ModelProto, frames: int) -> None:
     """The batch model takes so many frames."""
     sizes = {"T": frames, "N": 3}
-    feeds = {v.name: np.ones([d.dim_value or sizes[d.dim_param] for d in v.type.tensor_type.shape.dim], np.float32) for v in model.graph.input}
+    feeds = {
+        v.name: np.ones([d.dim_value or sizes[d.dim_param] for d in v.type.tensor_type.shape.dim], np.float32)
+        for v in model.graph.input
+    }
     session(model.SerializeToString(), plain=True).run(None, feeds)
 
 
@@ -64,7 +69,10 @@ MIXED = "c = Conv<pads=[1,1]>(x, w)  m = ReduceMean<axes=[0]>(c)  d = Sub(c, m) 
 
 def streams(body: str, batch: str, pulse: int | None) -> Streams:
     """One network's stream beside another's batch run."""
-    return Streams(pulsify(parse(AFTER.format(body), **WEIGHTS), pulse=pulse, end_of_stream=True), parse(AFTER.format(batch), **WEIGHTS))
+    return Streams(
+        pulsify(parse(AFTER.format(body), **WEIGHTS), pulse=pulse, end_of_stream=True),
+        parse(AFTER.format(batch), **WEIGHTS),
+    )
 
 
 @pytest.mark.parametrize("pulse", [1, 4, None])
@@ -93,7 +101,12 @@ def test_what_is_past_the_end_is_seen(leak: bool) -> None:
     good = pulsify(parse(AFTER.format(CONV), **WEIGHTS), pulse=4, end_of_stream=True)
     broken = good.proto()
     if leak:
-        broken.graph.node.extend([onnx.helper.make_node("ReduceSum", ["x"], ["all"]), onnx.helper.make_node("Mul", ["all", "nought"], ["none"])])
+        broken.graph.node.extend(
+            [
+                onnx.helper.make_node("ReduceSum", ["x"], ["all"]),
+                onnx.helper.make_node("Mul", ["all", "nought"], ["none"]),
+            ]
+        )
         broken.graph.node.append(onnx.helper.make_node("Add", ["y_kept", "none"], ["y"]))
         broken.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "nought"))
         for node in list(broken.graph.node)[:-3]:
@@ -110,10 +123,24 @@ def test_what_is_past_the_end_is_seen(leak: bool) -> None:
 
 def test_frames_before_the_first_are_numbers() -> None:
     """A stream whose frames outside the promise are none is seen, though those within are right."""
-    batch = parse("agraph (float[1,1,T] x) => (float[1,1,U] y) { y = Slice(x, a, b, c) }", a=np.array([1]), b=np.array([2**31 - 1]), c=np.array([2]))
-    for body, seen in (("f = Equal(past, nil)  v = Where(f, inf, one)  y = Mul(x, v)", True), ("y = Identity(x)", False)):
-        step = parse(f"agraph (float[1,1,1] x, float[1,1] past) => (float[1,1,1] y, float[1,1] present) {{ present = Identity(ones) {body} }}",
-                     nil=np.zeros((1, 1), np.float32), ones=np.ones((1, 1), np.float32), one=np.float32(1), inf=np.float32(np.inf))
+    batch = parse(
+        "agraph (float[1,1,T] x) => (float[1,1,U] y) { y = Slice(x, a, b, c) }",
+        a=np.array([1]),
+        b=np.array([2**31 - 1]),
+        c=np.array([2]),
+    )
+    for body, seen in (
+        ("f = Equal(past, nil)  v = Where(f, inf, one)  y = Mul(x, v)", True),
+        ("y = Identity(x)", False),
+    ):
+        step = parse(
+            "agraph (float[1,1,1] x, float[1,1] past) => (float[1,1,1] y, float[1,1] present) { present = "
+            f"Identity(ones) {body} }}",
+            nil=np.zeros((1, 1), np.float32),
+            ones=np.ones((1, 1), np.float32),
+            one=np.float32(1),
+            inf=np.float32(np.inf),
+        )
         spec = pulsify(batch, pulse=1).spec
         spec["states"] = [{"input": "past", "output": "present", "shape": [1, 1], "dtype": "float32"}]
         made, rng = Streams(_pulsed(spec, step), batch), np.random.default_rng(0)
@@ -126,8 +153,13 @@ def test_frames_before_the_first_are_numbers() -> None:
 
 def test_lengths_from_the_least_on() -> None:
     """All where they are few, the shortest and others where they are many."""
-    spec: dict[str, Any] = {"pulse": 2, "pulse_multiple": 1, "least_frames": 3, "inputs": [{"kind": "stream", "rate": [1, 1]}],
-                            "outputs": [{"kind": "stream", "delay": 2, "rate": [1, 2]}]}
+    spec: dict[str, Any] = {
+        "pulse": 2,
+        "pulse_multiple": 1,
+        "least_frames": 3,
+        "inputs": [{"kind": "stream", "rate": [1, 1]}],
+        "outputs": [{"kind": "stream", "delay": 2, "rate": [1, 2]}],
+    }
     rng = np.random.default_rng(0)
     assert short_lengths(spec, 1, rng, most=8) == [3, 4, 5, 6, 7, 8, 9, 10] and short_lengths(spec, 6, rng) == [6, 12]
     some = short_lengths(spec | {"pulse": 40}, 1, rng)

@@ -1,4 +1,6 @@
-"""Every opset from the oldest on, at pulses of one length and of any, with and without an end: the file is valid and its stream exact."""
+"""Every opset from the oldest on, at pulses of one length and of any, with and without an end: the file is valid and
+its stream exact.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def slices(opset: int, start: int, end: int) -> tuple[str, dict[str, np.ndarray]
 def padded(opset: int) -> tuple[str, dict[str, np.ndarray]]:
     if opset < 11:
         return f"{SAME} p = Pad<pads=[0,0,2,0,0,1], value=0.5>(c) y = Conv(p, w, b)", W
-    return f"{SAME} p = Pad(c, pads, half) y = Conv(p, w, b)", {**W, "pads": ints(0, 0, 2, 0, 0, 1), "half": np.float32(0.5)}
+    return f"{SAME} p = Pad(c, pads, half) y = Conv(p, w, b)", {
+        **W,
+        "pads": ints(0, 0, 2, 0, 0, 1),
+        "half": np.float32(0.5),
+    }
 
 
 def mirrored(opset: int) -> tuple[str, dict[str, np.ndarray]]:
@@ -57,19 +63,34 @@ def mean(opset: int) -> tuple[str, dict[str, np.ndarray]]:
 
 
 FAMILIES = {
-    "conv": lambda opset: ("y = Conv<auto_pad=\"SAME_UPPER\">(x, w, b)", W),
+    "conv": lambda opset: ('y = Conv<auto_pad="SAME_UPPER">(x, w, b)', W),
     "strided": lambda opset: ("a = Conv<pads=[1,1]>(x, w, b) y = Conv<pads=[2,0], strides=[2]>(a, w, b)", W),
-    "gru": lambda opset: (f"{SAME} t = Transpose<perm=[2,0,1]>(c) y, h = GRU<hidden_size=4>(t, wi, ri, bi)", {**W, **RNN}),
-    "two-way pool": lambda opset: (f"{SAME} p = MaxPool<kernel_shape=[3], pads=[1,1]>(c) q = AveragePool<kernel_shape=[3], pads=[1,1]>(c) y = Add(p, q)", W),
+    "gru": lambda opset: (
+        f"{SAME} t = Transpose<perm=[2,0,1]>(c) y, h = GRU<hidden_size=4>(t, wi, ri, bi)",
+        {**W, **RNN},
+    ),
+    "two-way pool": lambda opset: (
+        f"{SAME} p = MaxPool<kernel_shape=[3], pads=[1,1]>(c) q = AveragePool<kernel_shape=[3], pads=[1,1]>(c) y = "
+        "Add(p, q)",
+        W,
+    ),
     "pool with a divisor": lambda opset: (f"{SAME} y = AveragePool<kernel_shape=[4], strides=[2], pads=[1,1]>(c)", W),
     "transposed": lambda opset: (f"{SAME} y = ConvTranspose<strides=[2]>(c, v)", {**W, "v": rand(3, 2, 4)}),
-    "transposed with pads": lambda opset: ("y = ConvTranspose<strides=[3], pads=[1,1], output_padding=[1]>(x, v)", {**W, "v": rand(3, 2, 5)}),
+    "transposed with pads": lambda opset: (
+        "y = ConvTranspose<strides=[3], pads=[1,1], output_padding=[1]>(x, v)",
+        {**W, "v": rand(3, 2, 5)},
+    ),
     "slice at the start": lambda opset: slices(opset, 2, 2**31 - 1),
     "slice at the end": lambda opset: slices(opset, 0, -3),
-    "pad": padded, "reflect": mirrored, "nearest": lambda opset: resized(opset, "nearest"), "linear": lambda opset: resized(opset, "linear"),
+    "pad": padded,
+    "reflect": mirrored,
+    "nearest": lambda opset: resized(opset, "nearest"),
+    "linear": lambda opset: resized(opset, "linear"),
     "mean": mean,
     "cumsum": lambda opset: None if opset < 11 else (f"{SAME} y = CumSum(c, axis)", {**W, "axis": np.int64(2)}),
-    "exclusive cumsum": lambda opset: None if opset < 11 else (f"{SAME} y = CumSum<exclusive=1>(c, axis)", {**W, "axis": np.int64(2)}),
+    "exclusive cumsum": lambda opset: (
+        None if opset < 11 else (f"{SAME} y = CumSum<exclusive=1>(c, axis)", {**W, "axis": np.int64(2)})
+    ),
     "mean over all": lambda opset: (f"{SAME} y = ReduceMean<axes=[2], keepdims=0>(c)", W),
     "max over all": lambda opset: (f"{SAME} y = ReduceMax<axes=[2], keepdims=0>(c)", W),
     "last frame": lambda opset: (f"{SAME} y = Gather<axis=2>(c, last)", {**W, "last": np.int64(-1)}),
@@ -90,7 +111,9 @@ def test_dynamic_pulses(opset, family, batch, end):
     out = "float[A,B,C] y" if "keepdims=0" not in body and family != "last frame" else "float[A,B] y"
     if family == "gru":
         out = "float[A,B,C,D] y"
-    model = parse(f'<ir_version: 6, opset_import: ["": {opset}]> agraph (float[{batch},3,T] x) => ({out}) {{ {body} }}', **weights)
+    model = parse(
+        f'<ir_version: 6, opset_import: ["": {opset}]> agraph (float[{batch},3,T] x) => ({out}) {{ {body} }}', **weights
+    )
     pulsed = pulsify(model, pulse=None, axes={"x": 2}, end_of_stream=end)
     proto = pulsed.proto()
     onnx.checker.check_model(proto, full_check=True)
@@ -104,17 +127,34 @@ def test_dynamic_pulses(opset, family, batch, end):
 def test_pulses_of_one_length(opset, family):
     made = FAMILIES[family](opset)
     if made is not None:
-        out = "float[A,B,C,D] y" if family == "gru" else "float[A,B] y" if "keepdims=0" in made[0] or family == "last frame" else "float[A,B,C] y"
-        check(parse(f'<ir_version: 6, opset_import: ["": {opset}]> agraph (float[1,3,T] x) => ({out}) {{ {made[0]} }}', **made[1]), pulses=(1, 7), length=20, beyond=8)
+        out = (
+            "float[A,B,C,D] y"
+            if family == "gru"
+            else "float[A,B] y"
+            if "keepdims=0" in made[0] or family == "last frame"
+            else "float[A,B,C] y"
+        )
+        check(
+            parse(
+                f'<ir_version: 6, opset_import: ["": {opset}]> agraph (float[1,3,T] x) => ({out}) {{ {made[0]} }}',
+                **made[1],
+            ),
+            pulses=(1, 7),
+            length=20,
+            beyond=8,
+        )
 
 
 @pytest.mark.parametrize("batch", ["1", "N"])
 @pytest.mark.parametrize("end", [False, True])
 @pytest.mark.parametrize("opset", (10, 11))
 def test_slices_of_one_wire_have_a_buffer_each(opset, end, batch):
-    """In opset 10 a slice of any number of frames is inferred to have as many: pulses of any size are not taken at that."""
+    """In opset 10 a slice of any number of frames is inferred to have as many: pulses of any size are not taken at
+    that.
+    """
     frames, steps = {"first": ints(0), "second": ints(1), "all": ints(2**31 - 1), "a1": ints(1)}, {"two": ints(2)}
-    model = parse(f"""<ir_version: 6, opset_import: ["": {opset}]> agraph (float16[{batch},4,T] x) => (float16[A,U,8] y) {{
+    model = parse(
+        f"""<ir_version: 6, opset_import: ["": {opset}]> agraph (float16[{batch},4,T] x) => (float16[A,U,8] y) {{
         t = Transpose<perm=[0,2,1]>(x)
         a = Slice(t, first, all, a1, two)
         c = Slice(t, second, all, a1, two)
@@ -123,6 +163,9 @@ def test_slices_of_one_wire_have_a_buffer_each(opset, end, batch):
         e = Slice(a, first, n, a1, a1)
         p = Add(e, c)
         q = Sub(e, c)
-        y = Concat<axis=2>(p, q) }}""", **frames, **steps)
+        y = Concat<axis=2>(p, q) }}""",
+        **frames,
+        **steps,
+    )
     pulsed = pulsify(model, pulse=None, axes={"x": 2}, end_of_stream=end)
     assert verify(model, pulsed, seed=2, rtol=1e-2).ok

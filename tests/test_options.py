@@ -9,7 +9,9 @@ import pytest
 from pulsify_onnx import ConvertOptions, UsageError, analyze, inspect, pulsify
 from testing.oracle import parse, rand
 
-MODEL = parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 4, 3), b=rand(4))
+MODEL = parse(
+    "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 4, 3), b=rand(4)
+)
 
 
 def test_keywords_are_the_object_spelled_out():
@@ -47,21 +49,28 @@ def test_the_object_is_the_caller_s_no_more():
         options.pulse = 3
 
 
-@pytest.mark.parametrize("given, message", [
-    ({"pulse": 0}, "--pulse 0: a pulse has one frame at least"),
-    ({"states": {"a": "y", "b": "y"}}, "--state: an output feeds one input only"),
-    ({"head": "last"}, "--head last: write it as window"),
-    ({"head": "window=0"}, "--head window=0: write it as window"),
-    ({"head": "window", "end_of_stream": True}, "does not go together with --end-of-stream: a window slides on"),
-    ({"head": "window", "batch": 2, "readings": {"a": "fill"}}, "does not go together with --batch, --reading$"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"pulse": 0}, "--pulse 0: a pulse has one frame at least"),
+        ({"states": {"a": "y", "b": "y"}}, "--state: an output feeds one input only"),
+        ({"head": "last"}, "--head last: write it as window"),
+        ({"head": "window=0"}, "--head window=0: write it as window"),
+        ({"head": "window", "end_of_stream": True}, "does not go together with --end-of-stream: a window slides on"),
+        ({"head": "window", "batch": 2, "readings": {"a": "fill"}}, "does not go together with --batch, --reading$"),
+    ],
+)
 def test_what_does_not_go_together(given, message):
     with pytest.raises(UsageError, match=message):
         ConvertOptions(**given)
 
 
 def test_frames_of_a_window():
-    assert ConvertOptions(head="window=32").window == 32 and ConvertOptions(head="window").window is None and ConvertOptions().window is None
+    assert (
+        ConvertOptions(head="window=32").window == 32
+        and ConvertOptions(head="window").window is None
+        and ConvertOptions().window is None
+    )
 
 
 @pytest.mark.parametrize("given", [{"batch": 2}, {"head": "window"}])

@@ -47,7 +47,9 @@ def test_a_pass_that_keeps_its_contract():
 
     before = prepared()
     after = run_passes(before, Edit(abs_for_relu))
-    assert [n.op_type for n in after.source.model.graph] == ["Abs", "Neg"] and [n.op_type for n in before.source.model.graph] == ["Relu", "Neg"]
+    assert [n.op_type for n in after.source.model.graph] == ["Abs", "Neg"] and [
+        n.op_type for n in before.source.model.graph
+    ] == ["Relu", "Neg"]
 
 
 def unnamed(graph):
@@ -66,12 +68,15 @@ def fixed(graph):
     graph.inputs[0].shape = ir.Shape([1, 4, 8])
 
 
-@pytest.mark.parametrize("edit, problem", [
-    (unnamed, "Edit ensures that every node has a name.*a Relu has no name"),
-    (twice, "Edit ensures that every node has a name.*2 values are named 'x'"),
-    (backwards, "Edit ensures that every value is computed before it is read: z reads y"),
-    (fixed, "Edit ensures that the stream axes that are known are of any length: x"),
-])
+@pytest.mark.parametrize(
+    "edit, problem",
+    [
+        (unnamed, "Edit ensures that every node has a name.*a Relu has no name"),
+        (twice, "Edit ensures that every node has a name.*2 values are named 'x'"),
+        (backwards, "Edit ensures that every value is computed before it is read: z reads y"),
+        (fixed, "Edit ensures that the stream axes that are known are of any length: x"),
+    ],
+)
 def test_a_broken_contract_is_named(edit, problem):
     with pytest.raises(AssertionError, match=problem):
         run_passes(prepared(), Edit(edit))
@@ -91,7 +96,9 @@ def test_a_model_of_any_length_stays_as_it_is_and_is_read():
 
 
 def test_a_model_of_one_length_becomes_one_of_any():
-    model = Prepared(load(parse("agraph (float[1,4,16] x) => (float[1,4,14] y) { y = Conv(x, w) }", w=rand(4, 4, 3))), {"x": 2})
+    model = Prepared(
+        load(parse("agraph (float[1,4,16] x) => (float[1,4,14] y) { y = Conv(x, w) }", w=rand(4, 4, 3))), {"x": 2}
+    )
     made = run_passes(model, MakeLengthDynamic())
     assert made.axes == {"x": 2} and made.notes.fixed_length is not None and made.notes.fixed_length.frames == 16
     assert model.source.inputs[0].shape[2] == 16 and not isinstance(made.source.inputs[0].shape[2], int)
@@ -103,7 +110,10 @@ def test_a_cut_that_finds_nothing():
             run_passes(prepared(), CutPast(frames))
 
 
-CLIPS = "agraph (float[1,4,16] x) => (float[1,4] z) { y = Relu(x)  m = ReduceMax<axes=[2], keepdims=0>(y)  z = Softmax<axis=1>(m) }"
+CLIPS = (
+    "agraph (float[1,4,16] x) => (float[1,4] z) { y = Relu(x)  m = ReduceMax<axes=[2], keepdims=0>(y)  z = "
+    "Softmax<axis=1>(m) }"
+)
 
 
 def test_a_model_of_clips_becomes_its_body_and_a_head():
@@ -133,7 +143,9 @@ class LosesWindows:
 
 
 def test_a_head_whose_windows_nothing_gives_breaks_its_contract():
-    with pytest.raises(AssertionError, match="LosesWindows ensures that a head reads windows of streams that the body gives: elsewhere"):
+    with pytest.raises(
+        AssertionError, match="LosesWindows ensures that a head reads windows of streams that the body gives: elsewhere"
+    ):
         run_passes(Prepared(load(parse(CLIPS)), {"x": 2}), LosesWindows())
 
 

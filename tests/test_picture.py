@@ -27,7 +27,16 @@ def test_arrows_that_follow_from_others_are_left_out():
     table = {"a": "b c d", "b": "c", "c": "d", "d": ""}
     assert picture.arrows(table, "a") == ["b"]
     assert [picture.floor(table, room) for room in table] == [3, 2, 1, 0]
-    assert picture.picture(table).splitlines()[2:] == ["    a[a]", "    b[b]", "    c[c]", "    d[d]", "    a --> b", "    b --> c", "    c --> d", "```"]
+    assert picture.picture(table).splitlines()[2:] == [
+        "    a[a]",
+        "    b[b]",
+        "    c[c]",
+        "    d[d]",
+        "    a --> b",
+        "    b --> c",
+        "    c --> d",
+        "```",
+    ]
 
 
 def test_a_page_without_markers():

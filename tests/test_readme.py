@@ -74,7 +74,10 @@ def test_links_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_are_there(page: Path):
-    for path in re.findall(r"`((?:pulsify_onnx|testing|tests|tools|docs|examples|benchmarks|fixtures)/[\w/.]+)`", page.read_text(encoding="utf-8")):
+    for path in re.findall(
+        r"`((?:pulsify_onnx|testing|tests|tools|docs|examples|benchmarks|fixtures)/[\w/.]+)`",
+        page.read_text(encoding="utf-8"),
+    ):
         assert (ROOT / path).exists(), path
 
 

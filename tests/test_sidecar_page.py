@@ -25,7 +25,12 @@ BY_NAME = {"fixed_length.length", "fixed_length.readings"}
 
 def documented() -> set[str]:
     """Keys in the tables."""
-    return {key for line in PAGE.splitlines() if line.startswith("| `") for key in re.findall(r"`([^`]+)`", line.split("|")[1])}
+    return {
+        key
+        for line in PAGE.splitlines()
+        if line.startswith("| `")
+        for key in re.findall(r"`([^`]+)`", line.split("|")[1])
+    }
 
 
 def keys(document: object, path: str = "") -> Iterator[str]:
@@ -45,14 +50,30 @@ def keys(document: object, path: str = "") -> Iterator[str]:
 def documents() -> tuple[Mapping[str, object], ...]:
     """Sidecars of models of every kind."""
     fixtures = ROOT / "fixtures"
-    rows = parse("agraph (float[B,4,T] x) => (float[B,4,T] y) {\n m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }")
-    running = parse("agraph (float[1,4,T] x, float[1,4,1] g) => (float[1,4,1] y, float[1,4,1] z) {\n s = Add(x, g)\n y = ReduceMean<axes=[2]>(s)\n z = ReduceMax<axes=[2]>(s) }")
-    past = parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
+    rows = parse(
+        "agraph (float[B,4,T] x) => (float[B,4,T] y) {\n m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }"
+    )
+    running = parse(
+        "agraph (float[1,4,T] x, float[1,4,1] g) => (float[1,4,1] y, float[1,4,1] z) {\n s = Add(x, g)\n y = "
+        "ReduceMean<axes=[2]>(s)\n z = ReduceMax<axes=[2]>(s) }"
+    )
+    past = parse(
+        """agraph (float[1,T,4] x) => (float[1,T,4] y) {
         k = Transpose<perm=[0,2,1]>(x)  s = MatMul(x, k)  shape = Shape(x)  n = Gather<axis=0>(shape, one)  r = Range(zero, n, one)
         q = Unsqueeze(r, axis1)  d = Sub(r, q)  late = Greater(d, zero)  m = Where(late, low, s)  w = Softmax<axis=-1>(m)  y = MatMul(w, x) }""",
-                 one=np.int64(1), zero=np.int64(0), axis1=np.asarray([1]), low=np.float32(-1e9))
-    pooled = static(parse("""agraph (float[1, 4, T] x) => (float[1, 4, M] y) {
-        h = Mul(x, k) p = AveragePool<kernel_shape=[8], strides=[8]>(h) y = Relu(p) }""", k=np.float32(1 / 64)), 64)
+        one=np.int64(1),
+        zero=np.int64(0),
+        axis1=np.asarray([1]),
+        low=np.float32(-1e9),
+    )
+    pooled = static(
+        parse(
+            """agraph (float[1, 4, T] x) => (float[1, 4, M] y) {
+        h = Mul(x, k) p = AveragePool<kernel_shape=[8], strides=[8]>(h) y = Relu(p) }""",
+            k=np.float32(1 / 64),
+        ),
+        64,
+    )
     made = (
         pulsify(fixtures / "same_gru.onnx", pulse=4, end_of_stream=True),
         pulsify(fixtures / "same_stack.onnx", pulse=None, batch="dynamic"),
@@ -64,7 +85,9 @@ def documents() -> tuple[Mapping[str, object], ...]:
         pulsify(rows, pulse=4, axes={"x": 2}),
         pulsify(running, pulse=4, end_of_stream=True),
         pulsify(past, pulse=4, left_context=3),
-        pulsify(parse("agraph (float[1,T,4] x) => (float[1,T,4] y) {\n y = CumSum(x, axis) }", axis=np.int64(1)), pulse=2),
+        pulsify(
+            parse("agraph (float[1,T,4] x) => (float[1,T,4] y) {\n y = CumSum(x, axis) }", axis=np.int64(1)), pulse=2
+        ),
     )
     return tuple(m.spec for m in made)
 

@@ -86,7 +86,9 @@ def test_causal_net_dilated() -> None:
 
 
 def test_wavenet() -> None:
-    """Ten gated layers: each input is remembered once for filter and gate; that of the first waits as one channel, not as four."""
+    """Ten gated layers: each input is remembered once for filter and gate; that of the first waits as one channel,
+    not as four.
+    """
     pulsed = check(fixture("wavenet"), delays={"y": 0}, length=1100, pulses=(3, 160))
     frames = 1 + sum(2**k for k in range(10))
     assert pulsed.spec["outputs"][0]["receptive_field"] == frames
@@ -98,7 +100,10 @@ def test_pixelcnn() -> None:
     """Row by row, with the place of every pixel as a second stream of booleans."""
     place = {"location": lambda rng, shape: rng.random(shape) < 0.5}
     pulsed = check(fixture("pixelcnn"), delays={"y": 0}, inputs=place, pulses=(1, 2, 5), length=14)
-    assert [(i["name"], i["dtype"], i["axis"]) for i in pulsed.spec["inputs"]] == [("image", "float32", 2), ("location", "bool", 2)]
+    assert [(i["name"], i["dtype"], i["axis"]) for i in pulsed.spec["inputs"]] == [
+        ("image", "float32", 2),
+        ("location", "bool", 2),
+    ]
 
 
 def test_bank_of_biquads() -> None:

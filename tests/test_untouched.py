@@ -21,10 +21,14 @@ def _tensor(name: str, *values: float) -> onnx.TensorProto:
 
 def branches(flag: bool = True, deep: bool = False) -> onnx.ModelProto:
     """Two branches whose initializers have one name, with other values; with `deep`, inside another If."""
+
     def branch(name: str, value: float) -> onnx.GraphProto:
         out = onnx.helper.make_tensor_value_info(f"{name}_out", onnx.TensorProto.FLOAT, None)
-        nodes = [onnx.helper.make_node("Constant", [], ["k"], value=_tensor("k", 10 * value)),
-                 onnx.helper.make_node("Mul", ["x", "w"], ["t"]), onnx.helper.make_node("Add", ["t", "k"], [f"{name}_out"])]
+        nodes = [
+            onnx.helper.make_node("Constant", [], ["k"], value=_tensor("k", 10 * value)),
+            onnx.helper.make_node("Mul", ["x", "w"], ["t"]),
+            onnx.helper.make_node("Add", ["t", "k"], [f"{name}_out"]),
+        ]
         return onnx.helper.make_graph(nodes, name, [], [out], [_tensor("w", value)])
 
     def choice(out: str, yes: onnx.GraphProto, no: onnx.GraphProto) -> onnx.NodeProto:
@@ -32,14 +36,26 @@ def branches(flag: bool = True, deep: bool = False) -> onnx.ModelProto:
 
     node = choice("y", branch("yes", 2), branch("no", 3))
     if deep:
+
         def outer(name: str, by: float) -> onnx.GraphProto:
             out = onnx.helper.make_tensor_value_info(f"{name}_y", onnx.TensorProto.FLOAT, None)
-            return onnx.helper.make_graph([choice("c", branch("a", by), branch("b", -by)), onnx.helper.make_node("Add", ["c", "w"], [f"{name}_y"])],
-                                          name, [], [out], [_tensor("w", by + 1)])
+            return onnx.helper.make_graph(
+                [
+                    choice("c", branch("a", by), branch("b", -by)),
+                    onnx.helper.make_node("Add", ["c", "w"], [f"{name}_y"]),
+                ],
+                name,
+                [],
+                [out],
+                [_tensor("w", by + 1)],
+            )
+
         node = choice("y", outer("left", 2), outer("right", 3))
     given = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, "T"])]
     weights = [onnx.numpy_helper.from_array(np.asarray(flag), "flag")]
-    graph = onnx.helper.make_graph([node], "g", given, [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, "U"])], weights)
+    graph = onnx.helper.make_graph(
+        [node], "g", given, [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, "U"])], weights
+    )
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -67,8 +83,14 @@ def doubled() -> onnx.ModelProto:
 
 
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
-    **FAMILIES, "branches": branches, "the other branch": lambda: branches(False), "deep branches": lambda: branches(deep=True), "asked": asked,
-    "unnamed": unnamed, "doubled": doubled}
+    **FAMILIES,
+    "branches": branches,
+    "the other branch": lambda: branches(False),
+    "deep branches": lambda: branches(deep=True),
+    "asked": asked,
+    "unnamed": unnamed,
+    "doubled": doubled,
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -97,7 +119,9 @@ def test_branches_whose_initializers_have_one_name(flag: bool, deep: bool) -> No
 
 
 def test_external_data(tmp_path) -> None:
-    model = parse("agraph (float[1,3,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 3, 3), b=rand(4))
+    model = parse(
+        "agraph (float[1,3,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 3, 3), b=rand(4)
+    )
     path = tmp_path / "m.onnx"
     onnx.save_model(model, path, save_as_external_data=True, size_threshold=0, location="m.data")
     read = onnx.load(path)
@@ -111,7 +135,9 @@ def test_external_data(tmp_path) -> None:
 
 def test_weights_are_shared_with_the_caller() -> None:
     """Reading a model takes no memory for its weights again."""
-    model = parse("agraph (float[1,3,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 3, 3), b=rand(4))
+    model = parse(
+        "agraph (float[1,3,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 3, 3), b=rand(4)
+    )
     source = load(model)
     other = rand(4, 3, 3, seed=5)
     model.graph.initializer[0].raw_data = other.tobytes()

@@ -1,6 +1,7 @@
 """Attack the command line with broken models: bytes and fields of small models are changed at random.
 
-Whatever the file, the answer is an exit code from 0 to 4, one clear line, no traceback, and nothing written but by success.
+Whatever the file, the answer is an exit code from 0 to 4, one clear line, no traceback, and nothing written but by
+success.
 Cases run in worker processes that are ended when they take too much time or memory. Each case has a number; it says all
 that is random about it. Exit status 1 on a failure; the failing files are kept.
 
@@ -34,6 +35,7 @@ SECONDS = 60
 MEGABYTES = 2500
 """A process that has needed more is a failure: twice what the largest tensor takes that `verify` tries."""
 
+
 @dataclass
 class Found:
     """What became of a case: ``problem`` is empty where the answer was fit to be read by a stranger."""
@@ -46,7 +48,9 @@ class Found:
     megabytes: float
 
 
-def judged(case: int, folder: Path, before: set[str], code: int, out: str, err: str, seconds: float, megabytes: float) -> Found:
+def judged(
+    case: int, folder: Path, before: set[str], code: int, out: str, err: str, seconds: float, megabytes: float
+) -> Found:
     """Hold the answer of the tool against what it promises."""
     lines = [line for line in err.splitlines() if line]
     left = {p.name for p in folder.iterdir()} - before
@@ -114,8 +118,15 @@ def from_outside(case: int, folder: Path) -> Found:
     before = {p.name for p in folder.iterdir()}
     start = time.monotonic()
     try:
-        done = subprocess.run([sys.executable, "-m", "pulsify_onnx", *arguments], capture_output=True, timeout=SECONDS, preexec_fn=limited,
-                              cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        done = subprocess.run(
+            check=False,
+            args=[sys.executable, "-m", "pulsify_onnx", *arguments],
+            capture_output=True,
+            timeout=SECONDS,
+            preexec_fn=limited,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
     except subprocess.TimeoutExpired:
         return Found(case, -1, "", f"takes more than {SECONDS} s", SECONDS, 0)
     texts = [text.decode(errors="replace") for text in (done.stdout, done.stderr)]
@@ -142,15 +153,25 @@ def work(cases: range) -> None:
 
 
 def run(cases: range, processes: int = 2) -> Iterator[Found]:
-    """All cases, spread over worker processes; one that ends in a case is replaced, and the case is tried from outside."""
+    """All cases, spread over worker processes; one that ends in a case is replaced, and the case is tried from
+    outside.
+    """
     waiting = [range(cases.start + k, cases.stop, cases.step * processes) for k in range(processes)]
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
             while waiting:
                 share = waiting.pop()
                 if share:
-                    arguments = [sys.executable, "-m", "tools.badfiles", "--worker", json.dumps([share.start, share.stop, share.step])]
-                    worker = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
+                    arguments = [
+                        sys.executable,
+                        "-m",
+                        "tools.badfiles",
+                        "--worker",
+                        json.dumps([share.start, share.stop, share.step]),
+                    ]
+                    worker = subprocess.Popen(
+                        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd=ROOT
+                    )
                     assert worker.stdout is not None
                     selector.register(worker.stdout, selectors.EVENT_READ, [worker, share, time.monotonic()])
             selector.select(timeout=1)
@@ -198,7 +219,10 @@ def main() -> int:
             folder = args.keep / str(found.case)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "command.txt").write_text(" ".join(write(found.case, folder)))
-    print(f"{sum(codes.values())} files, {failed} failed; exit codes {dict(sorted(codes.items()))}; slowest {slowest:.1f} s")
+    print(
+        f"{sum(codes.values())} files, {failed} failed; exit codes {dict(sorted(codes.items()))}; slowest "
+        f"{slowest:.1f} s"
+    )
     return 1 if failed else 0
 
 

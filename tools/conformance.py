@@ -102,7 +102,13 @@ def open_case(case: Case) -> tuple[onnx.ModelProto, list[object]]:
 
 
 def _value(found: object) -> object:
-    return numpy_helper.to_array(found) if isinstance(found, onnx.TensorProto) else np.asarray(found) if isinstance(found, np.generic) else found
+    return (
+        numpy_helper.to_array(found)
+        if isinstance(found, onnx.TensorProto)
+        else np.asarray(found)
+        if isinstance(found, np.generic)
+        else found
+    )
 
 
 def readings(model: onnx.ModelProto, values: list[object]) -> Iterator[tuple[str, dict[str, int]]]:
@@ -117,7 +123,13 @@ def readings(model: onnx.ModelProto, values: list[object]) -> Iterator[tuple[str
             together = dict(alone)
             for other, value in arrays.items():
                 same = [k for k in range(value.ndim) if value.shape[k] == array.shape[axis]]
-                match = axis if axis in same else axis - array.ndim + value.ndim if axis - array.ndim + value.ndim in same else None
+                match = (
+                    axis
+                    if axis in same
+                    else axis - array.ndim + value.ndim
+                    if axis - array.ndim + value.ndim in same
+                    else None
+                )
                 if other != name and match is not None and array.shape[axis] > 1:
                     together[other] = match
             for axes in (alone, together):
@@ -128,7 +140,9 @@ def readings(model: onnx.ModelProto, values: list[object]) -> Iterator[tuple[str
 
 
 def dynamic(model: onnx.ModelProto, values: list[object], axes: dict[str, int]) -> onnx.ModelProto | None:
-    """The model with these dimensions dynamic and all other inputs constant; None where an input can't be a constant."""
+    """The model with these dimensions dynamic and all other inputs constant; None where an input can't be a
+    constant.
+    """
     out = onnx.ModelProto()
     out.CopyFrom(model)
     out.ir_version = min(out.ir_version, 10)  # cases are written in the newest format, whatever onnxruntime reads
@@ -150,7 +164,11 @@ def dynamic(model: onnx.ModelProto, values: list[object], axes: dict[str, int]) 
             return None
     del out.graph.input[:]
     out.graph.input.extend(keep)
-    outputs = [onnx.helper.make_tensor_value_info(o.name, o.type.tensor_type.elem_type, None) for o in out.graph.output if o.type.HasField("tensor_type")]
+    outputs = [
+        onnx.helper.make_tensor_value_info(o.name, o.type.tensor_type.elem_type, None)
+        for o in out.graph.output
+        if o.type.HasField("tensor_type")
+    ]
     if len(outputs) != len(out.graph.output):
         return None
     del out.graph.output[:]
@@ -229,7 +247,10 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
         return "crashed", f"{type(problem).__name__}: {problem}"[:300]
     try:
         if plan.blockers:
-            bug = next((b.reason for b in plan.blockers if UNEXPECTED in b.reason or not b.reason or not b.hint or not b.node), None)
+            bug = next(
+                (b.reason for b in plan.blockers if UNEXPECTED in b.reason or not b.reason or not b.hint or not b.node),
+                None,
+            )
             return ("refused", "") if bug is None else ("crashed", bug or "a blocker is incomplete")
         makers = {n: partial(_like, arrays[n]) for n in axes}
         length = _length(model, axes, arrays, makers)
@@ -239,7 +260,16 @@ def _verdict(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any
             return "not runnable", ""
         oracle.session = session
         half = arrays[next(iter(axes))].dtype == np.float16
-        oracle.check(model, axes=axes, pulses=(1, 3), length=length, unit=1 if length == LENGTHS[0] else 12, inputs=makers, rtol=2e-3 if half else 1e-4, beyond=12)
+        oracle.check(
+            model,
+            axes=axes,
+            pulses=(1, 3),
+            length=length,
+            unit=1 if length == LENGTHS[0] else 12,
+            inputs=makers,
+            rtol=2e-3 if half else 1e-4,
+            beyond=12,
+        )
     except CannotStream:
         return "refused", ""
     except AssertionError as difference:
@@ -260,7 +290,9 @@ def _like(source: Any, rng: np.random.Generator, shape: list[int]) -> Any:
 
 
 def _length(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any], makers: dict[str, Any]) -> int | None:
-    """The first length that the batch model takes here, None where it takes none of them or onnxruntime does not load it."""
+    """The first length that the batch model takes here, None where it takes none of them or onnxruntime does not
+    load it.
+    """
     try:
         batch = session(model.SerializeToString())
     except Exception:
@@ -281,7 +313,7 @@ def _length(model: onnx.ModelProto, axes: dict[str, int], arrays: dict[str, Any]
 
 def run(cases: list[Case], jobs: int) -> Iterator[Result]:
     """Judge in worker processes; a case that takes its process down is a crash."""
-    todo = [cases[k:k + 8] for k in range(0, len(cases), 8)]
+    todo = [cases[k : k + 8] for k in range(0, len(cases), 8)]
     while todo:
         batch, todo = todo, []
         with ProcessPoolExecutor(jobs) as pool:
@@ -330,7 +362,10 @@ def main() -> int:
     for row in table.values():
         sums.update(row)
     print(f"{'total':28}" + "".join(f"{sums[v]:>14}" for v in verdicts))
-    print(f"\n{len(cases)} of {total} cases, {sum(sums.values())} readings: {sums['wrong']} wrong, {sums['crashed']} crashed")
+    print(
+        f"\n{len(cases)} of {total} cases, {sum(sums.values())} readings: {sums['wrong']} wrong, {sums['crashed']} "
+        "crashed"
+    )
     return 1 if bad else 0
 
 

@@ -1,10 +1,14 @@
-"""Converts models with ``--pulse dynamic`` by the command line, which then streams them in pulses of random sizes and compares.
+"""Converts models with ``--pulse dynamic`` by the command line, which then streams them in pulses of random sizes and
+compares.
 
     python -m tools.dynamic FOLDER [--rows] [--cli pulsify-onnx] [--seconds 150] [--seed N]
 
-Models of FOLDER are taken in random order until the time is up, each with and without an end of stream. A model of a fixed length
-whose axis can be read in more than one way is taken along the first one offered. With ``--rows`` they get a batch too, of 3 and of any
-number of rows, on which streams start, are cut off, start again and end at random, each compared with a batch run of its own.
+Models of FOLDER are taken in random order until the time is up, each with and without an end of stream. A model of a
+fixed length
+whose axis can be read in more than one way is taken along the first one offered. With ``--rows`` they get a batch too,
+of 3 and of any
+number of rows, on which streams start, are cut off, start again and end at random, each compared with a batch run of
+its own.
 Streaming exactly (exit status 0) and a refusal (3) are both right; anything else fails.
 """
 
@@ -46,7 +50,18 @@ def main() -> None:
             for more, batch in (([], "dynamic"), (["--end-of-stream"], "3")):
                 if time.monotonic() > end:
                     break
-                command = [*args.cli.split(), "convert", str(model), "-o", f"{folder}/out.onnx", "--pulse", "dynamic", "--verify", "--json", *more]
+                command = [
+                    *args.cli.split(),
+                    "convert",
+                    str(model),
+                    "-o",
+                    f"{folder}/out.onnx",
+                    "--pulse",
+                    "dynamic",
+                    "--verify",
+                    "--json",
+                    *more,
+                ]
                 command += ["--batch", batch] if args.rows else []
                 done = run(command)
                 if done.returncode == 2 and (offered := re.search(r"choose one of\s+(--axis \S+)", done.stderr)):
@@ -54,7 +69,10 @@ def main() -> None:
                 counts[RIGHT.get(done.returncode, "wrong")] += 1
                 if done.returncode not in RIGHT:
                     wrong += 1
-                    print(f"{model.relative_to(args.folder)} {' '.join(more)}: exit status {done.returncode}\n{done.stderr.strip()}")
+                    print(
+                        f"{model.relative_to(args.folder)} {' '.join(more)}: exit status "
+                        f"{done.returncode}\n{done.stderr.strip()}"
+                    )
     print(", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "no models")
     sys.exit(1 if wrong or not counts else 0)
 

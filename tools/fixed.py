@@ -1,6 +1,8 @@
-"""Hunt for wrong readings of exports with a fixed length: random networks, exported for one length as any tool might leave them.
+"""Hunt for wrong readings of exports with a fixed length: random networks, exported for one length as any tool might
+leave them.
 
-Each export must stream as the dynamic network does at other lengths, or be refused. Prints a count of what ran and why the rest
+Each export must stream as the dynamic network does at other lengths, or be refused. Prints a count of what ran and why
+the rest
 was refused; what fails is written to a folder, with its dynamic twin. Exit status 1 on failure.
 """
 
@@ -34,7 +36,9 @@ def main() -> int:
             onnx.save(net.model, args.out / f"seed_{seed}.onnx")
             print(f"seed {seed}: {what}: {told}", flush=True)
         seed += 1
-    print(f"{seed - first} networks from seed {first}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
+    print(
+        f"{seed - first} networks from seed {first}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+    )
     for reason, count in refusals.most_common(20):
         print(f"  {count:4} {reason}")
     return 1 if counts["WRONG"] or counts["crash"] else 0

@@ -1,7 +1,9 @@
 """Hunt for wrong streams: random networks, converted at random pulses and compared with their batch run.
 
-Every fourth network is made of layers that show every perturbation: its delays are compared with the measured lookahead too. Prints
-what ran, by family and by kind of layer, and why the rest was refused; what fails or is late is shrunk and written to a folder. Exit
+Every fourth network is made of layers that show every perturbation: its delays are compared with the measured lookahead
+too. Prints
+what ran, by family and by kind of layer, and why the rest was refused; what fails or is late is shrunk and written to a
+folder. Exit
 status 1 on failure: late is not wrong.
 """
 
@@ -26,10 +28,17 @@ from tools.hunt import arguments
 
 
 def attempt(model: onnx.ModelProto, net: Network, seed: int, delays: bool = False) -> str:
-    """'' where the streams equal the batch runs, their `delays` too, else what is wrong. Raises `CannotStream` for a refusal."""
+    """'' where the streams equal the batch runs, their `delays` too, else what is wrong. Raises `CannotStream` for a
+    refusal.
+    """
     try:
         for n in (net.lengths[0], net.lengths[-1]):
-            feeds = {v.name: np.zeros([d.dim_value or (3 if d.dim_param == "N" else n) for d in v.type.tensor_type.shape.dim], np.float32) for v in model.graph.input}
+            feeds = {
+                v.name: np.zeros(
+                    [d.dim_value or (3 if d.dim_param == "N" else n) for d in v.type.tensor_type.shape.dim], np.float32
+                )
+                for v in model.graph.input
+            }
             session(model.SerializeToString(), plain=True).run(None, feeds)
     except Exception as problem:
         return f"{'unrun' if model.opset_import[0].version < 13 else 'no batch model'}: {str(problem)[:300]}"
@@ -73,7 +82,12 @@ def shrink(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], seco
     for node in list(model.graph.node)[:-1]:
         for name in node.output:
             value = known.get(name)
-            if time.monotonic() > end or value is None or not value.type.tensor_type.HasField("shape") or value.type.tensor_type.elem_type != 1:
+            if (
+                time.monotonic() > end
+                or value is None
+                or not value.type.tensor_type.HasField("shape")
+                or value.type.tensor_type.elem_type != 1
+            ):
                 continue
             less = _with_output(model, value)
             if fails(less):
@@ -95,7 +109,10 @@ def _bypassed(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], e
         less = onnx.ModelProto()
         less.CopyFrom(model)
         node = less.graph.node[k]
-        gone, source = set(node.output), next((i for i in node.input if not any(w.name == i for w in less.graph.initializer)), "")
+        gone, source = (
+            set(node.output),
+            next((i for i in node.input if not any(w.name == i for w in less.graph.initializer)), ""),
+        )
         del less.graph.node[k]
         for other in less.graph.node:
             for j, name in enumerate(other.input):
@@ -113,7 +130,8 @@ def _bypassed(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], e
 
 
 TOLD = ("late", "unequal", "unrun")
-"""What is counted and shown, and is no failure: frames later than need be, quantised frames that onnxruntime's optimisation rounds another
+"""What is counted and shown, and is no failure: frames later than need be, quantised frames that onnxruntime's
+optimisation rounds another
 way, and old models for which onnxruntime infers another shape than it makes."""
 
 
@@ -125,14 +143,17 @@ class Tally:
 
     def add(self, family: str, net: Network, found: str) -> None:
         """A network and what is wrong with its streams."""
-        what = found.split(":")[0]
+        what = found.partition(":")[0]
         self.drawn.update({family, *net.kinds})
         self.found.update((k, what) for k in {family, *net.kinds} if what)
 
     def table(self) -> str:
         """A line for each."""
         whats = sorted({what for _, what in self.found})
-        return "\n".join(f"  {self.drawn[k]:5} {k:24}" + "".join(f" {self.found[k, w]} {w}" for w in whats if self.found[k, w]) for k in sorted(self.drawn))
+        return "\n".join(
+            f"  {self.drawn[k]:5} {k:24}" + "".join(f" {self.found[k, w]} {w}" for w in whats if self.found[k, w])
+            for k in sorted(self.drawn)
+        )
 
 
 def drawn(seed: int, size: int | None, kind: str) -> tuple[Network, str]:
@@ -142,6 +163,7 @@ def drawn(seed: int, size: int | None, kind: str) -> tuple[Network, str]:
 
 def smaller(net: Network, seed: int, what: str, delays: bool) -> tuple[onnx.ModelProto, str]:
     """A smaller model that fails in the same way, and how."""
+
     def fails(model: onnx.ModelProto) -> str:
         try:
             again = attempt(model, net, seed, delays)
@@ -172,9 +194,16 @@ def main() -> int:
             args.out.mkdir(parents=True, exist_ok=True)
             path = args.out / f"seed_{seed}.onnx"
             onnx.save(small, path)
-            print(f"seed {seed}: {found}\n  shrunk to {len(small.graph.node)} of {len(net.model.graph.node)} nodes: {path}: {why}", flush=True)
+            print(
+                f"seed {seed}: {found}\n  shrunk to {len(small.graph.node)} of {len(net.model.graph.node)} nodes: "
+                f"{path}: {why}",
+                flush=True,
+            )
         seed += 1
-    print(f"{seed - args.seed} networks from seed {args.seed}: {counts['failed']} failed, " + ", ".join(f"{counts[k]} {k}" for k in (*TOLD, "refused")))
+    print(
+        f"{seed - args.seed} networks from seed {args.seed}: {counts['failed']} failed, "
+        + ", ".join(f"{counts[k]} {k}" for k in (*TOLD, "refused"))
+    )
     print(tally.table())
     for reason, count in tally.refusals.most_common(20):
         print(f"  {count:5} {reason}")

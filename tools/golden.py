@@ -3,11 +3,16 @@
     python -m tools.golden write GOLDEN.json [FOLDER ...]
     python -m tools.golden compare GOLDEN.json [FOLDER ...] [--allow names|delays]
 
-Every model of ``fixtures/`` and of the folders is converted at pulses 1, 16 and dynamic (larger ones where it needs a multiple),
-with and without an end of stream, and as it is or with a batch of any size. Kept are sha256 of the model's and the sidecar's bytes, a digest
-of the graph that does not see the names of inner tensors and nodes, delays, state, and whether rows are independent; or the blockers.
-Exit status 1 where something differs that is not allowed: nothing by default; with ``names`` names of inner tensors, nodes and
-state tags; with ``delays`` any graph whose delays are not larger, and whose rows stay independent. What was refused may stream then.
+Every model of ``fixtures/`` and of the folders is converted at pulses 1, 16 and dynamic (larger ones where it needs a
+multiple),
+with and without an end of stream, and as it is or with a batch of any size. Kept are sha256 of the model's and the
+sidecar's bytes, a digest
+of the graph that does not see the names of inner tensors and nodes, delays, state, and whether rows are independent; or
+the blockers.
+Exit status 1 where something differs that is not allowed: nothing by default; with ``names`` names of inner tensors,
+nodes and
+state tags; with ``delays`` any graph whose delays are not larger, and whose rows stay independent. What was refused may
+stream then.
 """
 
 from __future__ import annotations
@@ -42,15 +47,23 @@ def nameless(proto: onnx.ModelProto) -> str:
     graph = proto.graph
     kept = {v.name for v in (*graph.input, *graph.output) if not v.name.startswith(("past_", "present_"))}
     numbers: dict[str, str] = {}
-    data = {t.name: f"{t.data_type} {list(t.dims)} {digest(onnx.numpy_helper.to_array(t).tobytes())}" for t in graph.initializer}
+    data = {
+        t.name: f"{t.data_type} {list(t.dims)} {digest(onnx.numpy_helper.to_array(t).tobytes())}"
+        for t in graph.initializer
+    }
 
     def number(name: str) -> str:
         return name if name in kept or not name else numbers.setdefault(name, data.get(name) or f"v{len(numbers)}")
 
     lines = [f"{number(v.name)} {v.type.SerializeToString(deterministic=True).hex()}" for v in graph.input]
     for node in graph.node:
-        attributes = sorted(a.SerializeToString(deterministic=True).hex() for a in node.attribute if not a.HasField("g"))
-        lines.append(f"{','.join(map(number, node.output))} = {node.domain}.{node.op_type}({','.join(map(number, node.input))}) {attributes}")
+        attributes = sorted(
+            a.SerializeToString(deterministic=True).hex() for a in node.attribute if not a.HasField("g")
+        )
+        lines.append(
+            f"{','.join(map(number, node.output))} = "
+            f"{node.domain}.{node.op_type}({','.join(map(number, node.input))}) {attributes}"
+        )
     lines += [f"{number(v.name)} {v.type.SerializeToString(deterministic=True).hex()}" for v in graph.output]
     return digest("\n".join(lines).encode())
 
@@ -68,9 +81,14 @@ def made(model: Path, **options: Any) -> Entry:
 
 def _entry(pulsed: PulsedModel) -> Entry:
     proto, spec = pulsed.proto(), pulsed.spec
-    return {"model": digest(proto.SerializeToString(deterministic=True)), "sidecar": digest(json.dumps(spec, sort_keys=True).encode()),
-            "graph": nameless(proto), "delays": [o.get("delay") for o in spec["outputs"]], "state_bytes": spec["state_bytes"],
-            "independent_rows": spec.get("independent_rows", True)}
+    return {
+        "model": digest(proto.SerializeToString(deterministic=True)),
+        "sidecar": digest(json.dumps(spec, sort_keys=True).encode()),
+        "graph": nameless(proto),
+        "delays": [o.get("delay") for o in spec["outputs"]],
+        "state_bytes": spec["state_bytes"],
+        "independent_rows": spec.get("independent_rows", True),
+    }
 
 
 def entries(model: Path) -> Iterator[tuple[str, Entry]]:
@@ -98,7 +116,10 @@ def _all(model: Path) -> dict[str, Entry]:
 def collected(folders: list[Path]) -> dict[str, dict[str, Entry]]:
     """Entries by model and case."""
     models = sorted(path for folder in (ROOT / "fixtures", *folders) for path in folder.rglob("*.onnx"))
-    names = [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"{path.parent.name}/{path.name}" for path in models]
+    names = [
+        str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"{path.parent.name}/{path.name}"
+        for path in models
+    ]
     with ProcessPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(_all, models)))
 
@@ -114,7 +135,13 @@ def difference(old: Entry, new: Entry, allow: str) -> str:
     if allow == "delays":
         later = any(b is not None and (a is None or b > a) for a, b in zip(old["delays"], new["delays"]))
         shared = old["independent_rows"] and not new["independent_rows"]
-        return f"delays {old['delays']} are now {new['delays']}" if later else "rows are not independent any more" if shared else ""
+        return (
+            f"delays {old['delays']} are now {new['delays']}"
+            if later
+            else "rows are not independent any more"
+            if shared
+            else ""
+        )
     keys = ["graph", "delays", "state_bytes", "independent_rows"] if allow == "names" else list(old)
     return ", ".join(f"{key} {old[key]} is now {new[key]}" for key in keys if old[key] != new[key])
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 def arguments(description: str | None, out: str, kinds: Sequence[str] = ()) -> argparse.Namespace:
-    """The command line: `seed` is the first one, drawn where it is not told, and printed; what fails goes to the folder `out`."""
+    """The command line: `seed` is the first one, drawn where it is not told, and printed; what fails goes to the
+    folder `out`.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=None, help="the first seed (another one every time unless told)")
@@ -17,7 +19,9 @@ def arguments(description: str | None, out: str, kinds: Sequence[str] = ()) -> a
     parser.add_argument("--size", type=int, default=None, help="layers of a network (random unless told)")
     parser.add_argument("--out", type=Path, default=Path(out))
     if kinds:
-        parser.add_argument("--kind", default="", choices=kinds, metavar="KIND", help=f"small networks of one kind: {', '.join(kinds)}")
+        parser.add_argument(
+            "--kind", default="", choices=kinds, metavar="KIND", help=f"small networks of one kind: {', '.join(kinds)}"
+        )
     args = parser.parse_args()
     args.seed = secrets.randbelow(10**8) if args.seed is None else args.seed
     print(f"from seed {args.seed} on, for {args.seconds:g} s", flush=True)

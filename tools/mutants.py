@@ -1,8 +1,12 @@
-"""Mutation test of the tool itself: it is broken on purpose, in one place at a time, and the tests nearest to the place must see it.
+"""Mutation test of the tool itself: it is broken on purpose, in one place at a time, and the tests nearest to the place
+must see it.
 
-Mutants are drawn from the syntax tree of the files (comparisons turned, numbers one off, ``and`` for ``or``, a part of a sum, a ``max`` or
-a call left out, arguments swapped, statements dropped), the same for one seed. Survivors are printed: each is a test that is missing, or
-a change that changes nothing. With ``--named`` the faults by name instead, which ``verify`` must see too; exit status 1 where one survives.
+Mutants are drawn from the syntax tree of the files (comparisons turned, numbers one off, ``and`` for ``or``, a part of
+a sum, a ``max`` or
+a call left out, arguments swapped, statements dropped), the same for one seed. Survivors are printed: each is a test
+that is missing, or
+a change that changes nothing. With ``--named`` the faults by name instead, which ``verify`` must see too; exit status 1
+where one survives.
 
     python -m tools.mutants [FILE …] [--count N] [--seed S] [--seconds T]
     python -m tools.mutants --named [--only NAME]
@@ -23,9 +27,23 @@ from tools.mutation_tree import PARTS, ROOT, SLOW, Tree, nearest
 from tools.mutations import Mutation, mutations
 
 PACKAGE = "pulsify_onnx"
-FILES = ("algebra/windows.py", "rules/pool.py", "rules/conv.py", "rules/slicing.py", "rules/last.py", "lowering/batch/rows.py",
-         "lowering/writer.py", "report/sidecar.py", "algebra/length.py", "lowering/lower.py", "lowering/states.py",
-         "algebra/delay.py", "passes/schedule.py", "passes/histories.py", "algebra/query_key.py")
+FILES = (
+    "algebra/windows.py",
+    "rules/pool.py",
+    "rules/conv.py",
+    "rules/slicing.py",
+    "rules/last.py",
+    "lowering/batch/rows.py",
+    "lowering/writer.py",
+    "report/sidecar.py",
+    "algebra/length.py",
+    "lowering/lower.py",
+    "lowering/states.py",
+    "algebra/delay.py",
+    "passes/schedule.py",
+    "passes/histories.py",
+    "algebra/query_key.py",
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +62,25 @@ def drawn(root: Path, package: str, files: Sequence[str], count: int, seed: int)
     piles = {file: mutations((root / package / file).read_text(encoding="utf-8")) for file in files}
     for pile in piles.values():
         rng.shuffle(pile)
-    rounds = [(file, pile[k]) for k in range(max(map(len, piles.values()), default=0)) for file, pile in piles.items() if k < len(pile)]
+    rounds = [
+        (file, pile[k])
+        for k in range(max(map(len, piles.values()), default=0))
+        for file, pile in piles.items()
+        if k < len(pile)
+    ]
     return rounds[:count]
 
 
-def outcomes(root: Path, package: str, chosen: Sequence[tuple[str, Mutation]], *, seconds: float = 1e9, limit: float = 120, most: int = 5,
-             parts: Sequence[str] = PARTS) -> Iterator[Outcome]:
+def outcomes(
+    root: Path,
+    package: str,
+    chosen: Sequence[tuple[str, Mutation]],
+    *,
+    seconds: float = 1e9,
+    limit: float = 120,
+    most: int = 5,
+    parts: Sequence[str] = PARTS,
+) -> Iterator[Outcome]:
     """Each mutation with what the tests say, until the time is up; tests that take longer than `limit` have seen it."""
     end = time.monotonic() + seconds
     tests = {file: nearest(root, package, file, most) for file in {file for file, _ in chosen}}
@@ -81,9 +112,20 @@ def main() -> int:
     if args.named or args.only:
         return named_mutants.run(args.only, args.jobs)
     tried = survivors = 0
-    for found in outcomes(ROOT, PACKAGE, drawn(ROOT, PACKAGE, args.files, args.count, args.seed), seconds=args.seconds, limit=args.limit, most=args.tests):
+    for found in outcomes(
+        ROOT,
+        PACKAGE,
+        drawn(ROOT, PACKAGE, args.files, args.count, args.seed),
+        seconds=args.seconds,
+        limit=args.limit,
+        most=args.tests,
+    ):
         tried, survivors = tried + 1, survivors + (not found.caught)
-        print(f"{'caught  ' if found.caught else 'SURVIVES'} {found.file}:{found.mutation.what}{f'  [{found.by}]' if found.by else ''}", flush=True)
+        print(
+            f"{'caught  ' if found.caught else 'SURVIVES'} "
+            f"{found.file}:{found.mutation.what}{f'  [{found.by}]' if found.by else ''}",
+            flush=True,
+        )
     print(f"{tried} mutants from seed {args.seed}, {survivors} survive the nearest tests")
     return 0
 

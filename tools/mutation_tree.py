@@ -47,22 +47,40 @@ class Tree:
         """The exit code of pytest up to the first failure (`SLOW` where the time is over), and the test that failed."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         try:
-            run = subprocess.run(command, cwd=self.root, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=seconds, check=False)
+            run = subprocess.run(
+                command,
+                cwd=self.root,
+                env={**os.environ, **self.environment},
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return SLOW, "too slow"
-        return run.returncode, next((line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+        return run.returncode, next(
+            (line.split(" ")[1] for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), ""
+        )
 
 
 def nearest(root: Path, package: str, file: str, most: int) -> list[str]:
-    """Tests of a file of `package`, the nearest first: those of its name, those that import it, then those of the modules that do, and so on."""
+    """Tests of a file of `package`, the nearest first: those of its name, those that import it, then those of the
+    modules that do, and so on.
+    """
     tests = sorted((root / "tests").rglob("test_*.py"))
     sources = {path: path.read_text(encoding="utf-8") for path in [*(root / package).rglob("*.py"), *tests]}
     found: dict[Path, None] = {}
     seen, level = {root / package / file}, [root / package / file]
     while level and len(found) < most:
         for path in level:
-            found |= dict.fromkeys(t for t in tests if t.stem == f"test_{path.stem}" or t.stem.startswith(f"test_{path.stem}_"))
-        uses = {path: sum(_uses(text, _module(root, other)) for other in level) for path, text in sources.items() if path not in seen}
+            found |= dict.fromkeys(
+                t for t in tests if t.stem == f"test_{path.stem}" or t.stem.startswith(f"test_{path.stem}_")
+            )
+        uses = {
+            path: sum(_uses(text, _module(root, other)) for other in level)
+            for path, text in sources.items()
+            if path not in seen
+        }
         readers = sorted((path for path, count in uses.items() if count), key=lambda path: (-uses[path], path.stem))
         found |= dict.fromkeys(path for path in readers if path in tests)
         level = [path for path in readers if path not in tests]
@@ -79,5 +97,11 @@ def _uses(text: str, module: str) -> int:
     lists = re.findall(rf"^from {re.escape(module)} import \(?([^)\n]*(?:\n[^)]*)?)\)?$", text, re.MULTILINE)
     names = {name.split()[-1] for found in lists for name in found.replace("\n", " ").split(",") if name.split()}
     package, _, stem = module.rpartition(".")
-    names |= set(re.findall(rf"^from {re.escape(package)} import (?:.*, )?{stem}(?: as (\w+))?\b", text, re.MULTILINE)) if package else set()
-    return sum(len(re.findall(rf"\b{re.escape(name)}\b", text)) for name in names if name) + (f"from {package} import {stem}" in text)
+    names |= (
+        set(re.findall(rf"^from {re.escape(package)} import (?:.*, )?{stem}(?: as (\w+))?\b", text, re.MULTILINE))
+        if package
+        else set()
+    )
+    return sum(len(re.findall(rf"\b{re.escape(name)}\b", text)) for name in names if name) + (
+        f"from {package} import {stem}" in text
+    )

@@ -1,4 +1,6 @@
-"""Small changes of a piece of Python, drawn from its syntax tree: each is one edit of the text, so that the rest stays as it is."""
+"""Small changes of a piece of Python, drawn from its syntax tree: each is one edit of the text, so that the rest
+stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Mutation:
     def applied(self, text: str) -> str:
         """`text` with the change in it."""
         raw = text.encode()
-        return (raw[: self.start] + self.new.encode() + raw[self.end:]).decode()
+        return (raw[: self.start] + self.new.encode() + raw[self.end :]).decode()
 
 
 def mutations(text: str) -> list[Mutation]:
@@ -40,7 +51,10 @@ def mutations(text: str) -> list[Mutation]:
         offsets.append(offsets[-1] + len(line))
     found = {}
     for node, other in _changes(tree):
-        start, end = (offsets[row - 1] + column for row, column in ((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0)))
+        start, end = (
+            offsets[row - 1] + column
+            for row, column in ((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
+        )
         old = text.encode()[start:end].decode()
         new = ast.unparse(ast.fix_missing_locations(other))
         if isinstance(node, ast.expr) and not isinstance(other, ast.Constant):
@@ -76,7 +90,9 @@ def _changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.expr | as
 
 
 def _within(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.expr | ast.stmt]]:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.JoinedStr | ast.Raise):  # functions come by themselves; what people read is no logic
+    if isinstance(
+        node, ast.FunctionDef | ast.ClassDef | ast.JoinedStr | ast.Raise
+    ):  # functions come by themselves; what people read is no logic
         return
     if isinstance(node, ast.expr):
         yield from ((node, other) for other in _expressions(node))
@@ -92,7 +108,7 @@ def _within(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, ast.expr | ast
 
 def _statements(node: ast.stmt) -> Iterator[ast.stmt]:
     called = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    if called or isinstance(node, ast.AugAssign | ast.Continue) or isinstance(node, ast.If) and not node.orelse:
+    if called or isinstance(node, ast.AugAssign | ast.Continue) or (isinstance(node, ast.If) and not node.orelse):
         yield ast.Pass()
 
 
@@ -131,16 +147,24 @@ def _calls(node: ast.Call) -> Iterator[ast.expr]:
     if name in ("max", "min"):
         yield ast.Call(ast.Name("min" if name == "max" else "max"), node.args, node.keywords)
         if len(node.args) > 1:
-            yield from _less(node.args, lambda rest: rest[0] if len(rest) == 1 and not node.keywords else ast.Call(node.func, rest, node.keywords))
+            yield from _less(
+                node.args,
+                lambda rest: (
+                    rest[0] if len(rest) == 1 and not node.keywords else ast.Call(node.func, rest, node.keywords)
+                ),
+            )
         return
     for k in range(len(node.args) - 1):
         if type(node.args[k]) is not type(node.args[k + 1]):  # nothing would run
             continue
-        yield ast.Call(node.func, [*node.args[:k], node.args[k + 1], node.args[k], *node.args[k + 2:]], node.keywords)
+        yield ast.Call(node.func, [*node.args[:k], node.args[k + 1], node.args[k], *node.args[k + 2 :]], node.keywords)
     if len(node.keywords) > 1 or name == "replace":
-        yield from (ast.Call(node.func, node.args, [*node.keywords[:k], *node.keywords[k + 1:]]) for k in range(len(node.keywords)))
+        yield from (
+            ast.Call(node.func, node.args, [*node.keywords[:k], *node.keywords[k + 1 :]])
+            for k in range(len(node.keywords))
+        )
 
 
 def _less(values: Sequence[ast.expr], made: Callable[[list[ast.expr]], ast.expr]) -> Iterator[ast.expr]:
     for k in range(len(values)):
-        yield made([*values[:k], *values[k + 1:]])
+        yield made([*values[:k], *values[k + 1 :]])

@@ -1,8 +1,10 @@
-"""The rooms of the package as `docs/design.md` shows them, made from the table of ``tests/test_architecture.py``, which the imports are held to.
+"""The rooms of the package as `docs/design.md` shows them, made from the table of ``tests/test_architecture.py``, which
+the imports are held to.
 
     python -m tools.picture [--write]
 
-A room stands on the floor above the highest one that it imports, and an arrow that follows from others is left out. What lives in a
+A room stands on the floor above the highest one that it imports, and an arrow that follows from others is left out.
+What lives in a
 room is the docstring of its ``__init__``. Without ``--write`` the page is printed as it should be.
 """
 
@@ -25,7 +27,11 @@ def tables() -> tuple[Table, set[str]]:
     """Which room may import which, and what all may, as the test of the architecture has them."""
     found: dict[str, object] = {}
     for node in ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in ("MAY_IMPORT", "BASE"):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in ("MAY_IMPORT", "BASE")
+        ):
             found[node.targets[0].id] = ast.literal_eval(node.value)
     table, base = found["MAY_IMPORT"], found["BASE"]
     assert isinstance(table, dict) and isinstance(base, set)
@@ -62,7 +68,12 @@ def picture(table: Table) -> str:
 def lives_there(room: str) -> str:
     """The first paragraph of what a room says of itself."""
     path = PACKAGE / f"{room}.py"
-    text = ast.get_docstring(ast.parse((path if path.exists() else PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+    text = (
+        ast.get_docstring(
+            ast.parse((path if path.exists() else PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+        )
+        or ""
+    )
     return " ".join(text.split("\n\n")[0].split())
 
 

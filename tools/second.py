@@ -70,7 +70,6 @@ class Worker:
             self.pool = ProcessPoolExecutor(1)
             return checks.Result("CRASH", f"took more than {PATIENCE} seconds")
 
-
     def _died(self, sentence: Sentence) -> checks.Result:
         try:
             if self.pool.submit(usable, sentence).result(PATIENCE):
@@ -84,7 +83,9 @@ def lessened(s: Sentence, without: list[str]) -> Sentence:
     """The sentence without some of its words."""
     heads = tuple(h for h in s.heads if h[0] not in without) or (("stream", 0),)
     style = "plain" if s.style in without else s.style
-    return replace(s, blocks=tuple(b for b in s.blocks if b[0] not in without), heads=heads, style=style, without=tuple(without))
+    return replace(
+        s, blocks=tuple(b for b in s.blocks if b[0] not in without), heads=heads, style=style, without=tuple(without)
+    )
 
 
 def smaller(s: Sentence) -> list[Sentence]:
@@ -120,15 +121,24 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="this seed alone")
     parser.add_argument("--save", type=Path, help="a folder for models that fail")
     parser.add_argument("--shrink", action="store_true", help="make what fails smaller")
-    parser.add_argument("--without", action="append", default=[], help="leave out a block, a head or a manner of naming (odd) that is known to fail")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        help="leave out a block, a head or a manner of naming (odd) that is known to fail",
+    )
     parser.add_argument("--verbose", action="store_true", help="a line for every network")
     parser.add_argument("--model", type=Path, help="a file to check instead of what the grammar writes")
-    parser.add_argument("--axis", action="append", default=[], metavar="INPUT=AXIS", help="the stream axis of an input of --model")
+    parser.add_argument(
+        "--axis", action="append", default=[], metavar="INPUT=AXIS", help="the stream axis of an input of --model"
+    )
     args = parser.parse_args()
     if args.model:
         told = [text.rpartition("=") for text in args.axis]
         return replay(args.model, {name: int(axis) for name, _, axis in told}, args.count or 12)
-    first = args.only if args.only is not None else args.seed if args.seed is not None else int(time.time()) % 10**6 * 1000
+    first = (
+        args.only if args.only is not None else args.seed if args.seed is not None else int(time.time()) % 10**6 * 1000
+    )
     count = 1 if args.only is not None else args.count or 10**9
     stop = time.monotonic() + (args.seconds or (60 if not (args.count or args.only is not None) else 10**9))
     kinds: Counter[str] = Counter()

@@ -13,7 +13,9 @@ from pulsify_onnx.algebra.periods import run_ahead
 
 @dataclass(frozen=True)
 class Known(Bound):
-    """A wire of `rate` at which every frame that has come is one of the `extent` frames, however the stream goes on; ``always`` also where it never ends."""
+    """A wire of `rate` at which every frame that has come is one of the `extent` frames, however the stream goes on;
+    ``always`` also where it never ends.
+    """
 
     extent: Length
     rate: Fraction
@@ -33,9 +35,11 @@ class Known(Bound):
 
 @dataclass(frozen=True)
 class SeenInwards(Bound):
-    """A reader, every `stride` frames, of a wire that begins with `pad_before` mirrored frames; with `edge` all of them are the first real one.
+    """A reader, every `stride` frames, of a wire that begins with `pad_before` mirrored frames; with `edge` all of them
+    are the first real one.
 
-    Frames of one pulse come together, so a frame may leave in the very pulse that brings the one it sees. The first `hidden` frames it does not look at.
+    Frames of one pulse come together, so a frame may leave in the very pulse that brings the one it sees. The first
+    `hidden` frames it does not look at.
     """
 
     delay: Delay

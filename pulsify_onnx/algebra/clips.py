@@ -1,4 +1,6 @@
-"""Windows of a fixed number of base frames, of streams whose delays are numbers: what a model of one length sees of a stream."""
+"""Windows of a fixed number of base frames, of streams whose delays are numbers: what a model of one length sees of
+a stream.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ LAST = 2**63 - 1
 
 
 def frames_back(frames: int, streams: Iterable[Stream], multiple: int) -> int:
-    """Base frames from the start of a window of `frames` to the end of the pulse: the least at which all frames of `streams` that are in it have come.
+    """Base frames from the start of a window of `frames` to the end of the pulse: the least at which all frames of
+    `streams` that are in it have come.
 
     A multiple of the pulse's, since only windows that start at one have the same frames as the stream.
     """
@@ -25,12 +28,19 @@ def frames_back(frames: int, streams: Iterable[Stream], multiple: int) -> int:
 
 
 def clipped(x: Stream, frames: int, back: int, pulse: int | None, multiple: int) -> Expr:
-    """As many frames of `x` as a clip of so many base frames has, from `back` base frames before the end of the pulse on."""
+    """As many frames of `x` as a clip of so many base frames has, from `back` base frames before the end of the
+    pulse on.
+    """
     count = x.extent.at(frames)
     far = int(x.rate * back) - x.delay.known  # frames from the first one to the end of the pulse
     if pulse is not None:
         whole = int(x.rate * pulse)
         return Window(x.wire, far - whole, Frames(x.rate, count - whole))
     reach = max(0, far - int(x.rate * multiple))
-    return Op("Slice", (Window(x.wire, reach, Frames(x.rate, reach)), *(Const(np.asarray([v], np.int64)) for v in (
-        -far, count - far if count < far else LAST, x.axis))))
+    return Op(
+        "Slice",
+        (
+            Window(x.wire, reach, Frames(x.rate, reach)),
+            *(Const(np.asarray([v], np.int64)) for v in (-far, count - far if count < far else LAST, x.axis)),
+        ),
+    )

@@ -1,6 +1,7 @@
 """Delays before they are known: sums of unknowns, of which each says what it must not be less than.
 
-Rules tell which frames a result reads. How long a wire waits follows from that, from the pulse and from whether the stream
+Rules tell which frames a result reads. How long a wire waits follows from that, from the pulse and from whether the
+stream
 ends: the schedule finds the least value of every unknown, and only then a delay is a number.
 """
 
@@ -17,14 +18,17 @@ DelayLike = Union["Delay", int]
 
 @dataclass(frozen=True)
 class Timing:
-    """What a schedule is made for: every pulse is a multiple of `step` base frames, and the stream may end (or goes on for ever)."""
+    """What a schedule is made for: every pulse is a multiple of `step` base frames, and the stream may end (or goes
+    on for ever).
+    """
 
     step: int = 1
     end_of_stream: bool = False
 
 
 class Time:
-    """An unknown: the least whole number that satisfies all of its ``bounds``. Made by `time`, so that equal bounds give one.
+    """An unknown: the least whole number that satisfies all of its ``bounds``. Made by `time`, so that equal bounds
+    give one.
 
     ``floor``: what it is never below, where that is known.
     """
@@ -46,7 +50,9 @@ class Bound:
         raise NotImplementedError
 
     def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
-        """The least value, with those of `delays`; None where it asks for nothing. Nobody reads frames before the `first`."""
+        """The least value, with those of `delays`; None where it asks for nothing. Nobody reads frames before the
+        `first`.
+        """
         raise NotImplementedError
 
 
@@ -120,7 +126,9 @@ _known: WeakValueDictionary[tuple[Bound, ...], Time] = WeakValueDictionary()
 
 
 def time(*bounds: Bound) -> Delay:
-    """The least delay that satisfies all of `bounds`: a sum that is there already, or a number at once, where no more is to be found out."""
+    """The least delay that satisfies all of `bounds`: a sum that is there already, or a number at once, where no
+    more is to be found out.
+    """
     bounds = tuple(dict.fromkeys(bounds))
     lows = [b for b in bounds if isinstance(b, AtLeast)]
     floor = max((low for b in lows if (low := b.floor()) is not None), default=None)
@@ -161,7 +169,9 @@ class AtLeast(Bound):
 
 @dataclass(frozen=True)
 class Begins(Bound):
-    """A wire whose `frame` comes no earlier than the stream begins; where nobody reads that one, the first that is read."""
+    """A wire whose `frame` comes no earlier than the stream begins; where nobody reads that one, the first that is
+    read.
+    """
 
     frame: int
 
@@ -175,7 +185,9 @@ class Begins(Bound):
 
 
 class Solution:
-    """The least value of every unknown at a `timing`; ``first``: the first frame that is read of the wire which comes after it, where that is not 0."""
+    """The least value of every unknown at a `timing`; ``first``: the first frame that is read of the wire which
+    comes after it, where that is not 0.
+    """
 
     def __init__(self, timing: Timing, first: Mapping[Time, int] | None = None):
         self.timing, self.first = timing, first or {}

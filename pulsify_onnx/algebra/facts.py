@@ -30,18 +30,20 @@ from pulsify_onnx.errors import Blocker
 Shape = tuple[Length, ...]
 
 
-
-
 @dataclass(frozen=True)
 class Mirror:
-    """A border made of the stream's own frames: with ``edge`` the outermost one again and again, else those inwards of it."""
+    """A border made of the stream's own frames: with ``edge`` the outermost one again and again, else those inwards
+    of it.
+    """
 
     edge: bool
 
 
 @dataclass(frozen=True)
 class PaddingFrames:
-    """A border at the start whose frames differ: those of the ``pad_before``, one by one; before the first of them it goes on as that one."""
+    """A border at the start whose frames differ: those of the ``pad_before``, one by one; before the first of them
+    it goes on as that one.
+    """
 
     frames: Const
 
@@ -89,7 +91,8 @@ class ShapeTensor:
 class ReceptiveField:
     """Base frames that a frame depends on, relative to its own time; ``past`` is None when unbounded.
 
-    Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending` is
+    Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending`
+    is
     ``future``, or more where what pads the end was read. Some frames may reach back further by ``between``: those that
     lie between two frames of what they were made from.
     """
@@ -101,7 +104,9 @@ class ReceptiveField:
 
     def shifted(self, by: Fraction) -> ReceptiveField:
         """Seen from an index that is `by` base frames later."""
-        return replace(self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by)
+        return replace(
+            self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by
+        )
 
     def padded(self, ending: Fraction) -> ReceptiveField:
         """With frames at the end that are there only once the stream is over, from `ending` on."""
@@ -129,10 +134,13 @@ class Stream:
     frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
     Hence ``delay`` may go down to ``-pad_before``. A ``positional`` wire is computed from frame indices alone and
     can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
-    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. The first ``cached`` frames are those of
+    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. The first ``cached`` frames
+    are those of
     a cache that the caller carries: they come before the first pulse. ``around`` are the sizes of
-    the axes that are merged with time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of one
-    of their rows, a pulse is laid out as the batch tensor is, and only operators that treat all frames alike may see it.
+    the axes that are merged with time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of
+    one
+    of their rows, a pulse is laid out as the batch tensor is, and only operators that treat all frames alike may see
+    it.
     """
 
     wire: str
@@ -165,7 +173,11 @@ class Stream:
     def whole(self) -> Shape:
         """Shape of the batch tensor, with what is merged with time."""
         slower, faster = self.around
-        return (*self.shape[: self.axis], slower * self.extent * faster, *self.shape[self.axis + 1:]) if self.merged else self.shape
+        return (
+            (*self.shape[: self.axis], slower * self.extent * faster, *self.shape[self.axis + 1 :])
+            if self.merged
+            else self.shape
+        )
 
     @property
     def rank(self) -> int:
@@ -206,8 +218,10 @@ class QueryKey:
 class RelativeScores:
     """Every query meets every offset (key minus query) of a table of relative positions, on the way to query × key.
 
-    ``axis`` is that of the queries, the next one that of the offsets: `width` entries, of which entry ``origin`` is offset 0.
-    The wire is evaluated on a window of either stream, for the offsets that occur there. ``form`` says how far the batch
+    ``axis`` is that of the queries, the next one that of the offsets: `width` entries, of which entry ``origin`` is
+    offset 0.
+    The wire is evaluated on a window of either stream, for the offsets that occur there. ``form`` says how far the
+    batch
     model has come in skewing it: "rows" as computed, with `padded` entries before the first offset; "folded" to rows of
     as many entries as there are queries; "dropped" without the first of these rows; "skewed" back to a row per query.
     """
@@ -269,7 +283,8 @@ class Wait:
 class Running:
     """A running value: after each pulse, that of the batch model over all frames so far.
 
-    ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false where
+    ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false
+    where
     that is only after the flush, and is known once the plan is scheduled. ``mean``: the stream whose mean over some
     axes it is, element by element in this order, and these axes.
     """
@@ -303,7 +318,9 @@ class Deferred:
 
 @dataclass(frozen=True)
 class WindowValue:
-    """After each pulse, the value over the last window of a fixed number of frames; ``shape`` is as for a clip of that length."""
+    """After each pulse, the value over the last window of a fixed number of frames; ``shape`` is as for a clip of
+    that length.
+    """
 
     wire: str
     dtype: ir.DataType

@@ -1,4 +1,6 @@
-"""Whether a stream's frames are apart: each is made of the same frame of what is read, whatever comes before or after it."""
+"""Whether a stream's frames are apart: each is made of the same frame of what is read, whatever comes before or
+after it.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +35,24 @@ def _none(delay: DelayLike) -> bool:
 
 
 def _shows_all(mask: Mask | TimedMask | None) -> bool:
-    """Whether a mask hides no frame of a stream that goes on: of one that comes at once, all are real from the first one on."""
+    """Whether a mask hides no frame of a stream that goes on: of one that comes at once, all are real from the first
+    one on.
+    """
     if isinstance(mask, TimedMask):
         return not mask.start and not mask.end
-    return mask is None or _none(mask.delay) and not mask.first
+    return mask is None or (_none(mask.delay) and not mask.first)
 
 
 def in_place(fact: Fact, extent: Length) -> bool:
-    """Whether the frames of what streams are those of a stream of `extent` frames, or so many for each; so it is where nothing streams."""
+    """Whether the frames of what streams are those of a stream of `extent` frames, or so many for each; so it is
+    where nothing streams.
+    """
     if isinstance(fact, Stream):
-        return fact.extent == extent * fact.rate and _none(fact.delay) and not (fact.pad_before or fact.pad_after.terms or fact.cached or fact.origin)
+        return (
+            fact.extent == extent * fact.rate
+            and _none(fact.delay)
+            and not (fact.pad_before or fact.pad_after.terms or fact.cached or fact.origin)
+        )
     return isinstance(fact, (Static, ShapeTensor))
 
 

@@ -27,6 +27,7 @@ class Symbol:
     name: str
 
     def evaluate(self, at: Mapping[str, int]) -> Fraction:
+        """The value at given symbols."""
         return Fraction(at[self.name])
 
 
@@ -38,6 +39,7 @@ class Floor:
     by: int
 
     def evaluate(self, at: Mapping[str, int]) -> Fraction:
+        """The value at given symbols."""
         return Fraction(math.floor(self.of.exact(at) / self.by))
 
 
@@ -50,6 +52,7 @@ class Extreme:
     largest: bool
 
     def evaluate(self, at: Mapping[str, int]) -> Fraction:
+        """The value at given symbols."""
         a, b = self.a.exact(at), self.b.exact(at)
         return max(a, b) if self.largest else min(a, b)
 
@@ -189,10 +192,12 @@ class Length:
         return outside + Length((((Floor(inside, by),), Fraction(1)),))
 
     def over(self, by: Length) -> Length | None:
-        """This length divided by `by`, a product of symbols and a number, where every term of it is a multiple; else None."""
+        """This length divided by `by`, a product of symbols and a number, where every term of it is a multiple; else
+        None.
+        """
         if len(by.terms) != 1:
             return Length.of(1) if self == by else None
-        (atoms, coefficient), = by.terms
+        ((atoms, coefficient),) = by.terms
         terms: list[tuple[Monomial, Fraction]] = []
         for monomial, own in self.terms:
             rest = list(monomial)
@@ -219,8 +224,9 @@ class Length:
         return Length.of(other) - self
 
     def __mul__(self, other: LengthLike) -> Length:
-        return _collect([(tuple(sorted(a + b, key=_order)), x * y)
-                         for a, x in self.terms for b, y in Length.of(other).terms])
+        return _collect(
+            [(tuple(sorted(a + b, key=_order)), x * y) for a, x in self.terms for b, y in Length.of(other).terms]
+        )
 
     __rmul__ = __mul__
 
@@ -254,19 +260,27 @@ def _collect(terms: Iterable[tuple[Monomial, Fraction]]) -> Length:
 
 
 def _values(length: Length) -> set[Fraction]:
-    """All values of a length that does not grow with the stream, such as what a floored quotient leaves; empty where it may."""
+    """All values of a length that does not grow with the stream, such as what a floored quotient leaves; empty where
+    it may.
+    """
     atoms = [atom for monomial, _ in length.terms for atom in monomial]
     if not length.moves or length.symbols() != {TIME} or len(atoms) < 2 or not all(_linear(atom) for atom in atoms):
         return set()
     period = math.lcm(*length.divisors())
     grows = length.exact({TIME: period}) != length.exact({TIME: 0})
-    return set() if grows or period > 5040 or any(len(monomial) > 1 for monomial, _ in length.terms) else {length.exact({TIME: t}) for t in range(period)}
+    return (
+        set()
+        if grows or period > 5040 or any(len(monomial) > 1 for monomial, _ in length.terms)
+        else {length.exact({TIME: t}) for t in range(period)}
+    )
 
 
 def _linear(atom: Atom) -> bool:
     """Whether an atom grows by the same amount over every period."""
-    return isinstance(atom, Symbol) or isinstance(atom, Floor) and all(
-        len(monomial) < 2 and all(map(_linear, monomial)) for monomial, _ in atom.of.terms)
+    return isinstance(atom, Symbol) or (
+        isinstance(atom, Floor)
+        and all(len(monomial) < 2 and all(map(_linear, monomial)) for monomial, _ in atom.of.terms)
+    )
 
 
 def _sole_floor(length: Length) -> tuple[Floor, int] | None:

@@ -42,5 +42,8 @@ def _quotient(a: Length, b: Length) -> Length:
 
 
 _OPERATORS: dict[type[ast.operator], Callable[[Length, Length], Length]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: _quotient,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: _quotient,
 }

@@ -17,7 +17,9 @@ from pulsify_onnx.algebra.length import LONG_STREAM, TIME, Extreme, Length, Leng
 
 
 def compare(a: LengthLike, b: LengthLike) -> int | None:
-    """-1, 0 or 1 as `a` is below, equal to or above `b` for every long enough stream; None if not known. What is decided by it asks `holds`."""
+    """-1, 0 or 1 as `a` is below, equal to or above `b` for every long enough stream; None if not known. What is
+    decided by it asks `holds`.
+    """
     signs = _signs(Length.of(a) - Length.of(b))
     return next(iter(signs)) if len(signs) == 1 else None
 
@@ -26,8 +28,14 @@ def compare(a: LengthLike, b: LengthLike) -> int | None:
 def _signs(difference: Length) -> frozenset[int]:
     """The signs that a length has in long streams, whatever the sizes that do not follow them."""
     residues = range(min(64, 2 * math.lcm(*difference.divisors())))
-    times = [LONG_STREAM * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LONG_STREAM]
-    values = (difference.exact({TIME: time} | others) for others in _sizes(sorted(difference.symbols() - {TIME})) for time in times)
+    times = (
+        [LONG_STREAM * step + residue for step in (1, 2) for residue in residues] if difference.moves else [LONG_STREAM]
+    )
+    values = (
+        difference.exact({TIME: time} | others)
+        for others in _sizes(sorted(difference.symbols() - {TIME}))
+        for time in times
+    )
     signs = frozenset((value > 0) - (value < 0) for value in values)
     return signs | {0} if {-1, 1} <= signs else signs
 
@@ -130,7 +138,9 @@ def larger(a: LengthLike, b: LengthLike) -> Length:
 def _extreme(a: Length, b: Length, largest: bool) -> Length:
     difference = a - b
     signs = _signs(difference)
-    if len(signs) == 1 and (not a.moves or not b.moves or difference.constant is not None) or not difference.moves and not {-1, 1} <= signs:
+    if (len(signs) == 1 and (not a.moves or not b.moves or difference.constant is not None)) or (
+        not difference.moves and not {-1, 1} <= signs
+    ):
         sign = max(signs, key=abs)
         assume(difference, (0, sign))
         return a if (sign >= 0) == largest else b

@@ -1,4 +1,6 @@
-"""The border of a result: its operator, run on one frame of its inputs' borders, which must give the same for any number of rows."""
+"""The border of a result: its operator, run on one frame of its inputs' borders, which must give the same for any
+number of rows.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,30 @@ class _NotConstant(Exception):
 
 
 SIZES = (2, 33)
-"""Sizes of axes of unknown size at which a border must be what it is at size 1. What multiplies n equal rows may agree at an odd
+"""Sizes of axes of unknown size at which a border must be what it is at size 1. What multiplies n equal rows may agree
+at an odd
 number of them, and a dilated kernel sees a neighbour only along an axis that is longer than its dilation."""
 
 ROUNDING = {ir.DataType.DOUBLE: 1e-13, ir.DataType.FLOAT: 1e-5}
-"""How much of the largest value of a border may be rounding, which depends on how many rows there are; one in a hundred of narrower types."""
+"""How much of the largest value of a border may be rounding, which depends on how many rows there are; one in a
+hundred of narrower types.
+"""
 
 
-def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int) -> Padding | None:
+def fold_border(
+    expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int
+) -> Padding | None:
     """The border of `y`, which `expr` computes; None where it is not constant, nor its own frames mirrored.
 
-    Along axes of unknown size, rows of a batch among them, it must be the same however long they are: a sum over them is not.
+    Along axes of unknown size, rows of a batch among them, it must be the same however long they are: a sum over them
+    is not.
     """
     if isinstance(y.border, Mirror):
         return y.border if _by_frame(expr, y) else None
     windows = [w for w in walk(expr) if isinstance(w, Window)]
-    slower = any(w.frames.rate < y.rate for w in windows)  # parts of a frame are no frames: the operator runs on all of them
+    slower = any(
+        w.frames.rate < y.rate for w in windows
+    )  # parts of a frame are no frames: the operator runs on all of them
     single = not slower and (y.pad_after.terms or not any(isinstance(w.border, PaddingFrames) for w in windows))
     wanted = 1 if single else y.pad_before
     border = _folded(expr, y, fact, value, opset, wanted, 1)
@@ -49,7 +59,11 @@ def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Calla
             return None
         border = first
     streams = [y, *(fact(w.wire) for w in windows)]
-    for size in SIZES if any(isinstance(x, Stream) and (_unknown(x) or None in (d.constant for d in x.around)) for x in streams) else ():
+    for size in (
+        SIZES
+        if any(isinstance(x, Stream) and (_unknown(x) or None in (d.constant for d in x.around)) for x in streams)
+        else ()
+    ):
         other = _folded(expr, y, fact, value, opset, wanted, size)
         if other is None or not _equal(other, border):
             return None
@@ -58,8 +72,19 @@ def fold_border(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Calla
     return PaddingFrames(Const(border)).upto(y.axis, 0, wanted) if wanted > 1 else Const(border)
 
 
-def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[[str], Const | None], opset: int, wanted: int, size: int) -> Array | None:
-    """`wanted` frames of the border of `y` where every axis of unknown size has `size` elements; None where they are not constant."""
+def _folded(
+    expr: Expr,
+    y: Stream,
+    fact: Callable[[str], Fact],
+    value: Callable[[str], Const | None],
+    opset: int,
+    wanted: int,
+    size: int,
+) -> Array | None:
+    """`wanted` frames of the border of `y` where every axis of unknown size has `size` elements; None where they are
+    not constant.
+    """
+
     def frames(f: Frames) -> int:
         extra = Delay.of(f.extra)
         if extra.terms:
@@ -103,7 +128,14 @@ def _folded(expr: Expr, y: Stream, fact: Callable[[str], Fact], value: Callable[
                 raise _NotConstant
             return np.asarray([e.value.constant], np.int64)
         if isinstance(e, Op):
-            found_all = evaluate.evaluate(e.op_type, [run(i) for i in e.inputs], dict(e.attributes), opset=opset, domain=e.domain, outputs=e.outputs)
+            found_all = evaluate.evaluate(
+                e.op_type,
+                [run(i) for i in e.inputs],
+                dict(e.attributes),
+                opset=opset,
+                domain=e.domain,
+                outputs=e.outputs,
+            )
             if found_all is None:
                 raise _NotConstant
             return found_all[e.index]
@@ -158,10 +190,17 @@ def _equal(a: Array, b: Array) -> bool:
 
 def _by_frame(expr: Expr | None, y: Stream) -> bool:
     """Whether every frame of `y` is computed from the same frame of what it reads, wherever that is."""
-    return all(e.frames == Frames(y.rate) and e.border == y.border if isinstance(e, Window) else isinstance(e, (Op, When, Const, Ref, Dims)) for e in walk(expr))
+    return all(
+        e.frames == Frames(y.rate) and e.border == y.border
+        if isinstance(e, Window)
+        else isinstance(e, (Op, When, Const, Ref, Dims))
+        for e in walk(expr)
+    )
 
 
 def movable(step: Step, fact: Stream) -> bool:
     """Whether a positional result can be computed at any delay: it reads whole pulses of its own rate and no state."""
-    return not step.states and all(not isinstance(leaf, Window) or leaf.mask is None and leaf.frames == Frames(fact.rate, role=leaf.frames.role)
-                                   for leaf in leaves(step))
+    return not step.states and all(
+        not isinstance(leaf, Window) or (leaf.mask is None and leaf.frames == Frames(fact.rate, role=leaf.frames.role))
+        for leaf in leaves(step)
+    )

@@ -10,7 +10,9 @@ from pulsify_onnx.algebra.length import LONG_STREAM, TIME, Length, LengthLike
 
 
 def long_streams(length: Length, *units: int, step: int = 1, periods: int = 1) -> range:
-    """Numbers of base frames of long streams, every `step`, over so many periods of `length` and of what repeats every `units` frames."""
+    """Numbers of base frames of long streams, every `step`, over so many periods of `length` and of what repeats
+    every `units` frames.
+    """
     period = math.lcm(step, *units, *length.divisors())
     start = LONG_STREAM // period * period
     return range(start, start + periods * period, step)
@@ -27,7 +29,9 @@ def common_unit(a: LengthLike, b: LengthLike) -> int | None:
     unit = math.lcm(*a.divisors(), *b.divisors())
     others = {name: 3 for name in a.symbols() | b.symbols()}
     start = unit * (LONG_STREAM // unit)
-    if all(a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)):
+    if all(
+        a.exact(others | {TIME: start + unit * k}) == b.exact(others | {TIME: start + unit * k}) for k in range(1, 5)
+    ):
         return unit
     return None
 
@@ -36,7 +40,8 @@ def common_unit(a: LengthLike, b: LengthLike) -> int | None:
 def run_ahead(length: Length, rate: Fraction, step: int) -> int:
     """``max over n of (rate*n - length(n))``, n every multiple of `step`, rounded up: how far a wire may run ahead.
 
-    A wire whose `length` is a number may run as far ahead as it likes: whatever comes after that is known not to be real.
+    A wire whose `length` is a number may run as far ahead as it likes: whatever comes after that is known not to be
+    real.
     """
     if length.constant is not None:
         return -length.constant

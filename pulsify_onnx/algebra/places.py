@@ -41,5 +41,8 @@ NOW = Here()
 def inside(grid: QueryKeyRead, where: Where) -> Both:
     """Where the pair of a `Grid` is evaluated when its reader is at `where`."""
     a, b = where.side(0), where.side(1)
-    sides = [Here(a.back + int(grid.a[0]), a.extra + int(grid.a[1])), Here(b.back + int(grid.b[0]), b.extra + int(grid.b[1]))]
+    sides = [
+        Here(a.back + int(grid.a[0]), a.extra + int(grid.a[1])),
+        Here(b.back + int(grid.b[0]), b.extra + int(grid.b[1])),
+    ]
     return Both(sides[1], sides[0]) if grid.swapped else Both(sides[0], sides[1])

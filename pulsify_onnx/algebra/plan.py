@@ -25,7 +25,9 @@ from pulsify_onnx.errors import Blocker
 
 @dataclass(frozen=True)
 class Frames:
-    """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to, 2: its offsets (keys minus queries)."""
+    """``rate * pulse + extra`` frames: a dimension of a pulse. ``role``: the side of a `Pair` it belongs to, 2: its
+    offsets (keys minus queries).
+    """
 
     rate: Fraction
     extra: DelayLike = 0
@@ -133,7 +135,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Test:
-    """What a step may depend on: that the stream may end (`ends`), that a wire comes late (`late` is above 0), or nothing (`always`)."""
+    """What a step may depend on: that the stream may end (`ends`), that a wire comes late (`late` is above 0), or
+    nothing (`always`).
+    """
 
     ends: bool = False
     late: Delay = Delay()
@@ -168,7 +172,12 @@ class Attribute:
 
     def __init__(self, attr: ir.Attr):
         self.attr = attr
-        whole = attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS, ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+        whole = attr.type in (
+            ir.AttributeType.GRAPH,
+            ir.AttributeType.GRAPHS,
+            ir.AttributeType.TENSOR,
+            ir.AttributeType.TENSORS,
+        )
         self._key = (attr.name, attr.type, id(attr.value) if whole else repr(attr.value))
 
     def __eq__(self, other: object) -> bool:
@@ -180,7 +189,9 @@ class Attribute:
 
 def attributes(values: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
     """Attributes in the hashable form that an `Op` has them."""
-    return tuple((k, Attribute(v) if isinstance(v, ir.Attr) else tuple(v) if isinstance(v, list) else v) for k, v in values)
+    return tuple(
+        (k, Attribute(v) if isinstance(v, ir.Attr) else tuple(v) if isinstance(v, list) else v) for k, v in values
+    )
 
 
 @dataclass(frozen=True)
@@ -209,7 +220,8 @@ Expr = Union[Ref, Window, QueryKeyRead, Position, Offset, Start, Count, Dims, Nu
 class State:
     """A state of a step. ``next`` is its value after this pulse; it starts as zeros.
 
-    It is kept with the batch first, and a scalar with an axis of its own; nobody but lowering sees that. ``batch``: which axis of
+    It is kept with the batch first, and a scalar with an axis of its own; nobody but lowering sees that. ``batch``:
+    which axis of
     the value is the batch, also where that has a fixed size.
     """
 
@@ -224,7 +236,8 @@ class State:
 
 @dataclass(frozen=True)
 class StateLink:
-    """A state of the source at work: ``initial`` is what the pulse begins with, ``final`` what the next one must begin with.
+    """A state of the source at work: ``initial`` is what the pulse begins with, ``final`` what the next one must begin
+    with.
 
     Carries with the same ``of`` have the same final value.
     """
@@ -236,7 +249,9 @@ class StateLink:
 
 @dataclass(frozen=True)
 class Unsigned:
-    """How a step makes or reads 8-bit integers that are carried as unsigned ones, each 128 more; ``undo`` is the step's in that form."""
+    """How a step makes or reads 8-bit integers that are carried as unsigned ones, each 128 more; ``undo`` is the
+    step's in that form.
+    """
 
     expr: Expr
     undo: Expr | None = None
@@ -256,10 +271,14 @@ class Requirement:
 class Step:
     """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`.
 
-    ``history`` names a static tensor: the frames that came before this pulse, of a stream that has them from the caller.
-    ``undo``: what gives back from the frames of the only wire those of the only stream that it was computed from, frame by
-    frame and never larger: a history of that stream serves readers of the wire. A `deferred` step is computed where its wire is
-    read, on the window of each reader. ``unsigned``: its other form, where its result or what it reads are signed 8-bit integers.
+    ``history`` names a static tensor: the frames that came before this pulse, of a stream that has them from the
+    caller.
+    ``undo``: what gives back from the frames of the only wire those of the only stream that it was computed from, frame
+    by
+    frame and never larger: a history of that stream serves readers of the wire. A `deferred` step is computed where its
+    wire is
+    read, on the window of each reader. ``unsigned``: its other form, where its result or what it reads are signed 8-bit
+    integers.
     """
 
     node: str
@@ -297,7 +316,8 @@ class Outcome:
 class Options:
     """What the caller asked of the analysis.
 
-    ``states``: (input, output) pairs that are states of the source itself. ``advance``: outputs may come before their time.
+    ``states``: (input, output) pairs that are states of the source itself. ``advance``: outputs may come before their
+    time.
     """
 
     states: tuple[tuple[str, str], ...] = ()
@@ -309,9 +329,12 @@ class Plan:
     """The analysed model.
 
     ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
-    tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base frames from
-    which on all is true that was decided by the length of the stream. ``unread``: how many of the first frames of a wire, once it is
-    scheduled, nobody reads: they may be wrong, or come never. ``waits``: by how many base frames wires come later than they
+    tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base
+    frames from
+    which on all is true that was decided by the length of the stream. ``unread``: how many of the first frames of a
+    wire, once it is
+    scheduled, nobody reads: they may be wrong, or come never. ``waits``: by how many base frames wires come later than
+    they
     could, of a plan in which it is settled where streams wait.
     """
 

@@ -1,4 +1,6 @@
-"""What is true of every plan, as a table: each stage is followed by it, so that a wrong plan is named where it was made."""
+"""What is true of every plan, as a table: each stage is followed by it, so that a wrong plan is named where it was
+made.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,21 @@ from dataclasses import dataclass
 from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.plan import Expr, Number, Op, Past, Plan, Position, QueryKeyRead, Ref, Start, Step, When, Window, walk
+from pulsify_onnx.algebra.plan import (
+    Expr,
+    Number,
+    Op,
+    Past,
+    Plan,
+    Position,
+    QueryKeyRead,
+    Ref,
+    Start,
+    Step,
+    When,
+    Window,
+    walk,
+)
 from pulsify_onnx.errors import BrokenRule
 
 
@@ -32,7 +48,9 @@ class PlanRule:
 
 
 def check_plan(plan: Plan, stage: str) -> None:
-    """Raise `BrokenRule` where a plan that streams is not well formed after `stage`. Time is linear in the size of the plan."""
+    """Raise `BrokenRule` where a plan that streams is not well formed after `stage`. Time is linear in the size of
+    the plan.
+    """
     if plan.blockers:
         return
     made = frozenset(wire for step in plan.steps for wire in step.wires)
@@ -65,27 +83,46 @@ def _windows_on_streams(at: Place) -> Iterator[str]:
 
 def _made_before_read(at: Place) -> Iterator[str]:
     for leaf in at.inside:
-        if isinstance(leaf, (Window, Ref, QueryKeyRead)) and leaf.wire in at.made and leaf.wire not in at.before and leaf.wire not in at.step.wires:
+        if (
+            isinstance(leaf, (Window, Ref, QueryKeyRead))
+            and leaf.wire in at.made
+            and leaf.wire not in at.before
+            and leaf.wire not in at.step.wires
+        ):
             yield f"{leaf.wire} is used before it is made"
 
 
 def _own_states(at: Place) -> Iterator[str]:
     own = [state.name for state in at.step.states]
     yield from (f"state {name} is there twice" for name in {name for name in own if own.count(name) > 1})
-    yield from (f"state {leaf.state} is not its own" for leaf in at.inside if isinstance(leaf, Past) and leaf.state not in own)
+    yield from (
+        f"state {leaf.state} is not its own" for leaf in at.inside if isinstance(leaf, Past) and leaf.state not in own
+    )
 
 
 def _outputs_in_range(at: Place) -> Iterator[str]:
-    yield from (f"output {e.index} of {e.op_type}, which has {e.outputs}" for e in at.inside if isinstance(e, Op) and not 0 <= e.index < e.outputs)
+    yield from (
+        f"output {e.index} of {e.op_type}, which has {e.outputs}"
+        for e in at.inside
+        if isinstance(e, Op) and not 0 <= e.index < e.outputs
+    )
 
 
 def _scheduled(at: Place) -> Iterator[str]:
     if at.plan.timing is None:
         return
     for e in at.inside:
-        if isinstance(e, (When, Number)) or isinstance(e, Window) and isinstance(e.mask, Mask) or any(isinstance(d, Delay) and d.terms for d in _delays(e)):
+        if (
+            isinstance(e, (When, Number))
+            or (isinstance(e, Window) and isinstance(e.mask, Mask))
+            or any(isinstance(d, Delay) and d.terms for d in _delays(e))
+        ):
             yield f"{type(e).__name__} is not of numbers"
-    yield from (f"{fact.wire} has the delay {fact.delay}" for fact in at.step.facts if isinstance(fact, Stream) and fact.delay.terms)
+    yield from (
+        f"{fact.wire} has the delay {fact.delay}"
+        for fact in at.step.facts
+        if isinstance(fact, Stream) and fact.delay.terms
+    )
     if at.step.requires or any(state.test is not None for state in at.step.states):
         yield "it still depends on the schedule"
 
@@ -94,7 +131,12 @@ def _come(at: Place) -> Iterator[str]:
     """Frames of a window end with the pulse at the latest; indices are computed, wherever they are."""
     for leaf in at.inside if at.plan.timing is not None else ():
         x = at.plan.wires.get(leaf.wire) if isinstance(leaf, Window) and leaf.role == 0 else None
-        if isinstance(leaf, Window) and isinstance(x, Stream) and not x.positional and int(leaf.back) < int(leaf.frames.extra):
+        if (
+            isinstance(leaf, Window)
+            and isinstance(x, Stream)
+            and not x.positional
+            and int(leaf.back) < int(leaf.frames.extra)
+        ):
             yield f"it reads {int(leaf.frames.extra) - int(leaf.back)} frames of {leaf.wire} before they come"
 
 

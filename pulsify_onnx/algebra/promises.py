@@ -1,4 +1,6 @@
-"""What a scheduled plan promises of the length of a stream: how many frames it must have, and how many pulses bring out its end."""
+"""What a scheduled plan promises of the length of a stream: how many frames it must have, and how many pulses bring
+out its end.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from pulsify_onnx.algebra.plan import Plan
 
 
 def flush_pulses(plan: Plan, pulse: int | None) -> int:
-    """Pulses without data after the last one with data that bring out the last frame of every output, for any length."""
+    """Pulses without data after the last one with data that bring out the last frame of every output, for any
+    length.
+    """
     if not plan.ends:
         return 0
     step = pulse or plan.pulse_multiple
@@ -34,14 +38,23 @@ def flush_pulses(plan: Plan, pulse: int | None) -> int:
 
 
 def least_frames(plan: Plan, meetings: Iterable[Iterable[str]]) -> int:
-    """The fewest base frames for which every stream within the model has a frame, and as many as the streams that it meets.
+    """The fewest base frames for which every stream within the model has a frame, and as many as the streams that it
+    meets.
 
-    Of fewer, the batch model does not run or gives what its formulas do not tell: a crop of more frames than there are leaves none, a
-    pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided by the length is not true of fewer, too.
+    Of fewer, the batch model does not run or gives what its formulas do not tell: a crop of more frames than there are
+    leaves none, a
+    pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided by the length
+    is not true of fewer, too.
     """
-    extents = {name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}}
-    meeting = {frozenset(pair) for names in meetings for pair in itertools.combinations({extents[name] for name in names if name in extents}, 2)
-               if common_unit(*pair) is not None}  # others come one after another, whatever they are
+    extents = {
+        name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}
+    }
+    meeting = {
+        frozenset(pair)
+        for names in meetings
+        for pair in itertools.combinations({extents[name] for name in names if name in extents}, 2)
+        if common_unit(*pair) is not None
+    }  # others come one after another, whatever they are
     least = plan.least
     for group in {frozenset((e,)) for e in extents.values() if e.at(1) < 1} | meeting:
         for n in range(max((_beyond(e) for e in group), default=0), 0, -1):

@@ -27,7 +27,9 @@ def meets(facts: Sequence[Fact | None], axes: Sequence[Side]) -> bool:
     return len(found) > 1 or any(isinstance(f, QueryKey) for f in facts)
 
 
-def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], QueryKey]:
+def meet(
+    facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]
+) -> tuple[list[Expr | None], QueryKey]:
     """Align both sides of a result with two stream axes: an expression per input (None: not a stream), and the pair.
 
     Wire, dtype and shape of the pair are to be replaced. Refuses three stream axes and sides of different rates.
@@ -46,13 +48,18 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
         elif isinstance(fact, QueryKey):
             assert isinstance(at, tuple)
             for k in (0, 1):
-                sides[int(at[k] == high)].append((fact.delays[k], fact.positional, fact.shape[fact.axes[k]], fact.reach))
+                sides[int(at[k] == high)].append(
+                    (fact.delays[k], fact.positional, fact.shape[fact.axes[k]], fact.reach)
+                )
             rates.append(fact)
     for other in rates[1:]:
         if other.rate != rates[0].rate:
             if isinstance(other, Stream) and isinstance(rates[0], Stream):
                 raise RateMismatch(rates[0], other)
-            refuse(f"its two sides run at different rates ({rates[0].rate} and {other.rate})", hint="attend between streams of one rate")
+            refuse(
+                f"its two sides run at different rates ({rates[0].rate} and {other.rate})",
+                hint="attend between streams of one rate",
+            )
     for side in sides:
         if any(common_unit(side[0][2], entry[2]) is None for entry in side):
             refuse("it joins streams of different lengths", hint="pad or crop one of them")
@@ -72,10 +79,20 @@ def meet(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, s
     first = rates[0]
     reach = reduce(ReceptiveField.joined, [entry[3] for side in sides for entry in side])
     shape = tuple(Length.of(1) for _ in range(high + 1))
-    shape = (*shape[:low], sides[0][0][2], *shape[low + 1: high], sides[1][0][2])
-    pair = QueryKey("", first.dtype, shape, (low, high), first.rate, (delays[0], delays[1]),
-                all(isinstance(f, (Stream, QueryKey)) and f.positional for f in rates), None, reach, first.source,
-                any(isinstance(f, QueryKey) and f.behind for f in rates))
+    shape = (*shape[:low], sides[0][0][2], *shape[low + 1 : high], sides[1][0][2])
+    pair = QueryKey(
+        "",
+        first.dtype,
+        shape,
+        (low, high),
+        first.rate,
+        (delays[0], delays[1]),
+        all(isinstance(f, (Stream, QueryKey)) and f.positional for f in rates),
+        None,
+        reach,
+        first.source,
+        any(isinstance(f, QueryKey) and f.behind for f in rates),
+    )
     return exprs, pair
 
 
@@ -90,7 +107,9 @@ def relative(fact: Fact | None) -> bool:
     return isinstance(fact, Stream) and fact.origin is not None
 
 
-def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]) -> tuple[list[Expr | None], RelativeScores]:
+def meet_offsets(
+    facts: Sequence[Fact | None], axes: Sequence[Side], options: Options, steps: list[Step]
+) -> tuple[list[Expr | None], RelativeScores]:
     """Queries that meet a table of relative positions: an expression per input (None: static), and the result.
 
     Wire, dtype and shape of the result are to be replaced.
@@ -99,7 +118,9 @@ def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Op
     for fact, axis in zip(facts, axes):
         if not isinstance(fact, Stream) or not isinstance(axis, int):
             if axis is not None:
-                refuse("it joins relative positions with pairs of frames", hint="skew the product with the queries first")
+                refuse(
+                    "it joins relative positions with pairs of frames", hint="skew the product with the queries first"
+                )
         elif fact.origin is not None and table is None:
             table, at = fact, axis - 1
         elif fact.origin is None and queries is None:
@@ -107,9 +128,13 @@ def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Op
         else:
             refuse("it joins relative positions with more than the queries", hint="multiply them one after another")
     assert queries is not None and table is not None and table.origin is not None
-    if queries.rate * 2 != table.rate or [a for f, a in zip(facts, axes) if isinstance(f, Stream) and f.origin is None] != [at]:
-        refuse("its relative positions do not run along the last axis, one for every key before and after a query",
-               hint="multiply queries by the table so that it gives [.., query, position]")
+    if queries.rate * 2 != table.rate or [
+        a for f, a in zip(facts, axes) if isinstance(f, Stream) and f.origin is None
+    ] != [at]:
+        refuse(
+            "its relative positions do not run along the last axis, one for every key before and after a query",
+            hint="multiply queries by the table so that it gives [.., query, position]",
+        )
     exprs: list[Expr | None] = []
     for fact in facts:
         if not isinstance(fact, Stream):
@@ -119,8 +144,19 @@ def meet_offsets(facts: Sequence[Fact | None], axes: Sequence[Side], options: Op
         else:
             exprs.append(Window(queries.wire, 0, Frames(queries.rate)))
     shape = (*(Length.of(1) for _ in range(at)), queries.extent, table.extent)
-    return exprs, RelativeScores("", queries.dtype, shape, at, queries.rate, queries.extent, table.extent, table.origin, queries.delay,
-                       reach=queries.reach, source=queries.source)
+    return exprs, RelativeScores(
+        "",
+        queries.dtype,
+        shape,
+        at,
+        queries.rate,
+        queries.extent,
+        table.extent,
+        table.origin,
+        queries.delay,
+        reach=queries.reach,
+        source=queries.source,
+    )
 
 
 def indices_of(pair: QueryKey, side: int) -> Position:
@@ -131,10 +167,22 @@ def indices_of(pair: QueryKey, side: int) -> Position:
 def unskewed(x: RelativeScores, wire: str, behind: bool) -> QueryKey:
     """Queries × keys, as `wire`, of what every query has for every offset; `behind`: of keys that are not after it."""
     a, b = x.axes
-    return QueryKey(wire, x.dtype, (*x.shape[:b], x.queries, *x.shape[b + 1:]), (a, b), x.rate, (x.delay, Delay()), reach=x.reach, source=x.source, behind=behind)
+    return QueryKey(
+        wire,
+        x.dtype,
+        (*x.shape[:b], x.queries, *x.shape[b + 1 :]),
+        (a, b),
+        x.rate,
+        (x.delay, Delay()),
+        reach=x.reach,
+        source=x.source,
+        behind=behind,
+    )
 
 
-def placed(pair: QueryKey | RelativeScores, wire: str, dtype, shape: Sequence[Length | None]) -> QueryKey | RelativeScores:  # type: ignore[no-untyped-def]
+def placed(
+    pair: QueryKey | RelativeScores, wire: str, dtype, shape: Sequence[Length | None]
+) -> QueryKey | RelativeScores:  # type: ignore[no-untyped-def]
     """`pair` as output `wire`; the dimensions of `shape` at its axes become the extents."""
     a, b = pair.axes
     full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]
@@ -149,7 +197,8 @@ def chunk_pulse(band: Band, rate: Fraction) -> int:
 
 @dataclass(frozen=True)
 class Closes(Bound):
-    """A reader whose frame q reads keys up to ``band.last(q)``: `query` and `key` are the delays of the two sides, `extent` the number of keys.
+    """A reader whose frame q reads keys up to ``band.last(q)``: `query` and `key` are the delays of the two sides,
+    `extent` the number of keys.
 
     With an end of stream no key is read before it is known to be one.
     """
@@ -190,7 +239,9 @@ def closing_delay(band: Band, rate: Fraction, query: Delay, key: Delay, extent: 
 
 @dataclass(frozen=True)
 class Visible:
-    """The part of a band that is there when the result is: `left` frames back and `right` ahead of a query, and so many `frames` more than a pulse."""
+    """The part of a band that is there when the result is: `left` frames back and `right` ahead of a query, and so
+    many `frames` more than a pulse.
+    """
 
     left: int
     right: Delay
@@ -203,7 +254,10 @@ class Visible:
 
 def visible(band: Band, delay: Delay, key: Delay) -> Visible:
     """The part of a band that is there when the result has `delay`: the pulses end with whole chunks."""
-    return Visible(band.left, Delay.of(band.right) if band.chunk == 1 else -time(AtLeast(Delay.of(-band.right)), AtLeast(key - delay)))
+    return Visible(
+        band.left,
+        Delay.of(band.right) if band.chunk == 1 else -time(AtLeast(Delay.of(-band.right)), AtLeast(key - delay)),
+    )
 
 
 def key_window(x: Stream, delay: Delay, band: Visible) -> Window:
@@ -239,7 +293,9 @@ def aligned_values(values: QueryKey, side: int, delay: Delay, keys: Visible) -> 
 
 @dataclass(frozen=True)
 class Attended:
-    """Attention of queries to keys that have values: windows of the three, the part of its mask, the batch indices of queries and keys, and what comes of them."""
+    """Attention of queries to keys that have values: windows of the three, the part of its mask, the batch indices
+    of queries and keys, and what comes of them.
+    """
 
     query: Window
     key: Window
@@ -252,13 +308,23 @@ class Attended:
 
 
 def attended(q: Stream, k: Stream, v: Stream, mask: QueryKey, band: Band) -> Attended:
-    """Attention of `q` to `k` and `v`, which have no border, behind a `mask` whose keys are its second side, which leaves `band` open."""
+    """Attention of `q` to `k` and `v`, which have no border, behind a `mask` whose keys are its second side, which
+    leaves `band` open.
+    """
     key = latest((k.delay, v.delay))
     delay = closing_delay(band, q.rate, q.delay, key, k.extent)
     seen = visible(band, delay, key)
     reach = reached(q.reach.joined(k.reach).joined(v.reach), k.extent, band, q.rate, k.delay)
-    return Attended(Window(q.wire, delay - q.delay, Frames(q.rate)), key_window(k, delay, seen), key_window(v, delay, seen), aligned_values(mask, 1, delay, seen),
-                    Position(q.rate, delay), Position(k.rate, delay + seen.left, seen.frames), delay, reach)
+    return Attended(
+        Window(q.wire, delay - q.delay, Frames(q.rate)),
+        key_window(k, delay, seen),
+        key_window(v, delay, seen),
+        aligned_values(mask, 1, delay, seen),
+        Position(q.rate, delay),
+        Position(k.rate, delay + seen.left, seen.frames),
+        delay,
+        reach,
+    )
 
 
 def timed(x: Stream) -> ReceptiveField:
@@ -267,6 +333,8 @@ def timed(x: Stream) -> ReceptiveField:
 
 
 def reached(reach: ReceptiveField, keys: Length, band: Band, rate: Fraction, key: Delay) -> ReceptiveField:
-    """What a result of attention over `band` of so many `keys` depends on, which have delay `key` (below 0: they begin with a cache)."""
+    """What a result of attention over `band` of so many `keys` depends on, which have delay `key` (below 0: they
+    begin with a cache).
+    """
     keyed, early = reach.padded(ending(keys, rate)), 0 if key.terms else min(key.constant, 0)
     return reach.joined(keyed.shifted((early - band.left) / rate)).joined(keyed.shifted((early + band.right) / rate))

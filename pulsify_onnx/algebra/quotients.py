@@ -35,7 +35,10 @@ def _factors(dims: Iterable[Length]) -> list[Length]:
         shared = list(d.terms[0][0])
         for monomial, _ in d.terms[1:]:
             shared = [atom for k, atom in enumerate(shared) if monomial.count(atom) > shared[:k].count(atom)]
-        own = [Length.of(math.gcd(*(int(c) for _, c in d.terms))), *(Length((((atom,), Fraction(1)),)) for atom in shared)]
+        own = [
+            Length.of(math.gcd(*(int(c) for _, c in d.terms))),
+            *(Length((((atom,), Fraction(1)),)) for atom in shared),
+        ]
         rest = d.over(math.prod(own, start=Length.of(1)))
         out += own if rest is None or rest == Length.of(1) else [*own, rest]
     return out

@@ -1,4 +1,6 @@
-"""Readers that make several frames in the place of each: how early each of them may come, and where a pulse of them begins."""
+"""Readers that make several frames in the place of each: how early each of them may come, and where a pulse of them
+begins.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from pulsify_onnx.algebra.windows import at_higher_rate, pad, windowed
 
 @dataclass(frozen=True)
 class Earliest(Bound):
-    """The delay of a wire that has `factor` frames for each of a reader's, the last of which need `early` of them less than it has.
+    """The delay of a wire that has `factor` frames for each of a reader's, the last of which need `early` of them less
+    than it has.
 
-    `begin`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its own edge.
+    `begin`: the delay of what the reader reads; with `edge` its frame 0 may not come before the first real frame, its
+    own edge.
     """
 
     begin: Delay
@@ -44,7 +48,8 @@ class Earliest(Bound):
 class Upsampled:
     """Several frames in the place of each: the stream `y` of them, whose extent is the caller's to tell.
 
-    The frames of a pulse begin at frame ``start`` of what the operator makes of the window that it is given. With `more`
+    The frames of a pulse begin at frame ``start`` of what the operator makes of the window that it is given. With
+    `more`
     copies of its last frame at the end of that window the operator makes all of them.
     """
 
@@ -64,16 +69,24 @@ def _hull(taps: Taps) -> tuple[int, int]:
 
 
 def spread(x: Stream, y: Stream, taps: Taps) -> Upsampled:
-    """Frames by `taps` in the place of each of `x`, where `y` is the stream of windows that have all that is read for one of `x`."""
+    """Frames by `taps` in the place of each of `x`, where `y` is the stream of windows that have all that is read
+    for one of `x`.
+    """
     factor, (low, high) = len(taps), _hull(taps)
     read = [(r, *tap) for r, tap in enumerate(taps) if tap is not None]
     early = min(factor * (high - last) + r for r, _, last in read)
     delay = time(Earliest(x.delay, y.delay, factor, early, x.rate, edge=low < 0)) if early else y.delay * factor
     between = low - min(first - Fraction(r, factor) for r, first, _ in read)
-    return Upsampled(replace(at_higher_rate(y, factor, between), delay=delay), factor * (y.delay - low) - delay, max(0, -(-early // factor) - high))
+    return Upsampled(
+        replace(at_higher_rate(y, factor, between), delay=delay),
+        factor * (y.delay - low) - delay,
+        max(0, -(-early // factor) - high),
+    )
 
 
-def upsampled(x: Stream, taps: Taps, after: int, border: Padding, options: Options, steps: list[Step]) -> tuple[Window, Upsampled]:
+def upsampled(
+    x: Stream, taps: Taps, after: int, border: Padding, options: Options, steps: list[Step]
+) -> tuple[Window, Upsampled]:
     """Frames by `taps` in the place of each of `x`, and the window of `x` that they are made of.
 
     Before the first and after the last frame of `x` there are frames of `border`, `after` of them at the end.

@@ -30,8 +30,10 @@ class RateMismatch(Refusal):
     """Two streams meet at different rates; the walker may settle it by giving their inputs other rates."""
 
     def __init__(self, a: Stream, b: Stream):
-        super().__init__(f"{a.source or a.wire} gives {a.rate} frames where {b.source or b.wire} gives {b.rate}",
-                         "bring both to one rate before they meet")
+        super().__init__(
+            f"{a.source or a.wire} gives {a.rate} frames where {b.source or b.wire} gives {b.rate}",
+            "bring both to one rate before they meet",
+        )
         self.a, self.b = a, b
 
 
@@ -39,7 +41,9 @@ NEVER_NEGATIVE = "pad by a number that is never negative"
 
 NONE = Length(())
 MOST_FRAMES = 1024
-"""A border whose frames differ has no more: it is written into the graph, and every operator behind it is folded over it."""
+"""A border whose frames differ has no more: it is written into the graph, and every operator behind it is folded
+over it.
+"""
 SHORT = 33
 """Streams of fewer frames are asked too whether a length that is negative for long ones is so for all."""
 
@@ -77,7 +81,8 @@ def ending(count: Length, rate: Fraction) -> Fraction:
 def pad(x: Stream, before: int, after: LengthLike, border: Padding, options: Options, steps: list[Step]) -> Stream:
     """`x` with frames of `border` before and after it: nothing flows, only indices move.
 
-    Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`), also
+    Negative numbers crop. Where `x` has another border already, that one is made solid first (appended to `steps`),
+    also
     where the new frames would mirror mirrored ones.
     """
     after = Length.of(after)
@@ -87,19 +92,24 @@ def pad(x: Stream, before: int, after: LengthLike, border: Padding, options: Opt
     both = f"it pads the end by {after} frames, which crops some streams and pads others"
     if least < 0 and holds(after, 1, -1):
         if any(after.at(n) > 0 for n in range(1, SHORT)):
-            steps.append(Step(x.wire, "Pad", (), (), (), requires=(Requirement(Test(ends=True), both, NEVER_NEGATIVE),)))
+            steps.append(
+                Step(x.wire, "Pad", (), (), (), requires=(Requirement(Test(ends=True), both, NEVER_NEGATIVE),))
+            )
         return pad(crop(x, end=-after), before, 0, border, options, steps)
     if least < 0:
         refuse(both, hint=NEVER_NEGATIVE)
     if not before and not after.terms:
         return x
     if after.terms and x.extent.at(2 * LONG_STREAM) - x.extent.at(LONG_STREAM) < LONG_STREAM * x.rate - 1:
-        refuse(f"it pads the end of {x.extent} frames, which comes before the end of the stream", hint="pad before cutting the stream off")
+        refuse(
+            f"it pads the end of {x.extent} frames, which comes before the end of the stream",
+            hint="pad before cutting the stream off",
+        )
     if isinstance(border, Mirror):
         _most(after)
         for count in (before, after) if not border.edge else ():
             assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
-    if has_border(x) and (x.border != border or not isinstance(border, Const) and (before or x.pad_after.terms)):
+    if has_border(x) and (x.border != border or (not isinstance(border, Const) and (before or x.pad_after.terms))):
         if not _led(x, before, after, border, options):
             x = materialise_padding(x, options, steps)
         elif before and not x.pad_after.terms and not after.terms:
@@ -107,31 +117,64 @@ def pad(x: Stream, before: int, after: LengthLike, border: Padding, options: Opt
         else:
             return _ended(x, before, after, border, options, steps)
     reach = x.reach.padded(ending(x.extent - x.pad_after, x.rate)) if after.terms else x.reach
-    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, pad_before=x.pad_before + before,
-                   pad_after=x.pad_after + after, border=border, reach=reach.shifted(-before / x.rate), positional=False)
+    return replace(
+        x,
+        shape=_with(x, x.extent + before + after),
+        delay=x.delay - before,
+        pad_before=x.pad_before + before,
+        pad_after=x.pad_after + after,
+        border=border,
+        reach=reach.shifted(-before / x.rate),
+        positional=False,
+    )
 
 
 def lengthened(x: Stream, before: int, after: LengthLike) -> Stream:
     """`x`, which begins with mirrored frames, with more of them: places for a reader that does not look at them."""
     after = Length.of(after)
-    return replace(x, shape=_with(x, x.extent + before + after), delay=x.delay - before, pad_before=x.pad_before + before, pad_after=x.pad_after + after,
-                   reach=(x.reach.padded(ending(x.extent - x.pad_after, x.rate)) if after.terms else x.reach).shifted(-before / x.rate), positional=False)
+    return replace(
+        x,
+        shape=_with(x, x.extent + before + after),
+        delay=x.delay - before,
+        pad_before=x.pad_before + before,
+        pad_after=x.pad_after + after,
+        reach=(x.reach.padded(ending(x.extent - x.pad_after, x.rate)) if after.terms else x.reach).shifted(
+            -before / x.rate
+        ),
+        positional=False,
+    )
 
 
 def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
     """`x` without its first and last frames: more delay, no state."""
     end = Length.of(end)
     pad_after = larger(0, x.pad_after - end)
-    border = x.border.upto(x.axis, start, x.pad_before - start) if isinstance(x.border, PaddingFrames) and x.pad_before > start else x.border
-    return replace(x, shape=_with(x, x.extent - start - end), delay=x.delay + start, pad_before=max(0, x.pad_before - start), cached=max(0, x.cached - start),
-                   pad_after=pad_after, border=border, reach=x.reach.shifted(start / x.rate), positional=x.positional and not start)
+    border = (
+        x.border.upto(x.axis, start, x.pad_before - start)
+        if isinstance(x.border, PaddingFrames) and x.pad_before > start
+        else x.border
+    )
+    return replace(
+        x,
+        shape=_with(x, x.extent - start - end),
+        delay=x.delay + start,
+        pad_before=max(0, x.pad_before - start),
+        cached=max(0, x.cached - start),
+        pad_after=pad_after,
+        border=border,
+        reach=x.reach.shifted(start / x.rate),
+        positional=x.positional and not start,
+    )
 
 
-def windowed(x: Stream, span: int, stride: int, options: Options, through: bool = False, hidden: int = 0) -> tuple[Window, Stream]:
+def windowed(
+    x: Stream, span: int, stride: int, options: Options, through: bool = False, hidden: int = 0
+) -> tuple[Window, Stream]:
     """A reader of `span` frames every `stride`: its window, and the stream of its outputs.
 
     The output has the least delay that the network allows; wire, shape and dtype are `x`'s with the new extent.
-    `through`: a reader of single frames treats mirrored ones as those they mirror, so they stay a border of its outputs.
+    `through`: a reader of single frames treats mirrored ones as those they mirror, so they stay a border of its
+    outputs.
     The first `hidden` frames, mirrored ones, it does not look at.
     """
     extent = (x.extent - span).floordiv(stride) + 1
@@ -141,17 +184,36 @@ def windowed(x: Stream, span: int, stride: int, options: Options, through: bool 
         return window, y
     pad_before = (x.pad_before - span) // stride + 1 if x.pad_before >= span and not isinstance(x.border, Mirror) else 0
     whole = (x.extent - x.pad_after - span).floordiv(stride) + 1
-    delay = time(AtLeast(x.delay + (span - stride), stride), _begins(pad_before, options), *_mirrored(x, stride, hidden), *((Known(whole, rate),) if x.pad_after.terms else ()))
+    delay = time(
+        AtLeast(x.delay + (span - stride), stride),
+        _begins(pad_before, options),
+        *_mirrored(x, stride, hidden),
+        *((Known(whole, rate),) if x.pad_after.terms else ()),
+    )
     back = stride * delay - x.delay
-    window = Window(x.wire, back, Frames(x.rate, span - stride), _mask(x, x.pad_before > 0, bool(x.pad_after.terms)), x.border)
+    window = Window(
+        x.wire, back, Frames(x.rate, span - stride), _mask(x, x.pad_before > 0, bool(x.pad_after.terms)), x.border
+    )
     reach = x.reach.joined(x.reach.shifted((span - 1) / x.rate))
-    y = replace(x, shape=_with(x, extent), rate=rate, delay=delay, pad_before=pad_before, pad_after=NONE, reach=reach, positional=False,
-                border=x.border if pad_before else None, cached=0)
+    y = replace(
+        x,
+        shape=_with(x, extent),
+        rate=rate,
+        delay=delay,
+        pad_before=pad_before,
+        pad_after=NONE,
+        reach=reach,
+        positional=False,
+        border=x.border if pad_before else None,
+        cached=0,
+    )
     return window, y
 
 
 def fewer(window: Window, y: Stream, extent: Length, span: int, stride: int) -> tuple[Window, Stream]:
-    """A reader, as `windowed` gives it, whose frames are no more than `extent`: an infinite border ends with what the last of them reads."""
+    """A reader, as `windowed` gives it, whose frames are no more than `extent`: an infinite border ends with what
+    the last of them reads.
+    """
     extent = smaller(y.extent, extent)
     if isinstance(window.mask, Mask) and window.mask.infinite is not None:
         window = replace(window, mask=replace(window.mask, infinite=(extent - 1) * stride + span))
@@ -159,24 +221,32 @@ def fewer(window: Window, y: Stream, extent: Length, span: int, stride: int) -> 
 
 
 def indices_read(window: Window, y: Stream, stride: int, before: int) -> Position:
-    """Batch indices of the frames of a `window` of which `y` is made, `stride` for each of its own, in what was padded with `before` frames at the start."""
+    """Batch indices of the frames of a `window` of which `y` is made, `stride` for each of its own, in what was
+    padded with `before` frames at the start.
+    """
     return Position(window.frames.rate, y.delay * stride + before, window.frames.extra)
 
 
 def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[list[Window], Stream]:
     """Bring streams that meet to one delay: a window for each, and the joined stream (wire and shape of the first).
 
-    Borders of equal width pass through unless `leads` is false; mirrored ones only where all are the same. Raises RateMismatch, and Refusal where lengths differ.
+    Borders of equal width pass through unless `leads` is false; mirrored ones only where all are the same. Raises
+    RateMismatch, and Refusal where lengths differ.
     """
     first = next((x for x in xs if not x.positional), xs[0])
     for x in xs:
         if x.origin != first.origin:
-            refuse("it joins relative positions, counted from a query to a key, with frames of the stream", hint="count positions from the first frame")
+            refuse(
+                "it joins relative positions, counted from a query to a key, with frames of the stream",
+                hint="count positions from the first frame",
+            )
         if x.rate != first.rate:
             raise RateMismatch(first, x)
         if x.extent != first.extent and common_unit(x.extent, first.extent) is None:
-            refuse(f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
-                   hint="pad or crop one of them so that both have one length")
+            refuse(
+                f"it joins streams of different lengths: {first.extent} frames and {x.extent} frames for T base frames",
+                hint="pad or crop one of them so that both have one length",
+            )
     if any(isinstance(x.border, Mirror) for x in xs):
         leads = leads and len({(x.pad_before, x.pad_after, x.border) for x in xs}) == 1
     pad_before = min(x.pad_before for x in xs) if leads else 0
@@ -186,35 +256,68 @@ def align(xs: Sequence[Stream], options: Options, leads: bool = True) -> tuple[l
         bounds += _mirrored(x, 1) if x.pad_before > pad_before else ()
         bounds += (Known(x.extent - x.pad_after, x.rate),) if x.pad_after != pad_after else ()
     delay = time(*bounds, _begins(pad_before, options)) if bounds else Delay.of(-pad_before)
-    reads = [Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, x.pad_before > pad_before, x.pad_after != pad_after), x.border) for x in xs]
+    reads = [
+        Window(
+            x.wire,
+            delay - x.delay,
+            Frames(x.rate),
+            _mask(x, x.pad_before > pad_before, x.pad_after != pad_after),
+            x.border,
+        )
+        for x in xs
+    ]
     reach = first.reach
     for x in xs:
         reach = reach.joined(x.reach)
-    y = replace(first, delay=delay, pad_before=pad_before, pad_after=pad_after, reach=reach, positional=all(x.positional for x in xs),
-                border=first.border if pad_before or pad_after.terms else None, cached=0)
+    y = replace(
+        first,
+        delay=delay,
+        pad_before=pad_before,
+        pad_after=pad_after,
+        reach=reach,
+        positional=all(x.positional for x in xs),
+        border=first.border if pad_before or pad_after.terms else None,
+        cached=0,
+    )
     return reads, y
 
 
 def at_higher_rate(x: Stream, factor: int, between: Fraction | None = None) -> Stream:
-    """`x`, which has no border at its end, with `factor` frames in the place of each; the extent is the caller's to tell.
+    """`x`, which has no border at its end, with `factor` frames in the place of each; the extent is the caller's to
+    tell.
 
     A border at the start is one still, of frames that the analysis folds.
 
     `between`: how much further back than `x` one of them reaches, in frames of `x`; told where the last of them, which
     lies nearly a frame later, has less to read than the first.
     """
-    reach = replace(x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate)
-    return replace(x, rate=x.rate * factor, delay=x.delay * factor, pad_before=x.pad_before * factor, pad_after=NONE, border=None, reach=reach, positional=False)
+    reach = replace(
+        x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate
+    )
+    return replace(
+        x,
+        rate=x.rate * factor,
+        delay=x.delay * factor,
+        pad_before=x.pad_before * factor,
+        pad_after=NONE,
+        border=None,
+        reach=reach,
+        positional=False,
+    )
 
 
 def wait_until_known(reads: Sequence[Window], y: Stream, always: bool = False) -> tuple[list[Window], Stream]:
-    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it may end, or `always`."""
+    """Aligned streams at a delay at which every frame that has come stays real, however the stream goes on: where it
+    may end, or `always`.
+    """
     delay = time(AtLeast(y.delay), Known(y.extent, y.rate, always, whole=True))
     return [replace(w, back=w.back + (delay - y.delay)) for w in reads], replace(y, delay=delay)
 
 
 def kept_real(xs: Sequence[Stream], options: Options) -> tuple[list[Window], list[Stream]]:
-    """Streams without borders at one delay at which every frame that has come stays real, however the stream goes on: windows, and the streams as these show them."""
+    """Streams without borders at one delay at which every frame that has come stays real, however the stream goes
+    on: windows, and the streams as these show them.
+    """
     reads, y = wait_until_known(*align(xs, options), always=True)
     return reads, [replace(x, delay=y.delay) for x in xs]
 
@@ -236,9 +339,17 @@ def materialise_padding(x: Stream, options: Options, steps: list[Step]) -> Strea
 
 
 def as_output(x: Stream, options: Options, steps: list[Step]) -> Stream:
-    """`x` as it leaves the graph: solid, or with `advance` as early as it can be, without the frames that never come."""
+    """`x` as it leaves the graph: solid, or with `advance` as early as it can be, without the frames that never
+    come.
+    """
     early = -x.delay.constant
-    if not options.advance or x.delay.terms or not 0 < early <= x.pad_before or isinstance(x.border, Mirror) or x.pad_after.terms:
+    if (
+        not options.advance
+        or x.delay.terms
+        or not 0 < early <= x.pad_before
+        or isinstance(x.border, Mirror)
+        or x.pad_after.terms
+    ):
         return materialise_padding(x, options, steps)
     border = x.border.upto(x.axis, 0, early) if isinstance(x.border, PaddingFrames) else x.border
     y = replace(x, pad_before=early, pad_after=NONE, border=border)
@@ -264,12 +375,16 @@ def _digest(x: Stream) -> str:
 def _led(x: Stream, before: int, after: Length, border: Padding, options: Options) -> bool:
     """Whether `x` keeps its border at the start where another one is put around it.
 
-    Both are known frame by frame and finite, it may come early, and no stream is so short that its end cuts the border off.
+    Both are known frame by frame and finite, it may come early, and no stream is so short that its end cuts the border
+    off.
     """
     early = x.delay.floor()
-    if not x.pad_before or not all(isinstance(b, (Const, PaddingFrames)) and np.isfinite(_frames(b).astype(np.float64)).all() for b in (border, x.border)):
+    if not x.pad_before or not all(
+        isinstance(b, (Const, PaddingFrames)) and np.isfinite(_frames(b).astype(np.float64)).all()
+        for b in (border, x.border)
+    ):
         return False
-    if not options.advance and (before + x.pad_before > MOST_FRAMES or early is not None and early >= 0):
+    if not options.advance and (before + x.pad_before > MOST_FRAMES or (early is not None and early >= 0)):
         return False
     own = x.extent - x.pad_after
     return not after.terms or not any(0 <= own.at(n) < x.pad_before for n in range(1, SHORT))
@@ -279,7 +394,9 @@ def _joined(x: Stream, before: int, border: Padding) -> Padding:
     """The border of `x` after `before` frames of `border`, frame by frame where they differ."""
     parts = [_rows(border, before, x.axis), _rows(x.border, x.pad_before, x.axis)]
     shape = np.broadcast_shapes(*(np.take(part, [0], x.axis).shape for part in parts))
-    wide = [np.broadcast_to(part, [part.shape[x.axis] if k == x.axis else d for k, d in enumerate(shape)]) for part in parts]
+    wide = [
+        np.broadcast_to(part, [part.shape[x.axis] if k == x.axis else d for k, d in enumerate(shape)]) for part in parts
+    ]
     return PaddingFrames(Const(np.concatenate(wide, x.axis))).upto(x.axis, 0, before + x.pad_before)
 
 
@@ -300,20 +417,39 @@ def _ended(x: Stream, before: int, after: Length, border: Padding, options: Opti
     if x.pad_after.terms:
         x = _solid_end(x, steps)
     if after.terms:
-        x = replace(_solid_end(pad(replace(x, pad_before=0, border=None), 0, after, border, options, steps), steps), pad_before=pad_before, border=own)
+        x = replace(
+            _solid_end(pad(replace(x, pad_before=0, border=None), 0, after, border, options, steps), steps),
+            pad_before=pad_before,
+            border=own,
+        )
     return pad(x, before, 0, border, options, steps)
 
 
 def _solid_end(x: Stream, steps: list[Step]) -> Stream:
     """`x` with its border at the end really in the stream."""
     delay = time(AtLeast(x.delay), Known(x.extent - x.pad_after, x.rate))
-    y = replace(x, wire=f"{x.wire}#ended{_digest(x)}", delay=delay, pad_after=NONE, border=x.border if x.pad_before else None, cached=0)
-    steps.append(Step(x.wire, "Pad", (y.wire,), (Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, False, True), x.border),), (y,)))
+    y = replace(
+        x,
+        wire=f"{x.wire}#ended{_digest(x)}",
+        delay=delay,
+        pad_after=NONE,
+        border=x.border if x.pad_before else None,
+        cached=0,
+    )
+    steps.append(
+        Step(
+            x.wire,
+            "Pad",
+            (y.wire,),
+            (Window(x.wire, delay - x.delay, Frames(x.rate), _mask(x, False, True), x.border),),
+            (y,),
+        )
+    )
     return y
 
 
 def _with(x: Stream, extent: Length) -> tuple[Length, ...]:
-    return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1:])
+    return (*x.shape[: x.axis], extent, *x.shape[x.axis + 1 :])
 
 
 def _begins(pad_before: int, options: Options) -> Bound:
@@ -333,19 +469,44 @@ def _most(length: Length) -> int:
     long = long_streams(length, periods=2)
     near, far, farther = (max(length.at(n + before) for n in long) for before in (-long.start, 0, long.start))
     if farther > far:
-        refuse(f"it pads {length} mirrored frames at the end, more and more with the length of the stream", hint="pad a fixed number of frames")
+        refuse(
+            f"it pads {length} mirrored frames at the end, more and more with the length of the stream",
+            hint="pad a fixed number of frames",
+        )
     return max(near, far)
 
 
 def _mask(x: Stream, before: bool, after: bool) -> Mask | None:
     border = x.border
-    if border is None or not before and not after:
+    if border is None or (not before and not after):
         return None
     if isinstance(border, Mirror):
         reach = _most(x.pad_after) * (1 if border.edge else 2) if after else 0
-        return Mask(x.delay, x.pad_before, x.extent - x.pad_after, border, before and x.pad_before > 0, after, x.rate, sealed=True, reach=reach)
+        return Mask(
+            x.delay,
+            x.pad_before,
+            x.extent - x.pad_after,
+            border,
+            before and x.pad_before > 0,
+            after,
+            x.rate,
+            sealed=True,
+            reach=reach,
+        )
     if isinstance(border, PaddingFrames):
         return Mask(x.delay, x.pad_before, x.extent, border, True, False, x.rate, sealed=True) if before else None
-    computed = not x.source  # no history that starts as zeros: frames before the first are computed from their positions
+    computed = (
+        not x.source
+    )  # no history that starts as zeros: frames before the first are computed from their positions
     infinite = None if np.isfinite(border.array.astype(np.float64)).all() else x.extent
-    return Mask(x.delay, x.pad_before, x.extent - x.pad_after, border, before, after, x.rate, computed=computed, infinite=infinite)
+    return Mask(
+        x.delay,
+        x.pad_before,
+        x.extent - x.pad_after,
+        border,
+        before,
+        after,
+        x.rate,
+        computed=computed,
+        infinite=infinite,
+    )

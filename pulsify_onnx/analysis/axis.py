@@ -1,4 +1,6 @@
-"""Which axis of which input is the stream: told by the user, or the only reading that the analysis gets through with."""
+"""Which axis of which input is the stream: told by the user, or the only reading that the analysis gets through
+with.
+"""
 
 from __future__ import annotations
 
@@ -33,29 +35,48 @@ def choose(source: Source, given: Mapping[str, int | str], options: Options) -> 
     if grown:
         if not readings:
             raise CannotStream(growing_caches.refused(source, grown))
-        return readings[0], replace(analyze(source, readings[0], options), blockers=growing_caches.refused(source, grown))
+        return readings[0], replace(
+            analyze(source, readings[0], options), blockers=growing_caches.refused(source, grown)
+        )
     if not readings:
-        raise UsageError("no input has a dynamic dimension, so there is no stream axis to see; "
-                         "name it with " + " or ".join(_choices(source)[:6]))
+        raise UsageError(
+            "no input has a dynamic dimension, so there is no stream axis to see; "
+            "name it with " + " or ".join(_choices(source)[:6])
+        )
     if len(readings) == 1:
         return readings[0], analyze(source, readings[0], options)
     tried = [(axes, analyze(source, axes, options)) for axes in readings]
     possible = [(axes, plan) for axes, plan in tried if not plan.blockers]
-    maximal = [(axes, plan) for axes, plan in possible if not any(set(axes.items()) < set(other.items()) for other, _ in possible)]
+    maximal = [
+        (axes, plan)
+        for axes, plan in possible
+        if not any(set(axes.items()) < set(other.items()) for other, _ in possible)
+    ]
     if len(maximal) == 1:
         return maximal[0]
     if not maximal:
-        return min(tried, key=lambda pair: (-len(pair[0]), sum(isinstance(f, Blocked) for f in pair[1].facts.values()), len(pair[1].blockers)))
+        return min(
+            tried,
+            key=lambda pair: (
+                -len(pair[0]),
+                sum(isinstance(f, Blocked) for f in pair[1].facts.values()),
+                len(pair[1].blockers),
+            ),
+        )
     maximal.sort(key=lambda pair: _rank(source, pair[0]))
     lines = [" ".join(f"--axis {name}={axis}" for name, axis in axes.items()) for axes, _ in maximal]
-    raise AmbiguousAxis("the stream axis can be read in more than one way; choose one of\n  " + "\n  ".join(lines), tuple(lines))
+    raise AmbiguousAxis(
+        "the stream axis can be read in more than one way; choose one of\n  " + "\n  ".join(lines), tuple(lines)
+    )
 
 
 def _input(source: Source, name: str) -> ir.Value:
     for value in source.inputs:
         if value.name == name:
             return value
-    raise UsageError(f"--axis {name}: the model has no such input; it has {', '.join(v.name or '' for v in source.inputs)}")
+    raise UsageError(
+        f"--axis {name}: the model has no such input; it has {', '.join(v.name or '' for v in source.inputs)}"
+    )
 
 
 def index_of(source: Source, name: str, axis: int | str) -> int:
@@ -81,8 +102,16 @@ def index_of(source: Source, name: str, axis: int | str) -> int:
 def _resolve(source: Source, name: str, axis: int | str) -> int:
     value, index = _input(source, name), index_of(source, name, axis)
     if value.shape is not None and isinstance(value.shape[index], int):
-        raise CannotStream((Blocker(name, "input", f"its dimension {index} is fixed to {value.shape[index]} frames",
-                                    "export the model with this dimension dynamic"),))
+        raise CannotStream(
+            (
+                Blocker(
+                    name,
+                    "input",
+                    f"its dimension {index} is fixed to {value.shape[index]} frames",
+                    "export the model with this dimension dynamic",
+                ),
+            )
+        )
     return index
 
 

@@ -16,7 +16,9 @@ from pulsify_onnx.model.load import Source
 from pulsify_onnx.rules.kit.node import Node
 
 FRAMES = (997, 89)
-"""Numbers of frames that time is taken for: primes, which stand for nothing else; a shorter one where a table has no more."""
+"""Numbers of frames that time is taken for: primes, which stand for nothing else; a shorter one where a table has no
+more.
+"""
 
 
 def batch_of(plan: Plan) -> str | None:
@@ -31,7 +33,8 @@ def batch_of(plan: Plan) -> str | None:
 
 
 def mixing(source: Source, plan: Plan, constants: bool = True) -> tuple[str, ...]:
-    """Nodes of `source`, all of a model that `plan` streams or a part of it, that do not keep the rows of its batch apart; none where it has no batch.
+    """Nodes of `source`, all of a model that `plan` streams or a part of it, that do not keep the rows of its batch
+    apart; none where it has no batch.
 
     `constants` may have an entry for every row; else nodes that read such ones are among the result.
     """
@@ -48,7 +51,13 @@ def mixing(source: Source, plan: Plan, constants: bool = True) -> tuple[str, ...
     found: tuple[str, ...] = ()
     for frames in FRAMES:
         number = plan.pulse_multiple * max(frames, -(-plan.least // plan.pulse_multiple))
-        along = analyze(source, axes, Options(), _numbered(shapes, rows, number, plan.pulse_multiple), WITH_ROWS if constants else READINGS)
+        along = analyze(
+            source,
+            axes,
+            Options(),
+            _numbered(shapes, rows, number, plan.pulse_multiple),
+            WITH_ROWS if constants else READINGS,
+        )
         mixed = tuple(dict.fromkeys(_not_apart(source, plan, along)))
         if not mixed:
             return ()
@@ -57,7 +66,9 @@ def mixing(source: Source, plan: Plan, constants: bool = True) -> tuple[str, ...
 
 
 def _with_an_entry_for_each_row(node: Node, then: Next) -> Outcome:
-    """A node as it is; where a constant that it reads does not fit the rows, it has an entry for each of them, or one for all."""
+    """A node as it is; where a constant that it reads does not fit the rows, it has an entry for each of them, or
+    one for all.
+    """
     try:
         return then(node)
     except Refusal:
@@ -70,14 +81,16 @@ def _with_an_entry_for_each_row(node: Node, then: Next) -> Outcome:
 
 
 def _with_rows(node: Node) -> Iterator[Node]:
-    """The node with a constant that it reads beside the batch as a tensor with as many rows, whichever axis has them."""
+    """The node with a constant that it reads beside the batch as a tensor with as many rows, whichever axis has
+    them.
+    """
     batch = next((f for f in node.facts if isinstance(f, Stream)), None)
     for k, fact in enumerate(node.facts):
         if batch is not None and isinstance(fact, Static) and fact.value is not None:
             for axis in range(len(fact.shape)):
-                shape = (*fact.shape[:axis], batch.extent, *fact.shape[axis + 1:])
+                shape = (*fact.shape[:axis], batch.extent, *fact.shape[axis + 1 :])
                 own = Stream(fact.wire, fact.dtype, shape, axis, batch.rate, source=batch.source)
-                yield replace(node, facts=(*node.facts[:k], own, *node.facts[k + 1:]))
+                yield replace(node, facts=(*node.facts[:k], own, *node.facts[k + 1 :]))
 
 
 WITH_ROWS = (Reading("an entry for each row", lambda node: True, _with_an_entry_for_each_row), *READINGS)
@@ -88,8 +101,12 @@ def _numbered(shapes: Mapping[str, Shape], rows: Length, frames: int, multiple: 
     """Shapes in which all that is of any size but the batch is a number; equal symbols are equal numbers."""
     others = {name for shape in shapes.values() for d in shape if d != rows for name in d.symbols()} - {TIME}
     numbers = {name: frames + multiple * k for k, name in enumerate(sorted(others), 1)}
-    return {name: tuple(d if d == rows or d.constant is not None else Length.of(numbers.get(str(d)) or d.at(frames)) for d in shape)
-            for name, shape in shapes.items()}
+    return {
+        name: tuple(
+            d if d == rows or d.constant is not None else Length.of(numbers.get(str(d)) or d.at(frames)) for d in shape
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def _not_apart(source: Source, plan: Plan, along: Plan) -> Iterator[str]:
@@ -100,14 +117,21 @@ def _not_apart(source: Source, plan: Plan, along: Plan) -> Iterator[str]:
     extent = Length.symbol(TIME)
     mixed = {step.node for step in along.steps if not frames_apart(step)}
     blocked = {b.node for b in along.blockers}
-    moved = {name for name, fact in along.facts.items() if not isinstance(fact, Blocked)
-             and not (in_place(fact, extent) and _agree(fact, plan.facts.get(name)))}
+    moved = {
+        name
+        for name, fact in along.facts.items()
+        if not isinstance(fact, Blocked) and not (in_place(fact, extent) and _agree(fact, plan.facts.get(name)))
+    }
     for node in source.model.graph:
         causes = node.name in mixed or node.name in blocked or any(out.name in moved for out in node.outputs)
         if causes and not any(v is not None and v.name in moved for v in node.inputs):
             yield node.name or ""
     yield from blocked - {node.name for node in source.model.graph}
-    yield from (output for name, output in plan.options.states if name in along.facts and _axis(along.facts[name]) != _axis(along.facts.get(output)))
+    yield from (
+        output
+        for name, output in plan.options.states
+        if name in along.facts and _axis(along.facts[name]) != _axis(along.facts.get(output))
+    )
 
 
 def _agree(row: Fact, frame: Fact | None) -> bool:

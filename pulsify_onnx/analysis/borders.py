@@ -1,4 +1,6 @@
-"""Borders of what a rule gives: folded where they are constant, else the rule has to do with inputs whose padding is there."""
+"""Borders of what a rule gives: folded where they are constant, else the rule has to do with inputs whose padding is
+there.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def with_borders(node: Node, rule: Callable[[Node], Outcome]) -> Outcome:
     if folded is not None:
         return folded
     before: list[Step] = []
-    again = replace(node, facts=tuple(materialise_padding(f, node.options, before) if isinstance(f, Stream) else f for f in node.facts))
+    again = replace(
+        node,
+        facts=tuple(materialise_padding(f, node.options, before) if isinstance(f, Stream) else f for f in node.facts),
+    )
     if again.facts == node.facts:
         refuse("what it pads with can't be told before the stream runs", hint="pad with a constant")
     return with_borders(again, lambda solid_node: _after(before, rule(solid_node)))
@@ -54,7 +59,11 @@ def _folded(node: Node, outcome: Outcome) -> Outcome | None:
             facts[wire] = fact
             named.append(fact)
         steps.append(replace(step, facts=tuple(named)))
-    return replace(outcome, facts=tuple(_viewed(f, facts.get(f.wire)) if isinstance(f, Stream) else f for f in outcome.facts), steps=tuple(steps))
+    return replace(
+        outcome,
+        facts=tuple(_viewed(f, facts.get(f.wire)) if isinstance(f, Stream) else f for f in outcome.facts),
+        steps=tuple(steps),
+    )
 
 
 def _viewed(x: Stream, made: Fact | None) -> Stream:
@@ -65,4 +74,9 @@ def _viewed(x: Stream, made: Fact | None) -> Stream:
         return made
     if not x.pad_before or x.border is not None:
         return x
-    return replace(x, border=made.border.upto(x.axis, made.pad_before - x.pad_before, x.pad_before) if isinstance(made.border, PaddingFrames) else made.border)
+    return replace(
+        x,
+        border=made.border.upto(x.axis, made.pad_before - x.pad_before, x.pad_before)
+        if isinstance(made.border, PaddingFrames)
+        else made.border,
+    )

@@ -1,4 +1,6 @@
-"""If, in place of which its branches are walked: the taken one where that is known, else both, between which Where chooses."""
+"""If, in place of which its branches are walked: the taken one where that is known, else both, between which Where
+chooses.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from pulsify_onnx.rules.kit.traits import Trait, has
 
 
 def branches(walk: Callable[[ir.Graph], list[Fact]], settle: Callable[[Outcome, Node], None]) -> Reading:
-    """The reading of an If by a walker that can `walk` a branch, which gives the facts of its outputs, and `settle` what a node has become."""
+    """The reading of an If by a walker that can `walk` a branch, which gives the facts of its outputs, and `settle`
+    what a node has become.
+    """
+
     def run(node: Node, then: Next) -> Outcome | None:
         condition = node.facts[0]
         if not isinstance(condition, Static):

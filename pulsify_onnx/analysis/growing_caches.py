@@ -1,6 +1,8 @@
-"""Caches that grow with the stream (keys and values of attention): an input that the model puts before its frames, given back with them.
+"""Caches that grow with the stream (keys and values of attention): an input that the model puts before its frames,
+given back with them.
 
-A state has a fixed size, so such a cache is none. The model may be run as it is, though, where it makes the same of a stream
+A state has a fixed size, so such a cache is none. The model may be run as it is, though, where it makes the same of a
+stream
 however that is cut: which is established by running it.
 """
 
@@ -27,7 +29,9 @@ LARGEST = 1 << 28
 
 @dataclass(frozen=True)
 class Cache:
-    """A graph input that has the frames so far, the output that has those of the pulse, too, and the node that puts them together."""
+    """A graph input that has the frames so far, the output that has those of the pulse, too, and the node that puts
+    them together.
+    """
 
     input: str
     output: str
@@ -48,7 +52,7 @@ def growing(source: Source) -> list[Cache]:
                 continue
             moving = tuple(a for a, d in enumerate(past.shape) if not isinstance(d, int))
             along = _axis(node.inputs[0], node.attributes["axis"].as_int(), past, len(past.shape)) if concat else None
-            if not moving or along is not None and along not in moving:
+            if not moving or (along is not None and along not in moving):
                 continue
             others = _inputs(node.inputs[1], source) if concat else []
             if concat and (not others or any(v is past for v in others)):  # a stream beside itself or beside a constant
@@ -65,7 +69,9 @@ def _root(value: ir.Value | None) -> ir.Value | None:
 
 
 def _axis(value: ir.Value | None, axis: int, root: ir.Value, rank: int) -> int | None:
-    """The axis of `root`, of `rank`, that `axis` of a form of it is; None where that is not told by the operators between."""
+    """The axis of `root`, of `rank`, that `axis` of a form of it is; None where that is not told by the operators
+    between.
+    """
     while value is not root:
         node = value.producer() if value is not None else None
         if node is None or not has(node, Trait.AXIS):
@@ -103,16 +109,30 @@ def _given(value: ir.Value, outputs: Mapping[int, str]) -> Iterator[str]:
 
 def refused(source: Source, caches: Sequence[Cache]) -> tuple[Blocker, ...]:
     """Why a model with growing caches has no states of a fixed size, and what to do with it."""
-    fixed = "for states of a fixed size, export it without the cache and convert that, with --left-context N if its attention has no window of its own"
+    fixed = (
+        "for states of a fixed size, export it without the cache and convert that, with --left-context N if "
+        "its attention has no window of its own"
+    )
     whole = _streams(source, caches)
     blockers = []
     for cache in caches:
         back = f"feed {cache.output} back as {cache.input}, of 0 frames at first"
         told = f"run it as it is: {back}"
         if whole is not None:
-            told = f"the model streams as it is, at pulses of any size: {back}" if whole else f"{told}; but what it makes of a frame depends on where pulses begin"
-        blockers.append(Blocker(cache.node, cache.op_type, f"its cache {cache.input} grows with the stream: {cache.output} has all the frames so far",
-                                f"{told}; {fixed}", cache.input))
+            told = (
+                f"the model streams as it is, at pulses of any size: {back}"
+                if whole
+                else f"{told}; but what it makes of a frame depends on where pulses begin"
+            )
+        blockers.append(
+            Blocker(
+                cache.node,
+                cache.op_type,
+                f"its cache {cache.input} grows with the stream: {cache.output} has all the frames so far",
+                f"{told}; {fixed}",
+                cache.input,
+            )
+        )
     return tuple(blockers)
 
 
@@ -125,12 +145,18 @@ def _streams(source: Source, caches: Sequence[Cache]) -> bool | None:
         name, shape = value.name or "", _shape(source, value.name or "")
         if name in pairs:
             continue
-        own = [a for a, d in enumerate(shape) if not isinstance(d, int) and (d.value is None or str(d.value) not in labels)]
+        own = [
+            a for a, d in enumerate(shape) if not isinstance(d, int) and (d.value is None or str(d.value) not in labels)
+        ]
         if len(own) != 1 or value.dtype is None or not value.dtype.is_floating_point():
             return None
         axes[name] = own[0]
     shared = {str(_shape(source, n)[a].value) for n, a in axes.items()}  # type: ignore[union-attr]
-    if len(shared) != 1 or sum(v.const_value.nbytes for v in source.model.graph.initializers.values() if v.const_value is not None) > LARGEST:
+    if (
+        len(shared) != 1
+        or sum(v.const_value.nbytes for v in source.model.graph.initializers.values() if v.const_value is not None)
+        > LARGEST
+    ):
         return None
     try:
         return _tried(source, pairs, axes)
@@ -144,12 +170,17 @@ def _shape(source: Source, name: str) -> tuple[int | ir.SymbolicDim, ...]:
 
 def _tried(source: Source, pairs: Mapping[str, str], axes: Mapping[str, int]) -> bool:
     rng = np.random.default_rng(0)
-    batch = {str(d.value) for n in axes for a, d in enumerate(_shape(source, n)) if not isinstance(d, int) and a != axes[n]}
+    batch = {
+        str(d.value) for n in axes for a, d in enumerate(_shape(source, n)) if not isinstance(d, int) and a != axes[n]
+    }
     run = session(ir.to_proto(source.model).SerializeToString(), severity=4, plain=True)
     names = [o.name for o in run.get_outputs()]
 
     def draw(name: str) -> Array:
-        sizes = [d if isinstance(d, int) else FRAMES if a == axes.get(name) else 2 if str(d.value) in batch else BEFORE for a, d in enumerate(_shape(source, name))]
+        sizes = [
+            d if isinstance(d, int) else FRAMES if a == axes.get(name) else 2 if str(d.value) in batch else BEFORE
+            for a, d in enumerate(_shape(source, name))
+        ]
         dtype = next(v.dtype for v in source.inputs if v.name == name)
         assert dtype is not None
         return rng.standard_normal(sizes).astype(dtype.numpy())
@@ -159,13 +190,20 @@ def _tried(source: Source, pairs: Mapping[str, str], axes: Mapping[str, int]) ->
     parts: dict[str, list[Array]] = {name: [] for name in names}
     at = 0
     for count in (1, 2, FRAMES - 3):
-        got = dict(zip(names, run.run(None, {**{n: np.take(x, range(at, at + count), axes[n]) for n, x in given.items()}, **past})))
+        got = dict(
+            zip(
+                names,
+                run.run(None, {**{n: np.take(x, range(at, at + count), axes[n]) for n, x in given.items()}, **past}),
+            )
+        )
         past, at = {name: got[output] for name, output in pairs.items()}, at + count
         for name in names:
             parts[name].append(got[name])
     for name in names:
         found = parts[name][-1] if name in pairs.values() else _joined(parts[name], want[name])
-        if found.shape != want[name].shape or not np.allclose(found, want[name], rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(want[name]).max(initial=0)))):
+        if found.shape != want[name].shape or not np.allclose(
+            found, want[name], rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(want[name]).max(initial=0)))
+        ):
             return False
     return True
 

@@ -1,6 +1,7 @@
 """Readings of a node: every way in which it may be understood, the first that applies and gives an outcome is taken.
 
-A reading is data. It gets the node and `then`, what the readings after it make of a node: so one may see another node (a
+A reading is data. It gets the node and `then`, what the readings after it make of a node: so one may see another node
+(a
 row of it, a cache) or finish what they give (borders). A walk may have readings of its own before these.
 """
 
@@ -46,7 +47,7 @@ def apply_readings(node: Node, readings: Sequence[Reading]) -> Outcome:
     """What the first of the `readings` that understands a node makes of it. Raises `Refusal`."""
     for k, reading in enumerate(readings):
         if reading.applies(node):
-            outcome = reading.run(node, partial(apply_readings, readings=readings[k + 1:]))
+            outcome = reading.run(node, partial(apply_readings, readings=readings[k + 1 :]))
             if outcome is not None:
                 return outcome
     raise AssertionError(f"no reading understands {node.op_type}")
@@ -65,7 +66,9 @@ def _blocked(node: Node, then: Next) -> Outcome | None:
 
 def _of_shapes(node: Node) -> bool:
     """Whether a node computes with shapes; sizes that only running the model tells are values like others."""
-    return (shape_arithmetic.asks_for_sizes(node) or ShapeTensor in node.kinds and node.kinds <= {Static, ShapeTensor}) and shape_arithmetic.told(node)
+    return (
+        shape_arithmetic.asks_for_sizes(node) or (ShapeTensor in node.kinds and node.kinds <= {Static, ShapeTensor})
+    ) and shape_arithmetic.told(node)
 
 
 def _shapes(node: Node, then: Next) -> Outcome | None:
@@ -91,14 +94,17 @@ def _has_merged_axes(node: Node) -> bool:
 def _meets_the_whole(node: Node) -> bool:
     """Whether a value over the whole stream meets frames, or is given the length of the stream."""
     kinds = node.kinds
-    spreads = has(node, Trait.REPEATS) and isinstance(node.facts[0], Running) and any(
-        isinstance(f, ShapeTensor) and any(v.moves for v in f.values) for f in node.facts[1:])
-    return Deferred in kinds or Stream in kinds and Running in kinds or spreads
+    spreads = (
+        has(node, Trait.REPEATS)
+        and isinstance(node.facts[0], Running)
+        and any(isinstance(f, ShapeTensor) and any(v.moves for v in f.values) for f in node.facts[1:])
+    )
+    return Deferred in kinds or (Stream in kinds and Running in kinds) or spreads
 
 
 def _of_running_values(node: Node) -> bool:
     kinds = node.kinds
-    return Running in kinds or kinds <= {Static, ShapeTensor} and node.domain == "" and node.op_type in ELEMENTWISE
+    return Running in kinds or (kinds <= {Static, ShapeTensor} and node.domain == "" and node.op_type in ELEMENTWISE)
 
 
 READINGS: tuple[Reading, ...] = (

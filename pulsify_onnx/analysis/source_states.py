@@ -1,6 +1,7 @@
 """States that the source itself already has: an input that the caller feeds back from an output.
 
-The pair is a state if a pulse may begin with what the last one has left. Recurrences and caches say what they begin with
+The pair is a state if a pulse may begin with what the last one has left. Recurrences and caches say what they begin
+with
 and what they leave (`Carry`); what lies between them and the graph's input and output only moves data, which is tried
 on random values: what the caller feeds back must give every carry exactly what it left.
 """
@@ -35,11 +36,21 @@ def check_use(node: Node) -> None:
         begins = declared(node, Trait.CARRIES)(node.attributes, len(node.facts))
     facts = [f for k, f in enumerate(node.facts) if k not in begins]
     if any(isinstance(f, Static) and f.own for f in (*facts, *node.outer.values())):
-        refuse("it reads a state of the source at every frame, where the stream has other values of it than the batch model",
-               hint="leave this pair out of --state, or export a recurrence (RNN, GRU, LSTM, Scan) or Concat(cache, frames)")
+        refuse(
+            "it reads a state of the source at every frame, where the stream has other values of it than the batch "
+            "model",
+            hint="leave this pair out of --state, or export a recurrence (RNN, GRU, LSTM, Scan) or Concat(cache, "
+            "frames)",
+        )
 
 
-def check_states(pairs: Sequence[tuple[str, str]], facts: Mapping[str, Fact], steps: Sequence[Step], world: Context, outputs: Sequence[str]) -> Iterator[Blocker]:
+def check_states(
+    pairs: Sequence[tuple[str, str]],
+    facts: Mapping[str, Fact],
+    steps: Sequence[Step],
+    world: Context,
+    outputs: Sequence[str],
+) -> Iterator[Blocker]:
     """What keeps `pairs` from being states."""
     if not pairs or any(isinstance(f, Blocked) for f in facts.values()):
         return
@@ -50,31 +61,53 @@ def check_states(pairs: Sequence[tuple[str, str]], facts: Mapping[str, Fact], st
         reason = _no_pair(facts.get(name), facts.get(output), name, output)
         left = None if reason else values.of(facts[output].wire)
         if left is None:
-            yield Blocker(name, "state", reason or f"{output} is computed from more than what the recurrences and caches of the model leave", TELL)
+            yield Blocker(
+                name,
+                "state",
+                reason or f"{output} is computed from more than what the recurrences and caches of the model leave",
+                TELL,
+            )
             return
         values.known[name] = left
     fed = ", ".join(f"{output} back as {name}" for name, output in pairs)
     for carry in carries:
         begins, left = values.of(carry.initial), values.final(carry)
         if begins is None or begins.shape != left.shape or not (begins == left).all():
-            yield Blocker(carry.of, "state", f"what it begins with ({carry.initial}) is not what it has left ({carry.final}) when the caller feeds {fed}", TELL)
+            yield Blocker(
+                carry.of,
+                "state",
+                f"what it begins with ({carry.initial}) is not what it has left ({carry.final}) when the caller "
+                f"feeds {fed}",
+                TELL,
+            )
     read = {wire for carry in carries for wire in values.read(carry.initial)}
     for name, _ in pairs:
         if name not in read:
             yield Blocker(name, "state", "no recurrence and no cache begins with it", TELL)
 
 
-def _without_an_output(facts: Mapping[str, Fact], steps: Iterable[Step], caught: set[str], outputs: Iterable[str]) -> Iterator[Blocker]:
+def _without_an_output(
+    facts: Mapping[str, Fact], steps: Iterable[Step], caught: set[str], outputs: Iterable[str]
+) -> Iterator[Blocker]:
     for name in outputs:
         fact = facts.get(name)
         if isinstance(fact, Static) and fact.own:
-            yield Blocker(name, "output", "it is computed from a state of the source and nothing else, so it changes with every pulse", "remove this output")
+            yield Blocker(
+                name,
+                "output",
+                "it is computed from a state of the source and nothing else, so it changes with every pulse",
+                "remove this output",
+            )
     resumed = {step.wires[0] for step in steps if step.history}
     for step in steps:
         derived = any(isinstance(leaf, Window) and leaf.wire in resumed for leaf in leaves(step))
         if step.history and step.wires[0] not in caught and not derived:
-            yield Blocker(step.node, step.op_type, "it begins with a cache of the source whose next value, its last frames, is no output",
-                          "export the last frames of this Concat as an output")
+            yield Blocker(
+                step.node,
+                step.op_type,
+                "it begins with a cache of the source whose next value, its last frames, is no output",
+                "export the last frames of this Concat as an output",
+            )
 
 
 def _no_pair(a: Fact | None, b: Fact | None, name: str, output: str) -> str:
@@ -86,8 +119,12 @@ def _no_pair(a: Fact | None, b: Fact | None, name: str, output: str) -> str:
 
 
 def _fits(begins: Shape, left: Shape) -> bool:
-    """Whether the shapes are the same; a dimension of any size (a batch) may turn out to be of the size that is left."""
-    return len(begins) == len(left) and all(a == b or (a.constant is None and b.constant is not None) for a, b in zip(begins, left))
+    """Whether the shapes are the same; a dimension of any size (a batch) may turn out to be of the size that is
+    left.
+    """
+    return len(begins) == len(left) and all(
+        a == b or (a.constant is None and b.constant is not None) for a, b in zip(begins, left)
+    )
 
 
 class _Values:
@@ -116,7 +153,13 @@ class _Values:
             return self.final(self.finals[wire])
         if wire not in self.known:
             constant, step = self.world.value_of(wire), self.world.step_of(wire)
-            found = constant.array if constant is not None else self._run(step.exprs[step.wires.index(wire)]) if step is not None else None
+            found = (
+                constant.array
+                if constant is not None
+                else self._run(step.exprs[step.wires.index(wire)])
+                if step is not None
+                else None
+            )
             if found is None:
                 return None
             self.known[wire] = found
@@ -132,7 +175,14 @@ class _Values:
         inputs = [None if e is None else self._run(e) for e in expr.inputs]
         if any(value is None and e is not None for value, e in zip(inputs, expr.inputs)):
             return None
-        found = evaluate.evaluate(expr.op_type, inputs, dict(expr.attributes), opset=self.world.opset, domain=expr.domain, outputs=expr.outputs)
+        found = evaluate.evaluate(
+            expr.op_type,
+            inputs,
+            dict(expr.attributes),
+            opset=self.world.opset,
+            domain=expr.domain,
+            outputs=expr.outputs,
+        )
         return None if found is None else found[expr.index]
 
     def read(self, wire: str) -> set[str]:

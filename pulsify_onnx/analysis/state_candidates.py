@@ -12,12 +12,34 @@ from pulsify_onnx.model.load import Source
 MOST_CANDIDATES = 16
 """Inputs that are tried."""
 
-SIDES = {"in", "out", "input", "output", "new", "next", "past", "present", "prev", "previous", "old", "updated", "0", "1", "n", "last", "initial", "init", "final"}
+SIDES = {
+    "in",
+    "out",
+    "input",
+    "output",
+    "new",
+    "next",
+    "past",
+    "present",
+    "prev",
+    "previous",
+    "old",
+    "updated",
+    "0",
+    "1",
+    "n",
+    "last",
+    "initial",
+    "init",
+    "final",
+}
 """Words in names of inputs and outputs that say which side of a state they are."""
 
 
 def possible_states(source: Source, plan: Plan) -> list[tuple[str, str]]:
-    """Pairs that are states where the caller feeds them back. They are only told: the caller may as well mean what the batch model means."""
+    """Pairs that are states where the caller feeds them back. They are only told: the caller may as well mean what
+    the batch model means.
+    """
     axes = {name: fact.axis for name in plan.inputs if isinstance(fact := plan.facts[name], Stream)}
     pairs = _alike(source, [name for name in plan.inputs if isinstance(plan.facts[name], Static)])
     if not axes or not pairs:
@@ -30,7 +52,9 @@ def possible_states(source: Source, plan: Plan) -> list[tuple[str, str]]:
 
 
 def _alike(source: Source, names: list[str]) -> list[tuple[str, str]]:
-    """Inputs and outputs of one type and shape, paired by what their names have in common; only where that leaves no doubt."""
+    """Inputs and outputs of one type and shape, paired by what their names have in common; only where that leaves no
+    doubt.
+    """
     values = {v.name or "": v for v in (*source.inputs, *source.model.graph.outputs)}
 
     def kind(name: str) -> tuple[object, str]:
@@ -54,5 +78,7 @@ def _words(name: str) -> list[str]:
 
 
 def _letters(name: str) -> list[str]:
-    """As `_words`, without numbers and without the n of ``hn``: ``h0`` and ``h1`` say the same, and so do ``state`` and ``stateN``."""
+    """As `_words`, without numbers and without the n of ``hn``: ``h0`` and ``h1`` say the same, and so do ``state``
+    and ``stateN``.
+    """
     return [w.rstrip("0123456789").removesuffix("n") for w in _words(name)]

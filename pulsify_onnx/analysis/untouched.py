@@ -27,12 +27,25 @@ def fold_static(node: Node) -> Outcome:
     values = [f.value if isinstance(f, Static) else None for f in node.facts]
     known = all(v is not None or f is None for v, f in zip(values, node.facts))
     has_graph = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-    if known and not has_graph and not vast(node) and sum(v.array.size for v in values if v is not None) <= evaluate.FOLDED_ELEMENTS:
-        found = evaluate.evaluate(node.op_type, [None if v is None else v.array for v in values], node.attributes,
-                                  opset=node.opset, domain=node.domain, outputs=len(node.outputs))
+    if (
+        known
+        and not has_graph
+        and not vast(node)
+        and sum(v.array.size for v in values if v is not None) <= evaluate.FOLDED_ELEMENTS
+    ):
+        found = evaluate.evaluate(
+            node.op_type,
+            [None if v is None else v.array for v in values],
+            node.attributes,
+            opset=node.opset,
+            domain=node.domain,
+            outputs=len(node.outputs),
+        )
         if found is not None and all(v.size <= evaluate.FOLDED_ELEMENTS for v in found):
-            facts = tuple(Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
-                          for o, v in zip(node.outputs, found))
+            facts = tuple(
+                Static(o, ir.DataType.from_numpy(v.dtype), tuple(Length.of(d) for d in v.shape), Const(v))
+                for o, v in zip(node.outputs, found)
+            )
             if not has(node, Trait.STAYS):
                 return Outcome(facts)
             return Outcome(facts, tuple(replace(step, facts=facts) for step in _untouched(node, Static).steps))
@@ -53,8 +66,10 @@ def running(node: Node) -> Outcome:
 def _untouched(node: Node, fact: Callable[[str, ir.DataType, Shape], Fact]) -> Outcome:
     """The operator as it is; `fact` of each output."""
     if any(isinstance(f, ShapeTensor) for f in node.outer.values()):
-        refuse("its subgraph uses the length of the whole stream, which is not known while the stream runs",
-               hint="count the frames so far instead, for example by CumSum of ones")
+        refuse(
+            "its subgraph uses the length of the whole stream, which is not known while the stream runs",
+            hint="count the frames so far instead, for example by CumSum of ones",
+        )
     try:
         types = infer(node)
     except Exception as problem:
@@ -69,7 +84,9 @@ def _untouched(node: Node, fact: Callable[[str, ir.DataType, Shape], Fact]) -> O
         facts.append(fact(wire, dtype, full))
         if wire:
             rows.append((wire, Op(node.op_type, inputs, node.kept, node.domain, len(node.outputs), k), facts[-1]))
-    made = Step(node.name, node.op_type, tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
+    made = Step(
+        node.name, node.op_type, tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows)
+    )
     return Outcome(tuple(facts), (made,))
 
 

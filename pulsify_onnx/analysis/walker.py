@@ -16,7 +16,17 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Blocked, Deferred, Fact, QueryKey, RelativeScores, Shape, ShapeTensor, Static, Stream
+from pulsify_onnx.algebra.facts import (
+    Blocked,
+    Deferred,
+    Fact,
+    QueryKey,
+    RelativeScores,
+    Shape,
+    ShapeTensor,
+    Static,
+    Stream,
+)
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.ordering import assuming
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
@@ -33,11 +43,17 @@ from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.outputs import unfit_output
 
 
-def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: Mapping[str, Shape] | None = None,
-            readings: tuple[Reading, ...] = READINGS) -> Plan:
+def analyze(
+    source: Source,
+    axes: Mapping[str, int],
+    options: Options,
+    shapes: Mapping[str, Shape] | None = None,
+    readings: tuple[Reading, ...] = READINGS,
+) -> Plan:
     """The plan of a model whose stream inputs run along `axes`; refusals are in its ``blockers``.
 
-    Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `readings`: in what ways
+    Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `readings`: in what
+    ways
     nodes may be understood.
 
     Rates of the inputs come from the graph: where two streams meet at different rates, their inputs run at these
@@ -47,7 +63,9 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: M
     settled: set[frozenset[str]] = set()
     while True:
         low = min(rates.values(), default=Fraction(1))
-        walker = Walker(source, axes, {name: rate / low for name, rate in rates.items()}, options, settled, readings, shapes or {})
+        walker = Walker(
+            source, axes, {name: rate / low for name, rate in rates.items()}, options, settled, readings, shapes or {}
+        )
         try:
             with assuming() as found:
                 plan = walker.plan()
@@ -57,7 +75,9 @@ def analyze(source: Source, axes: Mapping[str, int], options: Options, shapes: M
 
 
 class Visitor(Protocol):
-    """Is shown every node of the main graph before it is read, and may rewrite it then, and after. A `Refusal` of its is the node's."""
+    """Is shown every node of the main graph before it is read, and may rewrite it then, and after. A `Refusal` of
+    its is the node's.
+    """
 
     def before(self, raw: ir.Node, node: Node) -> None:
         """`raw` is about to be read as `node`."""
@@ -69,6 +89,7 @@ class Visitor(Protocol):
 @dataclass
 class Walker:
     """One walk over the graph; `plan` gives what it found. ``readings``: in what ways nodes may be understood."""
+
     source: Source
     axes: Mapping[str, int]
     rates: Mapping[str, Fraction]
@@ -102,12 +123,22 @@ class Walker:
             else:
                 self._visit_shown(raw, visitor)
         self._outputs()
-        for blocker in source_states.check_states(self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]):
+        for blocker in source_states.check_states(
+            self.options.states, self.facts, self.steps, self, [v.name or "" for v in graph.outputs]
+        ):
             self._blame(blocker)
         multiple = math.lcm(self.multiple, *(f.rate.denominator for f in self.wires.values() if isinstance(f, Stream)))
         blockers = sorted(self.blockers, key=lambda b: self.order.get(b.node, len(self.order)))
-        return Plan(tuple(v.name or "" for v in self.source.inputs), tuple(v.name or "" for v in graph.outputs), self.facts,
-                    self.wires, tuple(self.steps), tuple(blockers), multiple, self.options)
+        return Plan(
+            tuple(v.name or "" for v in self.source.inputs),
+            tuple(v.name or "" for v in graph.outputs),
+            self.facts,
+            self.wires,
+            tuple(self.steps),
+            tuple(blockers),
+            multiple,
+            self.options,
+        )
 
     def visit(self, raw: ir.Node) -> None:
         """Read a node: its results get facts, also where it is refused."""
@@ -179,8 +210,20 @@ class Walker:
         domain = "" if node.domain == "ai.onnx" else node.domain
         opset = self.source.opset if domain == "" else self.source.model.opset_imports.get(domain, 1)
         since = since_version(node.op_type, opset, domain) or 1
-        return Node(node.name or "", node.op_type, domain, since, opset, tuple(None if v is None else v.name for v in node.inputs),
-                    tuple(v.name or "" for v in node.outputs), node.attributes, facts, self.options, self, self._captured(node))
+        return Node(
+            node.name or "",
+            node.op_type,
+            domain,
+            since,
+            opset,
+            tuple(None if v is None else v.name for v in node.inputs),
+            tuple(v.name or "" for v in node.outputs),
+            node.attributes,
+            facts,
+            self.options,
+            self,
+            self._captured(node),
+        )
 
     def _refused(self, node: Node, refusal: Refusal) -> None:
         streams = (f.wire for f in (*node.facts, *node.outer.values()) if isinstance(f, Stream))
@@ -217,7 +260,9 @@ class Walker:
     def symbols(self) -> frozenset[str]:
         """Names of the lengths that the sizes of the graph's inputs are made of."""
         facts = (self.facts[v.name or ""] for v in self.source.inputs)
-        return frozenset({TIME}.union(*(d.symbols() for f in facts if isinstance(f, (Static, Stream)) for d in f.shape)))
+        return frozenset(
+            {TIME}.union(*(d.symbols() for f in facts if isinstance(f, (Static, Stream)) for d in f.shape))
+        )
 
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
@@ -247,9 +292,21 @@ class Walker:
         return fact.value.array if fact.value is not None else self.source.constant(wire)
 
     def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], list[Step]]:
-        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its nodes can't stream."""
-        inner = replace(self, facts={**self.facts, **inputs}, wires={**self.wires, **inputs}, steps=[], blockers=[], groups=defaultdict(set),
-                        producers=dict(self.producers), order={}, multiple=1, readings=self.readings[1:])
+        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its
+        nodes can't stream.
+        """
+        inner = replace(
+            self,
+            facts={**self.facts, **inputs},
+            wires={**self.wires, **inputs},
+            steps=[],
+            blockers=[],
+            groups=defaultdict(set),
+            producers=dict(self.producers),
+            order={},
+            multiple=1,
+            readings=self.readings[1:],
+        )
         for name, value in graph.initializers.items():
             inner.learn(name, value)
         found = inner._branch(graph)

@@ -30,7 +30,9 @@ Entry = TypeVar("Entry", bound=Input | Output | State)
 
 @dataclass(frozen=True)
 class BatchedGraph:
-    """A pulsed graph and what it was made from. ``rows``: exactly so many, each a stream of its own; None for as many as the graph says."""
+    """A pulsed graph and what it was made from. ``rows``: exactly so many, each a stream of its own; None for as
+    many as the graph says.
+    """
 
     source: Source
     plan: Plan
@@ -40,8 +42,12 @@ class BatchedGraph:
     def sidecar(self, pulse: int | None) -> Sidecar:
         """What a caller must know of it."""
         found = sidecar.sidecar(self.plan, self.lowered, self.source, pulse)
-        found = replace(found, inputs=tuple(map(self._rowed, found.inputs)), outputs=tuple(map(self._rowed, found.outputs)),
-                        states=tuple(self._rowed(s) if s.role == SOURCE else s for s in found.states))
+        found = replace(
+            found,
+            inputs=tuple(map(self._rowed, found.inputs)),
+            outputs=tuple(map(self._rowed, found.outputs)),
+            states=tuple(self._rowed(s) if s.role == SOURCE else s for s in found.states),
+        )
         return found if self.rows is None else _told(found, str(self.lowered.batch), self.rows)
 
     def _rowed(self, entry: Entry) -> Entry:
@@ -53,8 +59,10 @@ class BatchedGraph:
 def batched_graph(source: Source, plan: Plan, pulse: int | None, batch: int | str | None) -> BatchedGraph:
     """The pulsed graph of `source` as `plan` reads it.
 
-    With a `batch` (a number of rows or "dynamic"), of a model that was exported with a batch of 1: raises `CannotStream` where rows can't
-    be kept apart. Without one, rows that the source has a fixed number of are streams of their own where they can be; else the
+    With a `batch` (a number of rows or "dynamic"), of a model that was exported with a batch of 1: raises
+    `CannotStream` where rows can't
+    be kept apart. Without one, rows that the source has a fixed number of are streams of their own where they can be;
+    else the
     nodes that they share are noted.
     """
     rows = batch if isinstance(batch, int) else static_batch(plan)
@@ -67,21 +75,33 @@ def batched_graph(source: Source, plan: Plan, pulse: int | None, batch: int | st
         if batch is not None:
             raise
         lowered = _lowered(source, plan, pulse)
-        return BatchedGraph(source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers))))
+        return BatchedGraph(
+            source, plan, replace(lowered, shared=tuple(dict.fromkeys(b.node for b in problem.blockers)))
+        )
     if rows is not None:
         _size(found.lowered, rows)
     return replace(found, rows=rows)
 
 
 def _lowered(source: Source, plan: Plan, pulse: int | None) -> Lowered:
-    """The pulsed graph, with the nodes that do not keep rows apart: those of the source, and those that cannot count the frames of each."""
+    """The pulsed graph, with the nodes that do not keep rows apart: those of the source, and those that cannot count
+    the frames of each.
+    """
     lowered = lower(plan, source, pulse)
     return replace(lowered, shared=tuple(dict.fromkeys([*mixing(source, plan), *lowered.shared])))
 
 
 def _dynamic(source: Source, plan: Plan, pulse: int | None) -> BatchedGraph | None:
-    """A model that takes any number of rows as it is; None for others. Raises `CannotStream` where its rows can't be kept apart."""
-    if all(d.constant is not None for name in plan.inputs if isinstance(f := plan.facts[name], Stream) for k, d in enumerate(f.shape) if k != f.axis):
+    """A model that takes any number of rows as it is; None for others. Raises `CannotStream` where its rows can't be
+    kept apart.
+    """
+    if all(
+        d.constant is not None
+        for name in plan.inputs
+        if isinstance(f := plan.facts[name], Stream)
+        for k, d in enumerate(f.shape)
+        if k != f.axis
+    ):
         return None
     lowered = _lowered(source, plan, pulse)
     _apart(lowered)
@@ -89,7 +109,9 @@ def _dynamic(source: Source, plan: Plan, pulse: int | None) -> BatchedGraph | No
 
 
 def static_batch(plan: Plan) -> int | None:
-    """How many rows all stream inputs have where a batch would be; None for a single one, or where that is not fixed."""
+    """How many rows all stream inputs have where a batch would be; None for a single one, or where that is not
+    fixed.
+    """
     found = set()
     for name in plan.inputs:
         fact = plan.facts[name]
@@ -120,11 +142,16 @@ def _by_rows(source: Source, plan: Plan, pulse: int | None, rows: int) -> Batche
 
 
 def _readings(source: Source, plan: Plan, rows: int) -> Iterator[tuple[dict[str, int], bool]]:
-    """Which axis of the states of the source's own is the batch (the same for those of one shape), and whether static inputs have it."""
+    """Which axis of the states of the source's own is the batch (the same for those of one shape), and whether
+    static inputs have it.
+    """
     names = [name for name, _ in plan.options.states]
     shapes = {v.name or "": tuple(v.shape or ()) for v in source.inputs}
     kinds = list(dict.fromkeys(shapes[name] for name in names))
-    choices = [[k for k, d in enumerate(kind) if not isinstance(d, int)] or [k for k, d in enumerate(kind) if d == rows] or [0] for kind in kinds]
+    choices = [
+        [k for k, d in enumerate(kind) if not isinstance(d, int)] or [k for k, d in enumerate(kind) if d == rows] or [0]
+        for kind in kinds
+    ]
     statics = [True, False] if rows > 1 else [True]
     for found in itertools.islice(itertools.product(*choices), MOST_READINGS):
         for static in statics:
@@ -151,22 +178,47 @@ def _widened(model: Prepared, each: MakeBatchDynamic, pulse: int | None) -> Batc
 def _apart(lowered: Lowered) -> None:
     """Raise `CannotStream` where the rows of the batch are no streams of their own."""
     if lowered.shared:
-        raise CannotStream(tuple(Blocker(name, "batch", "it does not keep the rows of a batch apart, or cannot count the frames of each",
-                                         "run a stream in a session of its own, without --batch") for name in lowered.shared))
+        raise CannotStream(
+            tuple(
+                Blocker(
+                    name,
+                    "batch",
+                    "it does not keep the rows of a batch apart, or cannot count the frames of each",
+                    "run a stream in a session of its own, without --batch",
+                )
+                for name in lowered.shared
+            )
+        )
 
 
 def _size(lowered: Lowered, rows: int) -> None:
     """Declare the graph for exactly so many rows."""
     for value in (*lowered.model.graph.inputs, *lowered.model.graph.outputs):
         if value.shape is not None:
-            value.shape = ir.Shape([rows if not isinstance(d, int) and d.value == lowered.batch else d for d in value.shape])
+            value.shape = ir.Shape(
+                [rows if not isinstance(d, int) and d.value == lowered.batch else d for d in value.shape]
+            )
 
 
 def _told(found: Sidecar, label: str, rows: int) -> Sidecar:
     """The sidecar for exactly so many rows."""
+
     def of(entry: Wire) -> Wire:
         return replace(entry, shape=tuple(rows if d == label else d for d in entry.shape))
 
-    states = tuple(replace(s, shape=tuple(rows if d == label else d for d in s.shape), bytes=s.bytes * (rows if label in s.shape else 1)) for s in found.states)
-    return replace(found, inputs=tuple(map(of, found.inputs)), outputs=tuple(map(of, found.outputs)), states=states,
-                   state_bytes=sum(s.bytes for s in states), valid_frames_shape=(rows,))
+    states = tuple(
+        replace(
+            s,
+            shape=tuple(rows if d == label else d for d in s.shape),
+            bytes=s.bytes * (rows if label in s.shape else 1),
+        )
+        for s in found.states
+    )
+    return replace(
+        found,
+        inputs=tuple(map(of, found.inputs)),
+        outputs=tuple(map(of, found.outputs)),
+        states=states,
+        state_bytes=sum(s.bytes for s in states),
+        valid_frames_shape=(rows,),
+    )

@@ -51,7 +51,8 @@ class Analysis:
         return self.at().blockers
 
     def at(self, pulse: int | None = None) -> Plan:
-        """The plan for pulses of so many base frames (None: the smallest), with the least delays; what cannot stream is in its ``blockers``.
+        """The plan for pulses of so many base frames (None: the smallest), with the least delays; what cannot stream is
+        in its ``blockers``.
 
         Raises `PulseDoesNotFit` where the model streams at other pulses.
         """
@@ -68,7 +69,9 @@ class Analysis:
         return plan
 
     def pulsed(self, pulse: int | None, batch: int | str | None = None) -> PulsedModel:
-        """The pulsed model (None: for pulses of any size), for a `batch` of streams. Raises `CannotStream` with every blocker, and `PulseDoesNotFit`."""
+        """The pulsed model (None: for pulses of any size), for a `batch` of streams. Raises `CannotStream` with
+        every blocker, and `PulseDoesNotFit`.
+        """
         plan, source = require(self.at(pulse)), self.model.source
         cut, head = self.model.head, None
         if cut is not None:
@@ -76,8 +79,13 @@ class Analysis:
             check_plan(require(plan), "joining")
         rows = None if batch == 1 else batch
         made = batched_graph(source, plan, pulse, rows) if cut is None else pulsed(cut, source, plan, pulse)
-        sidecar = replace(made.sidecar(pulse), head=head, source_batch=1 if rows is not None and made.source is not source else None,
-                          fixed_length=self.model.notes.fixed_length, approximation=self.model.notes.approximation)
+        sidecar = replace(
+            made.sidecar(pulse),
+            head=head,
+            source_batch=1 if rows is not None and made.source is not source else None,
+            fixed_length=self.model.notes.fixed_length,
+            approximation=self.model.notes.approximation,
+        )
         found = PulsedModel(made.lowered.model, sidecar, made.plan, made.source)
         found.model.metadata_props.update({**flat(sidecar), KEY: json.dumps(found.spec, ensure_ascii=False)})
         return found
@@ -101,7 +109,11 @@ def analyzed(source: Source, options: ConvertOptions) -> Analysis:
     """How a batch model streams. Raises as `prepared` does; what cannot stream is in its ``blockers``."""
     model = prepared(source, options)
     asked = Options(states=state_pairs(model.source, options.states), advance=options.allow_advance)
-    _, plan = model.read if model.read is not None and model.read[1].options == asked else choose(model.source, model.axes, asked)
+    _, plan = (
+        model.read
+        if model.read is not None and model.read[1].options == asked
+        else choose(model.source, model.axes, asked)
+    )
     check_plan(plan, "analysis")
     return Analysis(model, plan, options.end_of_stream)
 
@@ -118,7 +130,9 @@ def state_pairs(source: Source, states: Mapping[str, str]) -> tuple[tuple[str, s
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No garbage collection: nearly all that is made lives on, and the collector would walk it again and again as it grows."""
+    """No garbage collection: nearly all that is made lives on, and the collector would walk it again and again as it
+    grows.
+    """
     was = gc.isenabled()
     gc.disable()
     try:

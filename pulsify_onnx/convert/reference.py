@@ -24,7 +24,9 @@ def reread(model: str | Path | ir.Model | onnx.ModelProto, sidecar: Sidecar) -> 
     axes = stream_axes(sidecar)
     source = load(model)
     if sidecar.fixed_length is not None:
-        source = make_length_dynamic(source, axes, sidecar.fixed_length.frames, None, sidecar.fixed_length.readings).source
+        source = make_length_dynamic(
+            source, axes, sidecar.fixed_length.frames, None, sidecar.fixed_length.readings
+        ).source
     if sidecar.approximation is None:
         return source
     return run_passes(Prepared(source, axes), CutPast(sidecar.approximation.left_context)).source
@@ -32,6 +34,6 @@ def reread(model: str | Path | ir.Model | onnx.ModelProto, sidecar: Sidecar) -> 
 
 def compared(model: str | Path | onnx.ModelProto, sidecar: Sidecar) -> str | Path | onnx.ModelProto:
     """The same as a model that runs; the given one where nothing of it is changed."""
-    if sidecar.head is not None or sidecar.fixed_length is None and sidecar.approximation is None:
+    if sidecar.head is not None or (sidecar.fixed_length is None and sidecar.approximation is None):
         return model
     return runnable(reread(model, sidecar).model)

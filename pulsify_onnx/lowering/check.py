@@ -34,22 +34,33 @@ def check_graph(lowered: Lowered, plan: Plan) -> Lowered:
 def _alive(lowered: Lowered, _: Plan) -> Iterator[str]:
     graph = lowered.model.graph
     outputs = set(graph.outputs)
-    yield from (f"nothing reads {node.name}" for node in graph if not any(out.uses() or out in outputs for out in node.outputs))
-    yield from (f"nothing reads {name}" for name, value in graph.initializers.items() if not value.uses() and value not in graph.outputs)
+    yield from (
+        f"nothing reads {node.name}" for node in graph if not any(out.uses() or out in outputs for out in node.outputs)
+    )
+    yield from (
+        f"nothing reads {name}"
+        for name, value in graph.initializers.items()
+        if not value.uses() and value not in graph.outputs
+    )
 
 
 def _named(lowered: Lowered, plan: Plan) -> Iterator[str]:
     tensors = {*plan.inputs, *plan.wires, *plan.outputs}
     known = {*tensors, *(step.node for step in plan.steps), *(state.node for state in lowered.states)}
-    yield from (f"{node.name or 'a node without a name'} ({node.op_type}) serves none" for node in lowered.model.graph
-                if node.name not in known and not known & set(serves(node.name or "")))
+    yield from (
+        f"{node.name or 'a node without a name'} ({node.op_type}) serves none"
+        for node in lowered.model.graph
+        if node.name not in known and not known & set(serves(node.name or ""))
+    )
 
 
 def _once(lowered: Lowered, _: Plan) -> Iterator[str]:
     graph = lowered.model.graph
     nodes = Counter(node.name for node in graph)
     initializers = [v for v in graph.initializers.values() if v not in graph.inputs]
-    values = Counter(v.name for v in (*graph.inputs, *initializers, *(out for node in graph for out in node.outputs)) if v.name)
+    values = Counter(
+        v.name for v in (*graph.inputs, *initializers, *(out for node in graph for out in node.outputs)) if v.name
+    )
     yield from (f"{count} nodes are called {name}" for name, count in nodes.items() if count > 1)
     yield from (f"{count} tensors are called {name}" for name, count in values.items() if count > 1)
 

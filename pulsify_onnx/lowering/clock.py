@@ -73,7 +73,9 @@ class Measures(ABC):
         """int64: keys minus queries of two windows, one entry per offset that occurs there."""
         frames = Frames(2 * rate, here.extra)
         if self.pulse is not None:
-            return self.emit.constant(np.arange(self._count(frames), dtype=np.int64) + here.back - self._count(Frames(rate)))
+            return self.emit.constant(
+                np.arange(self._count(frames), dtype=np.int64) + here.back - self._count(Frames(rate))
+            )
         zero, one = self.emit.constant(np.asarray(0, np.int64)), self.emit.constant(np.asarray(1, np.int64))
         ramp = self.emit.one("Range", zero, self._frames_value(frames), one)
         return self.emit.one("Sub", ramp, self._frames_value(Frames(rate, -here.back)))
@@ -90,7 +92,9 @@ class Measures(ABC):
             return self.emit.constant(np.asarray(self._count(frames), np.int64))
         base = next(n for n in self.plan.inputs if isinstance(f := self.plan.wires[n], Stream) and f.rate == 1)
         shape = self.emit.one("Shape", self.values[base])
-        value = self.emit.one("Gather", shape, self.emit.constant(np.asarray(self._stream(base).axis, np.int64)), axis=0)
+        value = self.emit.one(
+            "Gather", shape, self.emit.constant(np.asarray(self._stream(base).axis, np.int64)), axis=0
+        )
         return self._affine(value, frames.rate, int(frames.extra))
 
     def _affine(self, value: ir.Value, rate: Fraction, extra: int) -> ir.Value:
@@ -110,7 +114,13 @@ class Measures(ABC):
             if isinstance(v, int):
                 parts.append(self.emit.ints(v))
             else:
-                scalar = self._frames_value(v) if isinstance(v, Frames) else self._product(v) if isinstance(v, Merged) else self._size(v)
+                scalar = (
+                    self._frames_value(v)
+                    if isinstance(v, Frames)
+                    else self._product(v)
+                    if isinstance(v, Merged)
+                    else self._size(v)
+                )
                 parts.append(self.emit.one("Reshape", scalar, self.emit.ints(1)))
         shape = parts[0] if len(parts) == 1 else self.emit.one("Concat", *parts, axis=0)
         return self.emit.sized(shape, tuple(map(self._long, values)))
@@ -163,7 +173,7 @@ class Measures(ABC):
         by = self.emit.constant(np.asarray(atom.by, np.int64))
         value = self._polynomial(atom.of)
         # ONNX divides towards zero: lift what may be negative above it first
-        lift = max(0, -min(0, min(atom.of.at(n) for n in range(2)))) // atom.by + 1
+        lift = max(0, -min(0, *(atom.of.at(n) for n in range(2)))) // atom.by + 1
         lifted = self.emit.one("Add", value, self.emit.constant(np.asarray(lift * atom.by, np.int64)))
         return self.emit.one("Sub", self.emit.one("Div", lifted, by), self.emit.constant(np.asarray(lift, np.int64)))
 
@@ -175,14 +185,25 @@ class Measures(ABC):
                     if d == Length.symbol(name):
                         shape = self.emit.one("Shape", self.values[wire])
                         return self.emit.one("Gather", shape, self.emit.constant(np.asarray(k, np.int64)), axis=0)
-        raise CannotStream((Blocker(self.node, "shape", f"it needs the size {name}, which no input tells", "export with fixed sizes for all axes but batch and time"),))
+        raise CannotStream(
+            (
+                Blocker(
+                    self.node,
+                    "shape",
+                    f"it needs the size {name}, which no input tells",
+                    "export with fixed sizes for all axes but batch and time",
+                ),
+            )
+        )
 
     def _long(self, d: Dim) -> Length:
         """A dimension of a pulse as a length."""
         if isinstance(d, Merged):
             return d.slower * self._long(d.frames) * d.faster
         if isinstance(d, Frames):
-            return Length.of(self._count(d)) if self.pulse is not None else Length.symbol(" pulse") * d.rate + int(d.extra)
+            return (
+                Length.of(self._count(d)) if self.pulse is not None else Length.symbol(" pulse") * d.rate + int(d.extra)
+            )
         return Length.of(d)
 
     def _label(self, d: Length) -> int | str:

@@ -11,7 +11,24 @@ from pulsify_onnx.algebra.facts import Mirror, Padding, Running, ShapeTensor, St
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.places import NOW, Here, Where, inside
-from pulsify_onnx.algebra.plan import Count, Dims, Expr, Frames, Offset, Op, Past, Plan, Position, QueryKeyRead, Ref, Start, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan import (
+    Count,
+    Dims,
+    Expr,
+    Frames,
+    Offset,
+    Op,
+    Past,
+    Plan,
+    Position,
+    QueryKeyRead,
+    Ref,
+    Start,
+    State,
+    Step,
+    Window,
+    leaves,
+)
 from pulsify_onnx.algebra.plan_checks import check_plan
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.lowering.check import check_graph
@@ -96,9 +113,9 @@ class _Lowering(Draft):
         return next((order for order in found if order is not None), None)
 
     def _named(self, value: ir.Value, wire: str) -> ir.Value:
-        if (value.name or "").startswith("pulsify/") and value.const_value is None and value.producer() is not None:
-            if wire not in self.plan.outputs and wire not in self.plan.inputs:
-                value.name = self.emit.name(wire)
+        own = (value.name or "").startswith("pulsify/") and value.const_value is None and value.producer() is not None
+        if own and wire not in self.plan.outputs and wire not in self.plan.inputs:
+            value.name = self.emit.name(wire)
         return value
 
     def _output(self, name: str) -> ir.Value:
@@ -114,8 +131,12 @@ class _Lowering(Draft):
             value = self._eval(Ref(fact.wire), NOW)
             shape = [self._label(d) for d in fact.shape]
         value = self.emit.whole(value)
-        taken = (value.producer() is None or not (value.name or "").startswith("pulsify/") or value.name in self.plan.outputs
-                 or any(s.output is value for s in self.states))
+        taken = (
+            value.producer() is None
+            or not (value.name or "").startswith("pulsify/")
+            or value.name in self.plan.outputs
+            or any(s.output is value for s in self.states)
+        )
         if taken:
             value = self.graph.passed_on(value, "output")
         value.name = name
@@ -126,16 +147,33 @@ class _Lowering(Draft):
         made = [s for s in self.states if s.role != SOURCE]
         width = max(3, len(str(max(0, len(made) - 1))))
         for k, state in enumerate(made):
-            tag = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip("_") or "state"
-            state.input.name, state.output.name = self.emit.names(f"past_{k:0{width}d}_{tag}", f"present_{k:0{width}d}_{tag}")
+            tag = (
+                "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in state.input.name or "").strip(
+                    "_"
+                )
+                or "state"
+            )
+            state.input.name, state.output.name = self.emit.names(
+                f"past_{k:0{width}d}_{tag}", f"present_{k:0{width}d}_{tag}"
+            )
         self.graph.prune({*outputs, *(s.output for s in self.states)})
-        graph = ir.Graph([*self.inputs, *self.controls, *(s.input for s in self.states)], [*outputs, *(s.output for s in self.states)],
-                         nodes=self.graph.nodes, initializers=[v for v in self.graph.initializers.values() if v.uses()],
-                         opset_imports=self._opsets(), name=self.source.model.graph.name or "pulsed")
+        graph = ir.Graph(
+            [*self.inputs, *self.controls, *(s.input for s in self.states)],
+            [*outputs, *(s.output for s in self.states)],
+            nodes=self.graph.nodes,
+            initializers=[v for v in self.graph.initializers.values() if v.uses()],
+            opset_imports=self._opsets(),
+            name=self.source.model.graph.name or "pulsed",
+        )
         model = ir.Model(graph, ir_version=max(self.source.model.ir_version, 4), producer_name="pulsify-onnx")
         model.metadata_props.update(self.source.model.metadata_props)
-        return Lowered(model, tuple(self.states), self._batch(), tuple(self.emit.shared),
-                       self.valid_frames if self.controls else None)
+        return Lowered(
+            model,
+            tuple(self.states),
+            self._batch(),
+            tuple(self.emit.shared),
+            self.valid_frames if self.controls else None,
+        )
 
     def _opsets(self) -> dict[str, int]:
         own = self.source.model.opset_imports
@@ -175,8 +213,15 @@ class _Lowering(Draft):
         inputs = [None if e is None else self._eval(e, here) for e in expr.inputs]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        return self.emit.op(expr.op_type, *inputs, domain=expr.domain, outputs=expr.outputs,
-                            rewire=self._rewired, node_name=self.node, **dict(expr.attributes))[expr.index]
+        return self.emit.op(
+            expr.op_type,
+            *inputs,
+            domain=expr.domain,
+            outputs=expr.outputs,
+            rewire=self._rewired,
+            node_name=self.node,
+            **dict(expr.attributes),
+        )[expr.index]
 
     def _rewired(self, graph: ir.Graph) -> ir.Graph:
         """A copy of a subgraph that reads outer values of the pulsed graph."""
@@ -190,7 +235,9 @@ class _Lowering(Draft):
             for k, value in enumerate(node.inputs):
                 if value is not None and value.name and value.name not in own:
                     fact = self.plan.facts.get(value.name)
-                    node.replace_input_with(k, self.emit.whole(self._static(fact.wire if fact is not None else value.name)))
+                    node.replace_input_with(
+                        k, self.emit.whole(self._static(fact.wire if fact is not None else value.name))
+                    )
             for attr in node.attributes.values():
                 if attr.type == ir.AttributeType.GRAPH:
                     self._rewire(attr.as_graph(), own)
@@ -208,7 +255,9 @@ class _Lowering(Draft):
             if wire in self.plan.outputs:
                 name = self.emit.name(f"pulsify/{wire}")
                 tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)  # the source's own would be renamed
-            value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
+            value = ir.Value(
+                name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype)
+            )
             self.graph.initializers[name] = value
         else:
             fact = self.plan.facts.get(wire)
@@ -227,7 +276,11 @@ class _Lowering(Draft):
             return self._mirrored(w, mask, x, back, extra)
         if self.histories.lazy(w.wire):
             value = self._at(w.wire, Here(back, extra))
-            return value if mask is None else self._masked(value, x, replace(mask, arrival=False), back, Frames(x.rate, extra))
+            return (
+                value
+                if mask is None
+                else self._masked(value, x, replace(mask, arrival=False), back, Frames(x.rate, extra))
+            )
         line, history = self._line(*self.histories.read_from(w.wire, on_arrival(w), back))
         start, end = history - back, extra - back
         value = self.emit.slice(line, x.axis, start, end if end < 0 else TO_END)
@@ -245,11 +298,17 @@ class _Lowering(Draft):
         edge = isinstance(mask.border, Mirror) and mask.border.edge
         if mask.end:
             high = self.emit.one("Sub", self._length(mask.high), self.emit.constant(np.asarray(1, np.int64)))
-            position = (self.emit.one("Min", position, high) if edge else
-                        self.emit.one("Sub", high, self.emit.one("Abs", self.emit.one("Sub", high, position))))
+            position = (
+                self.emit.one("Min", position, high)
+                if edge
+                else self.emit.one("Sub", high, self.emit.one("Abs", self.emit.one("Sub", high, position)))
+            )
         if mask.start:
-            position = (self.emit.one("Max", position, low) if edge else
-                        self.emit.one("Add", low, self.emit.one("Abs", self.emit.one("Sub", position, low))))
+            position = (
+                self.emit.one("Max", position, low)
+                if edge
+                else self.emit.one("Add", low, self.emit.one("Abs", self.emit.one("Sub", position, low)))
+            )
         index = self.emit.one("Sub", position, self._start(x.rate, before))
         last = self.emit.one("Sub", self._frames_value(whole), self.emit.constant(np.asarray(1, np.int64)))
         index = self.emit.one("Min", self.emit.one("Max", index, self.emit.constant(np.asarray(0, np.int64))), last)
@@ -261,7 +320,9 @@ class _Lowering(Draft):
         value = self._eval(step.exprs[step.wires.index(wire)], here)
         if not step.deferred:
             return self._settled(value, self.plan.wires[wire])
-        return self._settled(value if here != NOW else self._named(value, wire), self.plan.wires[wire], here.side(0).extra)
+        return self._settled(
+            value if here != NOW else self._named(value, wire), self.plan.wires[wire], here.side(0).extra
+        )
 
     def _line(self, wire: str, mask: TimedMask | None) -> tuple[ir.Value, int]:
         """The tapped delay line of a wire: its history and this pulse, and how long the history is."""
@@ -291,7 +352,7 @@ class _Lowering(Draft):
 
     def _delayed(self, wire: str, x: Stream, value: ir.Value, history: int, border: Padding | None = None) -> ir.Value:
         """A line with a state in front, which begins with frames of the `border`, zeros without one."""
-        shape = (*x.shape[: x.axis], Length.of(history), *x.shape[x.axis + 1:])
+        shape = (*x.shape[: x.axis], Length.of(history), *x.shape[x.axis + 1 :])
         moving = next((d for d in shape if d.constant is None), None)
         order = None if moving is None else self.emit.order(value, moving)
         node, self.node = self.node, self.producer[wire].node if wire in self.producer else wire
@@ -299,8 +360,12 @@ class _Lowering(Draft):
         dims = packing.state
         if moving is None and self.emit.per_row(value):
             dims = (self._batch(), *dims)
-        past = self.emit.state(ir.Value(name=wire, shape=ir.Shape(dims), type=ir.TensorType(x.dtype)), dims, len(packing.split))
-        line = self.emit.one("Concat", self._begun(packing.unpack(self.emit, past), border, x.dtype), value, axis=x.axis)
+        past = self.emit.state(
+            ir.Value(name=wire, shape=ir.Shape(dims), type=ir.TensorType(x.dtype)), dims, len(packing.split)
+        )
+        line = self.emit.one(
+            "Concat", self._begun(packing.unpack(self.emit, past), border, x.dtype), value, axis=x.axis
+        )
         present = self.emit.slice(line, x.axis, -history, TO_END)
         self._remember(past, packing.pack(self.emit, present), x.dtype, dims, "history")
         self.node = node

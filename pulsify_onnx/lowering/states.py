@@ -8,7 +8,18 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import ALONE, Fact, Padding, PaddingFrames, QueryKey, RelativeScores, Running, Shape, Static, Stream
+from pulsify_onnx.algebra.facts import (
+    ALONE,
+    Fact,
+    Padding,
+    PaddingFrames,
+    QueryKey,
+    RelativeScores,
+    Running,
+    Shape,
+    Static,
+    Stream,
+)
 from pulsify_onnx.algebra.hidden import TimedMask
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dim, Frames, Merged, Plan, State
@@ -44,7 +55,8 @@ class LoweredState:
 class Lowered:
     """The pulsed graph and its states, in order.
 
-    ``batch``: 1, or its symbol; ``shared``: nodes for which its rows are no streams of their own; ``valid_frames``: the input of that number.
+    ``batch``: 1, or its symbol; ``shared``: nodes for which its rows are no streams of their own; ``valid_frames``: the
+    input of that number.
     """
 
     model: ir.Model
@@ -120,12 +132,22 @@ class Draft(Measures):
         past, packing = self.packed[name]
         return packing.unpack(self.emit, past)
 
-    def _packing(self, shape: Shape, order: tuple[Length, Length] | None, name: str, first: int | None = None) -> Packing:
+    def _packing(
+        self, shape: Shape, order: tuple[Length, Length] | None, name: str, first: int | None = None
+    ) -> Packing:
         """How a tensor of `shape` becomes a state. Raises `CannotStream` where its size is not known."""
         found = packing(shape, self._batch(), order, first)
         if found is None:
-            raise CannotStream((Blocker(name, "state", f"it has to remember a tensor of unknown size [{', '.join(map(str, shape))}]",
-                                        "export with fixed sizes for all axes but batch and time"),))
+            raise CannotStream(
+                (
+                    Blocker(
+                        name,
+                        "state",
+                        f"it has to remember a tensor of unknown size [{', '.join(map(str, shape))}]",
+                        "export with fixed sizes for all axes but batch and time",
+                    ),
+                )
+            )
         if order is None and found.within != ALONE:
             self.emit.note()
         return found
@@ -135,7 +157,9 @@ class Draft(Measures):
         self.emit.settle(value, state.shape, False)
         self._remember(past, packing.pack(self.emit, value), state.dtype, packing.state, state.role)
 
-    def _remember(self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str) -> None:
+    def _remember(
+        self, past: ir.Value, value: ir.Value, dtype: ir.DataType, shape: tuple[int | str, ...], role: str
+    ) -> None:
         value = self.emit.remembered(value, shape)
         if value.producer() is None or id(value) in self.remembered or not (value.name or "").startswith("pulsify/"):
             value = self.graph.passed_on(value, f"present_{len(self.states)}")
@@ -146,7 +170,9 @@ class Draft(Measures):
     def _counter(self, tag: str, added: ir.Value) -> tuple[ir.Value, ir.Value]:
         """A count of frames: (before, after) this pulse, as states are."""
         batch = self._batch()
-        past = self.emit.state(ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1), 2)
+        past = self.emit.state(
+            ir.Value(name=tag, shape=ir.Shape([batch, 1]), type=ir.TensorType(ir.DataType.INT64)), (batch, 1), 2
+        )
         present = self.emit.one("Add", past, added)
         node, self.node = self.node, tag
         self._remember(past, present, ir.DataType.INT64, (batch, 1), tag)
@@ -177,7 +203,9 @@ class Draft(Measures):
 
     def _valid_frames(self) -> ir.Value:
         if not self.controls:
-            valid = ir.Value(name=self.valid_frames, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64))
+            valid = ir.Value(
+                name=self.valid_frames, shape=ir.Shape([self._batch()]), type=ir.TensorType(ir.DataType.INT64)
+            )
             self.controls.append(self.emit.state(valid, [self._batch()], 1))
         return self.controls[0]
 
@@ -190,7 +218,11 @@ class Draft(Measures):
         position = self._position(x.rate, back, frames)
         tests = []
         if mask.start:
-            tests.append(self.emit.one("Not", self.emit.one("Less", position, self.emit.constant(np.asarray(mask.low, np.int64)))))
+            tests.append(
+                self.emit.one(
+                    "Not", self.emit.one("Less", position, self.emit.constant(np.asarray(mask.low, np.int64)))
+                )
+            )
         if mask.end:
             tests.append(self.emit.one("Less", position, self._length(mask.high)))
         real = tests[0] if len(tests) == 1 else self.emit.one("And", *tests)
@@ -214,7 +246,11 @@ class Draft(Measures):
         assert isinstance(mask.border, PaddingFrames)
         count = mask.border.frames.array.shape[x.axis]
         index = self.emit.one("Sub", position, self.emit.constant(np.asarray(mask.low - count, np.int64)))
-        index = self.emit.one("Max", self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))), self.emit.constant(np.asarray(0, np.int64)))
+        index = self.emit.one(
+            "Max",
+            self.emit.one("Min", index, self.emit.constant(np.asarray(count - 1, np.int64))),
+            self.emit.constant(np.asarray(0, np.int64)),
+        )
         return self.emit.one("Gather", self.emit.constant(mask.border.frames), index, axis=x.axis)
 
     def _outwards(self, mask: TimedMask, x: Stream, position: ir.Value, back: int, border: ir.Value) -> ir.Value:

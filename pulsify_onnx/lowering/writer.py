@@ -37,14 +37,17 @@ def serves(name: str) -> tuple[str, ...]:
 class Writer(ABC):
     """Writes the operators of a graph, and is told what is known of the rows of its tensors.
 
-    What it is told matters to a writer for a batch only, whose rows are streams of their own; ``shared``: nodes for which they are not.
+    What it is told matters to a writer for a batch only, whose rows are streams of their own; ``shared``: nodes for
+    which they are not.
     """
 
     opset: int
     shared: dict[str, None]
 
     def name(self, wanted: str) -> str:
-        """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them by."""
+        """`wanted`, or a free name like it, for a tensor: those of the source keep theirs, which `trace` finds them
+        by.
+        """
         return self.names(wanted)[0]
 
     @abstractmethod
@@ -56,8 +59,16 @@ class Writer(ABC):
         """An initializer for `array`."""
 
     @abstractmethod
-    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
-           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        outputs: int = 1,
+        node_name: str = "",
+        rewire: Callable[[ir.Graph], ir.Graph] | None = None,
+        **attributes: Any,
+    ) -> Sequence[ir.Value]:
         """Outputs of an operator."""
 
     @abstractmethod
@@ -69,14 +80,20 @@ class Writer(ABC):
         """A tensor for what takes no number per row."""
 
     @abstractmethod
-    def regrouped(self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
-        """`value` reshaped to a `shape` of `rank` dimensions, in which it has the batch on `axis`, merged with the axes `within`."""
+    def regrouped(
+        self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]
+    ) -> ir.Value:
+        """`value` reshaped to a `shape` of `rank` dimensions, in which it has the batch on `axis`, merged with the
+        axes `within`.
+        """
 
     # rows
 
     @abstractmethod
     def settle(self, value: ir.Value, shape: Shape, static: bool) -> ir.Value:
-        """Say what the shape of a wire's tensor is in a pulse; a `static` one without the batch in it is the same for all rows."""
+        """Say what the shape of a wire's tensor is in a pulse; a `static` one without the batch in it is the same
+        for all rows.
+        """
 
     @abstractmethod
     def measure(self, value: ir.Value, shape: Shape) -> ir.Value:
@@ -88,11 +105,15 @@ class Writer(ABC):
 
     @abstractmethod
     def order(self, value: ir.Value, size: Length) -> tuple[Length, Length] | None:
-        """Sizes of the slower and the faster axis merged with the batch in a dimension of `size`, where that is known."""
+        """Sizes of the slower and the faster axis merged with the batch in a dimension of `size`, where that is
+        known.
+        """
 
     @abstractmethod
     def state(self, past: ir.Value, shape: Sequence[int | str], rank: int) -> ir.Value:
-        """Say that `past` is a state of `shape`, which begins with the batch; one of fewer dimensions than it has is a value per row."""
+        """Say that `past` is a state of `shape`, which begins with the batch; one of fewer dimensions than it has is
+        a value per row.
+        """
 
     @abstractmethod
     def per_row(self, value: ir.Value) -> bool:
@@ -141,9 +162,19 @@ class Writer(ABC):
         flat = self.one("Concat", self.ints(-1), self.slice(shape, 0, 2, TO_END), axis=0)
         return self.one("Gather", self.one("Reshape", x, flat), at, axis=0)
 
-    def resized_apart(self, op_type: str, inputs: Sequence[ir.Value | None], scales: Sequence[float] | None, rows: int, rank: int, **attributes: Any) -> ir.Value:
-        """A Resize or Upsample by `scales` (None: to the sizes of its input 3) that keeps what axis `rows` of its `rank` has apart:
-        as the second of four dimensions, or as the first of more."""
+    def resized_apart(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        scales: Sequence[float] | None,
+        rows: int,
+        rank: int,
+        **attributes: Any,
+    ) -> ir.Value:
+        """A Resize or Upsample by `scales` (None: to the sizes of its input 3) that keeps what axis `rows` of its
+        `rank` has apart:
+        as the second of four dimensions, or as the first of more.
+        """
         assert inputs[0] is not None
         perm = [rows, *(k for k in range(rank) if k != rows)]
         more = [0, 2][: max(0, 4 - rank)]
@@ -152,9 +183,16 @@ class Writer(ABC):
         data = self.unsqueeze(data, more) if more else data
         wide = [self.fenced(data) if rows else data, *inputs[1:]]
         if scales is None:
-            wide[3] = self.one("Gather", self.one("Concat", inputs[3], self.ints(1), axis=0), self.ints(*(rank if k is None else k for k in order)), axis=0)
+            wide[3] = self.one(
+                "Gather",
+                self.one("Concat", inputs[3], self.ints(1), axis=0),
+                self.ints(*(rank if k is None else k for k in order)),
+                axis=0,
+            )
         elif len(inputs) > 1:
-            wide[min(2, len(inputs) - 1)] = self.constant(np.asarray([1 if k is None else scales[k] for k in order], np.float32))
+            wide[min(2, len(inputs) - 1)] = self.constant(
+                np.asarray([1 if k is None else scales[k] for k in order], np.float32)
+            )
         else:
             attributes["scales"] = [1.0 if k is None else scales[k] for k in order]
         made = self.one(op_type, *wide, **attributes)
@@ -201,26 +239,49 @@ class Emitter(Writer):
         key = array if isinstance(array, Const) else Const(array)
         if key not in self._constants:
             tensor = ir.tensor(key.array)
-            value = ir.Value(name=self.name(f"pulsify/const_{len(self._constants)}"), const_value=tensor,
-                             shape=ir.Shape(key.array.shape), type=ir.TensorType(tensor.dtype))
+            value = ir.Value(
+                name=self.name(f"pulsify/const_{len(self._constants)}"),
+                const_value=tensor,
+                shape=ir.Shape(key.array.shape),
+                type=ir.TensorType(tensor.dtype),
+            )
             self.initializers[value.name or ""] = value
             self._constants[key] = value
         return self._constants[key]
 
-    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
-           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Sequence[ir.Value]:
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        outputs: int = 1,
+        node_name: str = "",
+        rewire: Callable[[ir.Graph], ir.Graph] | None = None,
+        **attributes: Any,
+    ) -> Sequence[ir.Value]:
         """Outputs of an operator."""
         old = self._older(op_type, inputs, attributes) if domain == "" else None
         if old is not None:
             return (old,)
         attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
-        key = (op_type, domain, tuple(id(v) if v is not None else None for v in inputs), outputs,
-               tuple(sorted(attributes.items(), key=lambda pair: pair[0])))
+        key = (
+            op_type,
+            domain,
+            tuple(id(v) if v is not None else None for v in inputs),
+            outputs,
+            tuple(sorted(attributes.items(), key=lambda pair: pair[0])),
+        )
         if key in self._made:
             return self._made[key]
         attrs = [_attribute(k, v, rewire) for k, v in attributes.items()]
-        node = ir.Node(domain, op_type, inputs, attrs, num_outputs=outputs,
-                       name=free_name(node_name or served(self.serving(), f"{op_type}_{len(self.nodes)}"), self._node_names))
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            attrs,
+            num_outputs=outputs,
+            name=free_name(node_name or served(self.serving(), f"{op_type}_{len(self.nodes)}"), self._node_names),
+        )
         for out in node.outputs:
             out.name = self.name(f"pulsify/{self._count}")
             self._count += 1
@@ -238,7 +299,9 @@ class Emitter(Writer):
         """Every tensor is."""
         return value
 
-    def regrouped(self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
+    def regrouped(
+        self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]
+    ) -> ir.Value:
         """A Reshape."""
         return self.one("Reshape", value, shape)
 
@@ -294,42 +357,87 @@ class Emitter(Writer):
         """Operators as opsets before 12 have them, where rules write the newer form."""
         if op_type == "Slice" and self.opset < 10 and len(inputs) > 1:
             names = ("starts", "ends", "axes", "steps")
-            values = {n: v.const_value.numpy().tolist() for n, v in zip(names, inputs[1:]) if v is not None and v.const_value is not None}
+            values = {
+                n: v.const_value.numpy().tolist()
+                for n, v in zip(names, inputs[1:])
+                if v is not None and v.const_value is not None
+            }
             if len(values) == len(inputs) - 1 and values.pop("steps", [1]) == [1] * len(values["starts"]):
                 return self.one("Slice", inputs[0], **values)
             return self._picked_apart(inputs)
-        if op_type == "Slice" and self.opset == 10 and self.any_pulse is not None and inputs[0] is not None and inputs[0].const_value is None:
-            # of constant bounds onnx infers a symbolic size to be as it was, and onnxruntime gives what has one size one buffer
+        if (
+            op_type == "Slice"
+            and self.opset == 10
+            and self.any_pulse is not None
+            and inputs[0] is not None
+            and inputs[0].const_value is None
+        ):
+            # of constant bounds onnx infers a symbolic size to be as it was, and onnxruntime gives what has one size
+            # one buffer
             x, start, end, *rest = inputs
             if end is not None and end.const_value is not None:
                 return self.one("Slice", x, start, self.one("Add", end, self.any_pulse()), *rest)
         if op_type == "Range" and self.opset < 11:  # from 0, by 1
-            ones = self.one("ConstantOfShape", self.one("Reshape", inputs[1], self.ints(1)), value=ir.tensor(np.ones(1, np.int64)))
+            ones = self.one(
+                "ConstantOfShape", self.one("Reshape", inputs[1], self.ints(1)), value=ir.tensor(np.ones(1, np.int64))
+            )
             return self.one("Reshape", self.one("NonZero", ones), self.ints(-1))
         if op_type in ("Min", "Max") and self.opset < 12 and len(inputs) == 2:
             a, b = inputs
             test = self.one("Less", a, b)
             return self.one("Where", test, a, b) if op_type == "Min" else self.one("Where", test, b, a)
-        if op_type == "Pad" and self.opset < 11 and len(inputs) > 1 and inputs[1] is not None and inputs[1].const_value is not None:
-            fill = inputs[2].const_value.numpy().item() if len(inputs) > 2 and inputs[2] is not None and inputs[2].const_value is not None else 0.0
-            return self.one("Pad", inputs[0], pads=inputs[1].const_value.numpy().tolist(), value=float(fill), **attributes)
+        if (
+            op_type == "Pad"
+            and self.opset < 11
+            and len(inputs) > 1
+            and inputs[1] is not None
+            and inputs[1].const_value is not None
+        ):
+            fill = (
+                inputs[2].const_value.numpy().item()
+                if len(inputs) > 2 and inputs[2] is not None and inputs[2].const_value is not None
+                else 0.0
+            )
+            return self.one(
+                "Pad", inputs[0], pads=inputs[1].const_value.numpy().tolist(), value=float(fill), **attributes
+            )
         return None
 
     def _picked_apart(self, inputs: Sequence[ir.Value | None]) -> ir.Value:
-        """A Slice whose bounds are computed, or whose step is not 1, as opsets before 10 have it: what it takes is gathered, axis by axis."""
+        """A Slice whose bounds are computed, or whose step is not 1, as opsets before 10 have it: what it takes is
+        gathered, axis by axis.
+        """
         x, bounds = inputs[0], inputs[1:]
-        steps = bounds[3].const_value.numpy().tolist() if len(bounds) > 3 and bounds[3] is not None and bounds[3].const_value is not None else None
-        axes = bounds[2].const_value.numpy().tolist() if bounds[2] is not None and bounds[2].const_value is not None else []
+        steps = (
+            bounds[3].const_value.numpy().tolist()
+            if len(bounds) > 3 and bounds[3] is not None and bounds[3].const_value is not None
+            else None
+        )
+        axes = (
+            bounds[2].const_value.numpy().tolist()
+            if bounds[2] is not None and bounds[2].const_value is not None
+            else []
+        )
         for k, axis in enumerate(axes):
             step = steps[k] if steps else 1
             size = self.one("Gather", self.one("Shape", x), self.ints(axis), axis=0)
-            start, end = (self._bound(self.one("Gather", bound, self.ints(k), axis=0) if len(axes) > 1 else bound, size, step < 0) for bound in bounds[:2])
+            start, end = (
+                self._bound(self.one("Gather", bound, self.ints(k), axis=0) if len(axes) > 1 else bound, size, step < 0)
+                for bound in bounds[:2]
+            )
             length = self.one("Sub", end, start) if step > 0 else self.one("Sub", start, end)
             length = self.one("Max", length, self.ints(0))
             if abs(step) > 1:
                 length = self.one("Div", self.one("Add", length, self.ints(abs(step) - 1)), self.ints(abs(step)))
-            count = self.one("Range", self.constant(np.asarray(0, np.int64)), length, self.constant(np.asarray(1, np.int64)))
-            x = self.one("Gather", x, self.one("Add", start, count if step == 1 else self.one("Mul", count, self.ints(step))), axis=axis)
+            count = self.one(
+                "Range", self.constant(np.asarray(0, np.int64)), length, self.constant(np.asarray(1, np.int64))
+            )
+            x = self.one(
+                "Gather",
+                x,
+                self.one("Add", start, count if step == 1 else self.one("Mul", count, self.ints(step))),
+                axis=axis,
+            )
         assert x is not None
         return x
 

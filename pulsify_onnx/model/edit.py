@@ -36,8 +36,10 @@ def names_of(graph: ir.Graph) -> set[str]:
 class GraphEditor:
     """Adds to a graph.
 
-    `label`: what new names say behind that of the node before which they stand, "{kind}" in it being node, value or number. Without
-    one they are onnx_ir's, as at loading, where all names are looked through in the end. `taken`: names in use, where the caller has them.
+    `label`: what new names say behind that of the node before which they stand, "{kind}" in it being node, value or
+    number. Without
+    one they are onnx_ir's, as at loading, where all names are looked through in the end. `taken`: names in use, where
+    the caller has them.
     """
 
     def __init__(self, graph: ir.Graph, label: str = "", taken: set[str] | None = None):
@@ -52,7 +54,11 @@ class GraphEditor:
         """The constant of that name, made of `array` where there is none yet."""
         if name not in self.graph.initializers:
             tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
-            self.graph.register_initializer(ir.Value(name=name, const_value=tensor, shape=ir.Shape(np.shape(array)), type=ir.TensorType(tensor.dtype)))
+            self.graph.register_initializer(
+                ir.Value(
+                    name=name, const_value=tensor, shape=ir.Shape(np.shape(array)), type=ir.TensorType(tensor.dtype)
+                )
+            )
             self.taken.add(name)
         return self.graph.initializers[name]
 
@@ -71,9 +77,18 @@ class Place:
     editor: GraphEditor
     node: ir.Node
 
-    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: int | Sequence[int] | Sequence[float]) -> ir.Value:
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, **attributes: int | Sequence[int] | Sequence[float]
+    ) -> ir.Value:
         """The result of a new operator of the standard domain."""
-        made = ir.Node("", op_type, inputs, ir.convenience.convert_attributes(attributes), num_outputs=1, name=self.editor.free_name(self.node, "node"))
+        made = ir.Node(
+            "",
+            op_type,
+            inputs,
+            ir.convenience.convert_attributes(attributes),
+            num_outputs=1,
+            name=self.editor.free_name(self.node, "node"),
+        )
         made.outputs[0].name = self.editor.free_name(self.node, "value")
         self.editor.graph.insert_before(self.node, made)
         return made.outputs[0]

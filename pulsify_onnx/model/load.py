@@ -49,7 +49,9 @@ class Source:
 
 
 def load(model: str | Path | ir.Model | onnx.ModelProto) -> Source:
-    """Read a model from a file (external data stays on disk) or from memory. Raises `InvalidModel`, and nothing else."""
+    """Read a model from a file (external data stays on disk) or from memory. Raises `InvalidModel`, and nothing
+    else.
+    """
     file, digest = "", ""
     try:
         if isinstance(model, (str, Path)):
@@ -67,7 +69,9 @@ def load(model: str | Path | ir.Model | onnx.ModelProto) -> Source:
         raise InvalidModel(f"{model if isinstance(model, (str, Path)) else 'model'}: {problem}") from problem
     except Exception as problem:
         root = _root(problem)
-        raise InvalidModel(f"{file or 'model'}: not a valid ONNX model ({type(root).__name__}: {_first_line(root)})") from problem
+        raise InvalidModel(
+            f"{file or 'model'}: not a valid ONNX model ({type(root).__name__}: {_first_line(root)})"
+        ) from problem
 
 
 def _read(model: str | Path | ir.Model | onnx.ModelProto) -> ir.Model:
@@ -86,7 +90,11 @@ def _read(model: str | Path | ir.Model | onnx.ModelProto) -> ir.Model:
 
 
 def _from_file(path: Path) -> onnx.ModelProto:
-    return large.read_model(path) if path.stat().st_size > large.INLINE_LIMIT else onnx.load(path, load_external_data=False)
+    return (
+        large.read_model(path)
+        if path.stat().st_size > large.INLINE_LIMIT
+        else onnx.load(path, load_external_data=False)
+    )
 
 
 def _passed_through(graph: ir.Graph, proto: onnx.GraphProto) -> None:
@@ -99,7 +107,10 @@ def _passed_through(graph: ir.Graph, proto: onnx.GraphProto) -> None:
 
 
 def _own_names(model: ir.Model) -> None:
-    """Tensors with names of their own on the data of those that the caller has: naming a value names its tensor, and that its protobuf."""
+    """Tensors with names of their own on the data of those that the caller has: naming a value names its tensor, and
+    that its protobuf.
+    """
+
     def own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if not isinstance(tensor, ir.serde.TensorProtoTensor):
             return copy.copy(tensor)
@@ -167,9 +178,15 @@ def _sha256(path: Path) -> str:
 
 
 def _prepared(model: ir.Model) -> ir.Model:
-    for each in (OneOpset(), common.InlinePass(), AtLeastOpset9(), SequencesAsScanOutputs(),
-                 common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), common.TopologicalSortPass(),
-                 common.RemoveUnusedNodesPass()):
+    for each in (
+        OneOpset(),
+        common.InlinePass(),
+        AtLeastOpset9(),
+        SequencesAsScanOutputs(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.TopologicalSortPass(),
+        common.RemoveUnusedNodesPass(),
+    ):
         each(model)
     _name_all(model.graph)
     return model
@@ -196,7 +213,10 @@ def _name_all(graph: ir.Graph) -> None:
 
 
 def _name_inside(graph: ir.Graph, main: ir.Graph, taken: set[str], where: str) -> None:
-    """Names that no other subgraph has, since branches are walked in place of their node; constants move to the main graph."""
+    """Names that no other subgraph has, since branches are walked in place of their node; constants move to the main
+    graph.
+    """
+
     def rename(value: ir.Value, wanted: str) -> None:
         value.name = _free(wanted, taken)
         taken.add(value.name)

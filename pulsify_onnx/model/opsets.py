@@ -21,9 +21,14 @@ class OneOpset(ir.passes.InPlacePass):
                 if wanted == version:
                     continue
                 for node in ir.traversal.RecursiveGraphIterator(function):
-                    if node.domain == domain and since_version(node.op_type, version, domain) != since_version(node.op_type, wanted, domain):
-                        raise InvalidModel(f"function {function.name!r} has {node.op_type} of opset {version}, the model is of opset {wanted}; "
-                                           "export both for one opset")
+                    if node.domain == domain and since_version(node.op_type, version, domain) != since_version(
+                        node.op_type, wanted, domain
+                    ):
+                        raise InvalidModel(
+                            f"function {function.name!r} has {node.op_type} of opset {version}, the model is of "
+                            f"opset {wanted}; "
+                            "export both for one opset"
+                        )
                 function.opset_imports[domain] = wanted
                 modified = True
         return ir.passes.PassResult(model, modified)
@@ -40,13 +45,21 @@ class AtLeastOpset9(ir.passes.InPlacePass):
             if node.domain:
                 continue
             if node.op_type == "Scan":
-                raise InvalidModel("Scan of opset 8 is another operator than later ones; convert it with onnx.version_converter")
+                raise InvalidModel(
+                    "Scan of opset 8 is another operator than later ones; convert it with onnx.version_converter"
+                )
             if node.op_type == "BatchNormalization":
                 spatial = node.attributes.pop("spatial", None)
                 if spatial is not None and not spatial.as_int():
-                    raise InvalidModel("BatchNormalization with spatial=0 is gone since opset 9; export with a later opset")
+                    raise InvalidModel(
+                        "BatchNormalization with spatial=0 is gone since opset 9; export with a later opset"
+                    )
             if node.op_type == "Upsample" and "scales" in node.attributes and node.graph is not None:
-                scales = GraphEditor(node.graph).before(node).op("Constant", value_floats=node.attributes.pop("scales").as_floats())
+                scales = (
+                    GraphEditor(node.graph)
+                    .before(node)
+                    .op("Constant", value_floats=node.attributes.pop("scales").as_floats())
+                )
                 node.resize_inputs(2)
                 node.replace_input_with(1, scales)
         model.opset_imports[""] = 9

@@ -20,9 +20,15 @@ def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def float_types(graph: onnx.GraphProto) -> set[str]:
     """The floating-point types that values pass through: the least precise one sets the tolerance."""
-    kinds = {t.data_type for t in graph.initializer} | {v.type.tensor_type.elem_type for v in [*graph.input, *graph.output]}
+    kinds = {t.data_type for t in graph.initializer} | {
+        v.type.tensor_type.elem_type for v in [*graph.input, *graph.output]
+    }
     for node in nodes(graph):
         kinds |= {a.i for a in node.attribute if a.name == "to"}
-    names = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64",
-             onnx.TensorProto.BFLOAT16: "bfloat16"}
+    names = {
+        onnx.TensorProto.FLOAT16: "float16",
+        onnx.TensorProto.FLOAT: "float32",
+        onnx.TensorProto.DOUBLE: "float64",
+        onnx.TensorProto.BFLOAT16: "bfloat16",
+    }
     return {names[k] for k in kinds if k in names}

@@ -7,7 +7,12 @@ from functools import lru_cache
 import onnx
 
 QUANTISED = {
-    "QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearGlobalAveragePool",
+    "QuantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QLinearAdd",
+    "QLinearGlobalAveragePool",
 }
 """Operators that round to integers."""
 
@@ -23,7 +28,9 @@ def since_version(op_type: str, opset: int, domain: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def has_attribute(op_type: str, opset: int, name: str, domain: str = "") -> bool:
-    """Whether the operator's schema in force at `opset` has that attribute: axes, bounds and pads were some, and are inputs."""
+    """Whether the operator's schema in force at `opset` has that attribute: axes, bounds and pads were some, and are
+    inputs.
+    """
     try:
         return name in onnx.defs.get_schema(op_type, opset, domain).attributes
     except onnx.defs.SchemaError:

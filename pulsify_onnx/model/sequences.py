@@ -34,7 +34,12 @@ def _collected(loop: ir.Node) -> tuple[int, ir.Node, ir.Node] | None:
         if made is None or made.op_type != "SequenceEmpty":
             continue
         insert = body.outputs[k + 1].producer()
-        if insert is None or insert.op_type != "SequenceInsert" or len(insert.inputs) > 2 or insert.inputs[0] is not body.inputs[k + 2]:
+        if (
+            insert is None
+            or insert.op_type != "SequenceInsert"
+            or len(insert.inputs) > 2
+            or insert.inputs[0] is not body.inputs[k + 2]
+        ):
             continue
         final = loop.outputs[k]
         joins = [use.node for use in final.uses()]
@@ -50,10 +55,17 @@ def _rewrite(graph: ir.Graph, loop: ir.Node, found: tuple[int, ir.Node, ir.Node]
     assert value is not None
     axis = join.attributes["axis"].as_int()
     stacked = "new_axis" in join.attributes and bool(join.attributes["new_axis"].as_int())
-    declared = next((v.shape for v in (value, insert.outputs[0], insert.inputs[0], loop.outputs[k]) if v is not None and v.shape is not None), None)
+    declared = next(
+        (
+            v.shape
+            for v in (value, insert.outputs[0], insert.inputs[0], loop.outputs[k])
+            if v is not None and v.shape is not None
+        ),
+        None,
+    )
     rank = len(declared) if declared is not None else None
     one = value.shape is not None and not stacked and value.shape[axis] == 1
-    if rank is None and (axis != 0 or not stacked) or not stacked and not one:
+    if (rank is None and (axis != 0 or not stacked)) or (not stacked and not one):
         return None
     axis = axis if rank is None or axis >= 0 else axis + rank + stacked
     body = loop.attributes["body"].as_graph()

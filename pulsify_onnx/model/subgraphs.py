@@ -42,13 +42,3 @@ def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
         yield node
         for inner in subgraphs(node.attributes.values()):
             yield from all_nodes(inner)
-
-
-
-
-
-
-
-
-
-

@@ -29,8 +29,14 @@ def check_model(model: ir.Model) -> None:
     _once((v.name for v in graph.inputs), "input")
     _once((v.name for v in graph.outputs), "output")
     for value in graph.inputs:
-        if value.name not in graph.initializers and (not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.UNDEFINED):
-            raise InvalidModel(f"input {value.name!r} has no type" if value.dtype in (None, ir.DataType.UNDEFINED) else f"input {value.name!r} is no tensor: {value.type}")
+        if value.name not in graph.initializers and (
+            not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.UNDEFINED
+        ):
+            raise InvalidModel(
+                f"input {value.name!r} has no type"
+                if value.dtype in (None, ir.DataType.UNDEFINED)
+                else f"input {value.name!r} is no tensor: {value.type}"
+            )
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             raise InvalidModel(f"input {value.name!r} has a negative dimension: {value.shape}")
     _texts(model)
@@ -90,7 +96,13 @@ def _graph(graph: ir.Graph, outer: set[ir.Value]) -> None:
 def _words(node: ir.Node) -> str:
     """What to call a node, whose names are all texts."""
     title = f"node {node.name!r}" if node.name else f"a node {node.op_type}"
-    words = [node.op_type, node.domain, node.name or "", *node.attributes, *(v.name or "" for v in (*node.inputs, *node.outputs) if v is not None)]
+    words = [
+        node.op_type,
+        node.domain,
+        node.name or "",
+        *node.attributes,
+        *(v.name or "" for v in (*node.inputs, *node.outputs) if v is not None),
+    ]
     if not node.op_type or not all(isinstance(word, str) for word in words):
         raise InvalidModel(f"{title} has no operator, or a name that is no text")
     return title
@@ -104,7 +116,10 @@ def _tensor(tensor: ir.TensorProtocol, name: str) -> None:
     try:
         array = tensor.numpy()
     except Exception as problem:
-        raise InvalidModel(f"tensor {name!r} can't be read ({str(problem).splitlines()[0][:120] if str(problem) else type(problem).__name__})") from problem
+        raise InvalidModel(
+            f"tensor {name!r} can't be read "
+            f"({str(problem).splitlines()[0][:120] if str(problem) else type(problem).__name__})"
+        ) from problem
     if array.dtype == bool and (np.ascontiguousarray(array).view(np.uint8) > 1).any():
         raise InvalidModel(f"tensor {name!r} has values that are neither true nor false")
 
@@ -119,4 +134,6 @@ def _external(tensor: ir.ExternalTensor, name: str) -> None:
         raise InvalidModel(f"the data of {name!r} is missing: {path}")
     wanted = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
     if path.stat().st_size < wanted or (tensor.length is not None and tensor.length < tensor.nbytes):
-        raise InvalidModel(f"the data of {name!r} in {path.name} is cut short: {wanted} bytes wanted, {path.stat().st_size} there")
+        raise InvalidModel(
+            f"the data of {name!r} in {path.name} is cut short: {wanted} bytes wanted, {path.stat().st_size} there"
+        )

@@ -1,8 +1,11 @@
 """Two processes: one does the work, the other watches it.
 
-Libraries may end the process on a model that is not what they expect (onnxruntime aborts on some, a deep graph overflows
-the stack of a parser). The watcher imports nothing, so nothing ends it: it turns the end of the worker into one line and
-an exit code, removes what the worker had not finished, and finishes what it had begun to move into place. A worker whose
+Libraries may end the process on a model that is not what they expect (onnxruntime aborts on some, a deep graph
+overflows
+the stack of a parser). The watcher imports nothing, so nothing ends it: it turns the end of the worker into one line
+and
+an exit code, removes what the worker had not finished, and finishes what it had begun to move into place. A worker
+whose
 watcher is killed cleans up and ends.
 """
 
@@ -21,7 +24,13 @@ from types import FrameType
 
 from pulsify_onnx.output import atomic
 
-CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, *([signal.SIGBUS] if hasattr(signal, "SIGBUS") else [])}
+CRASHES = {
+    signal.SIGSEGV,
+    signal.SIGABRT,
+    signal.SIGFPE,
+    signal.SIGILL,
+    *([signal.SIGBUS] if hasattr(signal, "SIGBUS") else []),
+}
 
 _notes: dict[str, str] = {}
 _channel: int | None = None
@@ -57,7 +66,7 @@ def run_guarded(work: Callable[[], None]) -> None:
 
 
 def _enter(tells: int, alive: int) -> None:
-    global _channel
+    global _channel  # noqa: PLW0603 - of the worker process
     _channel = tells
     hush()
     _bound_memory()
@@ -66,7 +75,9 @@ def _enter(tells: int, alive: int) -> None:
 
 
 def note(**notes: str) -> None:
-    """Tell the watcher what is going on: ``doing``, and the ``folder`` being filled for ``target`` with its ``company``."""
+    """Tell the watcher what is going on: ``doing``, and the ``folder`` being filled for ``target`` with its
+    ``company``.
+    """
     _notes.update(notes)
     if _channel is not None:
         with suppress(OSError):  # nobody watches any more
@@ -96,7 +107,9 @@ def _bound_memory() -> None:
 def hush() -> None:
     """Libraries write to a standard error of their own, which nobody reads; Python keeps the real one."""
     sys.stderr.flush()
-    sys.stderr = open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+    sys.stderr = open(  # noqa: SIM115 - for as long as the process lives
+        os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1
+    )
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
@@ -141,7 +154,10 @@ def _ended(by: signal.Signals, notes: dict[str, str]) -> int:
         shutil.rmtree(notes["folder"], ignore_errors=True)
     doing = notes.get("doing", "reading the model")
     if by in CRASHES:
-        print(f"error: a library crashed ({by.name}) while {doing}: the model may not be valid; {written}", file=sys.stderr)
+        print(
+            f"error: a library crashed ({by.name}) while {doing}: the model may not be valid; {written}",
+            file=sys.stderr,
+        )
     elif by == signal.SIGKILL:
         print(f"error: killed while {doing}, perhaps for want of memory; {written}", file=sys.stderr)
     else:

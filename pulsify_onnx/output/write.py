@@ -18,7 +18,9 @@ from pulsify_onnx.errors import UsageError
 from pulsify_onnx.output import atomic, guard
 
 INLINE_LIMIT = 1 << 28
-"""Weights of more bytes than this leave the model file: protobuf would have them in memory several times, and cannot hold 2 GB."""
+"""Weights of more bytes than this leave the model file: protobuf would have them in memory several times, and cannot
+hold 2 GB.
+"""
 
 SMALL = 1024
 """Tensors of fewer bytes stay in the model file."""
@@ -121,7 +123,9 @@ def write(model: ir.Model, path: Path, data: str) -> None:
                 if tensor is not None and tensor.nbytes >= SMALL:
                     model.graph.initializers[name].const_value = _moved(tensor, file, path.parent)
                 elif isinstance(tensor, ir.ExternalTensor):
-                    model.graph.initializers[name].const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name)
+                    model.graph.initializers[name].const_value = ir.Tensor(
+                        tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name
+                    )
         path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
     finally:
         for name, tensor in kept.items():
@@ -129,7 +133,9 @@ def write(model: ir.Model, path: Path, data: str) -> None:
 
 
 def with_weights(model: ir.Model) -> ir.Model:
-    """`model` with its weights in memory (a copy, where they are in files): onnxruntime finds no files beside a model that is none."""
+    """`model` with its weights in memory (a copy, where they are in files): onnxruntime finds no files beside a
+    model that is none.
+    """
     if not any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
         return model
     copy = model.clone()
@@ -154,5 +160,12 @@ def _moved(tensor: ir.TensorProtocol, file: BinaryIO, folder: Path) -> ir.Extern
                 left -= file.write(block)
     else:
         file.write(tensor.tobytes())
-    return ir.ExternalTensor(os.path.basename(file.name), begin, file.tell() - begin, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()),
-                             name=tensor.name or "", base_dir=folder)
+    return ir.ExternalTensor(
+        os.path.basename(file.name),
+        begin,
+        file.tell() - begin,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=tensor.name or "",
+        base_dir=folder,
+    )

@@ -1,4 +1,5 @@
-"""What must be remembered: one history for each wire (as it is masked on arrival), as long as its greediest reader asks.
+"""What must be remembered: one history for each wire (as it is masked on arrival), as long as its greediest reader
+asks.
 
 No rule declares one: they follow from the windows of a plan that is scheduled.
 """
@@ -40,13 +41,19 @@ class Histories:
         return self._longest.get((wire, mask), 0)
 
     def read_from(self, wire: str, mask: TimedMask | None, back: int) -> tuple[str, TimedMask | None]:
-        """Whose history a reader that begins `back` frames before this pulse takes: a masked one that hides nothing serves unmasked readers too."""
+        """Whose history a reader that begins `back` frames before this pulse takes: a masked one that hides nothing
+        serves unmasked readers too.
+        """
         return self._shared.get(wire, (wire, None)) if mask is None and back > 0 else (wire, mask)
 
     def lazy(self, wire: str) -> bool:
         """Whether a wire is evaluated where it is read only."""
         fact = self.plan.wires[wire]
-        return isinstance(fact, (QueryKey, RelativeScores)) or _positional(fact) or wire in self._producer and self._producer[wire].deferred
+        return (
+            isinstance(fact, (QueryKey, RelativeScores))
+            or _positional(fact)
+            or (wire in self._producer and self._producer[wire].deferred)
+        )
 
     def _longest_reads(self) -> dict[tuple[str, TimedMask | None], int]:
         longest: dict[tuple[str, TimedMask | None], int] = {}
@@ -56,7 +63,9 @@ class Histories:
         return longest
 
     def _sharing(self) -> dict[str, tuple[str, TimedMask | None]]:
-        """Masked histories that unmasked readers of their wire read too, by wire; they are made as long as these ask."""
+        """Masked histories that unmasked readers of their wire read too, by wire; they are made as long as these
+        ask.
+        """
         shared = {}
         masked: dict[str, list[tuple[str, TimedMask | None]]] = {}
         for wire, mask in self._longest:
@@ -80,7 +89,9 @@ class Histories:
     def _reads(self) -> Iterator[tuple[Window, int]]:
         """Every window on a tensor that flows, and how far it reaches back where it is evaluated."""
         asked: dict[tuple[str, Where], None] = {}
-        todo: list[tuple[Step, Where]] = [(s, NOW) for s in self.plan.steps if s.deferred or not any(self.lazy(w) for w in s.wires)]
+        todo: list[tuple[Step, Where]] = [
+            (s, NOW) for s in self.plan.steps if s.deferred or not any(self.lazy(w) for w in s.wires)
+        ]
         while todo:
             step, where = todo.pop()
             for leaf in leaves(step):
@@ -117,7 +128,9 @@ def mirrors(window: Window) -> bool:
 
 
 def behind(window: Window, back: int) -> int:
-    """Frames before this pulse among which a mirrored window finds its frames; those inwards of the start come to its end."""
+    """Frames before this pulse among which a mirrored window finds its frames; those inwards of the start come to
+    its end.
+    """
     mask = timed_mask(window)
     return max(back, 0) + (mask.reach if mask is not None else 0)
 

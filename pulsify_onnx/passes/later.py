@@ -1,6 +1,7 @@
 """A plan of which some wires come later: what may be moved so, and how.
 
-A wire that comes `n` base frames later is the same wire, read so many frames later: only indices move. That is done on a plan
+A wire that comes `n` base frames later is the same wire, read so many frames later: only indices move. That is done on
+a plan
 whose delays are unknowns still, so that the schedule finds again what depends on them.
 """
 
@@ -51,7 +52,7 @@ def shiftable(step: Step) -> bool:
 def _knows_more(expr: Expr) -> bool:
     if isinstance(expr, Op):
         return any(
-            isinstance(value, ir.Graph) or isinstance(value, Attribute) and value.attr.type in SUBGRAPHS
+            isinstance(value, ir.Graph) or (isinstance(value, Attribute) and value.attr.type in SUBGRAPHS)
             for _, value in expr.attributes
         )
     if isinstance(expr, Window):
@@ -59,8 +60,7 @@ def _knows_more(expr: Expr) -> bool:
             expr.role != 0
             or not isinstance(expr.frames.extra, int)
             or isinstance(expr.border, Mirror)
-            or expr.mask is not None
-            and isinstance(expr.mask.border, Mirror)
+            or (expr.mask is not None and isinstance(expr.mask.border, Mirror))
         )
     if isinstance(expr, Dims):
         frames = [d.frames if isinstance(d, Merged) else d for d in expr.dims if isinstance(d, (Frames, Merged))]

@@ -1,4 +1,6 @@
-"""Axes that are merged with time are set apart where a reader wants other frames than those of the pulse, or some of them hidden."""
+"""Axes that are merged with time are set apart where a reader wants other frames than those of the pulse, or some of
+them hidden.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,28 @@ from pulsify_onnx.arrays import Const
 
 
 def _apart(step: Step, facts: Mapping[str, Fact]) -> tuple[Step, ...]:
-    """`step`, after what it needs to read merged streams elsewhere than in this pulse, or with some of their frames hidden."""
+    """`step`, after what it needs to read merged streams elsewhere than in this pulse, or with some of their frames
+    hidden.
+    """
     before: dict[str, Step] = {}
 
     def read(expr: Expr) -> Expr:
-        x = facts.get(expr.wire) if isinstance(expr, Window) and (expr.mask is not None or expr.back or expr.frames.extra) else None
+        x = (
+            facts.get(expr.wire)
+            if isinstance(expr, Window) and (expr.mask is not None or expr.back or expr.frames.extra)
+            else None
+        )
         if not isinstance(expr, Window) or not isinstance(x, Stream) or not x.merged or x.positional:
             return rebuilt(expr, read)
         row = _row_of(x)
         sizes = tuple(Frames(x.rate) if k == row.axis else _dim(d) for k, d in enumerate(row.shape))
-        before[row.wire] = Step(step.node, "Reshape", (row.wire,), (_reshaped(Window(x.wire, 0, Frames(x.rate)), Dims(sizes)),), (row,))
+        before[row.wire] = Step(
+            step.node, "Reshape", (row.wire,), (_reshaped(Window(x.wire, 0, Frames(x.rate)), Dims(sizes)),), (row,)
+        )
         mask = None if expr.mask is None else replace(expr.mask, border=_spread(expr.mask.border, x))
-        merged_again = tuple(Merged(x.around[0], expr.frames, x.around[1]) if k == x.axis else _dim(d) for k, d in enumerate(x.shape))
+        merged_again = tuple(
+            Merged(x.around[0], expr.frames, x.around[1]) if k == x.axis else _dim(d) for k, d in enumerate(x.shape)
+        )
         return _reshaped(replace(expr, wire=row.wire, mask=mask, border=row.border), Dims(merged_again))
 
     exprs = tuple(map(read, step.exprs))
@@ -36,8 +48,14 @@ def _row_of(x: Stream) -> Stream:
     """A merged stream with the merged axes on their own."""
     slower, faster = x.around
     parts = [d for d in (slower, x.extent, faster) if d != Length.of(1) or d is x.extent]
-    return replace(x, wire=f"{x.wire}#apart", around=ALONE, axis=x.axis + (slower != Length.of(1)), border=None if x.border is None else _spread(x.border, x),
-                   shape=(*x.shape[: x.axis], *parts, *x.shape[x.axis + 1:]))
+    return replace(
+        x,
+        wire=f"{x.wire}#apart",
+        around=ALONE,
+        axis=x.axis + (slower != Length.of(1)),
+        border=None if x.border is None else _spread(x.border, x),
+        shape=(*x.shape[: x.axis], *parts, *x.shape[x.axis + 1 :]),
+    )
 
 
 def _spread(border: Padding, x: Stream) -> Padding:

@@ -1,6 +1,7 @@
 """Where streams wait: what waits for a slower branch does so where the fewest bytes are remembered.
 
-The delays of the outputs are the least ones. How much later wires come, and up to where they are read, are numbers with least
+The delays of the outputs are the least ones. How much later wires come, and up to where they are read, are numbers with
+least
 differences, and what is remembered is a weighted sum of them.
 """
 
@@ -247,7 +248,9 @@ class _Region:
         return sum(frames * self.size[w] + HISTORY * (frames > 0) for w, frames in longest.items())
 
     def solved(self) -> dict[str, int]:
-        """By how many base frames steps come later where the least is remembered; of places that are as good, the earliest."""
+        """By how many base frames steps come later where the least is remembered; of places that are as good, the
+        earliest.
+        """
         number = {step: k for k, step in enumerate(self.steps, 1)}  # 0 is everything that does not move
         last = {wire: k for k, wire in enumerate(self.wires, 1 + len(self.steps))}  # up to where it is read
         many = 1 + sum(self.places.room[step] for step in self.steps)

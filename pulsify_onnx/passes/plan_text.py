@@ -8,7 +8,20 @@ from fractions import Fraction
 
 from pulsify_onnx.algebra.facts import Fact, QueryKey, RelativeScores, Running, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
-from pulsify_onnx.algebra.plan import Dim, Expr, Frames, Merged, Past, Plan, QueryKeyRead, Ref, State, Step, Window, leaves
+from pulsify_onnx.algebra.plan import (
+    Dim,
+    Expr,
+    Frames,
+    Merged,
+    Past,
+    Plan,
+    QueryKeyRead,
+    Ref,
+    State,
+    Step,
+    Window,
+    leaves,
+)
 from pulsify_onnx.errors import one_line
 from pulsify_onnx.passes.histories import Histories
 
@@ -16,18 +29,32 @@ from pulsify_onnx.passes.histories import Histories
 def lines(plan: Plan) -> list[str]:
     """A line a step: its node and operator, the wires that it makes and their facts, what it reads, its states.
 
-    A plan that is scheduled and streams has the histories of the wires that a step makes, too; those of inputs stand first.
+    A plan that is scheduled and streams has the histories of the wires that a step makes, too; those of inputs stand
+    first.
     """
     histories: dict[str, list[str]] = {}
     if plan.timing is not None and not plan.blockers:
         for h in Histories(plan):
-            histories.setdefault(h.wire, []).append(f"history of {h.wire}: {h.frames}{' masked' if h.mask is not None else ''}")
+            histories.setdefault(h.wire, []).append(
+                f"history of {h.wire}: {h.frames}{' masked' if h.mask is not None else ''}"
+            )
     made = {wire for step in plan.steps for wire in step.wires}
-    found = [_line(name, "input", [_fact(name, plan.wires[name])], [], histories.get(name, [])) for name in plan.inputs
-             if name in plan.wires and name not in made]
+    found = [
+        _line(name, "input", [_fact(name, plan.wires[name])], [], histories.get(name, []))
+        for name in plan.inputs
+        if name in plan.wires and name not in made
+    ]
     for step in plan.steps:
         kept = [note for wire in step.wires for note in histories.get(wire, [])]
-        found.append(_line(step.node, step.op_type, list(map(_fact, step.wires, step.facts)), list(_reads(step)), [*map(_state, step.states), *kept]))
+        found.append(
+            _line(
+                step.node,
+                step.op_type,
+                list(map(_fact, step.wires, step.facts)),
+                list(_reads(step)),
+                [*map(_state, step.states), *kept],
+            )
+        )
     return found
 
 
@@ -42,7 +69,10 @@ def _fact(wire: str, fact: Fact) -> str:
     if isinstance(fact, Stream):
         pad_before = f" pad_before {fact.pad_before}" if fact.pad_before else ""
         pad_after = f" pad_after {fact.pad_after}" if fact.pad_after.terms else ""
-        return f"{shape} stream axis {fact.axis} rate {fact.rate} extent {fact.extent} delay {fact.delay}{pad_before}{pad_after}{' positional' if fact.positional else ''}"
+        return (
+            f"{shape} stream axis {fact.axis} rate {fact.rate} extent {fact.extent} delay "
+            f"{fact.delay}{pad_before}{pad_after}{' positional' if fact.positional else ''}"
+        )
     if isinstance(fact, (QueryKey, RelativeScores)):
         delays = " and ".join(map(str, fact.delays if isinstance(fact, QueryKey) else (fact.delay,)))
         return f"{shape} {_kind(fact)} axes {fact.axes[0]} and {fact.axes[1]} rate {fact.rate} delay {delays}"

@@ -15,10 +15,36 @@ from typing import TypeVar, cast
 import numpy as np
 
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Solution, Timing
-from pulsify_onnx.algebra.facts import Deferred, Fact, Mirror, PaddingFrames, QueryKey, RelativeScores, Running, Stream, Wait
+from pulsify_onnx.algebra.facts import (
+    Deferred,
+    Fact,
+    Mirror,
+    PaddingFrames,
+    QueryKey,
+    RelativeScores,
+    Running,
+    Stream,
+    Wait,
+)
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
 from pulsify_onnx.algebra.periods import long_streams, run_ahead
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Merged, Number, Plan, Position, QueryKeyRead, Start, Step, Test, Unsigned, When, Window, rebuilt
+from pulsify_onnx.algebra.plan import (
+    Dims,
+    Expr,
+    Frames,
+    Merged,
+    Number,
+    Plan,
+    Position,
+    QueryKeyRead,
+    Start,
+    Step,
+    Test,
+    Unsigned,
+    When,
+    Window,
+    rebuilt,
+)
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.passes.merged_time import set_apart
@@ -30,7 +56,8 @@ Kind = TypeVar("Kind", bound=Fact)
 def schedule(plan: Plan, timing: Timing, sooner: Plan | None = None) -> Plan:
     """`plan` at its least delays; what can't be so timed is among its blockers.
 
-    `sooner`: what it was before some of its wires were made to come later. Its unknowns have the values that they have there.
+    `sooner`: what it was before some of its wires were made to come later. Its unknowns have the values that they have
+    there.
     """
     first = first_read(sooner or plan)
     at = _Schedule(timing, Solution(timing, first_of(sooner or plan, first)), plan.least)
@@ -41,7 +68,17 @@ def schedule(plan: Plan, timing: Timing, sooner: Plan | None = None) -> Plan:
     wires = {name: at.fact(fact) for name, fact in plan.wires.items() if name not in renamed}
     blockers = tuple(dict.fromkeys([*plan.blockers, *at.blockers(plan)]))
     unread = {wire: index for wire, index in first.items() if index > 0 and wire in wires}
-    return set_apart(replace(plan, facts=facts, wires=wires, steps=tuple(map(named.step, steps)), blockers=blockers, timing=timing, unread=unread))
+    return set_apart(
+        replace(
+            plan,
+            facts=facts,
+            wires=wires,
+            steps=tuple(map(named.step, steps)),
+            blockers=blockers,
+            timing=timing,
+            unread=unread,
+        )
+    )
 
 
 @dataclass
@@ -55,7 +92,7 @@ class _Schedule:
 
     def holds(self, test: Test) -> bool:
         """Whether a test does."""
-        return test.always or test.ends and self.timing.end_of_stream or self.value(test.late) > 0
+        return test.always or (test.ends and self.timing.end_of_stream) or self.value(test.late) > 0
 
     def blockers(self, plan: Plan) -> list[Blocker]:
         """What steps require and do not have."""
@@ -76,10 +113,21 @@ class _Schedule:
                 done[id(expr)] = self._expr(expr, timed)
             return done[id(expr)]
 
-        states = tuple(replace(s, next=timed(s.next), test=None) for s in step.states if s.test is None or self.holds(s.test))
-        unsigned = step.unsigned and Unsigned(timed(step.unsigned.expr), step.unsigned.undo and timed(step.unsigned.undo))
-        return replace(step, exprs=tuple(map(timed, step.exprs)), facts=tuple(map(self.fact, step.facts)), states=states,
-                       undo=step.undo and timed(step.undo), unsigned=unsigned, requires=())
+        states = tuple(
+            replace(s, next=timed(s.next), test=None) for s in step.states if s.test is None or self.holds(s.test)
+        )
+        unsigned = step.unsigned and Unsigned(
+            timed(step.unsigned.expr), step.unsigned.undo and timed(step.unsigned.undo)
+        )
+        return replace(
+            step,
+            exprs=tuple(map(timed, step.exprs)),
+            facts=tuple(map(self.fact, step.facts)),
+            states=states,
+            undo=step.undo and timed(step.undo),
+            unsigned=unsigned,
+            requires=(),
+        )
 
     def _expr(self, expr: Expr, timed: Callable[[Expr], Expr]) -> Expr:
         if isinstance(expr, When):
@@ -100,8 +148,16 @@ class _Schedule:
         if isinstance(expr, Number):
             return Const(np.asarray([self.value(expr.value)], np.int64))
         if isinstance(expr, Dims):
-            return Dims(tuple(self.frames(d) if isinstance(d, Frames) else replace(d, frames=self.frames(d.frames)) if isinstance(d, Merged) else d
-                              for d in expr.dims))
+            return Dims(
+                tuple(
+                    self.frames(d)
+                    if isinstance(d, Frames)
+                    else replace(d, frames=self.frames(d.frames))
+                    if isinstance(d, Merged)
+                    else d
+                    for d in expr.dims
+                )
+            )
         return rebuilt(expr, timed)
 
     def frames(self, frames: Frames) -> Frames:
@@ -114,9 +170,18 @@ class _Schedule:
         low, high = mask.first + delay, mask.end + delay
         zeros = isinstance(border, Const) and not border.array.any()
         reader = None if mask.reader is None else self.value(mask.reader)
-        nothing = (low if reader is None else mask.first + reader) > 0 or mask.computed or (not zeros and not mask.sealed) or isinstance(border, (Mirror, PaddingFrames))
-        start = mask.before and (nothing or mask.guard and back > 0)
-        end = mask.after and self.timing.end_of_stream and (reader is None or run_ahead(mask.end, mask.rate, self.timing.step) <= reader)
+        nothing = (
+            (low if reader is None else mask.first + reader) > 0
+            or mask.computed
+            or (not zeros and not mask.sealed)
+            or isinstance(border, (Mirror, PaddingFrames))
+        )
+        start = mask.before and (nothing or (mask.guard and back > 0))
+        end = (
+            mask.after
+            and self.timing.end_of_stream
+            and (reader is None or run_ahead(mask.end, mask.rate, self.timing.step) <= reader)
+        )
         if not start and not end:
             return None
         arrival = zeros and not mask.sealed and (not end or run_ahead(mask.end, mask.rate, self.timing.step) <= delay)
@@ -152,7 +217,10 @@ class _Schedule:
             first = math.ceil(min(Fraction(self.least), extent.constant / rate) / step) * step
             return math.floor(rate * first) - wait.delay.known >= extent.constant
         times = [(n, extent.at(n)) for n in long_streams(extent, rate.denominator, step=step, periods=4)]
-        return all(math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n for n, count in times)
+        return all(
+            math.floor(rate * n) - wait.delay.known == count and (count - 1) / rate + wait.ending < n
+            for n, count in times
+        )
 
 
 def _without_copies(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], dict[str, str]]:
@@ -173,7 +241,13 @@ def _copied(step: Step) -> str:
     if len(step.wires) != 1 or "#" not in step.wires[0] or step.history:
         return ""
     (expr,), (fact,) = step.exprs, step.facts
-    if not isinstance(expr, Window) or not isinstance(fact, Stream) or expr.mask is not None or expr.back or expr.frames != Frames(fact.rate):
+    if (
+        not isinstance(expr, Window)
+        or not isinstance(fact, Stream)
+        or expr.mask is not None
+        or expr.back
+        or expr.frames != Frames(fact.rate)
+    ):
         return ""
     return expr.wire
 
@@ -203,4 +277,8 @@ class _Renamed:
         return replace(step, exprs=tuple(map(named, step.exprs)), states=states)
 
     def _expr(self, expr: Expr, named: Callable[[Expr], Expr]) -> Expr:
-        return replace(expr, wire=self.wires[expr.wire]) if isinstance(expr, Window) and expr.wire in self.wires else rebuilt(expr, named)
+        return (
+            replace(expr, wire=self.wires[expr.wire])
+            if isinstance(expr, Window) and expr.wire in self.wires
+            else rebuilt(expr, named)
+        )

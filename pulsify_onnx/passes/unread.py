@@ -1,6 +1,7 @@
 """First frames that nobody reads, because they are cropped: a wire need not have come in time for them.
 
-Only the start of a stream is asked about: there frames that are mirrored, or padding made of real frames, come late and no others do.
+Only the start of a stream is asked about: there frames that are mirrored, or padding made of real frames, come late and
+no others do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ ALL = -(10**9)
 
 
 def first_read(plan: Plan) -> dict[str, int]:
-    """By wire that flows, the index of the first frame that is read of it, or `ALL`; wires that nobody reads are left out."""
+    """By wire that flows, the index of the first frame that is read of it, or `ALL`; wires that nobody reads are
+    left out.
+    """
     reads = _Reads(plan)
     for name in plan.outputs:
         reads.output(name)
@@ -30,7 +33,9 @@ def first_read(plan: Plan) -> dict[str, int]:
 
 
 def first_of(plan: Plan, first: dict[str, int]) -> dict[Time, int]:
-    """By unknown, the first frame that is read of the wire that comes so late (of several wires, the first of any), where that is not 0."""
+    """By unknown, the first frame that is read of the wire that comes so late (of several wires, the first of any),
+    where that is not 0.
+    """
     found: dict[Time, int] = {}
 
     def note(delay: Delay, index: int) -> None:
@@ -87,7 +92,9 @@ class _Reads:
         """A step whose readers are known: what it reads itself."""
         if not step.states and not step.carries and not any(w in self.first for w in step.wires):
             return
-        whole = step.states or step.carries or step.history or any(isinstance(leaf, QueryKeyRead) for leaf in leaves(step))
+        whole = (
+            step.states or step.carries or step.history or any(isinstance(leaf, QueryKeyRead) for leaf in leaves(step))
+        )
         for wire in step.wires if whole else ():
             self.need(wire)
         for name in outer_wires(step, self.plan):
@@ -99,7 +106,12 @@ class _Reads:
                 self.need(leaf.wire)
             elif isinstance(leaf, Window):
                 x = self.plan.wires[leaf.wire]
-                self.need(leaf.wire, _earliest(leaf, x, y, index) if isinstance(x, Stream) and isinstance(y, Stream) and index > ALL else ALL)
+                self.need(
+                    leaf.wire,
+                    _earliest(leaf, x, y, index)
+                    if isinstance(x, Stream) and isinstance(y, Stream) and index > ALL
+                    else ALL,
+                )
 
 
 def _time(fact: object) -> tuple[Delay, Fraction] | None:

@@ -1,4 +1,5 @@
-"""A batch of any size for a model that was exported for so many rows: its inputs get a batch dimension, and numbers that stand for it follow.
+"""A batch of any size for a model that was exported for so many rows: its inputs get a batch dimension, and numbers
+that stand for it follow.
 
 Every change leaves the model what it is for as many rows as it was exported for.
 """
@@ -36,7 +37,9 @@ def batch_axis(axis: int) -> int:
 def _batches(model: Prepared) -> str:
     axes = model.read[0] if model.read is not None else {}
     shapes = {v.name: v.shape for v in model.source.inputs if v.name in axes}
-    sizes = {name: shape[batch_axis(axes[name])] if shape else None for name, shape in shapes.items() if name is not None}
+    sizes = {
+        name: shape[batch_axis(axes[name])] if shape else None for name, shape in shapes.items() if name is not None
+    }
     return ", ".join(name for name, size in sizes.items() if size is None or isinstance(size, int))
 
 
@@ -47,8 +50,10 @@ ANY_BATCH = Contract("every stream has a batch of any size", _batches)
 class MakeBatchDynamic:
     """A model whose inputs have a batch of `rows` becomes one for any number of rows.
 
-    ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as many rows
-    have it too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get the
+    ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as
+    many rows
+    have it too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get
+    the
     rows that they need.
     """
 
@@ -87,19 +92,30 @@ class _Rewriting:
         self.editor = GraphEditor(self.model.graph, BATCH_NAME)
         for value in self.source.inputs:
             name = value.name or ""
-            self._widen(value, batch_axis(self.axes[name]) if name in self.axes else own[name] if name in own else self._static(value, statics))
+            self._widen(
+                value,
+                batch_axis(self.axes[name])
+                if name in self.axes
+                else own[name]
+                if name in own
+                else self._static(value, statics),
+            )
         for node in all_nodes(self.model.graph):
             for out in node.outputs:
                 out.shape = None
             for body in subgraphs(node.attributes.values()):
                 for value in body.inputs:
-                    value.shape = None if value.shape is None else ir.Shape([None if d == rows else d for d in value.shape])
+                    value.shape = (
+                        None if value.shape is None else ir.Shape([None if d == rows else d for d in value.shape])
+                    )
         for node in list(self.model.graph):
             if has(node, Trait.RESHAPES, Trait.EXPANDS):
                 self._follow(node)
 
     def analysed(self, options: Options) -> Plan:
-        """The plan of the copy, in which constants that need it have become as many as there are rows. Raises `CannotStream`."""
+        """The plan of the copy, in which constants that need it have become as many as there are rows. Raises
+        `CannotStream`.
+        """
         plan = analyze(self.source, self.axes, options)
         for _ in range(MOST_REPAIRS):
             if not plan.blockers or not self.repair({b.node for b in plan.blockers}, plan):
@@ -116,7 +132,11 @@ class _Rewriting:
     def _static(self, value: ir.Value, statics: bool) -> int | None:
         """Where an input that does not stream has the batch; None where it is the same for all rows."""
         shape = list(value.shape or ())
-        named = [k for k, d in enumerate(shape) if not isinstance(d, int) and str(d.value).lower().replace("-", "_") in BATCH_NAMES]
+        named = [
+            k
+            for k, d in enumerate(shape)
+            if not isinstance(d, int) and str(d.value).lower().replace("-", "_") in BATCH_NAMES
+        ]
         if len(named) == 1:
             return named[0]
         return 0 if statics and len(shape) > 1 and shape[0] == self.rows else None
@@ -125,16 +145,30 @@ class _Rewriting:
         shape = list(value.shape or ())
         if at is None:
             return
-        if at >= len(shape) or isinstance(shape[at], int) and shape[at] != self.rows or value.name in self.axes and not isinstance(shape[at], int):
+        if (
+            at >= len(shape)
+            or (isinstance(shape[at], int) and shape[at] != self.rows)
+            or (value.name in self.axes and not isinstance(shape[at], int))
+        ):
             size = shape[at] if at < len(shape) else "missing"
-            raise CannotStream((Blocker(value.name or "", "input", f"its dimension {at}, where a batch would be, is {size}, not {self.rows}",
-                                        f"export with a batch of {self.rows}, or with a dynamic batch"),))
+            raise CannotStream(
+                (
+                    Blocker(
+                        value.name or "",
+                        "input",
+                        f"its dimension {at}, where a batch would be, is {size}, not {self.rows}",
+                        f"export with a batch of {self.rows}, or with a dynamic batch",
+                    ),
+                )
+            )
         value.shape = ir.Shape([BATCH_NAME if k == at else d for k, d in enumerate(shape)])
 
     # numbers that stand for the batch
 
     def _follow(self, node: ir.Node) -> None:
-        """Where its input has as many rows, a Reshape to that number keeps what is there, and an Expand to it expands nothing."""
+        """Where its input has as many rows, a Reshape to that number keeps what is there, and an Expand to it
+        expands nothing.
+        """
         x = self._shape(node.inputs[0])
         target = self._sizes(node.inputs[1])
         if x is None or target is None or 0 in target:
@@ -157,7 +191,7 @@ class _Rewriting:
     def _shape(self, value: ir.Value | None) -> list[int | None] | None:
         """Dimensions of a tensor of the source, None for those that are not known; None for a constant."""
         fact = self.plan.facts.get(value.name or "") if value is not None else None
-        if fact is None or isinstance(fact, ShapeTensor) or isinstance(fact, Static) and fact.value is not None:
+        if fact is None or isinstance(fact, ShapeTensor) or (isinstance(fact, Static) and fact.value is not None):
             return None
         return [d.constant for d in getattr(fact, "shape", ())]
 
@@ -176,7 +210,9 @@ class _Rewriting:
     # constants that are the same for every row
 
     def _repaired(self, node: ir.Node, plan: Plan) -> bool:
-        """Whether constants among the inputs of a node now have the rows of the batch that they had, or one that stands for all."""
+        """Whether constants among the inputs of a node now have the rows of the batch that they had, or one that
+        stands for all.
+        """
         done = False
         for k, value in enumerate(node.inputs):
             array = self._array(self.plan.facts.get(value.name or "")) if value is not None else None
@@ -184,12 +220,16 @@ class _Rewriting:
             if array is None or at is None or not (array == np.take(array, [0], at)).all():
                 continue
             one = self.editor.before(node).constant(np.take(array, [0], at))
-            node.replace_input_with(k, self._expanded(node, one, array.shape, at) if has(node, Trait.JOINS, Trait.CARRIES) else one)
+            node.replace_input_with(
+                k, self._expanded(node, one, array.shape, at) if has(node, Trait.JOINS, Trait.CARRIES) else one
+            )
             done = True
         return done
 
     def _rows_of(self, node: ir.Node, index: int, array: Array, plan: Plan) -> int | None:
-        """The axis of a constant that runs along the batch of the other inputs, where it has as many rows as the batch had."""
+        """The axis of a constant that runs along the batch of the other inputs, where it has as many rows as the
+        batch had.
+        """
         if has(node, Trait.CARRIES):
             carried = declared(node, Trait.CARRIES)(node.attributes, len(node.inputs))
             return next((k for k, d in enumerate(array.shape) if d == self.rows), None) if index in carried else None
@@ -197,14 +237,20 @@ class _Rewriting:
             fact = plan.facts.get(value.name or "") if value is not None else None
             if isinstance(fact, Stream) and (self.rows > 1 or has(node, Trait.JOINS)):
                 at = next((k for k, d in enumerate(fact.shape) if str(d) == BATCH_NAME), -1) - fact.rank + array.ndim
-                return at if 0 <= at and array.shape[at] == self.rows else None
+                return at if at >= 0 and array.shape[at] == self.rows else None
         return None
 
     def _expanded(self, node: ir.Node, one: ir.Value, shape: Sequence[int], at: int) -> ir.Value:
         """`one`, as many times along axis `at` as there are rows."""
         place, name = self.editor.before(node), next(iter(self.axes))
         x = next(v for v in self.source.inputs if v.name == name)
-        rows = place.op("Gather", place.op("Shape", x), place.constant(np.asarray([batch_axis(self.axes[name])], np.int64)))
-        parts = [place.constant(np.asarray(shape[:at], np.int64)), rows, place.constant(np.asarray(shape[at + 1:], np.int64))]
-        whole = place.op("Concat", *(p for p in parts if p is rows or p.shape is not None and p.shape[0]), axis=0)
+        rows = place.op(
+            "Gather", place.op("Shape", x), place.constant(np.asarray([batch_axis(self.axes[name])], np.int64))
+        )
+        parts = [
+            place.constant(np.asarray(shape[:at], np.int64)),
+            rows,
+            place.constant(np.asarray(shape[at + 1 :], np.int64)),
+        ]
+        whole = place.op("Concat", *(p for p in parts if p is rows or (p.shape is not None and p.shape[0])), axis=0)
         return place.op("Expand", one, whole)

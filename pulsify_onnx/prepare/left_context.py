@@ -37,7 +37,11 @@ class CutPast:
         """Raises `UsageError` where no attention is unbounded in the past, or `left_context` is below 1."""
         if self.left_context < 1:
             raise UsageError(f"--left-context {self.left_context}: a frame sees itself at least, so 1 is the least")
-        axes, _ = model.read if model.read is not None and model.read[1].options == Options() else choose(model.source, model.axes, Options())
+        axes, _ = (
+            model.read
+            if model.read is not None and model.read[1].options == Options()
+            else choose(model.source, model.axes, Options())
+        )
         source = replace(model.source, model=model.source.model.clone())
         editor = GraphEditor(source.model.graph, "left_context/{kind}")
         names: list[str] = []
@@ -51,7 +55,11 @@ class CutPast:
                 names.append(node.name or "")
         if not names:
             raise UsageError("--left-context: no attention of this model sees the whole past")
-        return Prepared(source, model.axes, replace(model.notes, approximation=LeftContext(left_context=self.left_context, nodes=tuple(names))))
+        return Prepared(
+            source,
+            model.axes,
+            replace(model.notes, approximation=LeftContext(left_context=self.left_context, nodes=tuple(names))),
+        )
 
 
 def _insert(place: Place, plan: Plan, left_context: int) -> None:
@@ -83,16 +91,30 @@ def _insert(place: Place, plan: Plan, left_context: int) -> None:
     else:
         dtype = ((mask.dtype if mask is not None else None) or fact.dtype).numpy()
         low = place.constant(np.asarray(-np.inf, dtype))
-        node.replace_input_with(index, place.op("Where", near, place.constant(np.asarray(0, dtype)) if mask is None else mask, low))
+        node.replace_input_with(
+            index, place.op("Where", near, place.constant(np.asarray(0, dtype)) if mask is None else mask, low)
+        )
 
 
-def _far(place: Place, query: ir.Value, query_axis: int, key: ir.Value, key_axis: int, rank: int, row: int, column: int, left_context: int) -> ir.Value:
-    """bool of `rank` dimensions: keys more than `left_context` - 1 frames before their query."""
+def _far(
+    place: Place,
+    query: ir.Value,
+    query_axis: int,
+    key: ir.Value,
+    key_axis: int,
+    rank: int,
+    row: int,
+    column: int,
+    left_context: int,
+) -> ir.Value:
+    """Bool of `rank` dimensions: keys more than `left_context` - 1 frames before their query."""
     zero, one = place.constant(np.asarray(0, np.int64)), place.constant(np.asarray(1, np.int64))
     sides = []
     for value, axis, at in ((query, query_axis, row), (key, key_axis, column)):
         count = place.op("Gather", place.op("Shape", value), place.constant(np.asarray(axis, np.int64)))
         shape = [1] * rank
         shape[at] = -1
-        sides.append(place.op("Reshape", place.op("Range", zero, count, one), place.constant(np.asarray(shape, np.int64))))
+        sides.append(
+            place.op("Reshape", place.op("Range", zero, count, one), place.constant(np.asarray(shape, np.int64)))
+        )
     return place.op("Less", sides[1], place.op("Sub", sides[0], place.constant(np.asarray(left_context - 1, np.int64))))

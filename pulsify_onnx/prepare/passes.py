@@ -23,7 +23,8 @@ class Notes:
 
 @dataclass(frozen=True)
 class Head:
-    """What was cut off a model of clips of `frames` base frames: it needs one whole window and stays as it was exported.
+    """What was cut off a model of clips of `frames` base frames: it needs one whole window and stays as it was
+    exported.
 
     ``source`` has inputs named ``window_of(wire)``, of as many frames as in a clip, for the streams of the body that it
     reads. ``windows``: these streams. ``outputs``: those of the whole model.
@@ -44,7 +45,8 @@ def window_of(wire: str) -> str:
 class Prepared:
     """A batch model on its way to the analysis.
 
-    ``axes``: the stream axes that are known. ``notes``: what the sidecar says of the passes. ``read``: all stream axes and the plan
+    ``axes``: the stream axes that are known. ``notes``: what the sidecar says of the passes. ``read``: all stream axes
+    and the plan
     of the model as it is now, where a pass had to find them. ``head``: what was cut off it.
     """
 
@@ -65,7 +67,11 @@ class Contract:
 
 def _names(model: Prepared) -> str:
     graph = model.source.model.graph
-    values = Counter(v.name for v in (*graph.inputs, *(out for node in graph for out in node.outputs)) if v.name or v.uses() or v.is_graph_output())
+    values = Counter(
+        v.name
+        for v in (*graph.inputs, *(out for node in graph for out in node.outputs))
+        if v.name or v.uses() or v.is_graph_output()
+    )
     wrong = [f"{count} values are named {name!r}" for name, count in values.items() if count > 1 or not name]
     return ", ".join([*wrong, *(f"a {node.op_type} has no name" for node in graph if not node.name)])
 
@@ -83,7 +89,11 @@ def _order(model: Prepared) -> str:
 
 def _lengths(model: Prepared) -> str:
     shapes = {v.name: v.shape for v in model.source.inputs if v.shape is not None}
-    fixed = [name for name, axis in model.axes.items() if isinstance(axis, int) and name in shapes and isinstance(shapes[name][axis], int)]
+    fixed = [
+        name
+        for name, axis in model.axes.items()
+        if isinstance(axis, int) and name in shapes and isinstance(shapes[name][axis], int)
+    ]
     return ", ".join(fixed)
 
 
@@ -97,7 +107,9 @@ def _head(model: Prepared) -> str:
     given = {v.name for v in model.head.source.inputs}
     outputs = {v.name for v in model.source.model.graph.outputs}
     inputs = {v.name for v in model.source.inputs}
-    return ", ".join(wire for wire in model.head.windows if window_of(wire) not in given or wire not in outputs | inputs)
+    return ", ".join(
+        wire for wire in model.head.windows if window_of(wire) not in given or wire not in outputs | inputs
+    )
 
 
 NAMED = Contract("every node has a name, and every value one of its own", _names)
@@ -118,7 +130,9 @@ class Pass(Protocol):
 
 
 def run_passes(model: Prepared, *passes: Pass) -> Prepared:
-    """The model after all passes. Raises `AssertionError` where one of them breaks its contract, or is called where it may not be."""
+    """The model after all passes. Raises `AssertionError` where one of them breaks its contract, or is called where
+    it may not be.
+    """
     for each in passes:
         _check(each, "requires", each.requires, model)
         made = each(model)

@@ -1,6 +1,8 @@
-"""Where a model of clips ends to stream: its body gives the same frames in whatever window they are seen, its head needs one whole window.
+"""Where a model of clips ends to stream: its body gives the same frames in whatever window they are seen, its head
+needs one whole window.
 
-The head is every node that can't stream or reduces the stream, every one that counts frames or carries something on from
+The head is every node that can't stream or reduces the stream, every one that counts frames or carries something on
+from
 frame to frame (in another window it would start elsewhere), and all that follows. The body is cut from the model with
 the streams that the head reads as its outputs, and read anew for any length; the head stays as it was exported.
 """
@@ -18,7 +20,19 @@ from onnx_ir.passes import common
 
 from pulsify_onnx.algebra.facts import Fact, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.plan import Count, Offset, Options, Past, Plan, Position, QueryKeyRead, Ref, Start, Window, leaves
+from pulsify_onnx.algebra.plan import (
+    Count,
+    Offset,
+    Options,
+    Past,
+    Plan,
+    Position,
+    QueryKeyRead,
+    Ref,
+    Start,
+    Window,
+    leaves,
+)
 from pulsify_onnx.analysis.axis import index_of
 from pulsify_onnx.analysis.walker import analyze
 from pulsify_onnx.arrays import Array
@@ -26,7 +40,14 @@ from pulsify_onnx.errors import AmbiguousAxis, CannotStream, UsageError
 from pulsify_onnx.model.edit import GraphEditor
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.model.subgraphs import all_nodes, outer_names, subgraphs
-from pulsify_onnx.prepare.fixed_length import OTHER_LENGTH, DynamicLength, checked, dynamic, make_length_dynamic, readings
+from pulsify_onnx.prepare.fixed_length import (
+    OTHER_LENGTH,
+    DynamicLength,
+    checked,
+    dynamic,
+    make_length_dynamic,
+    readings,
+)
 from pulsify_onnx.prepare.passes import ANY_LENGTH, HEAD, NAMED, ORDERED, Contract, Head, Prepared, window_of
 from pulsify_onnx.rules.kit.traits import Trait, has
 
@@ -44,15 +65,24 @@ class SplitHead:
     ensures: ClassVar[tuple[Contract, ...]] = (NAMED, ORDERED, ANY_LENGTH, HEAD)
 
     def __call__(self, model: Prepared) -> Prepared:
-        """Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and `CannotStream`
-        where the body is no model of any length."""
+        """Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and
+        `CannotStream`
+        where the body is no model of any length.
+        """
         told = {name: index_of(model.source, name, axis) for name, axis in model.axes.items()}
         source = _clip(model.source, told, self.frames)
-        cuts = [_Cut(source, make_length_dynamic(source, axes)) for axes in ([told] if told else readings(source, {}, set()))]
+        cuts = [
+            _Cut(source, make_length_dynamic(source, axes))
+            for axes in ([told] if told else readings(source, {}, set()))
+        ]
         possible = cuts if told else [cut for cut in cuts if cut.streams()]
         if len(possible) != 1:
             lines = [" ".join(f"--axis {name}={axis}" for name, axis in cut.axes.items()) for cut in possible or cuts]
-            raise AmbiguousAxis("--head window: it can be read in more than one way which axis is time; choose one of\n  " + "\n  ".join(lines), tuple(lines))
+            raise AmbiguousAxis(
+                "--head window: it can be read in more than one way which axis is time; choose one of\n  "
+                + "\n  ".join(lines),
+                tuple(lines),
+            )
         (cut,) = possible
         if self.frames not in (None, cut.frames):
             raise UsageError(f"--head window={self.frames}: the model was exported for {cut.frames} frames")
@@ -66,10 +96,13 @@ def _clip(source: Source, told: dict[str, int], frames: int | None) -> Source:
     free = dynamic(source)
     if not told and len(free) == 1:
         told.update(free)
-    if not free or told and not set(told.items()) & set(free):
+    if not free or (told and not set(told.items()) & set(free)):
         return source
     if frames is None:
-        raise UsageError("--head window: the model takes any length, so it does not say how many frames a window has; write --head window=FRAMES")
+        raise UsageError(
+            "--head window: the model takes any length, so it does not say how many frames a window has; write "
+            "--head window=FRAMES"
+        )
     if not told:
         raise UsageError(f"--head window={frames}: name the axis that has these frames, with --axis INPUT=AXIS")
     model, plan = source.model.clone(), analyze(source, told, Options())
@@ -78,7 +111,10 @@ def _clip(source: Source, told: dict[str, int], frames: int | None) -> Source:
         if axis is not None and (value.name, axis) in free and value.shape is not None and isinstance(fact, Stream):
             count = frames * fact.rate
             if count.denominator != 1:
-                raise UsageError(f"--head window={frames}: input {value.name} has {fact.rate} frames for one base frame, which gives no whole number of them")
+                raise UsageError(
+                    f"--head window={frames}: input {value.name} has {fact.rate} frames for one base frame, which "
+                    "gives no whole number of them"
+                )
             value.shape = ir.Shape([int(count) if k == axis else d for k, d in enumerate(value.shape)])
     return replace(source, model=model)
 
@@ -97,11 +133,20 @@ class _Cut:
 
     def streams(self) -> bool:
         """Whether anything is left for the body to compute."""
-        return any(isinstance(self.facts.get(out.name or ""), Stream) for node in self.graph if node.name not in self.head for out in node.outputs)
+        return any(
+            isinstance(self.facts.get(out.name or ""), Stream)
+            for node in self.graph
+            if node.name not in self.head
+            for out in node.outputs
+        )
 
     def grow(self, more: set[str]) -> None:
         """The head with nodes `more`, and all that must then be in it."""
-        self.head |= more | {n.name or "" for n in self.graph if not all(self._same_in_every_window(self.facts.get(o.name)) for o in n.outputs if o.name)}
+        self.head |= more | {
+            n.name or ""
+            for n in self.graph
+            if not all(self._same_in_every_window(self.facts.get(o.name)) for o in n.outputs if o.name)
+        }
         before = -1
         while before < len(self.head):
             before = len(self.head)
@@ -119,13 +164,19 @@ class _Cut:
     def frontier(self) -> list[str]:
         """The streams that the head reads, in the order of the graph."""
         found: dict[str, None] = {}
-        todo = [name for node in self.graph if node.name in self.head for name in _reads(node) if self._target(node, name) is None]
+        todo = [
+            name
+            for node in self.graph
+            if node.name in self.head
+            for name in _reads(node)
+            if self._target(node, name) is None
+        ]
         todo += [v.name or "" for v in self.graph.outputs if self._late(v.name or "")]
         seen: set[str] = set()
         while todo:
             name = todo.pop(0)
             node = self.made.get(name)
-            if name in seen or node is not None and node.name in self.head or name in self.graph.initializers:
+            if name in seen or (node is not None and node.name in self.head) or name in self.graph.initializers:
                 continue
             seen.add(name)
             fact = self.facts[name]
@@ -133,7 +184,9 @@ class _Cut:
                 found[name] = None
             elif node is not None and self.number(fact) is None:
                 todo += _reads(node)
-        order = {v.name: k for k, v in enumerate(self.source.inputs)} | {name: k + len(self.source.inputs) for k, name in enumerate(self.made)}
+        order = {v.name: k for k, v in enumerate(self.source.inputs)} | {
+            name: k + len(self.source.inputs) for k, name in enumerate(self.made)
+        }
         return sorted(found, key=lambda name: order[name])
 
     def number(self, fact: Fact) -> Array | None:
@@ -147,7 +200,12 @@ class _Cut:
     def _target(self, node: ir.Node, name: str) -> Array | None:
         """The shape `name` that a Reshape reads, where all of it but the batch is known."""
         fact = self.facts.get(name)
-        if not has(node, Trait.RESHAPES) or not isinstance(fact, ShapeTensor) or node.inputs[1] is None or node.inputs[1].name != name:
+        if (
+            not has(node, Trait.RESHAPES)
+            or not isinstance(fact, ShapeTensor)
+            or node.inputs[1] is None
+            or node.inputs[1].name != name
+        ):
             return None
         data = self.facts.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
         return target_of(data.shape if isinstance(data, (Static, Stream)) else None, fact.values, self.frames)
@@ -216,7 +274,11 @@ class _Cut:
                 target = self._target(node, name)
                 if target is not None:
                     own[node.name].replace_input_with(1, editor.named(f"{node.name}#target", target))
-                elif name in self.made and self.made[name].name not in self.head and (known := self.number(self.facts[name])) is not None:
+                elif (
+                    name in self.made
+                    and self.made[name].name not in self.head
+                    and (known := self.number(self.facts[name])) is not None
+                ):
                     ir.convenience.replace_all_uses_with(values[name], editor.named(f"{name}#known", known))
         graph.inputs[:] = [*inputs, *(v for v in graph.inputs if v.name not in self.axes)]
         _prune(model)
@@ -231,10 +293,13 @@ class _Cut:
         A head rather does it again than remember them twice.
         """
         return has(node, Trait.SAME_ORDER, Trait.PERMUTES) and all(
-            name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, ShapeTensor)))
+            name in windows for name in _reads(node) if not isinstance(self.facts[name], (Static, ShapeTensor))
+        )
 
     def _neutral(self, node: ir.Node) -> bool:
-        """Whether it computes only shapes and what does not depend on the stream: the body and the head may both have it."""
+        """Whether it computes only shapes and what does not depend on the stream: the body and the head may both
+        have it.
+        """
         return all(isinstance(self.facts.get(out.name), (Static, ShapeTensor)) for out in node.outputs if out.name)
 
     def _same_in_every_window(self, fact: Fact | None) -> bool:
@@ -248,6 +313,7 @@ def target_of(shape: Shape | None, wanted: Sequence[Length], frames: int) -> Arr
 
     `shape`: that of what is reshaped, where it is known; lengths are those of `frames` base frames.
     """
+
     def number(d: Length) -> int:
         return d.evaluate(dict.fromkeys(d.symbols(), OTHER_LENGTH) | {TIME: frames})
 
@@ -265,18 +331,30 @@ def target_of(shape: Shape | None, wanted: Sequence[Length], frames: int) -> Arr
 
 
 def _moving(plan: Plan) -> set[str]:
-    """Wires whose frames follow from more than a window of the inputs: from where they are in the stream, or from what came before."""
+    """Wires whose frames follow from more than a window of the inputs: from where they are in the stream, or from
+    what came before.
+    """
     moving: set[str] = set()
     for step in plan.steps:
-        if step.states or any(isinstance(leaf, (Position, Offset, Start, Count, Past, QueryKeyRead)) or isinstance(leaf, (Window, Ref)) and leaf.wire in moving
-                              for leaf in leaves(step)):
+        if step.states or any(
+            isinstance(leaf, (Position, Offset, Start, Count, Past, QueryKeyRead))
+            or (isinstance(leaf, (Window, Ref)) and leaf.wire in moving)
+            for leaf in leaves(step)
+        ):
             moving |= set(step.wires)
     return moving
 
 
 def _plain(fact: Fact) -> bool:
     """Whether all frames of a stream come over its wire, in order."""
-    return isinstance(fact, Stream) and fact.border is None and not fact.pad_before and not fact.pad_after.terms and fact.origin is None and not fact.merged
+    return (
+        isinstance(fact, Stream)
+        and fact.border is None
+        and not fact.pad_before
+        and not fact.pad_after.terms
+        and fact.origin is None
+        and not fact.merged
+    )
 
 
 def _prune(model: ir.Model) -> None:

@@ -1,6 +1,7 @@
 """Where the delay of an output comes from: the chain of nodes on its critical path, with what each adds.
 
-Delays are compared in base frames, so that the numbers of a chain add up to the delay of the output. A wire that waits for others
+Delays are compared in base frames, so that the numbers of a chain add up to the delay of the output. A wire that waits
+for others
 where that takes the least state counts as if it came as early as it can.
 """
 
@@ -54,7 +55,9 @@ class _Walk:
             before = self._critical(name, fact, node)
             added = self._delay(fact) - (self._delay(self.plan.facts[before]) if before is not None else 0)
             if added:
-                links.append(Link(node.name or name, node.op_type, added) if node is not None else Link(name, "input", added))
+                links.append(
+                    Link(node.name or name, node.op_type, added) if node is not None else Link(name, "input", added)
+                )
             name = before
         return tuple(reversed(links))
 
@@ -64,11 +67,19 @@ class _Walk:
             return None
         if has(node, Trait.BRANCHES):
             return next((inner for inner in self._branches(node, name) if inner in self.plan.facts), None)
-        reads = list(dict.fromkeys(n for n in self._reads(node) if isinstance(self.plan.facts.get(n), (Stream, QueryKey)) and n != name))
+        reads = list(
+            dict.fromkeys(
+                n for n in self._reads(node) if isinstance(self.plan.facts.get(n), (Stream, QueryKey)) and n != name
+            )
+        )
         backs = self._backs(fact)
+
         def spare(read: str) -> tuple[int, Fraction]:
             wire = self.plan.facts[read].wire
-            return backs.get(wire, min((b for w, b in backs.items() if w.startswith(wire + "#")), default=0)), -self._delay(self.plan.facts[read])
+            return backs.get(
+                wire, min((b for w, b in backs.items() if w.startswith(wire + "#")), default=0)
+            ), -self._delay(self.plan.facts[read])
+
         return min(reads, key=spare, default=None)
 
     def _reads(self, node: ir.Node) -> Iterator[str]:

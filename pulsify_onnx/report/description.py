@@ -72,8 +72,14 @@ class BlockedModel:
 
     def to_json(self, frame_rate: float | None = None) -> Json:
         """The keys that the sidecar would have, and the blockers; delays as of a `Description`."""
-        found = {"inputs": encoded(self.inputs), "outputs": encoded(self.outputs), "pulse_multiple": self.pulse_multiple,
-                 "states": [], "state_bytes": 0, "blockers": [b.as_json() for b in self.blockers]}
+        found = {
+            "inputs": encoded(self.inputs),
+            "outputs": encoded(self.outputs),
+            "pulse_multiple": self.pulse_multiple,
+            "states": [],
+            "state_bytes": 0,
+            "blockers": [b.as_json() for b in self.blockers],
+        }
         return _timed(found, self.outputs, {}, frame_rate)
 
 
@@ -107,7 +113,10 @@ def _number(x: Fraction) -> int | float:
 
 
 def _timed(
-    found: Json, outputs: Sequence[Output], explained: Mapping[str, Explained], frame_rate: float | None,
+    found: Json,
+    outputs: Sequence[Output],
+    explained: Mapping[str, Explained],
+    frame_rate: float | None,
 ) -> Json:
     """A document with more of its `outputs`."""
     for output, entry in zip(outputs, entries := [{**entry} for entry in found["outputs"]]):

@@ -36,7 +36,7 @@ from pulsify_onnx.version import __version__
 
 
 def dtype_name(dtype: ir.DataType) -> str:
-    """numpy's name of a dtype."""
+    """Numpy's name of a dtype."""
     return str(dtype.numpy())
 
 
@@ -62,25 +62,39 @@ def inputs(plan: Plan, pulse: int | None) -> tuple[Input, ...]:
     out: list[Input] = []
     for name in plan.inputs:
         fact = plan.facts[name]
-        if not isinstance(fact, (Static, Stream)) or name in dict(plan.options.states):  # its shape is not known, as a blocker says; or a state
+        if not isinstance(fact, (Static, Stream)) or name in dict(
+            plan.options.states
+        ):  # its shape is not known, as a blocker says; or a state
             continue
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
-            out.append(StreamInput(name=name, axis=fact.axis, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape, fact.axis, frames),
-                                   frames_per_pulse=frames, rate=fact.rate))
+            out.append(
+                StreamInput(
+                    name=name,
+                    axis=fact.axis,
+                    dtype=dtype_name(fact.dtype),
+                    shape=_shape(fact.shape, fact.axis, frames),
+                    frames_per_pulse=frames,
+                    rate=fact.rate,
+                )
+            )
         else:
             out.append(StaticInput(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape)))
     return tuple(out)
 
 
 def _never(fact: Stream) -> Any:
-    """The first frames of an output that comes before its time, which no pulse gives: the same in every stream. None where all come."""
+    """The first frames of an output that comes before its time, which no pulse gives: the same in every stream. None
+    where all come.
+    """
     delay = int(fact.delay)
     if delay >= 0:
         return None
     rows = fact.border.frames if isinstance(fact.border, PaddingFrames) else fact.border
     assert isinstance(rows, Const)
-    shape = [-delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))]
+    shape = [
+        -delay if k == fact.axis else d.constant or own for k, (d, own) in enumerate(zip(fact.shape, rows.array.shape))
+    ]
     return np.broadcast_to(rows.array, shape).tolist()
 
 
@@ -95,11 +109,26 @@ def outputs(plan: Plan, pulse: int | None) -> tuple[Output, ...]:
         if isinstance(fact, Stream):
             frames = frames_per_pulse(pulse, fact.rate)
             extent = fact.extent if fact.extent.symbols() <= {TIME} else None
-            out.append(StreamOutput(name=name, axis=fact.axis, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape, fact.axis, frames),
-                                    frames_per_pulse=frames, rate=fact.rate, delay=int(fact.delay), receptive_field=receptive_field(fact.reach),
-                                    frames=extent, first_frames=_never(fact)))
+            out.append(
+                StreamOutput(
+                    name=name,
+                    axis=fact.axis,
+                    dtype=dtype_name(fact.dtype),
+                    shape=_shape(fact.shape, fact.axis, frames),
+                    frames_per_pulse=frames,
+                    rate=fact.rate,
+                    delay=int(fact.delay),
+                    receptive_field=receptive_field(fact.reach),
+                    frames=extent,
+                    first_frames=_never(fact),
+                )
+            )
         elif isinstance(fact, Running):
-            out.append(PrefixOutput(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape), exact_every_pulse=fact.exact))
+            out.append(
+                PrefixOutput(
+                    name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape), exact_every_pulse=fact.exact
+                )
+            )
         elif isinstance(fact, (Static, WindowValue)):
             kind = StaticOutput if isinstance(fact, Static) else WindowOutput
             out.append(kind(name=name, dtype=dtype_name(fact.dtype), shape=_shape(fact.shape)))
@@ -113,8 +142,19 @@ def state_bytes(dtype: ir.DataType, shape: tuple[int | str, ...]) -> int:
 
 def states(found: tuple[LoweredState, ...]) -> tuple[State, ...]:
     """The ``states`` of the sidecar, in the order of the graph."""
-    return tuple(State(input=s.input.name or "", output=s.output.name or "", dtype=dtype_name(s.dtype), shape=s.shape, bytes=state_bytes(s.dtype, s.shape),
-                       node=s.node, role=s.role, exact_every_pulse=s.exact if s.role == SOURCE else None) for s in found)
+    return tuple(
+        State(
+            input=s.input.name or "",
+            output=s.output.name or "",
+            dtype=dtype_name(s.dtype),
+            shape=s.shape,
+            bytes=state_bytes(s.dtype, s.shape),
+            node=s.node,
+            role=s.role,
+            exact_every_pulse=s.exact if s.role == SOURCE else None,
+        )
+        for s in found
+    )
 
 
 def _meetings(source: Source) -> Iterator[list[str]]:
@@ -148,5 +188,9 @@ def sidecar(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> 
 def flat(told: Sidecar) -> dict[str, str]:
     """The copies of values that a runtime reads without parsing JSON."""
     delays = ",".join(str(o.delay) if isinstance(o, StreamOutput) else "" for o in told.outputs)
-    return {"pulsify.version": told.tool.version, "pulsify.pulse": "dynamic" if told.pulse is None else str(told.pulse),
-            "pulsify.delay": delays, "pulsify.flush_pulses": str(told.flush_pulses)}
+    return {
+        "pulsify.version": told.tool.version,
+        "pulsify.pulse": "dynamic" if told.pulse is None else str(told.pulse),
+        "pulsify.delay": delays,
+        "pulsify.flush_pulses": str(told.flush_pulses),
+    }

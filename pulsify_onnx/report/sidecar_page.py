@@ -1,6 +1,7 @@
 """The reference of the sidecar, made from its dataclasses: every key, its type, and what it says.
 
-``python -m pulsify_onnx.report.sidecar_page`` prints it; ``--write docs/sidecar.md`` replaces what stands between the markers there.
+``python -m pulsify_onnx.report.sidecar_page`` prints it; ``--write docs/sidecar.md`` replaces what stands between the
+markers there.
 """
 
 from __future__ import annotations
@@ -49,9 +50,17 @@ def rows(kind: Any, path: str = "") -> Iterator[Row]:
             always = f.metadata.get("always", False) or f.default is f.default_factory is MISSING
             for row in _of(path + f.name, hints[f.name], f.metadata.get("says", ""), always):
                 found.setdefault(row.key, row)
-    kinds = [(get_args(get_type_hints(own).get("kind"))[0], _summary(own)) for own in _classes(kind) if "kind" in get_type_hints(own)]
+    kinds = [
+        (get_args(get_type_hints(own).get("kind"))[0], _summary(own))
+        for own in _classes(kind)
+        if "kind" in get_type_hints(own)
+    ]
     for row in found.values():
-        yield Row(row.key, "string", "; ".join(f"`{name}`: {text}" for name, text in kinds), True) if row.key == f"{path}kind" else row
+        yield (
+            Row(row.key, "string", "; ".join(f"`{name}`: {text}" for name, text in kinds), True)
+            if row.key == f"{path}kind"
+            else row
+        )
 
 
 def _of(key: str, kind: Any, says: str, always: bool) -> Iterator[Row]:
@@ -110,13 +119,18 @@ def _summary(own: type) -> str:
 def page() -> str:
     """The tables in Markdown."""
     top = list(rows(Sidecar))
-    sections = [("Always", [row for row in top if row.always]), *((title, list(rows(kind, path))) for title, kind, path in SECTIONS),
-                ("With a batch", [row for row in top if not row.always])]
+    sections = [
+        ("Always", [row for row in top if row.always]),
+        *((title, list(rows(kind, path))) for title, kind, path in SECTIONS),
+        ("With a batch", [row for row in top if not row.always]),
+    ]
     return "\n\n".join(f"## {title}\n\n" + _table(found) for title, found in sections)
 
 
 def _table(found: Iterable[Row]) -> str:
-    return "\n".join(["| key | type | says |", "|---|---|---|", *(f"| `{row.key}` | {row.type} | {row.says} |" for row in found)])
+    return "\n".join(
+        ["| key | type | says |", "|---|---|---|", *(f"| `{row.key}` | {row.type} | {row.says} |" for row in found)]
+    )
 
 
 def written(text: str) -> str:

@@ -1,6 +1,7 @@
 """The table of supported operators, made from the rules' docstrings: what streams, and what is refused and why.
 
-``python -m pulsify_onnx.report.support`` prints it; ``--write docs/operators.md`` replaces what stands between the markers there.
+``python -m pulsify_onnx.report.support`` prints it; ``--write docs/operators.md`` replaces what stands between the
+markers there.
 """
 
 from __future__ import annotations

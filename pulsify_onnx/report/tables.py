@@ -8,7 +8,17 @@ from fractions import Fraction
 
 from pulsify_onnx.errors import one_line
 from pulsify_onnx.report.description import Description, Explained, milliseconds
-from pulsify_onnx.runtime.sidecar import FixedLength, Head, Input, Output, PrefixOutput, Sidecar, StreamInput, StreamOutput, WindowOutput
+from pulsify_onnx.runtime.sidecar import (
+    FixedLength,
+    Head,
+    Input,
+    Output,
+    PrefixOutput,
+    Sidecar,
+    StreamInput,
+    StreamOutput,
+    WindowOutput,
+)
 
 WIDTH = 100
 MOST_NOTES = 10
@@ -19,8 +29,11 @@ def notes(fixed: FixedLength | None) -> list[str]:
     kept = () if fixed is None else fixed.kept
     if not kept:
         return []
-    lines = [f"note: {len(kept)} number{'s' * (len(kept) != 1)} of this export kept as numbers, which may have followed its length; "
-             "if one did, export the model with a dynamic length:"]
+    lines = [
+        f"note: {len(kept)} number{'s' * (len(kept) != 1)} of this export kept as numbers, which may have followed "
+        "its length; "
+        "if one did, export the model with a dynamic length:"
+    ]
     lines += [one_line(f'  {k.op_type} "{k.node}": {k.what} is {k.value:g}, also {k.why}') for k in kept[:MOST_NOTES]]
     return lines + ([f"  and {len(kept) - MOST_NOTES} more, which the sidecar lists"] if len(kept) > MOST_NOTES else [])
 
@@ -28,25 +41,59 @@ def notes(fixed: FixedLength | None) -> list[str]:
 def table(found: Description, frame_rate: float | None = None) -> str:
     """The report for a terminal of 100 columns; with times, where there are `frame_rate` base frames in a second."""
     sidecar = found.sidecar
-    lines = [f"pulse {'dynamic' if sidecar.pulse is None else sidecar.pulse}, a multiple of {sidecar.pulse_multiple} base frames"]
+    lines = [
+        f"pulse {'dynamic' if sidecar.pulse is None else sidecar.pulse}, a multiple of {sidecar.pulse_multiple} "
+        "base frames"
+    ]
     if sidecar.fixed_length is not None:
         count = len(sidecar.fixed_length.constants)
-        lines.append(f"exported for {sidecar.fixed_length.frames} frames, streams any number: {count} constant{'s' * (count != 1)} read anew")
-    lines += ["", *_columns(["input", "kind", "axis", "rate", "dtype", "shape"], [
-        [i.name, i.kind, _axis(i), _rate(i), i.dtype, _shape(i.shape)] for i in sidecar.inputs])]
-    lines += ["", *_columns(["output", "kind", "axis", "rate", "delay", "lookahead", "receptive field", "shape"], [
-        [o.name, o.kind, _axis(o), _rate(o), _delay(o, sidecar, frame_rate), _lookahead(found.explained.get(o.name)), _field(o, sidecar), _shape(o.shape)]
-        for o in sidecar.outputs])]
+        lines.append(
+            f"exported for {sidecar.fixed_length.frames} frames, streams any number: {count} "
+            f"constant{'s' * (count != 1)} read anew"
+        )
+    lines += [
+        "",
+        *_columns(
+            ["input", "kind", "axis", "rate", "dtype", "shape"],
+            [[i.name, i.kind, _axis(i), _rate(i), i.dtype, _shape(i.shape)] for i in sidecar.inputs],
+        ),
+    ]
+    lines += [
+        "",
+        *_columns(
+            ["output", "kind", "axis", "rate", "delay", "lookahead", "receptive field", "shape"],
+            [
+                [
+                    o.name,
+                    o.kind,
+                    _axis(o),
+                    _rate(o),
+                    _delay(o, sidecar, frame_rate),
+                    _lookahead(found.explained.get(o.name)),
+                    _field(o, sidecar),
+                    _shape(o.shape),
+                ]
+                for o in sidecar.outputs
+            ],
+        ),
+    ]
     for o in sidecar.stream_outputs:
         lines += _path(o, found.explained.get(o.name), frame_rate)
     if sidecar.head is not None:
         lines += _windows(sidecar.head)
     if sidecar.states:
-        lines += ["", *_columns(["state", "bytes", "role", "node", "shape"], [
-            [s.input, str(s.bytes), s.role, s.node, _shape(s.shape)] for s in sidecar.states])]
+        lines += [
+            "",
+            *_columns(
+                ["state", "bytes", "role", "node", "shape"],
+                [[s.input, str(s.bytes), s.role, s.node, _shape(s.shape)] for s in sidecar.states],
+            ),
+        ]
     lines += ["", f"{len(sidecar.states)} states, {sidecar.state_bytes} bytes"]
     if sidecar.shared_by:
-        lines += textwrap.wrap(f"rows of a batch start and end together, because of {', '.join(sidecar.shared_by)}", WIDTH)
+        lines += textwrap.wrap(
+            f"rows of a batch start and end together, because of {', '.join(sidecar.shared_by)}", WIDTH
+        )
     return "\n".join(lines)
 
 
@@ -59,7 +106,15 @@ def _path(output: StreamOutput, explained: Explained | None, frame_rate: float |
         added = Fraction(link.base_frames).limit_denominator(10**6)
         total += added
         ms = [f"{float(total / Fraction(frame_rate)) * 1000:g} ms"] if frame_rate else []
-        rows.append([f"  {_signed(added)}", str(total if total.denominator == 1 else float(total)), *ms, link.op_type, link.node])
+        rows.append(
+            [
+                f"  {_signed(added)}",
+                str(total if total.denominator == 1 else float(total)),
+                *ms,
+                link.op_type,
+                link.node,
+            ]
+        )
     yield ""
     yield f"delay of {output.name}, in base frames, and the nodes that make it:"
     yield from _columns(["  adds", "sum", *(["time"] if frame_rate else []), "operator", "node"], rows)
@@ -68,14 +123,28 @@ def _path(output: StreamOutput, explained: Explained | None, frame_rate: float |
 def _windows(head: Head) -> Iterator[str]:
     """What a value over a window is, and whether it is that of the model on these frames alone."""
     first = f"{head.full} frames" if head.full_after is None else f"{head.full_after} pulses"
-    what = f"{head.frames} frames that end {head.delay} before the pulse does" if head.delay else f"the last {head.frames} frames"
+    what = (
+        f"{head.frames} frames that end {head.delay} before the pulse does"
+        if head.delay
+        else f"the last {head.frames} frames"
+    )
     what = f"one result a pulse, over {what}, valid after {first}"
     if head.exact:
         yield from ("", f"{what}: what the model gives for these frames")
         return
-    edges = ", ".join(f"the first {w.edges[0]} and last {w.edges[1]} of {w.frames} frames of {w.wire}" for w in head.windows if any(w.edges))
-    yield from ("", *textwrap.wrap(f"{what}: near to what the model gives for these frames alone, which {', '.join(head.padding)} would pad "
-                                   f"where the stream has real neighbours; that changes {edges}", WIDTH))
+    edges = ", ".join(
+        f"the first {w.edges[0]} and last {w.edges[1]} of {w.frames} frames of {w.wire}"
+        for w in head.windows
+        if any(w.edges)
+    )
+    yield from (
+        "",
+        *textwrap.wrap(
+            f"{what}: near to what the model gives for these frames alone, which {', '.join(head.padding)} would pad "
+            f"where the stream has real neighbours; that changes {edges}",
+            WIDTH,
+        ),
+    )
 
 
 def _signed(x: Fraction) -> str:
@@ -125,4 +194,8 @@ def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: (width - 1) // 2] + "…" + text[len(text) - (width - 1 - (width - 1) // 2):]
+    return (
+        text
+        if len(text) <= width
+        else text[: (width - 1) // 2] + "…" + text[len(text) - (width - 1 - (width - 1) // 2) :]
+    )

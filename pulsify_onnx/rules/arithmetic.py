@@ -17,19 +17,78 @@ from pulsify_onnx.rules.kit.traits import Trait, declare, declares, unmoved
 from pulsify_onnx.rules.lengths import decided
 
 UNARY = {
-    "Abs": (6, 13), "Acos": (7, 22), "Acosh": (9, 22), "Asin": (7, 22), "Asinh": (9, 22), "Atan": (7, 22), "Atanh": (9, 22),
-    "BitCast": (26,), "BitwiseNot": (18,), "Cast": (6, 9, 13, 19, 21, 23, 24, 25, 28), "Ceil": (6, 13), "Celu": (12, 28), "Clip": (6, 11, 12, 13),
-    "Cos": (7, 22), "Cosh": (9, 22), "Elu": (6, 22), "Erf": (9, 13), "Exp": (6, 13), "Floor": (6, 13), "Gelu": (20,),
-    "HardSigmoid": (6, 22), "HardSwish": (14, 22), "IsInf": (10, 20), "IsNaN": (9, 13, 20), "LeakyRelu": (6, 16), "Log": (6, 13),
-    "Mish": (18, 22), "Neg": (6, 13), "Not": (1,), "Reciprocal": (6, 13), "Relu": (6, 13, 14), "Round": (11, 22), "Selu": (6, 22),
-    "Shrink": (9,), "Sigmoid": (6, 13), "Sign": (9, 13), "Sin": (7, 22), "Sinh": (9, 22), "Softplus": (1, 22), "Softsign": (1, 22),
-    "Sqrt": (6, 13), "Swish": (24,), "Tan": (7, 22), "Tanh": (6, 13), "ThresholdedRelu": (10, 22),
+    "Abs": (6, 13),
+    "Acos": (7, 22),
+    "Acosh": (9, 22),
+    "Asin": (7, 22),
+    "Asinh": (9, 22),
+    "Atan": (7, 22),
+    "Atanh": (9, 22),
+    "BitCast": (26,),
+    "BitwiseNot": (18,),
+    "Cast": (6, 9, 13, 19, 21, 23, 24, 25, 28),
+    "Ceil": (6, 13),
+    "Celu": (12, 28),
+    "Clip": (6, 11, 12, 13),
+    "Cos": (7, 22),
+    "Cosh": (9, 22),
+    "Elu": (6, 22),
+    "Erf": (9, 13),
+    "Exp": (6, 13),
+    "Floor": (6, 13),
+    "Gelu": (20,),
+    "HardSigmoid": (6, 22),
+    "HardSwish": (14, 22),
+    "IsInf": (10, 20),
+    "IsNaN": (9, 13, 20),
+    "LeakyRelu": (6, 16),
+    "Log": (6, 13),
+    "Mish": (18, 22),
+    "Neg": (6, 13),
+    "Not": (1,),
+    "Reciprocal": (6, 13),
+    "Relu": (6, 13, 14),
+    "Round": (11, 22),
+    "Selu": (6, 22),
+    "Shrink": (9,),
+    "Sigmoid": (6, 13),
+    "Sign": (9, 13),
+    "Sin": (7, 22),
+    "Sinh": (9, 22),
+    "Softplus": (1, 22),
+    "Softsign": (1, 22),
+    "Sqrt": (6, 13),
+    "Swish": (24,),
+    "Tan": (7, 22),
+    "Tanh": (6, 13),
+    "ThresholdedRelu": (10, 22),
 }
 BINARY = {
-    "Add": (7, 13, 14), "And": (7,), "BitShift": (11, 28), "BitwiseAnd": (18,), "BitwiseOr": (18,), "BitwiseXor": (18,),
-    "Div": (7, 13, 14), "Equal": (7, 11, 13, 19), "Greater": (7, 9, 13), "GreaterOrEqual": (12, 16), "Less": (7, 9, 13),
-    "LessOrEqual": (12, 16), "Max": (6, 8, 12, 13), "Mean": (6, 8, 13), "Min": (6, 8, 12, 13), "Mod": (10, 13, 28), "Mul": (7, 13, 14),
-    "Or": (7,), "PRelu": (7, 9, 16), "Pow": (7, 12, 13, 15), "Sub": (7, 13, 14), "Sum": (6, 8, 13), "SwiGLU": (28,), "Where": (9, 16), "Xor": (7,),
+    "Add": (7, 13, 14),
+    "And": (7,),
+    "BitShift": (11, 28),
+    "BitwiseAnd": (18,),
+    "BitwiseOr": (18,),
+    "BitwiseXor": (18,),
+    "Div": (7, 13, 14),
+    "Equal": (7, 11, 13, 19),
+    "Greater": (7, 9, 13),
+    "GreaterOrEqual": (12, 16),
+    "Less": (7, 9, 13),
+    "LessOrEqual": (12, 16),
+    "Max": (6, 8, 12, 13),
+    "Mean": (6, 8, 13),
+    "Min": (6, 8, 12, 13),
+    "Mod": (10, 13, 28),
+    "Mul": (7, 13, 14),
+    "Or": (7,),
+    "PRelu": (7, 9, 16),
+    "Pow": (7, 12, 13, 15),
+    "Sub": (7, 13, 14),
+    "Sum": (6, 8, 13),
+    "SwiGLU": (28,),
+    "Where": (9, 16),
+    "Xor": (7,),
 }
 
 
@@ -60,7 +119,8 @@ declare(Trait.ARITHMETIC, "Add", "Mul", "Pow", "Sub")
 @rule("Div", versions=BINARY["Div"])
 @rule("Mod", versions=BINARY["Mod"])
 def division(node: Node) -> Outcome:
-    """Any axis; several streams are aligned to the largest delay. Whole numbers are divided by 1 where a frame is not real.
+    """Any axis; several streams are aligned to the largest delay. Whole numbers are divided by 1 where a frame is not
+    real.
 
     Refuses: streams that meet on different axes, and a constant with as many frames as the export had.
     """
@@ -116,6 +176,10 @@ def cast_like(node: Node) -> Outcome:
     assert x is not None and like is not None and not isinstance(like, Blocked)
     if isinstance(x, Stream):
         (window,), y = align([x], node.options)
-        return as_outcome(node, [onnx_op("Cast", window, to=int(like.dtype))], [y.placed(node.outputs[0], like.dtype, x.shape, x.axis)])
+        return as_outcome(
+            node,
+            [onnx_op("Cast", window, to=int(like.dtype))],
+            [y.placed(node.outputs[0], like.dtype, x.shape, x.axis)],
+        )
     made = onnx_op("Cast", static_value(x), to=int(like.dtype))
     return as_outcome(node, [made], [Static(node.outputs[0], like.dtype, shape_of(x))])

@@ -10,7 +10,16 @@ import numpy as np
 from pulsify_onnx.algebra.facts import Fact, QueryKey, Shape, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, QueryKeyRead, Step
-from pulsify_onnx.algebra.query_key import aligned_values, attended, chunk_pulse, indices_of, key_window, reached, reduce_over_keys, timed
+from pulsify_onnx.algebra.query_key import (
+    aligned_values,
+    attended,
+    chunk_pulse,
+    indices_of,
+    key_window,
+    reached,
+    reduce_over_keys,
+    timed,
+)
 from pulsify_onnx.algebra.windows import has_border, materialise_padding
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
@@ -39,24 +48,34 @@ def softmax_over_keys(node: Node, s: QueryKey) -> Outcome:
     side = s.axes.index(axis)
     band = band_of(s, side, node.world, node.world.opset)
     if s.behind and (band.right > 0 or side == 0):
-        refuse("its relative positions reach back from a query only, but its mask shows keys after it", hint="skew a table of 2T - 1 relative positions")
+        refuse(
+            "its relative positions reach back from a query only, but its mask shows keys after it",
+            hint="skew a table of 2T - 1 relative positions",
+        )
     grid = QueryKeyRead(s.wire, (0, 0), (0, 0))
     low: Expr = Const(np.asarray(-np.inf, s.dtype.numpy()))
-    real, queries = (_along(Valid(indices_of(s, k), s.shape[s.axes[k]]).anywhere(), len(s.shape), s.axes[k]) for k in (side, 1 - side))
+    real, queries = (
+        _along(Valid(indices_of(s, k), s.shape[s.axes[k]]).anywhere(), len(s.shape), s.axes[k])
+        for k in (side, 1 - side)
+    )
     # a query before the first frame sees no key: its scores are all alike, so that its weights are finite
     real, low = onnx_op("And", real, queries), onnx_op("Where", queries, low, Const(np.asarray(0, s.dtype.numpy())))
     y = replace(s, wire=node.outputs[0], alive=band, positional=False)
     return as_outcome(node, [same_op(node, [onnx_op("Where", real, grid, low)])], [y])
 
 
-def weighted_sum(node: Node, weights: QueryKey, values: Stream | QueryKey, query_axis: int, make, shape: Shape, dtype, side: int = 0) -> Outcome:  # type: ignore[no-untyped-def]
+def weighted_sum(
+    node: Node, weights: QueryKey, values: Stream | QueryKey, query_axis: int, make, shape: Shape, dtype, side: int = 0
+) -> Outcome:  # type: ignore[no-untyped-def]
     """Close a pair by summing over its keys: `make` (weights, values) -> expression of the sum.
 
     The values are those of the keys, or positional ones of every pair of query and key, with the keys along `side`.
     """
     if weights.alive is None:
-        refuse("it sums over the whole stream: the weights are not zero outside a window", hint="mask the scores before the softmax; see "
-               "which keys a query may see")
+        refuse(
+            "it sums over the whole stream: the weights are not zero outside a window",
+            hint="mask the scores before the softmax; see which keys a query may see",
+        )
     steps: list[Step] = []
     if isinstance(values, Stream):
         values = materialise_padding(values, node.options, steps) if has_border(values) else values
@@ -65,10 +84,19 @@ def weighted_sum(node: Node, weights: QueryKey, values: Stream | QueryKey, query
     if values.rate != weights.rate:
         refuse("keys and values run at different rates", hint="bring both to one rate")
     grid, delay, keys = reduce_over_keys(weights, values if isinstance(values, Stream) else None)
-    expr = make(grid, key_window(values, delay, keys) if isinstance(values, Stream) else aligned_values(values, side, delay, keys))
+    expr = make(
+        grid,
+        key_window(values, delay, keys) if isinstance(values, Stream) else aligned_values(values, side, delay, keys),
+    )
     along, own = weights.alive.side, timed(values) if isinstance(values, Stream) else values.reach
-    reach = reached(weights.reach.joined(own), weights.shape[weights.axes[along]], weights.alive, weights.rate, weights.delays[along])
-    full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1:])
+    reach = reached(
+        weights.reach.joined(own),
+        weights.shape[weights.axes[along]],
+        weights.alive,
+        weights.rate,
+        weights.delays[along],
+    )
+    full = (*shape[:query_axis], weights.shape[weights.axes[1 - weights.alive.side]], *shape[query_axis + 1 :])
     y = Stream(node.outputs[0], dtype, full, query_axis, weights.rate, delay, reach=reach, source=weights.source)
     outcome = as_outcome(node, [expr], [y], before=steps)
     return replace(outcome, pulse_multiple=chunk_pulse(weights.alive, weights.rate))
@@ -84,42 +112,76 @@ def matmul_pair(node: Node) -> Outcome | None:
     keys = len(weights.shape) - 1
     if keys not in weights.axes:
         return None
-    if not isinstance(values, (Stream, QueryKey)) or len(values.shape) - 2 not in ((values.axis,) if isinstance(values, Stream) else values.axes):
-        refuse("it sums pairs of frames over the whole stream", hint="attention sums weights times values over the keys")
+    if not isinstance(values, (Stream, QueryKey)) or len(values.shape) - 2 not in (
+        (values.axis,) if isinstance(values, Stream) else values.axes
+    ):
+        refuse(
+            "it sums pairs of frames over the whole stream", hint="attention sums weights times values over the keys"
+        )
     if weights.alive is not None and weights.axes[weights.alive.side] != keys:
         refuse("it sums over the queries of a softmax over keys", hint="attention sums over the keys")
     other = weights.axes[0] if weights.axes[1] == keys else weights.axes[1]
     rank = max(len(weights.shape), len(values.shape))
-    if isinstance(values, QueryKey) and [a for a in values.axes if a != len(values.shape) - 2] != [other + len(values.shape) - len(weights.shape)]:
-        refuse("its values are pairs of other frames than its weights", hint="give every pair of query and key its value")
-    (dtype, shape), = infer(node)
-    return weighted_sum(node, weights, values, other + rank - len(weights.shape), lambda w, v: same_op(node, [w, v]),
-                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype,
-                        values.axes.index(len(values.shape) - 2) if isinstance(values, QueryKey) else 0)
+    if isinstance(values, QueryKey) and [a for a in values.axes if a != len(values.shape) - 2] != [
+        other + len(values.shape) - len(weights.shape)
+    ]:
+        refuse(
+            "its values are pairs of other frames than its weights", hint="give every pair of query and key its value"
+        )
+    ((dtype, shape),) = infer(node)
+    return weighted_sum(
+        node,
+        weights,
+        values,
+        other + rank - len(weights.shape),
+        lambda w, v: same_op(node, [w, v]),
+        tuple(d if d is not None else Length.of(1) for d in shape or ()),
+        dtype,
+        values.axes.index(len(values.shape) - 2) if isinstance(values, QueryKey) else 0,
+    )
 
 
 def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
-    """Every frame is a sequence of its own: time is the batch, first in all inputs that have it; those `shared` have none."""
+    """Every frame is a sequence of its own: time is the batch, first in all inputs that have it; those `shared` have
+    none.
+    """
     axes: list[int | None] = []
     for k, fact in enumerate(node.facts):
         if isinstance(fact, Stream) and (fact.axis != 0 or k in shared):
-            refuse("the stream runs along its batch and along another axis of one of its inputs", hint="bring time to the first axis of all, or see --axis")
+            refuse(
+                "the stream runs along its batch and along another axis of one of its inputs",
+                hint="bring time to the first axis of all, or see --axis",
+            )
         if k < 3 and fact is not None and not isinstance(fact, Stream) and k not in shared:
-            refuse("only some of query, key and value stream", hint="attend among streams, or over a static memory by MatMul and Softmax")
+            refuse(
+                "only some of query, key and value stream",
+                hint="attend among streams, or over a static memory by MatMul and Softmax",
+            )
         axes.append(0 if isinstance(fact, Stream) else None)
     return passthrough(node, axes)
 
 
-def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape) -> Outcome:  # type: ignore[no-untyped-def]
+def _fused(
+    node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape
+) -> Outcome:  # type: ignore[no-untyped-def]
     """An attention operator on streams `q`, `k`, `v` along `axis` with positions' mask `mask` (a pair)."""
     if not isinstance(q, Stream) or not isinstance(k, Stream) or not isinstance(v, Stream):
-        refuse("only some of query, key and value stream", hint="attend among streams, or over a static memory by MatMul and Softmax")
+        refuse(
+            "only some of query, key and value stream",
+            hint="attend among streams, or over a static memory by MatMul and Softmax",
+        )
     if not isinstance(mask, QueryKey):
         if isinstance(mask, Stream):
-            refuse("its mask follows the stream along one axis only, so it can't hide the future", hint="give it a mask of query × key")
+            refuse(
+                "its mask follows the stream along one axis only, so it can't hide the future",
+                hint="give it a mask of query × key",
+            )
         if node.attr("is_causal", 0) or node.attr("unidirectional", 0):
             refuse(UNBOUNDED, UNBOUNDED_HINT)
-        refuse("attention over the whole stream: no mask hides the future", hint="train with a mask that shows a window (a band or chunks)")
+        refuse(
+            "attention over the whole stream: no mask hides the future",
+            hint="train with a mask that shows a window (a band or chunks)",
+        )
     if q.axis != axis or k.axis != axis or v.axis != axis:
         refuse("the stream does not run along the sequence", hint="transpose time to the sequence axis, or see --axis")
     steps: list[Step] = []
@@ -149,7 +211,7 @@ def _fused(node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fac
         low, zero = (Const(np.asarray(value, mask.dtype.numpy())) for value in (-np.inf, 0))
         allowed = onnx_op("Where", onnx_op("And", seen, queries), at.mask, onnx_op("Where", queries, low, zero))
     expr = make(at.query, at.key, at.value, allowed)
-    full = (*shape[:axis], q.extent, *shape[axis + 1:])
+    full = (*shape[:axis], q.extent, *shape[axis + 1 :])
     y = Stream(node.outputs[0], q.dtype, full, axis, q.rate, at.delay, reach=at.reach, source=q.source)
     return replace(as_outcome(node, [expr], [y], before=steps), pulse_multiple=chunk_pulse(band, q.rate))
 
@@ -165,8 +227,10 @@ def attention(node: Node) -> Outcome:
     if isinstance(first := node.fact(0), Stream) and first.axis == 0:
         return _across(node)
     if any(node.fact(k) is not None for k in range(4, len(node.facts))):
-        refuse("it keeps keys of the past itself (past_key, past_value) or hides padded keys (nonpad_kv_seqlen)",
-               hint="export attention without a cache; the stream's own history takes its place")
+        refuse(
+            "it keeps keys of the past itself (past_key, past_value) or hides padded keys (nonpad_kv_seqlen)",
+            hint="export attention without a cache; the stream's own history takes its place",
+        )
     if any(node.outputs[k] for k in range(1, len(node.outputs))):
         refuse("its cache or its scores are read", hint="export attention with one output")
     q, v = node.fact(0), node.fact(2)
@@ -182,8 +246,16 @@ def attention(node: Node) -> Outcome:
             per = v.shape[2].constant
             shape[2] = heads * (per // int(node.attr("kv_num_heads"))) if per is not None else shape[2]
     attributes = {"is_causal": None} if node.attributes.get("is_causal") else {}
-    return _fused(node, q, node.fact(1), v, node.fact(3), axis, lambda *inputs: Op(
-        "Attention", inputs, node.replaced(**attributes), "", 1), tuple(shape))
+    return _fused(
+        node,
+        q,
+        node.fact(1),
+        v,
+        node.fact(3),
+        axis,
+        lambda *inputs: Op("Attention", inputs, node.replaced(**attributes), "", 1),
+        tuple(shape),
+    )
 
 
 @declares(Trait.MASK, 5)
@@ -205,11 +277,22 @@ def multi_head_attention(node: Node) -> Outcome:
         refuse("its cache is read", hint="export attention with one output")
     q, v = node.fact(0), node.fact(2)
     if not isinstance(q, Stream) or q.rank != 3 or not isinstance(v, Stream) or v.rank != 3:
-        refuse("its query, key and value are packed or do not all stream", hint="pass query, key and value as [batch, time, hidden]")
+        refuse(
+            "its query, key and value are packed or do not all stream",
+            hint="pass query, key and value as [batch, time, hidden]",
+        )
     bias = node.fact(3)
     weights = static(node, 3) if bias is not None else None
     attributes = {"unidirectional": None} if node.attributes.get("unidirectional") else {}
-    return _fused(node, q, node.fact(1), v, node.fact(5), 1, lambda a, b, c, m: Op(
-        "MultiHeadAttention", (a, b, c, weights, None, m), node.replaced(**attributes), CONTRIB, 1), (*q.shape[:2], v.shape[2]))
-
-
+    return _fused(
+        node,
+        q,
+        node.fact(1),
+        v,
+        node.fact(5),
+        1,
+        lambda a, b, c, m: Op(
+            "MultiHeadAttention", (a, b, c, weights, None, m), node.replaced(**attributes), CONTRIB, 1
+        ),
+        (*q.shape[:2], v.shape[2]),
+    )

@@ -16,7 +16,10 @@ from pulsify_onnx.rules.kit.registry import rule
 def _spatial(node: Node) -> tuple[Stream, int]:
     x = the_stream(node)
     if x.axis == 1:
-        refuse("the stream runs along the channels, which it spreads over the other axes", hint="transpose time to a spatial axis")
+        refuse(
+            "the stream runs along the channels, which it spreads over the other axes",
+            hint="transpose time to a spatial axis",
+        )
     return x, int(node.attr("blocksize"))
 
 

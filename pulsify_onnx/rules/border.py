@@ -16,7 +16,12 @@ def border_of(mode: str, fill: Const, before: int, after: Length) -> Padding:
     if mode == "constant":
         return fill
     if mode not in MODES:
-        refuse(f"it pads with frames from the other end of the stream (mode {mode})", hint="pad with a constant, or in mode edge or reflect")
+        refuse(
+            f"it pads with frames from the other end of the stream (mode {mode})",
+            hint="pad with a constant, or in mode edge or reflect",
+        )
     if (before > 0 and not holds(after, -1, 1)) or (before < 0 and not holds(after, 1, -1)):
-        refuse(f"it crops one end of the stream and pads the other in mode {mode}", hint="crop by a Slice before padding")
+        refuse(
+            f"it crops one end of the stream and pads the other in mode {mode}", hint="crop by a Slice before padding"
+        )
     return MODES[mode]

@@ -1,4 +1,6 @@
-"""If: the walker goes through its branches in place of the node; what is left for a rule is to say which can't be told."""
+"""If: the walker goes through its branches in place of the node; what is left for a rule is to say which can't be
+told.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,25 @@ def branch(node: Node) -> Outcome:
     Refuses: conditions that depend on the stream or its length, and branches that give different shapes.
     """
     if isinstance(node.fact(0), ShapeTensor):
-        refuse(f"{DECIDED}, by the length of the stream", hint="export one of the branches, or make both the same for every length")
+        refuse(
+            f"{DECIDED}, by the length of the stream",
+            hint="export one of the branches, or make both the same for every length",
+        )
     refuse(f"{DECIDED}, by values of the stream", hint="compute both branches and choose with Where, frame by frame")
 
 
 def choice_of(node: Node, out: str, condition: Fact, yes: Fact, no: Fact) -> Node:
     """A Where that is output `out` of an If whose branches both run."""
-    return replace(node, op_type="Where", since=since_version("Where", node.opset, "") or 1, attributes={}, outer={},
-                   inputs=(node.inputs[0], yes.wire, no.wire), outputs=(out,), facts=(condition, yes, no))
+    return replace(
+        node,
+        op_type="Where",
+        since=since_version("Where", node.opset, "") or 1,
+        attributes={},
+        outer={},
+        inputs=(node.inputs[0], yes.wire, no.wire),
+        outputs=(out,),
+        facts=(condition, yes, no),
+    )
 
 
 def choosable(yes: Fact, no: Fact) -> None:
@@ -45,11 +58,14 @@ def choosable(yes: Fact, no: Fact) -> None:
     if isinstance(yes, (ShapeTensor, QueryKey)) or isinstance(no, (ShapeTensor, QueryKey)):
         refuse(f"{DECIDED}, and its branches give different lengths", hint="export one of the branches")
     a, b = shape_of(yes), shape_of(no)
-    same = len(a) == len(b) and all(p == q or _along(yes, k) and _along(no, k) for k, (p, q) in enumerate(zip(a, b)))
+    same = len(a) == len(b) and all(p == q or (_along(yes, k) and _along(no, k)) for k, (p, q) in enumerate(zip(a, b)))
     if not same or isinstance(yes, Stream) != isinstance(no, Stream):
         refuse(f"{DECIDED}, and its branches give different shapes", hint="export one of the branches")
     if carrier(yes.dtype) != yes.dtype:  # type: ignore[union-attr]
-        refuse(f"{DECIDED}, and no operator chooses between tensors of type {yes.dtype.name}", hint="export one of the branches")  # type: ignore[union-attr]
+        refuse(
+            f"{DECIDED}, and no operator chooses between tensors of type {yes.dtype.name}",
+            hint="export one of the branches",
+        )  # type: ignore[union-attr]
 
 
 def _along(fact: Fact, k: int) -> bool:

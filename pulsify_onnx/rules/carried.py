@@ -13,7 +13,11 @@ UNVERIFIED = "onnxruntime cannot load opset 27 yet, so its stream could not be v
 @rule("CausalConvWithState", versions=(27,))
 def causal_conv(node: Node) -> Outcome:
     """Refuses: it is of an opset that can't be verified; Pad and Conv say the same."""
-    refuse(UNVERIFIED, hint="export it as Pad (kernel - 1 frames before) and a depthwise Conv, with the default opset of your exporter")
+    refuse(
+        UNVERIFIED,
+        hint="export it as Pad (kernel - 1 frames before) and a depthwise Conv, with the default opset of your "
+        "exporter",
+    )
 
 
 @rule("LinearAttention", versions=(27,))

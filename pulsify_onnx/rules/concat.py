@@ -25,7 +25,8 @@ from pulsify_onnx.rules.resumed import resumed
 @declares(Trait.BEGINS, (0,))
 @rule("Concat", versions=(4, 11, 13))
 def concat(node: Node) -> Outcome:
-    """Any axis but the stream's; along the stream, constants and parts of a fixed number of frames before it, a constant after it.
+    """Any axis but the stream's; along the stream, constants and parts of a fixed number of frames before it, a
+    constant after it.
 
     Refuses: one whole stream after another.
     """
@@ -34,7 +35,10 @@ def concat(node: Node) -> Outcome:
     streams = node.streams
     if any(isinstance(f, QueryKey) for f in node.facts):
         if not all(isinstance(f, QueryKey) and axis not in f.axes for f in node.facts):
-            refuse("it puts pairs of frames (query × key) beside something else", hint="concatenate scores or masks of heads only")
+            refuse(
+                "it puts pairs of frames (query × key) beside something else",
+                hint="concatenate scores or masks of heads only",
+            )
         return paired(node, [f.axes for f in node.facts if isinstance(f, QueryKey)])
     if all(x.axis != axis for x in streams):
         return _beside(node, axis)
@@ -45,8 +49,12 @@ def concat(node: Node) -> Outcome:
     assert isinstance(x, Stream)
     steps: list[Step] = []
     for run in reversed(_runs(node.facts[:at])):
-        x = _led(node, run, x, axis, steps) if isinstance(run, Stream) else _prepended(node, x, _block(node, run, axis), steps)
-    after = _block(node, node.facts[at + 1:], axis)
+        x = (
+            _led(node, run, x, axis, steps)
+            if isinstance(run, Stream)
+            else _prepended(node, x, _block(node, run, axis), steps)
+        )
+    after = _block(node, node.facts[at + 1 :], axis)
     if after is not None:
         border = _frame(after, axis)
         if border is None:
@@ -74,12 +82,15 @@ def _beside(node: Node, axis: int) -> Outcome:
     streams = node.streams
     for k, fact in enumerate(facts):
         if not isinstance(fact, Stream):
-            refuse(f"its input {k} has a fixed number of frames beside a stream", hint="expand it to the length of the stream")
+            refuse(
+                f"its input {k} has a fixed number of frames beside a stream",
+                hint="expand it to the length of the stream",
+            )
     exprs, y, at = aligned_inputs(node, [f.axis if isinstance(f, Stream) else None for f in facts])
     total = Length.of(0)
     for x in streams:
         total = total + x.shape[axis]
-    shape = (*streams[0].shape[:axis], total, *streams[0].shape[axis + 1:])
+    shape = (*streams[0].shape[:axis], total, *streams[0].shape[axis + 1 :])
     y = y.placed(node.outputs[0], streams[0].dtype, shape, at)
     return as_outcome(node, [onnx_op("Concat", *exprs, axis=axis)], [y])
 
@@ -90,8 +101,10 @@ def _block(node: Node, facts: Sequence[Fact | None], axis: int) -> Array | None:
     for fact in facts:
         array = _constant(node, fact)
         if array is None:
-            refuse("what it puts before or after the stream is not a constant",
-                   hint="a cache that the caller feeds back is told with --state INPUT=OUTPUT; else start from a constant")
+            refuse(
+                "what it puts before or after the stream is not a constant",
+                hint="a cache that the caller feeds back is told with --state INPUT=OUTPUT; else start from a constant",
+            )
         if array.shape[axis]:
             parts.append(array)
     return np.concatenate(parts, axis) if parts else None
@@ -137,9 +150,12 @@ def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> 
     """`x` after a part of another stream that has a fixed number of frames."""
     count = first.extent.constant
     if count is None or first.axis != axis or has_border(first):
-        refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
+        refuse(
+            "it puts one stream after another, so the second begins when the first has ended",
+            hint="concatenate along the channels",
+        )
     shifted = pad(x, count, 0, zero(x), node.options, steps)
-    whole = replace(first, shape=(*first.shape[: first.axis], shifted.extent, *first.shape[first.axis + 1:]))
+    whole = replace(first, shape=(*first.shape[: first.axis], shifted.extent, *first.shape[first.axis + 1 :]))
     (rest, start), y = align([shifted, whole], node.options, leads=False)
     index = Position(x.rate, y.delay)
     flags: list[int] = [1] * x.rank

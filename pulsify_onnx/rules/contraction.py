@@ -13,8 +13,11 @@ from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, running_sum, wide
 
 
-def summed(node: Node, streams: Sequence[Stream], product: Callable[[list[Expr]], Expr], added: Expr | None = None) -> Outcome | None:
-    """The sum over the frames so far of a `product` of `streams` that sums over their frames; None where its shape is not known.
+def summed(
+    node: Node, streams: Sequence[Stream], product: Callable[[list[Expr]], Expr], added: Expr | None = None
+) -> Outcome | None:
+    """The sum over the frames so far of a `product` of `streams` that sums over their frames; None where its shape is
+    not known.
 
     `added` joins the total, once.
     """

@@ -41,7 +41,10 @@ def fused_conv(node: Node) -> Outcome:
     State: span - stride frames.  Refuses: a stream along the channels, a second stream added before the activation.
     """
     if isinstance(node.fact(3), Stream):
-        refuse("it adds a second stream before its activation", hint="convert the model before it is optimized (optimization level basic at most)")
+        refuse(
+            "it adds a second stream before its activation",
+            hint="convert the model before it is optimized (optimization level basic at most)",
+        )
     return convolution(node, 0, 1)
 
 
@@ -52,8 +55,13 @@ def fused_matmul(node: Node) -> Outcome:
     Refuses: a sum over the stream, batch axes that are transposed too.
     """
     if node.attr("transBatchA", 0) or node.attr("transBatchB", 0):
-        refuse("it transposes its batch axes", hint="convert the model before it is optimized (optimization level basic at most)")
-    return passthrough(node, product_axes(node, flip_a=bool(node.attr("transA", 0)), flip_b=bool(node.attr("transB", 0))))
+        refuse(
+            "it transposes its batch axes",
+            hint="convert the model before it is optimized (optimization level basic at most)",
+        )
+    return passthrough(
+        node, product_axes(node, flip_a=bool(node.attr("transA", 0)), flip_b=bool(node.attr("transB", 0)))
+    )
 
 
 @rule("FusedGemm", versions=(1,), domain=CONTRIB)
@@ -71,9 +79,15 @@ def _same_place(node: Node, data: int) -> list[int | None]:
     axis = streams[0].axis if streams else -1
     for k, fact in enumerate(node.facts[:data]):
         if fact is not None and not isinstance(fact, Stream) and _frames(fact, axis, streams[0].rank) != 1:
-            refuse(f"its input {k} has a fixed number of frames along the stream", hint="compute it from frame positions, or export with a dynamic length")
+            refuse(
+                f"its input {k} has a fixed number of frames along the stream",
+                hint="compute it from frame positions, or export with a dynamic length",
+            )
     offsets = [streams[0].rank - f.rank if isinstance(f, Stream) else 0 for f in node.facts]
-    return [f.axis + offset if isinstance(f, Stream) and k < data else None for k, (f, offset) in enumerate(zip(node.facts, offsets))]
+    return [
+        f.axis + offset if isinstance(f, Stream) and k < data else None
+        for k, (f, offset) in enumerate(zip(node.facts, offsets))
+    ]
 
 
 def _frames(fact: Fact, axis: int, rank: int) -> int | None:

@@ -13,10 +13,28 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import larger
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step, Test, When
 from pulsify_onnx.algebra.upsampling import spread
-from pulsify_onnx.algebra.windows import crop, foldable, indices_read, lengthened, materialise_padding, pad, windowed, zero
+from pulsify_onnx.algebra.windows import (
+    crop,
+    foldable,
+    indices_read,
+    lengthened,
+    materialise_padding,
+    pad,
+    windowed,
+    zero,
+)
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, const, onnx_op, passthrough, same_op, static, the_stream
+from pulsify_onnx.rules.kit.combinators import (
+    UNKNOWN_SHAPE,
+    as_outcome,
+    const,
+    onnx_op,
+    passthrough,
+    same_op,
+    static,
+    the_stream,
+)
 from pulsify_onnx.rules.kit.gating import along
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
@@ -55,10 +73,16 @@ def same_pads(x: Stream, view: Spatial, k: int) -> tuple[int, Length]:
         total = larger(0, wanted - x.extent)
     else:
         total = wanted - x.extent
-    befores = {(total.at(n) + (view.auto_pad == "SAME_LOWER")) // 2 for n in range(10 * stride * 64, 10 * stride * 64 + 4 * stride * max(1, x.rate.denominator))}
+    befores = {
+        (total.at(n) + (view.auto_pad == "SAME_LOWER")) // 2
+        for n in range(10 * stride * 64, 10 * stride * 64 + 4 * stride * max(1, x.rate.denominator))
+    }
     if len(befores) > 1:
-        refuse(f"auto_pad {view.auto_pad} with stride {stride} pads another number of frames at the start for every length of the stream",
-               hint=EXPLICIT)
+        refuse(
+            f"auto_pad {view.auto_pad} with stride {stride} pads another number of frames at the start for every "
+            "length of the stream",
+            hint=EXPLICIT,
+        )
     before = befores.pop()
     return before, total - before
 
@@ -93,7 +117,9 @@ def other_pads(x: Stream, view: Spatial) -> list[int]:
 
 @dataclass(frozen=True)
 class TapsRead:
-    """The taps of a kernel that are read, from `first` up to `end`: those at its ends that are all zero are not; one at least is."""
+    """The taps of a kernel that are read, from `first` up to `end`: those at its ends that are all zero are not; one
+    at least is.
+    """
 
     first: int
     end: int
@@ -110,7 +136,9 @@ def weights_of(node: Node, index: int) -> Array | None:
 
 
 def taps_of(weights: Array, axis: int, most: int | None = None, ends: bool = True) -> TapsRead:
-    """The taps along `axis` that are read: not those that are zero at the start (`most` of them) and, with `ends`, at the end."""
+    """The taps along `axis` that are read: not those that are zero at the start (`most` of them) and, with `ends`,
+    at the end.
+    """
     first, end = 0, weights.shape[axis]
     while ends and end > 1 and not weights.take(end - 1, axis).any():
         end -= 1
@@ -121,7 +149,7 @@ def taps_of(weights: Array, axis: int, most: int | None = None, ends: bool = Tru
 
 def sizes_with(node: Node, view: Spatial, k: int, read: TapsRead) -> dict[str, Any]:
     """The attribute that tells the kernel's sizes, where it does, with the taps that are read at spatial axis `k`."""
-    return {"kernel_shape": [*view.kernel[:k], read.count, *view.kernel[k + 1:]]} if node.ints("kernel_shape") else {}
+    return {"kernel_shape": [*view.kernel[:k], read.count, *view.kernel[k + 1 :]]} if node.ints("kernel_shape") else {}
 
 
 @declares(Trait.WINDOWS)
@@ -129,7 +157,8 @@ def sizes_with(node: Node, view: Spatial, k: int, read: TapsRead) -> dict[str, A
 def conv(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; state: span - stride frames and those waited for.
 
-    Refuses: a stream along the channels; SAME padding that moves with the length, or that onnxruntime computes in its own way.
+    Refuses: a stream along the channels; SAME padding that moves with the length, or that onnxruntime computes in its
+    own way.
     """
     return convolution(node, 0, 1)
 
@@ -156,7 +185,9 @@ def convolution(node: Node, index: int, weights: int, border: Const | None = Non
     ((dtype, shape),) = infer(node)
     if shape is None or any(d is None for k, d in enumerate(shape) if k != x.axis):
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    inputs: list[Expr | None] = [window if i == index else kernel if i == weights else static(node, i) for i in range(len(node.facts))]
+    inputs: list[Expr | None] = [
+        window if i == index else kernel if i == weights else static(node, i) for i in range(len(node.facts))
+    ]
     expr = same_op(node, inputs, auto_pad=None, pads=other_pads(x, view), **sizes_with(node, view, k, read))
     return as_outcome(node, [expr], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
 
@@ -174,9 +205,7 @@ def conv_transpose(node: Node) -> Outcome:
     if x.axis == 1:
         refuse(CHANNELS, CHANNELS_HINT)
     steps: list[Step] = []
-    weights = node.fact(1)
-    if isinstance(weights, Static) and weights.value is not None and not np.isfinite(weights.value.array).all():
-        refuse("its weights are not all finite, and frames before the first would not add nothing", hint="the model seems broken: check its weights")
+    _refuse_infinite_weights(node)
     view = spatial(node, kernel_of(node))
     k, n = x.axis - 2, len(view.strides)
     stride, span = view.strides[k], view.spans[k]
@@ -186,20 +215,17 @@ def conv_transpose(node: Node) -> Outcome:
     extra = list(node.ints("output_padding") or [0] * n)
     if node.attr("output_shape") is not None:
         refuse("output_shape fixes the length of the result", hint="export with pads and output_padding instead")
-    before, after = view.pads[k], view.pads[k + n]
-    if view.same:
-        total = span + extra[k] - stride
-        if total < 0:
-            refuse("auto_pad SAME with a kernel shorter than the stride", hint=EXPLICIT)
-        before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
-        after = total - before
+    before, after = _cropped(view, k, extra[k])
     length = (x.extent - 1) * stride + span + extra[k] - before - after
     read, kernel = TapsRead(0, view.kernel[k]), static(node, 1)
     found, bias = weights_of(node, 1), _bias(node, x, 2)
     most = None if bias is not None and (mirrored or not x.pad_before) else before // view.dilations[k]
     if found is not None and (read := taps_of(found, x.axis, most)).count < view.kernel[k]:
         kernel = Const(found.take(range(read.first, read.end), x.axis))
-        before, extra[k] = before - read.first * view.dilations[k], extra[k] + (view.kernel[k] - read.end) * view.dilations[k]
+        before, extra[k] = (
+            before - read.first * view.dilations[k],
+            extra[k] + (view.kernel[k] - read.end) * view.dilations[k],
+        )
         span = (read.count - 1) * view.dilations[k] + 1
     overlap = max(0, (span - 1) // stride)
     tail = max(0, -(-(span - stride + extra[k]) // stride))
@@ -212,14 +238,19 @@ def conv_transpose(node: Node) -> Outcome:
     ((dtype, shape),) = infer(node)
     if shape is None:
         refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
-    whole = Op("ConvTranspose", (frames, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
-               node.replaced(auto_pad=None, output_shape=None, pads=pads, output_padding=extra, **sizes_with(node, view, k, read)))
+    whole = Op(
+        "ConvTranspose",
+        (frames, kernel, *(static(node, i) for i in range(2, len(node.facts)))),
+        node.replaced(
+            auto_pad=None, output_shape=None, pads=pads, output_padding=extra, **sizes_with(node, view, k, read)
+        ),
+    )
     wire = node.outputs[0]
     taps = [(-((span - 1 - r) // stride), 0) if r < span else None for r in range(stride)]
     up = spread(x, y, taps)
     raw = up.y.placed(wire, dtype, shape, x.axis)
     expr = cut(whole, x.axis, up.start, Frames(raw.rate))
-    full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1:])
+    full = (*raw.shape[: x.axis], length + before, *raw.shape[x.axis + 1 :])
     raw = replace(raw, shape=full)
     made = Step(node.name, node.op_type, (wire,), (expr,), (raw,))
     steps.append(made)
@@ -229,8 +260,29 @@ def conv_transpose(node: Node) -> Outcome:
     return Outcome((pad(raw, -before, 0, bias, node.options, steps),), tuple(steps))
 
 
+def _refuse_infinite_weights(node: Node) -> None:
+    weights = node.fact(1)
+    if isinstance(weights, Static) and weights.value is not None and not np.isfinite(weights.value.array).all():
+        refuse(
+            "its weights are not all finite, and frames before the first would not add nothing",
+            hint="the model seems broken: check its weights",
+        )
+
+
+def _cropped(view: Spatial, k: int, extra: int) -> tuple[int, int]:
+    """How many frames a transposed convolution leaves out at either end of spatial axis `k`, with `extra` padding."""
+    if not view.same:
+        return view.pads[k], view.pads[k + len(view.strides)]
+    total = view.spans[k] + extra - view.strides[k]
+    if total < 0:
+        refuse("auto_pad SAME with a kernel shorter than the stride", hint=EXPLICIT)
+    before = total // 2 if view.auto_pad == "SAME_UPPER" else total - total // 2
+    return before, total - before
+
+
 def _between_zeros(node: Node, x: Stream, before: int, after: int, steps: list[Step]) -> tuple[Expr, Stream]:
-    """`before` + 1 frames of `x` for each of its own, with so many zeros before it and `after` it; and the stream of these windows.
+    """`before` + 1 frames of `x` for each of its own, with so many zeros before it and `after` it; and the stream of
+    these windows.
 
     Around a border that mirrors frames there are no zeros yet: they are put in its place by their position.
     """
@@ -269,5 +321,3 @@ def cut(x: Expr, axis: int, start: DelayLike, frames: Frames) -> Expr:
     """`frames` frames of `x` along `axis`, from frame `start`."""
     ends = Dims((Frames(frames.rate, frames.extra + start),))
     return onnx_op("Slice", x, Number(Delay.of(start)), ends, const([axis]))
-
-

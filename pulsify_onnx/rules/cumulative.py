@@ -33,8 +33,15 @@ KINDS = {"CumSum": _Kind("Add", 0, "sums"), "CumProd": _Kind("Mul", 1, "multipli
 
 def _counted(node: Node, x: Stream) -> bool:
     """Whether the sums of a stream follow from the positions of its frames, exactly."""
-    return (node.op_type == "CumSum" and x.positional and x.dtype.is_integer() and not has_border(x) and x.around == ALONE and x.origin is None
-            and constant_in_time(x, node.world))
+    return (
+        node.op_type == "CumSum"
+        and x.positional
+        and x.dtype.is_integer()
+        and not has_border(x)
+        and x.around == ALONE
+        and x.origin is None
+        and constant_in_time(x, node.world)
+    )
 
 
 def _count(node: Node, x: Stream) -> Outcome:
@@ -51,7 +58,8 @@ def _count(node: Node, x: Stream) -> Outcome:
 def cumulative(node: Node) -> Outcome:
     """Any axis; along the stream forward, inclusive or exclusive.
 
-    State: the sum or product so far, but for a sum of whole numbers that are the same in every frame, which counts frames.  Refuses: reverse along the stream.
+    State: the sum or product so far, but for a sum of whole numbers that are the same in every frame, which counts
+    frames.  Refuses: reverse along the stream.
     """
     x = the_stream(node)
     found = node.const(1, "the axis")
@@ -62,7 +70,9 @@ def cumulative(node: Node) -> Outcome:
         return passthrough(node, [x.axis, None])
     kind = KINDS[node.op_type]
     if node.attr("reverse", 0):
-        refuse(f"it {kind.verb} from the last frame backwards", hint=f"accumulate forwards: {node.op_type} without reverse")
+        refuse(
+            f"it {kind.verb} from the last frame backwards", hint=f"accumulate forwards: {node.op_type} without reverse"
+        )
     if _counted(node, x):
         return _count(node, x)
     steps: list[Step] = []
@@ -70,19 +80,27 @@ def cumulative(node: Node) -> Outcome:
     neutral = Const(np.asarray(kind.neutral, x.dtype.numpy()))
     feed = where_real(y, False, lambda real: select(along(real, x), window, neutral, x.dtype), window)
     name = f"{node.outputs[0]}.{'sum' if kind.neutral == 0 else 'product'}"
-    shape = (*x.shape[: x.axis], Length.of(1), *x.shape[x.axis + 1:])
+    shape = (*x.shape[: x.axis], Length.of(1), *x.shape[x.axis + 1 :])
     past: Expr = Past(name)
     if kind.neutral:
         past = select(started(y), past, neutral, x.dtype)
     inclusive = onnx_op(node.op_type, feed, const(x.axis))
     last = onnx_op("Gather", inclusive, const([-1]), axis=x.axis)
     state = State(name, x.dtype, shape, onnx_op(kind.combine, past, last), "cumulative")
-    made = as_outcome(node, [onnx_op(kind.combine, inclusive, past)], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], [state], steps)
+    made = as_outcome(
+        node,
+        [onnx_op(kind.combine, inclusive, past)],
+        [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)],
+        [state],
+        steps,
+    )
     return _exclusive(node, made, neutral) if node.attr("exclusive", 0) else made
 
 
 def _exclusive(node: Node, inclusive: Outcome, neutral: Const) -> Outcome:
-    """The sums or products up to the frame before: those of the frame itself, a frame earlier, behind a first one of none."""
+    """The sums or products up to the frame before: those of the frame itself, a frame earlier, behind a first one of
+    none.
+    """
     (y,), steps = inclusive.facts, list(inclusive.steps)
     assert isinstance(y, Stream)
     first = Const(neutral.array.reshape([1] * y.rank))

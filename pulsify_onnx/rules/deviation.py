@@ -15,7 +15,17 @@ from pulsify_onnx.algebra.plan import Outcome, Step
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT, as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
+from pulsify_onnx.rules.kit.running import (
+    Accumulator,
+    cast,
+    feed,
+    number,
+    reduce_by,
+    reduced,
+    running_sum,
+    squeeze_by,
+    wide,
+)
 from pulsify_onnx.rules.reductions import elements, reduced_axes
 
 TOTALS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool")
@@ -31,14 +41,19 @@ def deviating(node: Node) -> Outcome | None:
         return _difference(node)
     if not isinstance(first, Deferred):
         return None
-    squares = node.op_type == "Pow" and _is_two(facts[1]) or node.op_type == "Mul" and facts[1] == first
+    squares = (node.op_type == "Pow" and _is_two(facts[1])) or (node.op_type == "Mul" and facts[1] == first)
     if first.form == "deviation" and squares:
         return Outcome((replace(first, wire=node.outputs[0], form="square"),))
     return _total(node, first) if node.op_type in TOTALS else None
 
 
 def _is_two(fact: Fact | None) -> bool:
-    return isinstance(fact, Static) and fact.value is not None and fact.value.array.size == 1 and float(fact.value.array.reshape(-1)[0]) == 2.0
+    return (
+        isinstance(fact, Static)
+        and fact.value is not None
+        and fact.value.array.size == 1
+        and float(fact.value.array.reshape(-1)[0]) == 2.0
+    )
 
 
 def _blame(node: Node, x: Stream) -> Blocker:
@@ -62,7 +77,11 @@ def _spread(node: Node) -> Outcome | None:
         return None
     x = mean.mean[0]
     axes = _mean_of(mean, x)
-    if axes is None or not all(t == d or t.constant == 1 for t, d in zip(target.values, x.shape)) or len(target.values) != x.rank:
+    if (
+        axes is None
+        or not all(t == d or t.constant == 1 for t, d in zip(target.values, x.shape))
+        or len(target.values) != x.rank
+    ):
         return None
     if target.values[x.axis] != x.extent:
         return None
@@ -103,14 +122,30 @@ def _joined(node: Node, x: Stream, axes: Sequence[int], keepdims: bool) -> Outco
     zero, one, inner = number(0, dtype), const(1), elements(source, axes)
     before = onnx_op("Mul", source.before(), inner)
     seen = onnx_op("Mul", source.seen(), inner)
-    old, total, here = (onnx_op("Cast", n, to=int(dtype)) for n in (before, onnx_op("Max", seen, one), onnx_op("Sub", seen, before)))
+    old, total, here = (
+        onnx_op("Cast", n, to=int(dtype)) for n in (before, onnx_op("Max", seen, one), onnx_op("Sub", seen, before))
+    )
     value = source.only_real(source.value(), zero)
-    center = onnx_op("Div", reduce_by(node, "ReduceSum", value, axes), onnx_op("Cast", onnx_op("Max", onnx_op("Sub", seen, before), one), to=int(dtype)))
+    center = onnx_op(
+        "Div",
+        reduce_by(node, "ReduceSum", value, axes),
+        onnx_op("Cast", onnx_op("Max", onnx_op("Sub", seen, before), one), to=int(dtype)),
+    )
     apart = source.only_real(onnx_op("Sub", value, center), zero)
     own = reduce_by(node, "ReduceSum", onnx_op("Mul", apart, apart), axes)
     moved, share = onnx_op("Sub", center, mean.past), onnx_op("Div", here, total)
-    after, sums = running_sum(squares, onnx_op("Add", own, onnx_op("Mul", onnx_op("Mul", moved, moved), onnx_op("Mul", old, share))))
+    after, sums = running_sum(
+        squares, onnx_op("Add", own, onnx_op("Mul", onnx_op("Mul", moved, moved), onnx_op("Mul", old, share)))
+    )
     states = [*running_sum(mean, onnx_op("Mul", moved, share))[1], *sums]
-    result = onnx_op("Div", after, total) if node.op_type in ("ReduceMean", "GlobalAveragePool") else onnx_op("Sqrt", after) if node.op_type == "ReduceL2" else after
+    result = (
+        onnx_op("Div", after, total)
+        if node.op_type in ("ReduceMean", "GlobalAveragePool")
+        else onnx_op("Sqrt", after)
+        if node.op_type == "ReduceL2"
+        else after
+    )
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
-    return as_outcome(node, [cast(result if keepdims else squeeze_by(node, result, axes), dtype, x.dtype)], [fact], states, steps)
+    return as_outcome(
+        node, [cast(result if keepdims else squeeze_by(node, result, axes), dtype, x.dtype)], [fact], states, steps
+    )

@@ -48,7 +48,10 @@ def arg_extreme(node: Node) -> Outcome:
     a, b = (top.past, best) if largest else (best, top.past)
     better = onnx_op("Not", onnx_op("Less", b, a)) if last else onnx_op("Less", a, b)
     now = onnx_op("Where", better, at, index.past)
-    states = [top.becomes(source.settled(onnx_op("Max" if largest else "Min", top.past, best), dtype)), index.becomes(now)]
+    states = [
+        top.becomes(source.settled(onnx_op("Max" if largest else "Min", top.past, best), dtype)),
+        index.becomes(now),
+    ]
     fact = source.fact(node.outputs[0], ir.DataType.INT64, reduced(x.shape, [axis], keepdims))
     return as_outcome(node, [now if keepdims else squeeze_by(node, now, [axis])], [fact], states, steps)
 
@@ -66,7 +69,10 @@ def top_k(node: Node) -> Outcome:
     if axis != x.axis:
         return passthrough(node, [x.axis, None][: len(node.facts)], out_axes=[x.axis, x.axis])
     if not offers(node, "GatherElements"):
-        refuse("before opset 11, nothing can pick the indices of the best frames so far", hint="export with opset 11 or later")
+        refuse(
+            "before opset 11, nothing can pick the indices of the best frames so far",
+            hint="export with opset 11 or later",
+        )
     found = node.const(1, "the number of frames it picks")
     assert found is not None
     k = int(found.reshape(-1)[0])
@@ -79,7 +85,7 @@ def _best_frames(node: Node, x: Stream, k: int, largest: bool) -> Outcome:
     x = source.x
     dtype, axis = wide(x.dtype), x.axis
     neutral = lowest(dtype, 1 if largest else -1)
-    shape = (*x.shape[:axis], Length.of(k), *x.shape[axis + 1:])
+    shape = (*x.shape[:axis], Length.of(k), *x.shape[axis + 1 :])
     name = next(o for o in node.outputs if o)
     top = Accumulator(source, f"{name}.best", dtype, shape, "best")
     index = Accumulator(source, f"{name}.index", ir.DataType.INT64, shape, "index")
@@ -92,7 +98,9 @@ def _best_frames(node: Node, x: Stream, k: int, largest: bool) -> Outcome:
     options = attributes({"axis": axis, "largest": int(largest), "sorted": 1}.items())
     best: Expr
     best, picked = (Op("TopK", (values, const([k])), options, outputs=2, index=i) for i in range(2))
-    best = onnx_op("Where", along(onnx_op("Less", slots, source.seen()), x), best, number(0, dtype))  # what fills the others is not finite
+    best = onnx_op(
+        "Where", along(onnx_op("Less", slots, source.seen()), x), best, number(0, dtype)
+    )  # what fills the others is not finite
     at: Expr = onnx_op("GatherElements", places, picked, axis=axis)
     states = [top.becomes(best), index.becomes(at)]
     facts = [source.fact(node.outputs[0], x.dtype, shape), source.fact(node.outputs[1], ir.DataType.INT64, shape)]

@@ -41,20 +41,30 @@ def framed(node: Node, x: Stream, indices: Stream) -> Outcome:
     frame = _pattern(node, indices)
     first = int(frame.offsets.min())
     if first < 0:
-        refuse("it picks frames before the first one, which count from the end of the stream", hint="pad the stream before framing it")
+        refuse(
+            "it picks frames before the first one, which count from the end of the stream",
+            hint="pad the stream before framing it",
+        )
     if frame.hop < 1 or indices.rate * frame.hop != x.rate:
-        refuse(f"its indices grow by {frame.hop} where the stream has {x.rate / indices.rate} frames, so it looks back farther and farther", hint=HINT)
+        refuse(
+            f"its indices grow by {frame.hop} where the stream has {x.rate / indices.rate} frames, so it looks "
+            "back farther and farther",
+            hint=HINT,
+        )
     if not offers(node, "Range"):
         refuse("opsets before 11 have no Range to frame by", hint="export with opset 11 or later")
     span = int(frame.offsets.max()) - first + 1
     window, y = windowed(crop(x, start=first), span, frame.hop, node.options)
     if holds(indices.extent, y.extent, 1):
-        refuse(f"it picks frames after the last one ({indices.extent} windows of {x.extent} frames)", hint="frame only what is there")
+        refuse(
+            f"it picks frames after the last one ({indices.extent} windows of {x.extent} frames)",
+            hint="frame only what is there",
+        )
     count = onnx_op("Reshape", Dims((Frames(y.rate),)), const(np.asarray([], np.int64)))
     ramp = onnx_op("Mul", onnx_op("Range", const(0), count, const(1)), const(frame.hop))
     column = [-1 if k == indices.axis else 1 for k in range(indices.rank)]
     inside: Expr = onnx_op("Add", onnx_op("Reshape", ramp, const(column)), const(frame.offsets - first))
-    shape = (*x.shape[: x.axis], *indices.shape, *x.shape[x.axis + 1:])
+    shape = (*x.shape[: x.axis], *indices.shape, *x.shape[x.axis + 1 :])
     at = x.axis + indices.axis
     y = replace(y, wire=node.outputs[0], shape=shape, axis=at)
     return as_outcome(node, [onnx_op("Gather", window, inside, axis=x.axis)], [y])
@@ -64,7 +74,10 @@ def _pattern(node: Node, indices: Stream) -> _Frame:
     """Hop and offsets of indices; refuses those that are no such pattern."""
     carrier = node.world.fact_of(indices.wire)
     if not isinstance(carrier, Stream) or not carrier.positional or indices.pad_before or indices.pad_after.terms:
-        refuse("it looks up one stream in another", hint="attention and copying over the whole stream can't stream; look up in a constant table")
+        refuse(
+            "it looks up one stream in another",
+            hint="attention and copying over the whole stream can't stream; look up in a constant table",
+        )
     positions = Positions(node.world, node.world.opset, FRAMES)
     found: _Frame | None = None
     for place in PLACES:
@@ -80,7 +93,9 @@ def _pattern(node: Node, indices: Stream) -> _Frame:
         steps = (np.arange(FRAMES) + place).reshape(-1, *[1] * (values.ndim - 1)) * hop
         offsets = values - steps
         here = _Frame(hop, np.expand_dims(offsets[0], indices.axis))
-        if (offsets != offsets[0]).any() or (found is not None and (here.hop != found.hop or (here.offsets != found.offsets).any())):
+        if (offsets != offsets[0]).any() or (
+            found is not None and (here.hop != found.hop or (here.offsets != found.offsets).any())
+        ):
             refuse("the frames it picks do not follow each other at a fixed hop", hint=HINT)
         found = here
     assert found is not None

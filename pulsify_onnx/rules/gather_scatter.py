@@ -35,7 +35,7 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
     fact = node.fact(index)
     if isinstance(fact, Stream):
         fact = materialise_padding(fact, node.options, before)
-        node = replace(node, facts=(*node.facts[:index], fact, *node.facts[index + 1:]))
+        node = replace(node, facts=(*node.facts[:index], fact, *node.facts[index + 1 :]))
     exprs, y, axis = aligned_inputs(node, axes, leads=not isinstance(fact, Stream), late=isinstance(fact, Stream))
     window = exprs[index] if index < len(exprs) else None
     if isinstance(fact, Stream) and isinstance(window, Window):
@@ -60,13 +60,17 @@ def gather_elements(node: Node) -> Outcome:
     if isinstance(data, Stream) and not isinstance(indices, Stream):
         refuse(FIXED, FIXED_HINT)
     if isinstance(indices, Stream) and not isinstance(data, Stream) and indices.axis != axis:
-        refuse("its table has a fixed number of frames, so it fits one length of the stream only", hint="expand the table to the length of the stream")
+        refuse(
+            "its table has a fixed number of frames, so it fits one length of the stream only",
+            hint="expand the table to the length of the stream",
+        )
     return indexed(node, [f.axis if isinstance(f, Stream) else None for f in node.facts])
 
 
 @rule("GatherND", versions=(11, 12, 13))
 def gather_nd(node: Node) -> Outcome:
-    """A constant table looked up by indices that stream; a stream along axes that are not indexed; both along a batch axis.
+    """A constant table looked up by indices that stream; a stream along axes that are not indexed; both along a batch
+    axis.
 
     Refuses: picking frames of the stream by index.
     """
@@ -81,7 +85,10 @@ def gather_nd(node: Node) -> Outcome:
         if indices.axis == indices.rank - 1:
             refuse("the stream runs along the coordinates of an index", hint="see --axis")
         if indices.axis < batch and not isinstance(data, Stream):
-            refuse("its table has a fixed number of frames, so it fits one length of the stream only", hint="look up in one table for all frames")
+            refuse(
+                "its table has a fixed number of frames, so it fits one length of the stream only",
+                hint="look up in one table for all frames",
+            )
         axes[1] = indices.axis
     if isinstance(data, Stream):
         if batch <= data.axis < batch + depth:
@@ -120,11 +127,13 @@ def scatter_nd(node: Node) -> Outcome:
     depth = shape_of(indices)[-1].constant
     if depth is None:
         refuse("the length of an index is not known", hint=UNKNOWN_SHAPE)
-    if isinstance(indices, Stream) or isinstance(data, Stream) and data.axis < depth:
+    if isinstance(indices, Stream) or (isinstance(data, Stream) and data.axis < depth):
         refuse(WRITES, HINT)
     if not isinstance(data, Stream) or not isinstance(updates, Stream):
-        refuse("its data or its updates have a fixed number of frames, so they fit one length of the stream only",
-               hint="expand them to the length of the stream")
+        refuse(
+            "its data or its updates have a fixed number of frames, so they fit one length of the stream only",
+            hint="expand them to the length of the stream",
+        )
     first = _rank(indices) - 1
     if updates.axis < first or updates.axis - first + depth != data.axis:
         refuse(WRITES, HINT)

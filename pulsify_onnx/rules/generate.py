@@ -34,7 +34,9 @@ def range_rule(node: Node) -> Outcome:
     if by is not None and by <= 0:
         refuse("it counts down from the length of the stream, so the first frame needs the last", hint="count upwards")
     if low is None or by is None:
-        refuse("it counts from a number that depends on the length of the stream", hint="count from 0 with a fixed step")
+        refuse(
+            "it counts from a number that depends on the length of the stream", hint="count from 0 with a fixed step"
+        )
     extent = ((stop - start) * (1 / by)).ceil()
     rate = rate_of(extent)
     kind = fact.dtype.numpy()
@@ -57,7 +59,9 @@ def constant_of_shape(node: Node) -> Outcome:
     value = node.attr("value")
     array = np.zeros(1, np.float32) if value is None else np.asarray(value.numpy())
     fact = Static(node.outputs[0], ir.DataType.from_numpy(array.dtype), ())
-    return constant_over_time(node, fact, tuple(target), lambda dims: onnx_op("Expand", Const(array.reshape(())), Dims(dims)))
+    return constant_over_time(
+        node, fact, tuple(target), lambda dims: onnx_op("Expand", Const(array.reshape(())), Dims(dims))
+    )
 
 
 @declares(Trait.REPEATS)
@@ -83,8 +87,14 @@ def tile(node: Node) -> Outcome:
     if moving is None or own[moving].constant != 1:
         refuse(LENGTH_TOLD, hint="repeat one frame")
     value = static_value(fact)
-    return constant_over_time(node, fact, shape, lambda dims: onnx_op("Tile", value, Dims(
-        tuple(d if k == moving else _times(repeats[k]) for k, d in enumerate(dims)))))
+    return constant_over_time(
+        node,
+        fact,
+        shape,
+        lambda dims: onnx_op(
+            "Tile", value, Dims(tuple(d if k == moving else _times(repeats[k]) for k, d in enumerate(dims)))
+        ),
+    )
 
 
 def _times(repeat: Length) -> int:

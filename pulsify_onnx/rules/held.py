@@ -1,9 +1,11 @@
-"""Frames that are not real, kept away from the states of RNN, GRU and LSTM, without sequence_lens: many runtimes ignore it.
+"""Frames that are not real, kept away from the states of RNN, GRU and LSTM, without sequence_lens: many runtimes ignore
+it.
 
 While a delayed stream warms up, the frames of a pulse are moved so that frame 0 comes first, and the outputs are moved
 back: frames that are not real, those past the end too, then follow the real ones. The hidden state is the output at the
 last real frame. The cell of an LSTM is no output: a further input channel, 0 at real frames, shuts its input gate and
-opens its forget gate at all others. A cell of zeros gives outputs of zeros, so that an LSTM that begins with zeros needs
+opens its forget gate at all others. A cell of zeros gives outputs of zeros, so that an LSTM that begins with zeros
+needs
 no moving. Where these gates do not saturate, the LSTM runs in a Scan, frame by frame.
 """
 
@@ -27,7 +29,9 @@ from pulsify_onnx.rules.kit.real import Valid, before_end, before_first, begins
 from pulsify_onnx.rules.scan import carry_or_keep, with_unit_axes
 
 OPEN = 8192
-"""What the further channel adds to a gate: a sigmoid of it is exactly 0 or 1 in any type, whatever else is added up to `REST`."""
+"""What the further channel adds to a gate: a sigmoid of it is exactly 0 or 1 in any type, whatever else is added up
+to `REST`.
+"""
 
 REST = 4096
 
@@ -58,15 +62,21 @@ class Gate:
 
     def unshifted(self, out: Expr) -> Expr:
         """Outputs at their own frames again."""
-        return onnx_op("Gather", out, onnx_op("Max", onnx_op("Sub", self.frame, self.offset), const(0)), axis=0) if self.moves else out
+        return (
+            onnx_op("Gather", out, onnx_op("Max", onnx_op("Sub", self.frame, self.offset), const(0)), axis=0)
+            if self.moves
+            else out
+        )
 
     def real(self) -> Expr:
-        """int64 scalar: frames of this pulse that are real, counted from its first real one; not above 0 without one."""
+        """int64 scalar: frames of this pulse that are real, counted from its first real one; not above 0 without
+        one.
+        """
         total = before_end(self.x, self.count) if self.ends else self.count
         return onnx_op("Sub", total, self.late) if self.warm else total
 
     def flags(self) -> Expr:
-        """bool [frames]: which frames are real, where they have been moved to."""
+        """Bool [frames]: which frames are real, where they have been moved to."""
         if self.moves:
             return onnx_op("Less", self.frame, self.real())
         found = Valid.of(self.x).flags(self.warm, self.ends)
@@ -83,8 +93,12 @@ class Gate:
         return onnx_op("Where", onnx_op("Less", const(0), self.real()), new, start)
 
 
-def gated(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tuple[Length, Length, Length]) -> list[Expr]:
-    """Y, and h (and c) after this pulse, of a recurrence over `feed` ([frames, B, I]) from `starts`; `sizes` are B, H, I."""
+def gated(
+    node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tuple[Length, Length, Length]
+) -> list[Expr]:
+    """Y, and h (and c) after this pulse, of a recurrence over `feed` ([frames, B, I]) from `starts`; `sizes` are B,
+    H, I.
+    """
     weights = [static(node, k) for k in (1, 2, 3)]
     lstm = node.op_type == "LSTM"
     more = [static(node, 7)] if lstm else []
@@ -94,15 +108,20 @@ def gated(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tup
     if gate.needed and lstm:
         x, weights[0] = _with_channel(node, gate, x, sizes)
     count = 1 + len(starts)
-    outs: list[Expr] = [Op(node.op_type, (x, *weights, None, *starts, *more), node.replaced(layout=None), node.domain, count, k) for k in range(count)]
-    if not gate.needed or not gate.moves and not gate.ends:
+    outs: list[Expr] = [
+        Op(node.op_type, (x, *weights, None, *starts, *more), node.replaced(layout=None), node.domain, count, k)
+        for k in range(count)
+    ]
+    if not gate.needed or (not gate.moves and not gate.ends):
         return outs
     after = [gate.last(outs[0]), *outs[2:]]
     return [gate.unshifted(outs[0]), *(gate.kept(new, start) for new, start in zip(after, starts))]
 
 
 def _saturates(node: Node) -> bool:
-    """Whether `OPEN` decides the gates of an LSTM alone: sigmoids of what stays below `REST`, as its output is a tanh."""
+    """Whether `OPEN` decides the gates of an LSTM alone: sigmoids of what stays below `REST`, as its output is a
+    tanh.
+    """
     activations = node.attr("activations")
     usual = activations is None or [str(a).lower() for a in activations] == ["sigmoid", "tanh", "tanh"]
     if not usual or node.attr("clip") is not None or node.fact(7) is not None:
@@ -128,9 +147,13 @@ def _with_channel(node: Node, gate: Gate, x: Expr, sizes: tuple[Length, Length, 
         refuse("the number of its features is not known", hint="export with fixed channel sizes")
     kind = fact.dtype.numpy()
     column = np.zeros((1, 4 * hidden, 1), kind)
-    column[:, :hidden], column[:, 2 * hidden:3 * hidden] = -1, 1  # gates are in the order i, o, f, c
+    column[:, :hidden], column[:, 2 * hidden : 3 * hidden] = -1, 1  # gates are in the order i, o, f, c
     known = node.world.value_of(fact.wire)
-    weights: Expr = Const(np.concatenate([known.array, column], 2)) if known is not None else onnx_op("Concat", static(node, 1), Const(column), axis=2)
+    weights: Expr = (
+        Const(np.concatenate([known.array, column], 2))
+        if known is not None
+        else onnx_op("Concat", static(node, 1), Const(column), axis=2)
+    )
     outside = np.zeros((1, 1, inner + 1), kind)
     outside[..., -1] = OPEN
     flags = onnx_op("Reshape", gate.flags(), const([-1, 1, 1]))
@@ -138,7 +161,9 @@ def _with_channel(node: Node, gate: Gate, x: Expr, sizes: tuple[Length, Length, 
     return select(flags, wider, Const(outside), fact.dtype), weights
 
 
-def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tuple[Length, Length, Length]) -> list[Expr]:
+def _frame_by_frame(
+    node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], sizes: tuple[Length, Length, Length]
+) -> list[Expr]:
     """An LSTM as a Scan that keeps its states at frames that are not real."""
     fact = node.fact(1)
     assert isinstance(fact, Static)
@@ -146,12 +171,21 @@ def _frame_by_frame(node: Node, gate: Gate, feed: Expr, starts: Sequence[Expr], 
     state = (Length.of(1), batch, hidden)
     tag = next(o for o in node.outputs if o)
     names = [f"{tag}/frame_{k}" for k in ("h", "c", "x")]
-    h, c, x = (ir.Value(name=name, type=ir.TensorType(fact.dtype), shape=ir.Shape([d.constant for d in shape]))
-               for name, shape in zip(names, (state, state, (batch, inner))))
+    h, c, x = (
+        ir.Value(name=name, type=ir.TensorType(fact.dtype), shape=ir.Shape([d.constant for d in shape]))
+        for name, shape in zip(names, (state, state, (batch, inner)))
+    )
     outer = [ir.Value(name=f.wire) if isinstance(f := node.fact(k), Static) else None for k in (1, 2, 3, 7)]
     body = ir.Graph([h, c, x], [], nodes=[], opset_imports={"": node.opset}, name="frame")
     wide = with_unit_axes(body, x, [0], node.opset, f"{tag}/frame")
-    cell = ir.Node("", "LSTM", [wide, *outer[:3], None, h, c, *outer[3:]], [v for k, v in node.attributes.items() if k != "layout"], num_outputs=3, name=f"{tag}/frame_lstm")
+    cell = ir.Node(
+        "",
+        "LSTM",
+        [wide, *outer[:3], None, h, c, *outer[3:]],
+        [v for k, v in node.attributes.items() if k != "layout"],
+        num_outputs=3,
+        name=f"{tag}/frame_lstm",
+    )
     for out, name in zip(cell.outputs, ("y", "new_h", "new_c")):
         out.name, out.type = f"{tag}/frame_{name}", ir.TensorType(fact.dtype)
     body.append(cell)

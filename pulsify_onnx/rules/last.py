@@ -17,7 +17,9 @@ from pulsify_onnx.rules.kit.real import going_on, newest_real
 from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, wide
 
 
-def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -> tuple[Expr, Running, tuple[State, ...]]:
+def last_frames(
+    node: Node, x: Stream, count: int, end: LengthLike, name: str
+) -> tuple[Expr, Running, tuple[State, ...]]:
     """The last `count` frames of `x` without its last `end`: expression, fact (of the node's output) and states.
 
     They are the last window of so many frames. Where the stream may end, windows after the end arrive too, so the
@@ -28,7 +30,7 @@ def last_frames(node: Node, x: Stream, count: int, end: LengthLike, name: str) -
     window, y = windowed(crop(x, end=end), count, 1, options)
     (window,), y = wait_until_known([window], y, always=True)
     source = Feed((y,), (window,), options)
-    shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
+    shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1 :])
     fact = source.fact(node.outputs[0], x.dtype, shape)
     endless = onnx_op("Slice", window, const([-count]), const([2**31 - 1]), const([x.axis]))
     kind = x.dtype if x.dtype.is_floating_point() else wide(x.dtype)  # onnxruntime has no Where of booleans
@@ -47,15 +49,20 @@ def last_slice(node: Node, x: Stream, start: Length, end: Length, by: int) -> Ou
     value, fact, states = last_frames(node, x, first - last, last, f"{node.outputs[0]}.last")
     if by != 1:
         value = onnx_op("Slice", value, const([0]), const([first - last]), const([x.axis]), const([by]))
-        shape = (*fact.shape[: x.axis], Length.of(-((last - first) // by)), *fact.shape[x.axis + 1:])
+        shape = (*fact.shape[: x.axis], Length.of(-((last - first) // by)), *fact.shape[x.axis + 1 :])
         fact = replace(fact, shape=shape)
     return as_outcome(node, [value], [fact], states)
 
 
 def last_entries(node: Node, x: Stream, indices: Static | ShapeTensor) -> Outcome | None:
     """Frames of `x` by indices that all count from its end; None where they do not."""
-    values = indices.values if isinstance(indices, ShapeTensor) else \
-        None if indices.value is None else tuple(Length.of(int(v)) for v in indices.value.array.ravel())
+    values = (
+        indices.values
+        if isinstance(indices, ShapeTensor)
+        else None
+        if indices.value is None
+        else tuple(Length.of(int(v)) for v in indices.value.array.ravel())
+    )
     if not values:
         return None
     back = [(-v).constant if v.constant is not None else (x.extent - v).constant for v in values]
@@ -65,5 +72,7 @@ def last_entries(node: Node, x: Stream, indices: Static | ShapeTensor) -> Outcom
     far = max(ends)
     value, fact, states = last_frames(node, x, far - min(ends) + 1, min(ends) - 1, f"{node.outputs[0]}.last")
     picked = np.asarray([far - b for b in ends], np.int64).reshape([Length.of(d).constant or 0 for d in indices.shape])
-    shape = (*x.shape[: x.axis], *(Length.of(d) for d in picked.shape), *x.shape[x.axis + 1:])
-    return as_outcome(node, [onnx_op("Gather", value, const(picked), axis=x.axis)], [replace(fact, shape=shape)], states)
+    shape = (*x.shape[: x.axis], *(Length.of(d) for d in picked.shape), *x.shape[x.axis + 1 :])
+    return as_outcome(
+        node, [onnx_op("Gather", value, const(picked), axis=x.axis)], [replace(fact, shape=shape)], states
+    )

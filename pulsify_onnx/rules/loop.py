@@ -1,4 +1,6 @@
-"""Loop over frames: rewritten as a Scan, whose body is handed the frames that the loop picks by its iteration number."""
+"""Loop over frames: rewritten as a Scan, whose body is handed the frames that the loop picks by its iteration
+number.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,16 @@ from pulsify_onnx.rules.scan import Body, ScannedInput, check_body, per_frame, w
 from pulsify_onnx.rules.slicing import rate_of
 
 ROUNDS = "how often it runs is decided at run time"
-ROUNDS_HINT = "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
+ROUNDS_HINT = (
+    "loop over all frames (the trip count taken from the input's shape, the condition constant), or write it as Scan"
+)
 
 
 @declares(Trait.CARRIES, lambda attributes, count: range(2, count))
 @rule("Loop", versions=(1, 11, 13, 16, 19, 21, 23, 24, 25))
 def loop(node: Node) -> Outcome:
-    """Over frames: as many rounds as a stream has frames, each reading frame i (or i plus a constant) of any number of streams.
+    """Over frames: as many rounds as a stream has frames, each reading frame i (or i plus a constant) of any number of
+    streams.
 
     A fixed number of rounds, where its body keeps the frames of the stream apart.
     State: what the loop carries.  Prefix: its final values.  Refuses: a number of rounds known only at run time, a
@@ -53,7 +58,10 @@ def loop(node: Node) -> Outcome:
     _endless(node, body)
     for fact in initial:
         if isinstance(fact, Stream):
-            refuse("it carries the whole stream from one round to the next", hint="read one frame of it in every round, by the iteration number")
+            refuse(
+                "it carries the whole stream from one round to the next",
+                hint="read one frame of it in every round, by the iteration number",
+            )
     if len(initial) != len(body.inputs) - 2:
         refuse("its body does not fit its inputs", hint="check the model")
     _skip_whole_slices(node, body)
@@ -63,18 +71,24 @@ def loop(node: Node) -> Outcome:
     carried = len(initial)
     steps: list[Step] = []
     numbers = Stream("", ir.DataType.INT64, (rounds,), 0, rate_of(rounds), positional=True)
-    windows, y = recurrence_inputs(xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
+    windows, y = recurrence_inputs(
+        xs or [numbers], node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps
+    )
     numbered = bool(body.inputs[0].uses()) or not picks
     if numbered:  # the number of a frame must not be taken for one past the end
         windows, y = wait_until_known(windows, y)
     frames = []
     for pick, x, window in zip(picks, xs, windows):
         body.inputs.append(pick.frame)
-        frames.append(ScannedInput(pick.frame.name or "", window, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:])))
+        frames.append(
+            ScannedInput(pick.frame.name or "", window, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1 :]))
+        )
     if numbered:
         frames.append(_numbered(body, y, node.options))
     del body.inputs[:2]
-    return per_frame(node, Body(body, carried, tuple(frames), (0,) * (len(body.outputs) - carried)), initial, y, steps, exact=False)
+    return per_frame(
+        node, Body(body, carried, tuple(frames), (0,) * (len(body.outputs) - carried)), initial, y, steps, exact=False
+    )
 
 
 def _fixed(node: Node) -> int | None:
@@ -97,7 +111,9 @@ def _endless(node: Node, body: ir.Graph) -> None:
     if first is not None and not (isinstance(first, Static) and first.value is not None and first.value.array.all()):
         refuse(ROUNDS, hint=ROUNDS_HINT)
     again = body.outputs[0]
-    while (made := again.producer()) is not None and made.op_type in ("Identity", "Cast") and made.inputs[0] is not None:
+    while (
+        (made := again.producer()) is not None and made.op_type in ("Identity", "Cast") and made.inputs[0] is not None
+    ):
         again = made.inputs[0]
     value = _constant(node, again)
     if again is not body.inputs[1] and (value is None or not value.all()):
@@ -119,9 +135,17 @@ def _constant(node: Node, value: ir.Value | None) -> Array | None:
     made = value.producer()
     if made is not None and made.op_type == "Constant" and "value" in made.attributes:
         return np.asarray(made.attributes["value"].as_tensor().numpy())
-    if made is not None and made.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Concat") and value.name not in node.outer:
+    if (
+        made is not None
+        and made.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Concat")
+        and value.name not in node.outer
+    ):
         inputs = [_constant(node, v) for v in made.inputs]
-        found = evaluate.evaluate(made.op_type, inputs, made.attributes, opset=node.opset) if all(v is not None for v in inputs) else None
+        found = (
+            evaluate.evaluate(made.op_type, inputs, made.attributes, opset=node.opset)
+            if all(v is not None for v in inputs)
+            else None
+        )
         return found[0] if found is not None else None
     fact = node.outer.get(value.name or "")
     return fact.value.array if isinstance(fact, Static) and fact.value is not None else None
@@ -130,11 +154,22 @@ def _constant(node: Node, value: ir.Value | None) -> Array | None:
 def _skip_whole_slices(node: Node, body: ir.Graph) -> None:
     """Take slices that cut nothing off out of the body: exporters write ``x[:, i]`` as a slice over the first axis."""
     for inner in list(body):
-        if inner.op_type != "Slice" or len(inner.inputs) < 3 or inner.outputs[0].is_graph_output() or inner.inputs[0] is None:
+        if (
+            inner.op_type != "Slice"
+            or len(inner.inputs) < 3
+            or inner.outputs[0].is_graph_output()
+            or inner.inputs[0] is None
+        ):
             continue
         starts, ends, _, steps = [_constant(node, v) for v in (*inner.inputs, None, None)[1:5]]
         last = len(inner.inputs) > 4 and inner.inputs[4] is not None
-        if starts is not None and ends is not None and not starts.any() and (ends >= BEYOND_ANY_SIZE).all() and (not last or steps is not None and (steps == 1).all()):
+        if (
+            starts is not None
+            and ends is not None
+            and not starts.any()
+            and (ends >= BEYOND_ANY_SIZE).all()
+            and (not last or (steps is not None and (steps == 1).all()))
+        ):
             inner.outputs[0].replace_all_uses_with(inner.inputs[0])
             body.remove(inner, safe=True)
 
@@ -178,17 +213,27 @@ def _picks(node: Node, body: ir.Graph) -> list[_Pick]:
 def _outer_reads(node: Node, body: ir.Graph) -> Iterator[tuple[str, ir.Node]]:
     """(stream, node of the body) of every read; refuses those in subgraphs of the body."""
     for inner in body:
-        names = [v.name for v in inner.inputs if v is not None and v.name and v.producer() not in set(body) and _outside(v, body)]
+        names = [
+            v.name
+            for v in inner.inputs
+            if v is not None and v.name and v.producer() not in set(body) and _outside(v, body)
+        ]
         found = [n for n in names if isinstance(node.outer.get(n), Stream)]
         for name in found:
             if name != names[0] or len(found) > 1 or inner.op_type not in ("Gather", "Slice"):
-                refuse(f"its body reads the whole of the stream {name!r} in every round", hint="read one frame in every round, by the iteration number")
+                refuse(
+                    f"its body reads the whole of the stream {name!r} in every round",
+                    hint="read one frame in every round, by the iteration number",
+                )
             yield name, inner
         for graph in subgraphs(inner.attributes.values()):
             for deep in all_nodes(graph):
                 for value in deep.inputs:
                     if value is not None and isinstance(node.outer.get(value.name or ""), Stream):
-                        refuse(f"a subgraph of its body reads the stream {value.name!r}", hint="read the frame before the branch or the inner loop")
+                        refuse(
+                            f"a subgraph of its body reads the stream {value.name!r}",
+                            hint="read the frame before the branch or the inner loop",
+                        )
 
 
 def _outside(value: ir.Value, body: ir.Graph) -> bool:
@@ -206,8 +251,19 @@ def _frame_of(node: Node, body: ir.Graph, x: Stream, inner: ir.Node) -> tuple[in
         return index[0], index[1] == 1
     bounds = [_index(node, body, v) for v in inner.inputs[1:3]]
     axes = _constant(node, inner.inputs[3]) if len(inner.inputs) > 3 else np.zeros(1, np.int64)
-    steps = _constant(node, inner.inputs[4]) if len(inner.inputs) > 4 and inner.inputs[4] is not None else np.ones(1, np.int64)
-    if len(bounds) < 2 or bounds[0] is None or bounds[1] is None or bounds[1][0] != bounds[0][0] + 1 or axes is None or steps is None:
+    steps = (
+        _constant(node, inner.inputs[4])
+        if len(inner.inputs) > 4 and inner.inputs[4] is not None
+        else np.ones(1, np.int64)
+    )
+    if (
+        len(bounds) < 2
+        or bounds[0] is None
+        or bounds[1] is None
+        or bounds[1][0] != bounds[0][0] + 1
+        or axes is None
+        or steps is None
+    ):
         refuse("its body takes frames of a stream by something else than the iteration number", hint=hint)
     if axes.size != 1 or int(axes.reshape(-1)[0]) % x.rank != x.axis or int(steps.reshape(-1)[0]) != 1:
         refuse("its body takes frames of a stream by something else than the iteration number", hint=hint)
@@ -251,9 +307,15 @@ def _read(pick: _Pick, rounds: Length) -> Stream:
     """The frames of a stream that the rounds read, from the first one."""
     rest = pick.x.extent - rounds - pick.offset
     if pick.offset < 0:
-        refuse(f"its first round reads frame {pick.offset}, which is counted from the end of the whole stream", hint="carry the frame before instead")
+        refuse(
+            f"its first round reads frame {pick.offset}, which is counted from the end of the whole stream",
+            hint="carry the frame before instead",
+        )
     if not holds(rest, 0, 0, 1):
-        refuse(f"its {rounds} rounds do not fit the {pick.x.extent} frames that they read", hint="take the trip count from the shape of what the loop reads")
+        refuse(
+            f"its {rounds} rounds do not fit the {pick.x.extent} frames that they read",
+            hint="take the trip count from the shape of what the loop reads",
+        )
     return crop(pick.x, pick.offset, rest)
 
 

@@ -64,8 +64,10 @@ def _one_matrix(other: Fact | None, from_end: int) -> None:
         return
     shape = shape_of(other)
     if from_end <= len(shape) and shape[-from_end].constant != 1:
-        refuse(f"one factor has {shape[-from_end]} matrices for the frames of the other, so it fits one length only",
-               hint="use one matrix for all frames")
+        refuse(
+            f"one factor has {shape[-from_end]} matrices for the frames of the other, so it fits one length only",
+            hint="use one matrix for all frames",
+        )
 
 
 @rule("MatMul", versions=(1, 9, 13))
@@ -95,7 +97,12 @@ def gemm(node: Node) -> Outcome:
     Refuses: a sum over the stream with a fixed number of frames.
     """
     a, b = node.facts[:2]
-    if isinstance(a, Stream) and isinstance(b, Stream) and a.axis == 1 - node.attr("transA", 0) and b.axis == node.attr("transB", 0):
+    if (
+        isinstance(a, Stream)
+        and isinstance(b, Stream)
+        and a.axis == 1 - node.attr("transA", 0)
+        and b.axis == node.attr("transB", 0)
+    ):
         found = _gemm_summed(node, a, b)
         if found is not None:
             return found
@@ -130,12 +137,14 @@ def gemm_axes(node: Node) -> list[int | None]:
     if target is not None:
         for k, fact in enumerate(node.facts):
             at = target - 2 + _rank(fact)
-            if fact is not None and not isinstance(fact, Stream) and (k == 2 or k == target) and at >= 0:
+            if fact is not None and not isinstance(fact, Stream) and k in (2, target) and at >= 0:
                 shape = shape_of(fact)
                 frames = shape[1 - at if k < 2 and node.attr(("transA", "transB")[k], 0) else at]
                 if k < 2 or frames.constant != 1:
-                    refuse(f"its input {k} has {frames} frames along the stream, so it fits one length only",
-                           hint="compute it from frame positions, or export with a dynamic length")
+                    refuse(
+                        f"its input {k} has {frames} frames along the stream, so it fits one length only",
+                        hint="compute it from frame positions, or export with a dynamic length",
+                    )
     return axes
 
 
@@ -144,7 +153,8 @@ def einsum(node: Node) -> Outcome:
     """Any letter that the result keeps.
 
     Prefix: streams summed over their frames.  State: the sum so far.
-    Refuses: a sum over the stream with a fixed number of frames, a diagonal of it, a factor with a fixed number of frames.
+    Refuses: a sum over the stream with a fixed number of frames, a diagonal of it, a factor with a fixed number of
+    frames.
     """
     equation = node.attr("equation").replace(" ", "")
     terms, arrow, result = equation.partition("->")
@@ -172,9 +182,16 @@ def einsum(node: Node) -> Outcome:
         if letters_of.count(letter) > 1 or out.count(letter) > 1:
             refuse("it takes a diagonal of the stream", hint="keep time on an axis of its own")
         for k, (other, theirs) in enumerate(zip(node.facts, spell)):
-            if letter in theirs and other is not None and not isinstance(other, (Stream, QueryKey)) and shape_of(other)[theirs.index(letter)].constant != 1:
-                refuse(f"its input {k} has a fixed number of frames along the stream, so it fits one length only",
-                       hint="compute it from frame positions, or export with a dynamic length")
+            if (
+                letter in theirs
+                and other is not None
+                and not isinstance(other, (Stream, QueryKey))
+                and shape_of(other)[theirs.index(letter)].constant != 1
+            ):
+                refuse(
+                    f"its input {k} has a fixed number of frames along the stream, so it fits one length only",
+                    hint="compute it from frame positions, or export with a dynamic length",
+                )
         axes.append(out.index(letter))
     return passthrough(node, axes)
 
@@ -185,7 +202,7 @@ def _einsum_summed(node: Node, spell: list[list[str]], letter: str) -> Outcome |
     for fact, letters in zip(node.facts, spell):
         if isinstance(fact, Stream) and [k for k, c in enumerate(letters) if c == letter] != [fact.axis]:
             return None
-        if not isinstance(fact, (Stream, Static)) or isinstance(fact, Static) and letter in letters:
+        if not isinstance(fact, (Stream, Static)) or (isinstance(fact, Static) and letter in letters):
             return None
         others.append(None if isinstance(fact, Stream) else cast(Ref(fact.wire), fact.dtype, wide(fact.dtype)))
 
@@ -205,15 +222,31 @@ def _einsum_closed(node: Node, spell: list[list[str]], out: list[str]) -> Outcom
     weights, values = node.facts[at], node.facts[1 - at]
     assert isinstance(weights, QueryKey)
     letters, others = (spell[at][a] for a in weights.axes), spell[1 - at]
-    along = [others[a] for a in (values.axes if isinstance(values, QueryKey) else (values.axis,) if isinstance(values, Stream) else ())]
+    along = [
+        others[a]
+        for a in (values.axes if isinstance(values, QueryKey) else (values.axis,) if isinstance(values, Stream) else ())
+    ]
     query, key = sorted(letters, key=lambda c: c not in out)
-    if query not in out or key in out or key not in along or (isinstance(values, QueryKey) and query not in along) or (
-            weights.alive is not None and spell[at][weights.axes[weights.alive.side]] != key):
+    if (
+        query not in out
+        or key in out
+        or key not in along
+        or (isinstance(values, QueryKey) and query not in along)
+        or (weights.alive is not None and spell[at][weights.axes[weights.alive.side]] != key)
+    ):
         refuse(SUMMED, SUMMED_HINT)
     assert isinstance(values, (Stream, QueryKey))
-    (dtype, shape), = infer(node)
-    return weighted_sum(node, weights, values, out.index(query), lambda w, v: same_op(node, [w, v] if at == 0 else [v, w]),
-                        tuple(d if d is not None else Length.of(1) for d in shape or ()), dtype, along.index(key))
+    ((dtype, shape),) = infer(node)
+    return weighted_sum(
+        node,
+        weights,
+        values,
+        out.index(query),
+        lambda w, v: same_op(node, [w, v] if at == 0 else [v, w]),
+        tuple(d if d is not None else Length.of(1) for d in shape or ()),
+        dtype,
+        along.index(key),
+    )
 
 
 def _spell(term: str, dots: int, most: int) -> list[str]:

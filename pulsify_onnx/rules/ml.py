@@ -18,4 +18,6 @@ def binarizer(node: Node) -> Outcome:
     (window,), y = align([x], node.options)
     (window,), y = wait_until_known([window], y)
     feed = guarded(window, x, 0)  # onnxruntime stops at a NaN, which frames past the end may be
-    return as_outcome(node, [same_op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps)
+    return as_outcome(
+        node, [same_op(node, [feed])], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)], before=steps
+    )

@@ -26,8 +26,15 @@ def batch_norm(node: Node) -> Outcome:
     """
     x = the_stream(node)
     if node.attr("training_mode", 0) or any(node.outputs[1:]):
-        refuse("it takes its statistics from the whole batch (training mode)", hint="export the model in evaluation mode")
-    return keep_unless(node, [1] if x.rank > 1 else [0], "it has one mean and scale per frame", hint="the stream must not run along the channels; see --axis")
+        refuse(
+            "it takes its statistics from the whole batch (training mode)", hint="export the model in evaluation mode"
+        )
+    return keep_unless(
+        node,
+        [1] if x.rank > 1 else [0],
+        "it has one mean and scale per frame",
+        hint="the stream must not run along the channels; see --axis",
+    )
 
 
 @rule("LayerNormalization", "SimplifiedLayerNormalization", versions=(1, 17))
@@ -54,13 +61,19 @@ def softmax(node: Node) -> Outcome:
         return softmax_over_keys(node, node.facts[0])
     x = the_stream(node)
     touched = normalised_axes(node, x.rank)
-    if node.op_type == "Softmax" and x.axis in touched and all(x.shape[a].constant == 1 for a in touched if a != x.axis):
+    if (
+        node.op_type == "Softmax"
+        and x.axis in touched
+        and all(x.shape[a].constant == 1 for a in touched if a != x.axis)
+    ):
         return softmax_over_time(node, x)
     return keep_unless(node, touched, OVER_TIME, OVER_TIME_HINT)
 
 
 def _same_shape(node: Node, touched: Sequence[int]) -> Outcome:
-    """Keep a normalisation over axes `touched`, which must not be the stream's; onnx infers no shape for some of them."""
+    """Keep a normalisation over axes `touched`, which must not be the stream's; onnx infers no shape for some of
+    them.
+    """
     x = the_stream(node)
     if x.axis in touched:
         refuse(WHOLE, HINT)
@@ -99,7 +112,9 @@ def local_response(node: Node) -> Outcome:
 
     Refuses: a stream along the channels.
     """
-    return keep_unless(node, [1], "it sums over neighbouring channels and the stream runs along them", hint="see --axis")
+    return keep_unless(
+        node, [1], "it sums over neighbouring channels and the stream runs along them", hint="see --axis"
+    )
 
 
 @rule("MeanVarianceNormalization", versions=(9, 13))

@@ -15,8 +15,10 @@ def unfit_output(fact: Fact | None) -> Refusal | None:
     if isinstance(fact, ShapeTensor):
         return Refusal("it is the length of the whole stream", hint="remove this output; the caller knows the length")
     if isinstance(fact, (QueryKey, RelativeScores)) or relative(fact):
-        return Refusal("it has two dimensions that grow with the stream (every frame meets every other)",
-                       hint="remove this output, or cut the model before it")
+        return Refusal(
+            "it has two dimensions that grow with the stream (every frame meets every other)",
+            hint="remove this output, or cut the model before it",
+        )
     if merged_time.flattened(fact):
         return Refusal(merged_time.LEAVES, merged_time.LEAVES_HINT)
     return None

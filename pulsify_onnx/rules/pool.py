@@ -12,7 +12,15 @@ from pulsify_onnx.algebra.windows import fewer, indices_read, pad, windowed, zer
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads
-from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, const, onnx_op, passthrough, same_op, the_stream
+from pulsify_onnx.rules.kit.combinators import (
+    UNKNOWN_SHAPE,
+    as_outcome,
+    const,
+    onnx_op,
+    passthrough,
+    same_op,
+    the_stream,
+)
 from pulsify_onnx.rules.kit.infer import infer, overstated
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import Valid
@@ -35,7 +43,9 @@ def _windowed(node: Node, x: Stream, view: Spatial, border: Const, steps: list[S
     span, stride = view.spans[k], view.strides[k]
     before, after = border_pads(x, view)
     more = _partial(node, stride)
-    window, y = windowed(pad(x, before, after + more, border, node.options, steps), span, stride, node.options, through=True)
+    window, y = windowed(
+        pad(x, before, after + more, border, node.options, steps), span, stride, node.options, through=True
+    )
     if more:  # a window may start in the input or its left padding only
         return fewer(window, y, -((-(x.extent + before)).floordiv(stride)), span, stride)
     return window, y
@@ -63,7 +73,9 @@ def _pooled(node: Node, border: Const) -> tuple[Expr, Stream, Window, Spatial, l
 
 
 def _fitting(data: Expr, x: Stream, view: Spatial, axis: int, size: int, before: int) -> tuple[Expr, int]:
-    """`data` and its padding at the end of `axis` so that the last of `size` windows ends where they end: nobody sees one more to round up to."""
+    """`data` and its padding at the end of `axis` so that the last of `size` windows ends where they end: nobody
+    sees one more to round up to.
+    """
     k, own = axis - 2, x.shape[axis].constant or 0
     after = (size - 1) * view.strides[k] + view.spans[k] - own - before
     return (data, after) if after >= 0 else (onnx_op("Slice", data, const([0]), const([own + after]), const([axis])), 0)
@@ -75,7 +87,8 @@ def _fitting(data: Expr, x: Stream, view: Spatial, axis: int, size: int, before:
 def max_pool(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and ceil_mode.
 
-    Refuses: the indices output, which counts positions in the whole input; SAME padding with dilation or a kernel shorter than the stride.
+    Refuses: the indices output, which counts positions in the whole input; SAME padding with dilation or a kernel
+    shorter than the stride.
     """
     x = the_stream(node)
     if len(node.outputs) > 1 and node.outputs[1]:
@@ -123,14 +136,23 @@ def average_pool(node: Node) -> Outcome:
     def divided(end: bool) -> Expr:
         if not open_start and not end:
             return expr
-        inside = _inside(x, Valid(indices_read(window, y, view.strides[k], before), high, low).flags(open_start, end), window.frames, view)
+        inside = _inside(
+            x,
+            Valid(indices_read(window, y, view.strides[k], before), high, low).flags(open_start, end),
+            window.frames,
+            view,
+        )
         return onnx_op("Div", expr, onnx_op("Max", inside, const(0.5 / view.kernel[k], x.dtype.numpy())))
 
-    return as_outcome(node, [When(Test(ends=True), divided(True), divided(False)) if open_end else divided(False)], [y], before=steps)
+    return as_outcome(
+        node, [When(Test(ends=True), divided(True), divided(False)) if open_end else divided(False)], [y], before=steps
+    )
 
 
 def _inside(x: Stream, counted: Expr | None, frames: Frames, view: Spatial) -> Expr:
-    """Share of a window's taps that the divisor counts, of frames of which it is told which are `counted`, shaped to divide the pooled values."""
+    """Share of a window's taps that the divisor counts, of frames of which it is told which are `counted`, shaped to
+    divide the pooled values.
+    """
     k, n = x.axis - 2, len(view.kernel)
     shape: list[int | Frames] = [1, 1, *([1] * n)]
     shape[x.axis] = frames

@@ -20,7 +20,17 @@ from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, same_op
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import lookup
-from pulsify_onnx.rules.kit.running import Accumulator, cast, feed, number, reduce_by, reduced, running_sum, squeeze_by, wide
+from pulsify_onnx.rules.kit.running import (
+    Accumulator,
+    cast,
+    feed,
+    number,
+    reduce_by,
+    reduced,
+    running_sum,
+    squeeze_by,
+    wide,
+)
 from pulsify_onnx.rules.reductions import reduced_axes
 
 OVER_TIME = "it is taken over the whole stream, so every frame needs the last"
@@ -106,7 +116,9 @@ def _summed(node: Node, weighted: Deferred) -> Outcome | None:
         total = reduce_by(node, "ReduceSum", total, rest) if rest else total
         return total if keepdims else squeeze_by(node, total, axes)
 
-    return _carried(node, x, values, reduced(weighted.shape, [time], True), product, finish, reduced(weighted.shape, axes, keepdims))
+    return _carried(
+        node, x, values, reduced(weighted.shape, [time], True), product, finish, reduced(weighted.shape, axes, keepdims)
+    )
 
 
 def _product(node: Node, weights: Deferred) -> Outcome | None:
@@ -120,15 +132,24 @@ def _product(node: Node, weights: Deferred) -> Outcome | None:
     left, right = (x, values) if first else (values, x)
     if left.axis != left.rank - 1 or right.axis != max(right.rank - 2, 0):
         return None
-    (_, shape), = infer(node)
+    ((_, shape),) = infer(node)
     if not shape or any(d is None for d in shape):
         return None
     known = tuple(d for d in shape if d is not None)
-    return _carried(node, x, values, known, lambda w, v: same_op(node, [w, v] if first else [v, w]), lambda total: total, known)
+    return _carried(
+        node, x, values, known, lambda w, v: same_op(node, [w, v] if first else [v, w]), lambda total: total, known
+    )
 
 
-def _carried(node: Node, scores: Stream, values: Stream, held: Shape, product: Callable[[Expr, Expr], Expr],
-             finish: Callable[[Expr], Expr], shape: Shape) -> Outcome:
+def _carried(
+    node: Node,
+    scores: Stream,
+    values: Stream,
+    held: Shape,
+    product: Callable[[Expr, Expr], Expr],
+    finish: Callable[[Expr], Expr],
+    shape: Shape,
+) -> Outcome:
     """The sum of `product` (of weights and values; of shape `held`) over the frames so far, weights adding up to 1."""
     steps: list[Step] = []
     source = feed([scores, values], node.options, steps)

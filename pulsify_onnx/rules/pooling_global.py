@@ -49,5 +49,10 @@ def global_lp_pool(node: Node) -> Outcome:
     if p < 1:
         refuse(f"its norm has p = {p}", hint="use p of 1 or more")
     power, root = number(p, wide(x.dtype)), number(1 / p, wide(x.dtype))
-    norm = Reduction("ReduceSum", "Add", lambda value: onnx_op("Pow", onnx_op("Abs", value), power), lambda total, source, axes: onnx_op("Pow", total, root))
+    norm = Reduction(
+        "ReduceSum",
+        "Add",
+        lambda value: onnx_op("Pow", onnx_op("Abs", value), power),
+        lambda total, source, axes: onnx_op("Pow", total, root),
+    )
     return reduce_stream(node, norm, x, range(2, x.rank), keepdims=True)

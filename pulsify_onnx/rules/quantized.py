@@ -15,7 +15,15 @@ from pulsify_onnx.algebra.windows import pad, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import convolution, kernel_of, other_pads
-from pulsify_onnx.rules.kit.combinators import as_outcome, keep_unless, onnx_op, passthrough, same_op, static, the_stream
+from pulsify_onnx.rules.kit.combinators import (
+    as_outcome,
+    keep_unless,
+    onnx_op,
+    passthrough,
+    same_op,
+    static,
+    the_stream,
+)
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
@@ -36,7 +44,9 @@ def static_scales(node: Node, data: Sequence[int]) -> None:
 
 
 def zero_point(node: Node, index: int, x: Stream) -> Const:
-    """A border of the zero point in input `index`, zeros where it is left out; refuses one that is not a known scalar."""
+    """A border of the zero point in input `index`, zeros where it is left out; refuses one that is not a known
+    scalar.
+    """
     found = node.const(index, "the zero point")
     if found is None:
         return Const(np.zeros([1] * x.rank, x.dtype.numpy()))
@@ -54,7 +64,8 @@ def zero_point(node: Node, index: int, x: Stream) -> Const:
 def quantize(node: Node) -> Outcome:
     """Any axis, with a static scale and zero point, per tensor or per channel.
 
-    Refuses: scales that belong to the frames (also in blocks, which have one for every entry of the other axes), or that
+    Refuses: scales that belong to the frames (also in blocks, which have one for every entry of the other axes), or
+    that
     change with the stream.
     """
     x = node.facts[0]
@@ -64,7 +75,7 @@ def quantize(node: Node) -> Outcome:
     scale = node.facts[1]
     assert isinstance(scale, Static)
     per_axis = len(scale.shape) == 1 and scale.shape[0].constant != 1
-    if node.attr("block_size", 0) or per_axis and (x.rank == 1 or node.axis(x.rank, default=1) == x.axis):
+    if node.attr("block_size", 0) or (per_axis and (x.rank == 1 or node.axis(x.rank, default=1) == x.axis)):
         refuse(PER_FRAME, PER_FRAME_HINT)
     outcome = passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])
     return replace(outcome, steps=tuple(_both_ways(node, made) for made in outcome.steps))
@@ -73,21 +84,26 @@ def quantize(node: Node) -> Outcome:
 def _both_ways(node: Node, made: Step) -> Step:
     """The step of a node, with what undoes it and with its form for unsigned integers.
 
-    Not with a scale per channel, which onnxruntime's integer kernels do not take for activations though it puts them together.
+    Not with a scale per channel, which onnxruntime's integer kernels do not take for activations though it puts them
+    together.
     """
     forward, zero, scale = node.op_type == "QuantizeLinear", node.fact(2), node.fact(1)
     (expr,), x = made.exprs, made.facts[0] if forward else node.facts[0]
     assert isinstance(expr, Op) and isinstance(x, Stream) and isinstance(scale, Static)
     one = all(d == Length.of(1) for d in scale.shape)
-    if not one or zero is not None and not (isinstance(zero, Static) and zero.value is not None):
+    if not one or (zero is not None and not (isinstance(zero, Static) and zero.value is not None)):
         return made
     at = Const(np.zeros([1] * len(scale.shape), x.dtype.numpy())) if zero is None else zero.value
     assert at is not None
     undo, unsigned = None if forward else _quantised(node, made.wires[0], x, at), None
-    if x.dtype == ir.DataType.INT8 and (zero is not None or not forward):  # onnxruntime leaves those without a zero point
+    if x.dtype == ir.DataType.INT8 and (
+        zero is not None or not forward
+    ):  # onnxruntime leaves those without a zero point
         at = Const((at.array.astype(np.int16) + 128).astype(np.uint8))
-        unsigned = Unsigned(Op(expr.op_type, (*expr.inputs[:2], at), node.replaced(output_dtype=None), expr.domain),
-                            None if forward else _quantised(node, made.wires[0], x, at))
+        unsigned = Unsigned(
+            Op(expr.op_type, (*expr.inputs[:2], at), node.replaced(output_dtype=None), expr.domain),
+            None if forward else _quantised(node, made.wires[0], x, at),
+        )
     return replace(made, undo=undo, unsigned=unsigned)
 
 
@@ -101,7 +117,8 @@ def _quantised(node: Node, wire: str, x: Stream, zero: Const) -> Expr:
 def conv_integer(node: Node) -> Outcome:
     """Any spatial axis, any pads, stride, dilation and groups; padded with the zero point.
 
-    State: span - stride frames of integers.  Refuses: a stream along the channels, a zero point that changes with the stream.
+    State: span - stride frames of integers.  Refuses: a stream along the channels, a zero point that changes with the
+    stream.
     """
     static_scales(node, (0,))
     return convolution(node, 0, 1, zero_point(node, 2, the_stream(node)))
@@ -116,7 +133,10 @@ def qlinear_conv(node: Node) -> Outcome:
     """
     static_scales(node, (0,))
     if node.attr("channels_last", 0):
-        refuse("its channels come last, a layout of onnxruntime's optimizer", hint="convert the model before it is optimized")
+        refuse(
+            "its channels come last, a layout of onnxruntime's optimizer",
+            hint="convert the model before it is optimized",
+        )
     return convolution(node, 0, 3, zero_point(node, 2, the_stream(node)))
 
 
@@ -204,8 +224,10 @@ def _broadcast(node: Node, data: Sequence[int]) -> Outcome:
     for fact in facts:
         at = target - rank + len(shape_of(fact))
         if not isinstance(fact, Stream) and at >= 0 and shape_of(fact)[at].constant != 1:
-            refuse("one of its inputs has a fixed number of frames along the stream, so it fits one length only",
-                   hint="compute it from frame positions, or export with a dynamic length")
+            refuse(
+                "one of its inputs has a fixed number of frames along the stream, so it fits one length only",
+                hint="compute it from frame positions, or export with a dynamic length",
+            )
     return passthrough(node, axes)
 
 
@@ -245,7 +267,12 @@ def qlinear_softmax(node: Node) -> Outcome:
     """
     static_scales(node, (0,))
     x = the_stream(node)
-    return keep_unless(node, normalised_axes(node, x.rank), "it is taken over the whole stream, so every frame needs the last", hint="take it over the channels")
+    return keep_unless(
+        node,
+        normalised_axes(node, x.rank),
+        "it is taken over the whole stream, so every frame needs the last",
+        hint="take it over the channels",
+    )
 
 
 @rule("QLinearConcat", versions=(1,), domain=CONTRIB)
@@ -260,9 +287,15 @@ def qlinear_concat(node: Node) -> Outcome:
     for k in data:
         fact = node.facts[k]
         if not isinstance(fact, Stream):
-            refuse(f"its input {k} has a fixed number of frames beside a stream", hint="expand it to the length of the stream")
+            refuse(
+                f"its input {k} has a fixed number of frames beside a stream",
+                hint="expand it to the length of the stream",
+            )
         if fact.axis == node.axis(fact.rank):
-            refuse("it puts one stream after another, so the second begins when the first has ended", hint="concatenate along the channels")
+            refuse(
+                "it puts one stream after another, so the second begins when the first has ended",
+                hint="concatenate along the channels",
+            )
         axes[k] = fact.axis
     return passthrough(node, axes)
 
@@ -276,18 +309,28 @@ def qlinear_average_pool(node: Node) -> Outcome:
     static_scales(node, (0,))
     x = the_stream(node)
     if node.attr("channels_last", 0):
-        refuse("its channels come last, a layout of onnxruntime's optimizer", hint="convert the model before it is optimized")
+        refuse(
+            "its channels come last, a layout of onnxruntime's optimizer",
+            hint="convert the model before it is optimized",
+        )
     if x.axis < 2:
         return passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])
     view = spatial(node, kernel_of(node))
     k = x.axis - 2
     if view.same or view.pads[k] or view.pads[k + len(view.strides)] or node.attr("ceil_mode", 0):
-        refuse("its divisor changes where it pads the stream", hint="pad before the pool, or quantise around a float AveragePool")
+        refuse(
+            "its divisor changes where it pads the stream",
+            hint="pad before the pool, or quantise around a float AveragePool",
+        )
     window, y = windowed(x, view.spans[k], view.strides[k], node.options, through=True)
     ((dtype, shape),) = infer(node)
     assert shape is not None
     inputs: list[Expr | None] = [window, *(static(node, i) for i in range(1, len(node.facts)))]
-    return as_outcome(node, [same_op(node, inputs, auto_pad=None, pads=other_pads(x, view))], [y.placed(node.outputs[0], dtype, shape, x.axis)])
+    return as_outcome(
+        node,
+        [same_op(node, inputs, auto_pad=None, pads=other_pads(x, view))],
+        [y.placed(node.outputs[0], dtype, shape, x.axis)],
+    )
 
 
 @rule("QLinearGlobalAveragePool", versions=(1,), domain=CONTRIB)
@@ -300,7 +343,10 @@ def qlinear_global_pool(node: Node) -> Outcome:
     x = the_stream(node)
     channels = x.rank - 1 if node.attr("channels_last", 0) else 1
     if x.axis not in (0, channels):
-        refuse("it averages over the whole stream and rounds the result", hint="dequantise before the pool, so that it can be a running mean")
+        refuse(
+            "it averages over the whole stream and rounds the result",
+            hint="dequantise before the pool, so that it can be a running mean",
+        )
     return passthrough(node, [x.axis, *[None] * (len(node.facts) - 1)])
 
 
@@ -325,4 +371,9 @@ def nhwc_max_pool(node: Node) -> Outcome:
     assert shape is not None
     pads = list(view.pads)
     pads[k] = pads[k + n] = 0
-    return as_outcome(node, [same_op(node, [window], auto_pad=None, pads=pads)], [y.placed(node.outputs[0], dtype, shape, x.axis)], before=steps)
+    return as_outcome(
+        node,
+        [same_op(node, [window], auto_pad=None, pads=pads)],
+        [y.placed(node.outputs[0], dtype, shape, x.axis)],
+        before=steps,
+    )

@@ -17,7 +17,19 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, the_stream
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
-from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, feed, lowest, number, reduce_by, reduced, running_sum, squeeze_by, wide
+from pulsify_onnx.rules.kit.running import (
+    Accumulator,
+    Feed,
+    cast,
+    feed,
+    lowest,
+    number,
+    reduce_by,
+    reduced,
+    running_sum,
+    squeeze_by,
+    wide,
+)
 from pulsify_onnx.rules.kit.views import axes_of
 
 
@@ -26,11 +38,26 @@ def squeezed(axis: int, gone: Sequence[int], keepdims: bool) -> int:
     return axis if keepdims else axis - sum(a < axis for a in gone)
 
 
-NAMES = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-         "ReduceSumSquare")
+NAMES = (
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
 
-_VERSIONS = {"ReduceSum": (1, 11, 13), "ReduceLogSum": (1, 11, 13, 18, 28), "ReduceLogSumExp": (1, 11, 13, 18, 28),
-             "ReduceMax": (1, 11, 12, 13, 18, 20), "ReduceMin": (1, 11, 12, 13, 18, 20)}
+_VERSIONS = {
+    "ReduceSum": (1, 11, 13),
+    "ReduceLogSum": (1, 11, 13, 18, 28),
+    "ReduceLogSumExp": (1, 11, 13, 18, 28),
+    "ReduceMax": (1, 11, 12, 13, 18, 20),
+    "ReduceMin": (1, 11, 12, 13, 18, 20),
+}
 
 
 def reduced_axes(node: Node, rank: int) -> list[int] | None:
@@ -67,7 +94,9 @@ Finish = Callable[[Expr, Feed, Sequence[int]], Expr]
 
 @dataclass(frozen=True)
 class Reduction:
-    """How frames (each after `each`) reduce to a pulse's value, how that joins the past, and what is made of the total."""
+    """How frames (each after `each`) reduce to a pulse's value, how that joins the past, and what is made of the
+    total.
+    """
 
     reduce: str
     join: str
@@ -155,7 +184,9 @@ def accumulated(node: Node, source: Feed, running: Reduction, axes: Sequence[int
     if running.each is not None:
         value = running.each(value)
     tag = running.join.lower()
-    held = Accumulator(source, f"{node.outputs[0]}.{tag}", dtype, reduced(x.shape, axes, True), tag, None if tag == "add" else neutral)
+    held = Accumulator(
+        source, f"{node.outputs[0]}.{tag}", dtype, reduced(x.shape, axes, True), tag, None if tag == "add" else neutral
+    )
     here = reduce_by(node, running.reduce, value, axes)
     if running.join == "Add":
         return running_sum(held, here)
@@ -176,5 +207,7 @@ def log_sum_exp(node: Node, source: Feed, axes: Sequence[int]) -> tuple[Expr, tu
     value = source.value()
     high = onnx_op("Max", top.past, reduce_by(node, "ReduceMax", source.only_real(value, floor), axes))
     scaled = source.only_real(onnx_op("Exp", onnx_op("Sub", value, high)), number(0, dtype))
-    after, sums = running_sum(total, reduce_by(node, "ReduceSum", scaled, axes), onnx_op("Exp", onnx_op("Sub", top.past, high)))
+    after, sums = running_sum(
+        total, reduce_by(node, "ReduceSum", scaled, axes), onnx_op("Exp", onnx_op("Sub", top.past, high))
+    )
     return onnx_op("Add", high, onnx_op("Log", after)), (top.becomes(high), *sums)

@@ -1,8 +1,11 @@
 """Relative positions by a skew (Transformer-XL, Conformer): a table entry per offset of a key from its query.
 
-The batch model lays the table out for its own length, from the farthest offset on, multiplies every query by all of it and
-skews the product by a pad, a reshape and a slice, so that column `k` of row `q` holds offset ``k - q``. Here the table is a
-positional wire of offsets, and the skew is done once on the offsets that occur between a window of queries and one of keys.
+The batch model lays the table out for its own length, from the farthest offset on, multiplies every query by all of it
+and
+skews the product by a pad, a reshape and a slice, so that column `k` of row `q` holds offset ``k - q``. Here the table
+is a
+positional wire of offsets, and the skew is done once on the offsets that occur between a window of queries and one of
+keys.
 """
 
 from __future__ import annotations
@@ -29,17 +32,38 @@ from pulsify_onnx.rules.reshape import resolve
 from pulsify_onnx.rules.slicing import rate_of
 
 SKEWED = "it works on queries × relative positions before they are skewed to queries × keys"
-SKEWED_HINT = "skew them first: pad one position before the first, reshape, drop the first row, reshape, keep the first columns"
+SKEWED_HINT = (
+    "skew them first: pad one position before the first, reshape, drop the first row, reshape, keep the first columns"
+)
 COUNTED = "it counts down from the length of the stream, so the first frame needs the last"
 READ = "it reads a constant table from a place that depends on the length of the stream"
-COUNTED_HINT = "count positions from the first frame; only the relative shift of attention (pad, reshape, slice) may count from the end"
-PASSES = ELEMENTWISE | {"Unsqueeze", "Squeeze", "Transpose", "Reshape", "Concat", "MatMul", "Gemm", "Einsum", "LayerNormalization", "Gather", "Slice",
-                        "Split", "Expand", "Dropout"}
+COUNTED_HINT = (
+    "count positions from the first frame; only the relative shift of attention (pad, reshape, slice) "
+    "may count from the end"
+)
+PASSES = ELEMENTWISE | {
+    "Unsqueeze",
+    "Squeeze",
+    "Transpose",
+    "Reshape",
+    "Concat",
+    "MatMul",
+    "Gemm",
+    "Einsum",
+    "LayerNormalization",
+    "Gather",
+    "Slice",
+    "Split",
+    "Expand",
+    "Dropout",
+}
 """Operators that may work on a table of relative positions: they keep its entries apart."""
 
 
 def applied(node: Node, rule: RuleFunction) -> Outcome | None:
-    """What becomes of relative positions in a node of which `rule` keeps their entries apart; None where none are involved."""
+    """What becomes of relative positions in a node of which `rule` keeps their entries apart; None where none are
+    involved.
+    """
     made = _counted(node) if node.op_type == "Range" else _laid_out(node) if node.op_type == "Slice" else None
     if made is not None:
         return made
@@ -55,8 +79,12 @@ def applied(node: Node, rule: RuleFunction) -> Outcome | None:
         _misused(node, tables[0])
     outcome = rule(node)
     for fact in outcome.facts:
-        if not isinstance(fact, RelativeScores) and not (isinstance(fact, Stream) and fact.positional and fact.origin == tables[0].origin
-                                               and fact.extent == tables[0].extent):
+        if not isinstance(fact, RelativeScores) and not (
+            isinstance(fact, Stream)
+            and fact.positional
+            and fact.origin == tables[0].origin
+            and fact.extent == tables[0].extent
+        ):
             _misused(node, tables[0])
     return outcome
 
@@ -87,14 +115,26 @@ def _origin(extent: Length, fixed: Callable[[Length], bool]) -> Length | None:
 
 def _table(node: Node, source: Static | ShapeTensor, shape: Shape, axis: int, origin: Length, expr: Expr) -> Outcome:
     rate = rate_of(origin + 1)
-    return as_outcome(node, [expr], [Stream(node.outputs[0], source.dtype, shape, axis, 2 * rate, positional=True, origin=origin)])
+    return as_outcome(
+        node, [expr], [Stream(node.outputs[0], source.dtype, shape, axis, 2 * rate, positional=True, origin=origin)]
+    )
 
 
 def _counted(node: Node) -> Outcome | None:
     """Range from a start that moves with the length: a table of offsets, one step each."""
     fact = node.facts[0]
-    first, limit, stride = (node.sizes(k, "a bound") for k in (0, 1, 2)) if all(isinstance(f, (Static, ShapeTensor)) for f in node.facts) else (None,) * 3
-    if not isinstance(fact, (Static, ShapeTensor)) or not first or not limit or not stride or not first[0].moves and first[0].ratio is not None:
+    first, limit, stride = (
+        (node.sizes(k, "a bound") for k in (0, 1, 2))
+        if all(isinstance(f, (Static, ShapeTensor)) for f in node.facts)
+        else (None,) * 3
+    )
+    if (
+        not isinstance(fact, (Static, ShapeTensor))
+        or not first
+        or not limit
+        or not stride
+        or (not first[0].moves and first[0].ratio is not None)
+    ):
         return None
     by = stride[0].ratio
     if not by:
@@ -124,13 +164,15 @@ def _laid_out(node: Node) -> Outcome | None:
     cut, rows = wanted[0], table.shape[wanted[0].axis].constant
     if rows is None:
         return None
-    start, end = (v + rows if v.at(1) < 0 else v for v in (cut.start, cut.end if cut.end is not None else Length.of(rows)))
+    start, end = (
+        v + rows if v.at(1) < 0 else v for v in (cut.start, cut.end if cut.end is not None else Length.of(rows))
+    )
     origin = _origin(end - start, lambda o: (start + o).constant is not None)
     if origin is None:
         return None
     index = onnx_op("Add", Offset(rate_of(origin + 1)), const((start + origin).constant))
     clipped = onnx_op("Min", onnx_op("Max", index, const(0)), const(rows - 1))
-    shape = (*table.shape[: cut.axis], end - start, *table.shape[cut.axis + 1:])
+    shape = (*table.shape[: cut.axis], end - start, *table.shape[cut.axis + 1 :])
     return _table(node, table, shape, cut.axis, origin, onnx_op("Gather", Ref(table.wire), clipped, axis=cut.axis))
 
 
@@ -152,8 +194,11 @@ def _scaled(node: Node) -> Outcome:
         if fact is x:
             inputs.append(QueryKeyRead(x.wire, (0, 0), (0, 0)))
             continue
-        if not isinstance(fact, Static) or len(fact.shape) > len(x.shape) or any(
-                fact.shape[a - len(x.shape)].constant != 1 for a in x.axes if len(x.shape) - a <= len(fact.shape)):
+        if (
+            not isinstance(fact, Static)
+            or len(fact.shape) > len(x.shape)
+            or any(fact.shape[a - len(x.shape)].constant != 1 for a in x.axes if len(x.shape) - a <= len(fact.shape))
+        ):
             refuse(SKEWED, SKEWED_HINT)
         inputs.append(static(node, k))
     if x.form != "rows" or x.padded:
@@ -165,8 +210,8 @@ def _scaled(node: Node) -> Outcome:
 def _padded(x: RelativeScores) -> Outcome:
     if x.form != "rows" or x.padded:
         refuse(SKEWED, SKEWED_HINT)
-    a, b = x.axes
-    return Outcome((replace(x, padded=1, shape=(*x.shape[:b], x.width + 1, *x.shape[b + 1:])),))
+    _, b = x.axes
+    return Outcome((replace(x, padded=1, shape=(*x.shape[:b], x.width + 1, *x.shape[b + 1 :])),))
 
 
 def _pad(node: Node) -> Outcome:
@@ -182,8 +227,13 @@ def _concat(node: Node) -> Outcome:
     x = _skew(node)
     at = node.axis(len(x.shape))
     column = node.facts[0]
-    if len(node.facts) != 2 or node.facts[1] is not x or at != x.axis + 1 or not isinstance(column, (Static, Stream)) or (
-            shape_of(column)[at].constant != 1):
+    if (
+        len(node.facts) != 2
+        or node.facts[1] is not x
+        or at != x.axis + 1
+        or not isinstance(column, (Static, Stream))
+        or (shape_of(column)[at].constant != 1)
+    ):
         refuse("it puts more beside relative positions than one column before the first", SKEWED_HINT)
     return _padded(x)
 
@@ -194,7 +244,9 @@ def _reshape(node: Node) -> Outcome:
     assert sizes is not None
     target = resolve(x.shape, sizes, bool(node.attr("allowzero", 0)))
     a, b = x.axes
-    if len(target) != len(x.shape) or [d for k, d in enumerate(target) if k not in x.axes] != [d for k, d in enumerate(x.shape) if k not in x.axes]:
+    if len(target) != len(x.shape) or [d for k, d in enumerate(target) if k not in x.axes] != [
+        d for k, d in enumerate(x.shape) if k not in x.axes
+    ]:
         refuse(SKEWED, SKEWED_HINT)
     to = (target[a], target[b])
     if x.form == "rows" and to == (x.queries, x.width + x.padded):
@@ -211,14 +263,24 @@ def _reshape(node: Node) -> Outcome:
 
 def _slice(node: Node) -> Outcome:
     x = _skew(node)
-    wanted = [c for c in cuts(node, len(x.shape)) if c.start.terms or c.end is not None and c.end != x.shape[c.axis]]
+    wanted = [c for c in cuts(node, len(x.shape)) if c.start.terms or (c.end is not None and c.end != x.shape[c.axis])]
     if not wanted:
         return Outcome((x,))
     (a, b), cut = x.axes, wanted[0]
     end = cut.end if cut.end is not None else x.shape[cut.axis]
-    if len(wanted) == 1 and cut.step == 1 and x.form == "folded" and (cut.axis, cut.start, end) == (a, Length.of(1), x.shape[a]):
-        return Outcome((replace(x, form="dropped", shape=(*x.shape[:a], x.shape[a] - 1, *x.shape[a + 1:])),))
-    if len(wanted) == 1 and cut.step == 1 and x.form == "skewed" and (cut.axis, cut.start, end) == (b, Length.of(0), x.queries):
+    if (
+        len(wanted) == 1
+        and cut.step == 1
+        and x.form == "folded"
+        and (cut.axis, cut.start, end) == (a, Length.of(1), x.shape[a])
+    ):
+        return Outcome((replace(x, form="dropped", shape=(*x.shape[:a], x.shape[a] - 1, *x.shape[a + 1 :])),))
+    if (
+        len(wanted) == 1
+        and cut.step == 1
+        and x.form == "skewed"
+        and (cut.axis, cut.start, end) == (b, Length.of(0), x.queries)
+    ):
         return _finished(node, x)
     refuse(SKEWED, SKEWED_HINT)
 
@@ -229,7 +291,7 @@ def _finished(node: Node, x: RelativeScores) -> Outcome:
 
     def dims(*two: Dim) -> Dims:
         others: list[Dim] = [d.constant if d.constant is not None else d for d in x.shape]
-        return Dims((*others[:a], *two, *others[b + 1:]))
+        return Dims((*others[:a], *two, *others[b + 1 :]))
 
     queries, keys, offsets = Frames(x.rate), Frames(x.rate, role=1), Frames(2 * x.rate, role=2)
     grid = QueryKeyRead(x.wire, (0, 0), (0, 0))
@@ -243,5 +305,11 @@ def _finished(node: Node, x: RelativeScores) -> Outcome:
 
 
 _SKEWS: dict[str, Callable[[Node], Outcome]] = {
-    "Pad": _pad, "Concat": _concat, "Reshape": _reshape, "Slice": _slice, "Mul": _scaled, "Div": _scaled, "Cast": _scaled,
+    "Pad": _pad,
+    "Concat": _concat,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Mul": _scaled,
+    "Div": _scaled,
+    "Cast": _scaled,
 }

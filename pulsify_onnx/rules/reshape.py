@@ -26,7 +26,9 @@ LENGTH_TOLD = "the target shape has a fixed number of frames, so it fits one len
 ONE = Length.of(1)
 
 
-def resolve(shape: Shape, target: Sequence[Length], allowzero: bool, parts: Sequence[Length] | None = None) -> list[Length]:
+def resolve(
+    shape: Shape, target: Sequence[Length], allowzero: bool, parts: Sequence[Length] | None = None
+) -> list[Length]:
     """The shape that `target` means for a tensor of `shape` (the product of `parts`): 0 copied, -1 worked out."""
     out = [shape[k] if d.constant == 0 and not allowzero else d for k, d in enumerate(target)]
     if any(d.constant == -1 for d in out):
@@ -42,9 +44,16 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
     """`x` in row-major order as `target`; the stream may take up or give off faster-running factors, or slower ones."""
     at = next((k for k, d in enumerate(target) if d.moves), None)
     if at is None:
-        refuse(LENGTH_TOLD, hint="export with a dynamic length, so that the shape is computed from the input's (from torch: with dynamo=True)")
-    if any(d.moves for d in target[at + 1:]):
-        refuse("two dimensions of the target shape follow the length of the stream", hint="reshape to frames of a fixed size")
+        refuse(
+            LENGTH_TOLD,
+            hint="export with a dynamic length, so that the shape is computed from the input's (from torch: with "
+            "dynamo=True)",
+        )
+    if any(d.moves for d in target[at + 1 :]):
+        refuse(
+            "two dimensions of the target shape follow the length of the stream",
+            hint="reshape to frames of a fixed size",
+        )
     slow, fast, together = _around(x, target, at)
     steps: list[Step] = []
     if together > 1 or fast.constant not in (None, 1):
@@ -56,28 +65,48 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
         (window,), y = align([x], node.options)
     if fast.constant not in (None, 1):
         extent = y.extent * fast
-        y = replace(at_higher_rate(y, fast.constant or 1), shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1:]))
+        y = replace(at_higher_rate(y, fast.constant or 1), shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1 :]))
         fast = ONE
     around = (slow, fast)
     if around != ALONE and slow * y.extent * fast != target[at]:
-        refuse(f"{target[at]} entries hold no whole number of frames ({y.extent} of them, in {slow} rows)", hint="reshape by whole frames")
-    shape = [*target[:at], target[at] if around == ALONE else y.extent, *target[at + 1:]]
+        refuse(
+            f"{target[at]} entries hold no whole number of frames ({y.extent} of them, in {slow} rows)",
+            hint="reshape by whole frames",
+        )
+    shape = [*target[:at], target[at] if around == ALONE else y.extent, *target[at + 1 :]]
     frames = Frames(y.rate)
-    dims: list[Dim] = [(frames if around == ALONE else Merged(slow, frames, fast)) if k == at else dim(d) for k, d in enumerate(target)]
-    fact = replace(y, wire=node.outputs[0], shape=tuple(shape), axis=at, around=around, positional=y.positional and around == x.around == ALONE)
+    dims: list[Dim] = [
+        (frames if around == ALONE else Merged(slow, frames, fast)) if k == at else dim(d) for k, d in enumerate(target)
+    ]
+    fact = replace(
+        y,
+        wire=node.outputs[0],
+        shape=tuple(shape),
+        axis=at,
+        around=around,
+        positional=y.positional and around == x.around == ALONE,
+    )
     return as_outcome(node, [Op("Reshape", (window, Dims(tuple(dims))))], [fact], before=steps)
 
 
 def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Length, int]:
-    """What becomes of a stream in dimension `at` of a target: sizes of slower and faster axes merged with it, and how many frames become one."""
-    outer, inner = [*x.shape[: x.axis], x.around[0]], [x.around[1], *x.shape[x.axis + 1:]]
-    (slow, left), (fast, together) = ratio(outer, target[:at]), ratio(inner, target[at + 1:])
+    """What becomes of a stream in dimension `at` of a target: sizes of slower and faster axes merged with it, and
+    how many frames become one.
+    """
+    outer, inner = [*x.shape[: x.axis], x.around[0]], [x.around[1], *x.shape[x.axis + 1 :]]
+    (slow, left), (fast, together) = ratio(outer, target[:at]), ratio(inner, target[at + 1 :])
     if left != ONE or together.constant is None:
-        refuse(f"it takes frames of one row for those of another ([{', '.join(map(str, x.whole))}] to [{', '.join(map(str, target))}])",
-               hint="keep the order of the axes when reshaping, or transpose time to the front before")
+        refuse(
+            f"it takes frames of one row for those of another ([{', '.join(map(str, x.whole))}] to "
+            f"[{', '.join(map(str, target))}])",
+            hint="keep the order of the axes when reshaping, or transpose time to the front before",
+        )
     if together.constant > 1 and fast != ONE:
-        refuse(f"it cuts frames of {math.prod(inner, start=ONE)} values into frames of {math.prod(target[at + 1:], start=ONE)}, neither of which divides the other",
-               hint="reshape by whole frames")
+        refuse(
+            f"it cuts frames of {math.prod(inner, start=ONE)} values into frames of "
+            f"{math.prod(target[at + 1 :], start=ONE)}, neither of which divides the other",
+            hint="reshape by whole frames",
+        )
     return slow, fast, together.constant
 
 
@@ -86,17 +115,20 @@ def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Lengt
 @declares(Trait.RESHAPES)
 @rule("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25))
 def reshape(node: Node) -> Outcome:
-    """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] or [T, B] to one axis for operators that treat all frames alike.
+    """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] or [T, B] to one axis for
+    operators that treat all frames alike.
 
     Refuses: a number of frames written into the shape, and one that mixes frames of different rows.
     """
     target = node.sizes(1, "the target shape")
     assert target is not None
     if isinstance(node.facts[0], QueryKey):
-        return _pair_rearranged(node, node.facts[0], resolve(node.facts[0].shape, target, bool(node.attr("allowzero", 0))))
+        return _pair_rearranged(
+            node, node.facts[0], resolve(node.facts[0].shape, target, bool(node.attr("allowzero", 0)))
+        )
     x = the_stream(node)
     slower, faster = x.around
-    parts = [*x.shape[: x.axis], slower, x.extent, faster, *x.shape[x.axis + 1:]]
+    parts = [*x.shape[: x.axis], slower, x.extent, faster, *x.shape[x.axis + 1 :]]
     return rearrange(node, x, resolve(x.whole, target, bool(node.attr("allowzero", 0)), parts))
 
 
@@ -110,7 +142,10 @@ def flatten(node: Node) -> Outcome:
     x = the_stream(node)
     axis = node.axis(x.rank, default=1)
     if x.axis >= axis and math.prod(x.whole[axis:], start=ONE) != x.whole[x.axis]:
-        refuse("it flattens the whole stream into one vector of features", hint="classify each frame, or cut the model here and run the rest on a window of frames")
+        refuse(
+            "it flattens the whole stream into one vector of features",
+            hint="classify each frame, or cut the model here and run the rest on a window of frames",
+        )
     target = [math.prod(x.whole[:axis], start=ONE), math.prod(x.whole[axis:], start=ONE)]
     return rearrange(node, x, target)
 
@@ -135,25 +170,45 @@ def expand(node: Node) -> Outcome:
     if isinstance(fact, QueryKey):
         sides = tuple(a + rank - len(own) for a in fact.axes)
         rest = tuple(1 if k in sides else dim(w) for k, w in enumerate(wanted))
-        return paired(node, [(sides[0], sides[1]), None], lambda inputs: onnx_op("Expand", inputs[0], Dims(rest)), shape, fact.dtype)
+        return paired(
+            node,
+            [(sides[0], sides[1]), None],
+            lambda inputs: onnx_op("Expand", inputs[0], Dims(rest)),
+            shape,
+            fact.dtype,
+        )
     if isinstance(fact, Stream) and any(w.moves for k, w in enumerate(wanted) if k != fact.axis + rank - len(own)):
         refuse("it repeats every frame for every other frame", hint="broadcast instead, as attention does")
     if isinstance(fact, Stream):
         at = fact.axis + rank - len(own)
         if wanted[at].constant not in (None, 1):
             refuse(LENGTH_TOLD, hint="export with a dynamic length")
-        if repeated := next(((m, w) for m, w in zip(mine, wanted) if m.constant is None and not m.moves and w.constant not in (None, 1)), None):
-            refuse(f"it repeats an axis of {repeated[0]} entries {repeated[1]} times where there is one, and else takes {repeated[1]} only",
-                   hint="export with fixed sizes for all axes but time, or with 1 in the target shape")
+        if repeated := next(
+            (
+                (m, w)
+                for m, w in zip(mine, wanted)
+                if m.constant is None and not m.moves and w.constant not in (None, 1)
+            ),
+            None,
+        ):
+            refuse(
+                f"it repeats an axis of {repeated[0]} entries {repeated[1]} times where there is one, and else "
+                f"takes {repeated[1]} only",
+                hint="export with fixed sizes for all axes but time, or with 1 in the target shape",
+            )
         (window,), y = align([fact], node.options)
         dims = tuple(1 if k == at else dim(w) for k, w in enumerate(wanted))
-        return as_outcome(node, [onnx_op("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)])
+        return as_outcome(
+            node, [onnx_op("Expand", window, Dims(dims))], [y.placed(node.outputs[0], fact.dtype, shape, at)]
+        )
     value = static_value(fact)
     return constant_over_time(node, fact, shape, lambda dims: onnx_op("Expand", value, Dims(dims)))
 
 
 def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  # type: ignore[no-untyped-def]
-    """A value that is the same in every frame: a positional stream along the dimension that moves, static where none does."""
+    """A value that is the same in every frame: a positional stream along the dimension that moves, static where none
+    does.
+    """
     moving = [k for k, d in enumerate(shape) if d.moves]
     if not moving and isinstance(fact, (Static, ShapeTensor)):
         return as_outcome(node, [make(tuple(dim(d) for d in shape))], [Static(node.outputs[0], fact.dtype, shape)])
@@ -166,7 +221,15 @@ def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  
     rate = rate_of(extent)
     frames: Dim = Frames(rate) if slower == ONE else Merged(slower, Frames(rate), ONE)
     dims = tuple(frames if k == at else dim(d) for k, d in enumerate(shape))
-    y = Stream(node.outputs[0], fact.dtype, (*shape[:at], extent, *shape[at + 1:]), at, rate, positional=True, around=(slower, ONE))
+    y = Stream(
+        node.outputs[0],
+        fact.dtype,
+        (*shape[:at], extent, *shape[at + 1 :]),
+        at,
+        rate,
+        positional=True,
+        around=(slower, ONE),
+    )
     return as_outcome(node, [make(dims)], [y])
 
 
@@ -194,7 +257,9 @@ def _pair_rearranged(node: Node, x: QueryKey, target: list[Length]) -> Outcome:
     moving = [k for k, d in enumerate(target) if d.moves]
     parts = [_between(list(x.shape), list(x.axes)), _between(target, moving)]
     if len(moving) != 2 or parts[0] != parts[1] or [x.shape[a] for a in sorted(x.axes)] != [target[k] for k in moving]:
-        refuse("it merges pairs of frames (query × key) into one axis", hint="keep queries and keys on axes of their own")
+        refuse(
+            "it merges pairs of frames (query × key) into one axis", hint="keep queries and keys on axes of their own"
+        )
     low = x.axes[0] < x.axes[1]
     sides = (moving[0], moving[1]) if low else (moving[1], moving[0])
     dims = tuple(Frames(x.rate, role=moving.index(k)) if k in moving else dim(d) for k, d in enumerate(target))
@@ -204,4 +269,4 @@ def _pair_rearranged(node: Node, x: QueryKey, target: list[Length]) -> Outcome:
 def _between(shape: list[Length], axes: list[int]) -> list[Length]:
     """Products of the dimensions before, between and after two axes."""
     low, high = sorted(axes)
-    return [math.prod(part, start=ONE) for part in (shape[:low], shape[low + 1: high], shape[high + 1:])]
+    return [math.prod(part, start=ONE) for part in (shape[:low], shape[low + 1 : high], shape[high + 1 :])]

@@ -39,10 +39,17 @@ def scaling(node: Node, x: Stream) -> Scaling:
     """What a Resize or Upsample does to every axis; refuses a scale along the stream that is no whole factor."""
     first, sizes_at = scales_at(node)
     axes = [a % x.rank for a in node.ints("axes") or range(x.rank)]
-    told = node.sizes(sizes_at, "the size to resize to") if sizes_at is not None and node.fact(sizes_at) is not None else None
+    told = (
+        node.sizes(sizes_at, "the size to resize to")
+        if sizes_at is not None and node.fact(sizes_at) is not None
+        else None
+    )
     if told:
         if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-            refuse("it keeps the aspect ratio, so its scale follows the length of the stream", hint="resize by fixed scales")
+            refuse(
+                "it keeps the aspect ratio, so its scale follows the length of the stream",
+                hint="resize by fixed scales",
+            )
         sizes = list(x.shape)
         for axis, size in zip(axes, told):
             sizes[axis] = size
@@ -58,7 +65,9 @@ def scaling(node: Node, x: Stream) -> Scaling:
 
 
 def _fraction(scale: float) -> Fraction:
-    """A float32 as the simple fraction that it stands for, else as what it is: 2.0000002 isn't 2, which shows in long streams."""
+    """A float32 as the simple fraction that it stands for, else as what it is: 2.0000002 isn't 2, which shows in
+    long streams.
+    """
     simple = Fraction(scale).limit_denominator(4096)
     return simple if np.float32(float(simple)) == np.float32(scale) else Fraction(scale)
 
@@ -69,14 +78,17 @@ def _ratio(size: Length, wanted: Length) -> Fraction:
             return Fraction(factor)
         if size == wanted * factor:
             return Fraction(1, factor)
-    refuse(f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream", hint=WHOLE)
+    refuse(
+        f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream", hint=WHOLE
+    )
 
 
 @declares(Trait.RESIZES)
 @rule("Resize", versions=(10, 11, 13, 18, 19))
 @rule("Upsample", versions=(7, 9, 10))
 def resize(node: Node) -> Outcome:
-    """Other axes in any mode; along the stream nearest, linear or cubic, up or down by a whole factor. State: neighbours.
+    """Other axes in any mode; along the stream nearest, linear or cubic, up or down by a whole factor. State:
+    neighbours.
 
     Refuses: other scales, coordinates that depend on the length (align_corners, crops), and a fixed number of frames.
     """
@@ -88,11 +100,19 @@ def resize(node: Node) -> Outcome:
         if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
             refuse("it crops by regions of the whole input", hint="crop by a Slice before resizing")
         (window,), y = align([x], node.options)
-        return as_outcome(node, [_apart(node, x, how, window, Frames(x.rate))], [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))])
+        return as_outcome(
+            node,
+            [_apart(node, x, how, window, Frames(x.rate))],
+            [replace(y, wire=node.outputs[0], shape=_shape(x, how, x.extent))],
+        )
     sampling = Sampling.of(node)
     steps: list[Step] = []
     whole = 1 in (how.along.numerator, how.along.denominator)
-    if not whole or not foldable(x, math.ceil(how.along)) or any(tap != (0, 0) for tap in periodic(sampling, how.along)):
+    if (
+        not whole
+        or not foldable(x, math.ceil(how.along))
+        or any(tap != (0, 0) for tap in periodic(sampling, how.along))
+    ):
         x = materialise_padding(x, node.options, steps)  # neighbours are sampled, which the edge goes on with
     if how.along > 1 and how.along.denominator == 1:
         return _up(node, x, how, sampling, steps)
@@ -104,11 +124,13 @@ def resize(node: Node) -> Outcome:
 def _up(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
     """Frame ``factor * t + r`` is sampled near frame t; as soon as the last frame that it needs is there."""
     taps = periodic(sampling, how.along)
-    window, up = upsampled(x, taps, max(0, max(last for _, last in taps)), Mirror(edge=True), node.options, steps)
+    window, up = upsampled(x, taps, max(0, *(last for _, last in taps)), Mirror(edge=True), node.options, steps)
     extra = window.frames.extra
     whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, up.more), Frames(x.rate, extra + up.more))
     expr = cut(whole, x.axis, up.start, Frames(up.y.rate)) if extra else whole
-    return as_outcome(node, [expr], [replace(up.y, wire=node.outputs[0], shape=_shape(x, how, x.extent * len(taps)))], before=steps)
+    return as_outcome(
+        node, [expr], [replace(up.y, wire=node.outputs[0], shape=_shape(x, how, x.extent * len(taps)))], before=steps
+    )
 
 
 def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[Step]) -> Outcome:
@@ -122,14 +144,20 @@ def _down(node: Node, x: Stream, how: Scaling, sampling: Sampling, steps: list[S
         return _picked(node, x, how, high, extent, steps)
     window, y = windowed(padded, before + high + 1, by, node.options)
     more = max(0, by - high - 1)  # so that the operator gives its last frame, which does not read them
-    whole = _applied(node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more))
+    whole = _applied(
+        node, x.shape, x.axis, how, _lengthened(x, window, more), Frames(x.rate, window.frames.extra + more)
+    )
     y = replace(y, wire=node.outputs[0], shape=_shape(x, how, extent))
     return as_outcome(node, [cut(whole, x.axis, before // by, Frames(y.rate))], [y], before=steps)
 
 
 def _lengthened(x: Stream, window: Window, more: int) -> Expr:
     """A window with `more` copies of its last frame."""
-    return onnx_op("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge") if more else window
+    return (
+        onnx_op("Pad", window, const([more if k == x.rank + x.axis else 0 for k in range(2 * x.rank)]), mode="edge")
+        if more
+        else window
+    )
 
 
 def _picked(node: Node, x: Stream, how: Scaling, offset: int, extent: Length, steps: list[Step]) -> Outcome:
@@ -152,13 +180,18 @@ def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> E
         return _applied(node, x.shape, x.axis, how, data, frames)
     others = [k for k in range(x.rank) if k != x.axis]
     still = [k for k in others if (how.scales[k] == 1 if how.sizes is None else how.sizes[k] == x.shape[k])]
-    outer = next((k for k in still if x.shape[k].constant is None), still[0] if still else None)  # rows of a batch before others
+    outer = next(
+        (k for k in still if x.shape[k].constant is None), still[0] if still else None
+    )  # rows of a batch before others
     inner = [k for k in others if k != outer]
     order = [outer, x.axis, *[None] * (2 - len(inner)), *inner]
     perm = [k for k in order if k is not None]
     new = [at for at, k in enumerate(order) if k is None]
-    wide = replace(how, scales=tuple(1.0 if k is None else how.scales[k] for k in order),
-                   sizes=None if how.sizes is None else tuple(Length.of(1) if k is None else how.sizes[k] for k in order))
+    wide = replace(
+        how,
+        scales=tuple(1.0 if k is None else how.scales[k] for k in order),
+        sizes=None if how.sizes is None else tuple(Length.of(1) if k is None else how.sizes[k] for k in order),
+    )
     shape = tuple(Length.of(1) if k is None else x.shape[k] for k in order)
     data = _dimensions(node, "Unsqueeze", onnx_op("Transpose", data, perm=perm), new)
     if perm != sorted(perm):
@@ -168,7 +201,9 @@ def _apart(node: Node, x: Stream, how: Scaling, data: Expr, frames: Frames) -> E
 
 
 def _fenced(data: Expr, shape: Shape, frames: Frames) -> Expr:
-    """`data` as it is, by two operators that onnxruntime moves no Transpose through: else it would resize what it was told to, in the order that it had."""
+    """`data` as it is, by two operators that onnxruntime moves no Transpose through: else it would resize what it
+    was told to, in the order that it had.
+    """
     dims: list[Dim] = [d.constant if d.constant is not None else d for d in shape]
     dims[1] = frames
     return onnx_op("Reshape", onnx_op("Flatten", data, axis=1), Dims(tuple(dims)))
@@ -195,12 +230,19 @@ def _applied(node: Node, shape: Shape, axis: int, how: Scaling, data: Expr, fram
     scales = Const(np.asarray(how.scales, np.float32))
     if scales_at(node)[1] is None:
         return _sized(shape, axis, how, onnx_op(node.op_type, data, scales, **attributes), frames)
-    return _sized(shape, axis, how, onnx_op(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames)
+    return _sized(
+        shape, axis, how, onnx_op(node.op_type, data, Const(np.zeros(0, np.float32)), scales, **attributes), frames
+    )
 
 
 def _sized(shape: Shape, axis: int, how: Scaling, made: Expr, frames: Frames) -> Expr:
-    """`made` with its sizes told, where onnx's inference rounds the product of a size and its scale in another way than onnxruntime."""
-    told = [d.constant if d.constant is None else math.floor(d.constant * float(np.float32(s))) for d, s in zip(shape, how.scales)]
+    """`made` with its sizes told, where onnx's inference rounds the product of a size and its scale in another way
+    than onnxruntime.
+    """
+    told = [
+        d.constant if d.constant is None else math.floor(d.constant * float(np.float32(s)))
+        for d, s in zip(shape, how.scales)
+    ]
     sizes = _sizes(shape, axis, how, shape[axis])
     extra = int(frames.extra) * how.along
     if extra.denominator != 1 or all(d.constant in (t, None) for k, (d, t) in enumerate(zip(sizes, told)) if k != axis):

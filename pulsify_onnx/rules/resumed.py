@@ -8,7 +8,19 @@ from dataclasses import replace
 from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
 from pulsify_onnx.algebra.facts import Running, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome, Ref, Requirement, StateLink, Step, Test, Window, rebuilt
+from pulsify_onnx.algebra.plan import (
+    Dims,
+    Expr,
+    Frames,
+    Outcome,
+    Ref,
+    Requirement,
+    StateLink,
+    Step,
+    Test,
+    Window,
+    rebuilt,
+)
 from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
@@ -20,15 +32,32 @@ from pulsify_onnx.rules.kit.views import BEYOND_ANY_SIZE
 def resumed(node: Node, axis: int) -> Outcome:
     """``Concat(cache, x)``: the cache is the history of the result, at every pulse."""
     cache, x = node.facts[0], node.facts[-1]
-    if len(node.facts) != 2 or not isinstance(cache, Static) or not isinstance(x, Stream) or not cache.shape[axis].constant:
-        refuse("it puts a state of the source before the stream together with something else, or of unknown size",
-               hint="concatenate a cache of fixed size and the stream, in this order")
+    if (
+        len(node.facts) != 2
+        or not isinstance(cache, Static)
+        or not isinstance(x, Stream)
+        or not cache.shape[axis].constant
+    ):
+        refuse(
+            "it puts a state of the source before the stream together with something else, or of unknown size",
+            hint="concatenate a cache of fixed size and the stream, in this order",
+        )
     count = cache.shape[axis].constant or 0
     steps: list[Step] = []
     x = materialise_padding(x, node.options, steps)
-    requires = (Requirement(Test(ends=True), "its cache would hold frames from past the end", "convert without --end-of-stream: the model streams by its own caches"),
-                Requirement(Test(late=x.delay), "its cache goes on with a stream that comes {} frames late, so it would hold frames from before the first one",
-                            "leave the cache out of the export, so that it becomes a state by itself"))
+    requires = (
+        Requirement(
+            Test(ends=True),
+            "its cache would hold frames from past the end",
+            "convert without --end-of-stream: the model streams by its own caches",
+        ),
+        Requirement(
+            Test(late=x.delay),
+            "its cache goes on with a stream that comes {} frames late, so it would hold frames from before the "
+            "first one",
+            "leave the cache out of the export, so that it becomes a state by itself",
+        ),
+    )
     wire = node.outputs[0]
     window, y = behind_cache(x, count)
     y = replace(y, wire=wire)
@@ -45,35 +74,53 @@ def newest(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcom
     if (x.extent - start).constant != count:
         return None
     last = onnx_op("Slice", with_cache(x), const([-count]), const([BEYOND_ANY_SIZE]), const([x.axis]))
-    shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1:])
+    shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1 :])
     fact = Running(node.outputs[0], x.dtype, shape, (Wait.of(x),))
     return as_outcome(node, [last], [fact], carries=[StateLink(made.history, node.outputs[0], x.wire)])
 
 
 def carried_on(node: Node, run: Callable[[Node], Outcome]) -> Outcome | None:
-    """What a node makes of a stream that begins with a cache, where it treats all frames alike: of its frames and of the cache. None for others.
+    """What a node makes of a stream that begins with a cache, where it treats all frames alike: of its frames and of
+    the cache. None for others.
 
     So the result begins with a cache, too, and is not late by as many frames.
     """
     streams = node.streams
     caches = {x.wire: _cache(x, node) for x in streams}
     counts = {x.cached for x in streams}
-    if not streams or not all(caches.values()) or len(counts) > 1 or len(node.outputs) > 1 or node.outer or not all(
-            f is None or isinstance(f, (Static, Stream)) for f in node.facts):
+    if (
+        not streams
+        or not all(caches.values())
+        or len(counts) > 1
+        or len(node.outputs) > 1
+        or node.outer
+        or not all(f is None or isinstance(f, (Static, Stream)) for f in node.facts)
+    ):
         return None
     count = counts.pop()
     facts = tuple(without_first(f, count) if isinstance(f, Stream) else f for f in node.facts)
     rows = {f.wire: f for f in facts if isinstance(f, Stream)}
     model = next(iter(rows.values()))
     outcome = run(replace(node, facts=facts))
-    if len(outcome.steps) != 1 or outcome.pulse_multiple > 1 or not alike(outcome.facts[0], model, rows, outcome.steps) or not by_frame(outcome.steps[0], rows):
+    if (
+        len(outcome.steps) != 1
+        or outcome.pulse_multiple > 1
+        or not alike(outcome.facts[0], model, rows, outcome.steps)
+        or not by_frame(outcome.steps[0], rows)
+    ):
         return None
     (made,), (y,) = outcome.steps, outcome.facts
     if not isinstance(y, Stream) or made.wires != node.outputs or y.delay:
         return None
     begins = f"{y.wire}#cache"
-    shape = (*y.shape[: y.axis], Length.of(count), *y.shape[y.axis + 1:])
-    cache = Step(node.name, node.op_type, (begins,), (_of_cache(made.exprs[0], caches, count),), (Static(begins, y.dtype, shape, own=True),))
+    shape = (*y.shape[: y.axis], Length.of(count), *y.shape[y.axis + 1 :])
+    cache = Step(
+        node.name,
+        node.op_type,
+        (begins,),
+        (_of_cache(made.exprs[0], caches, count),),
+        (Static(begins, y.dtype, shape, own=True),),
+    )
     y = without_first(y, -count)
     return Outcome((y,), (cache, replace(made, facts=(y,), history=begins)))
 

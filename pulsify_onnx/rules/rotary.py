@@ -28,7 +28,8 @@ def rotary(node: Node) -> Outcome:
 def contrib_rotary(node: Node) -> Outcome:
     """Along the sequence, with a position for every frame that streams too.
 
-    Refuses: positions counted from the start of what is passed, which is the pulse; a stream along the heads or the features.
+    Refuses: positions counted from the start of what is passed, which is the pulse; a stream along the heads or the
+    features.
     """
     return _rotated(node, positions=1, tables=(2, 3))
 
@@ -53,11 +54,16 @@ def _rotated(node: Node, positions: int, tables: tuple[int, int]) -> Outcome:
 
 
 def _across(node: Node, axes: list[int | None], of_frames: Sequence[int], positions: int) -> Outcome:
-    """Every frame is a sequence of its own, which has positions of its own, or one to begin with that is that of all."""
+    """Every frame is a sequence of its own, which has positions of its own, or one to begin with that is that of
+    all.
+    """
     for k in of_frames:
         fact = node.fact(k)
         if isinstance(fact, Stream) and fact.axis == 0:
             axes[k] = 0
         elif not isinstance(fact, Static) or len(fact.shape) > 1:
-            refuse("the stream runs along the batch, and every row of it has positions of its own", hint="give them as many rows as the input, or see --axis")
+            refuse(
+                "the stream runs along the batch, and every row of it has positions of its own",
+                hint="give them as many rows as the input, or see --axis",
+            )
     return indexed(node, axes, positions)

@@ -28,10 +28,12 @@ from pulsify_onnx.rules.kit.traits import Trait, declares, has
 @declares(Trait.CARRIES, lambda attributes, count: range(count - attributes["num_scan_inputs"].as_int()))
 @rule("Scan", versions=(9, 11, 16, 19, 21, 23, 24, 25))
 def scan(node: Node) -> Outcome:
-    """Along the stream forward: any number of states, streams and results, along any axes; the body may read static outer values.
+    """Along the stream forward: any number of states, streams and results, along any axes; the body may read static
+    outer values.
 
     Over another axis, in any direction, where its body keeps the frames of the stream apart.
-    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards, inputs of fixed length, bodies that read an outer stream.
+    State: the scan's own.  Prefix: the final states.  Refuses: scans backwards, inputs of fixed length, bodies that
+    read an outer stream.
     """
     body = node.attributes["body"].as_graph().clone(allow_outer_scope_values=True)
     count = int(node.attr("num_scan_inputs"))
@@ -47,8 +49,10 @@ def scan(node: Node) -> Outcome:
     check_body(node, body)
     steps: list[Step] = []
     windows, y = recurrence_inputs(xs, node.options, any(node.outputs[:carried]), any(node.outputs[carried:]), steps)
-    frames = [ScannedInput(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1:]))
-              for v, w, x in zip(body.inputs[carried:], windows, xs)]
+    frames = [
+        ScannedInput(v.name or "", w, x.axis, (x.dtype, x.shape[: x.axis] + x.shape[x.axis + 1 :]))
+        for v, w, x in zip(body.inputs[carried:], windows, xs)
+    ]
     out_axes = node.ints("scan_output_axes") or [0] * (len(body.outputs) - carried)
     return per_frame(node, Body(body, carried, tuple(frames), tuple(out_axes)), list(node.facts[:carried]), y, steps)
 
@@ -62,10 +66,15 @@ def _over_another_axis(node: Node, carried: int) -> bool:
 
 def _scanned(fact: Fact | None, axis: int, k: int) -> Stream:
     if not isinstance(fact, Stream):
-        refuse(f"its scan input {k} has a fixed number of frames beside a stream", hint="make it a constant that the body reads, or give it the length of the stream")
+        refuse(
+            f"its scan input {k} has a fixed number of frames beside a stream",
+            hint="make it a constant that the body reads, or give it the length of the stream",
+        )
     if axis % fact.rank != fact.axis:
-        refuse("it scans another axis than the stream's, and what its body does along the stream is not known",
-               hint=OTHER_AXIS_HINT)
+        refuse(
+            "it scans another axis than the stream's, and what its body does along the stream is not known",
+            hint=OTHER_AXIS_HINT,
+        )
     return fact
 
 
@@ -73,8 +82,10 @@ def check_body(node: Node, body: ir.Graph) -> None:
     """Refuse bodies whose outer values or operators are not the same for all frames."""
     for fact in node.outer.values():
         if isinstance(fact, Stream):
-            refuse(f"its body reads the whole of the stream {fact.source or fact.wire!r} at every frame",
-                   hint="pass the stream as a scan input, so that the body sees one frame of it")
+            refuse(
+                f"its body reads the whole of the stream {fact.source or fact.wire!r} at every frame",
+                hint="pass the stream as a scan input, so that the body sees one frame of it",
+            )
         if isinstance(fact, ShapeTensor) or not isinstance(fact, Static):
             static_value(fact)
     if any(has(inner, Trait.RANDOM) for inner in all_nodes(body)):
@@ -93,7 +104,9 @@ class ScannedInput:
 
 @dataclass(frozen=True)
 class Body:
-    """A Scan body: its first `carried` inputs and outputs are states, then come `frames` and the results along `out_axes`."""
+    """A Scan body: its first `carried` inputs and outputs are states, then come `frames` and the results along
+    `out_axes`.
+    """
 
     graph: ir.Graph
     carried: int
@@ -101,7 +114,9 @@ class Body:
     out_axes: tuple[int, ...]
 
 
-def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream, before: Sequence[Step], exact: bool = True) -> Outcome:
+def per_frame(
+    node: Node, body: Body, initial: Sequence[Fact | None], y: Stream, before: Sequence[Step], exact: bool = True
+) -> Outcome:
     """A Scan of `body` over the frames of every pulse, its states carried from pulse to pulse.
 
     `exact`: states whose shape after a frame is not known are taken to keep it, as Scan promises.
@@ -114,7 +129,13 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
     for name, fact in zip(names, initial):
         assert isinstance(fact, Static)
         past = Past(name)
-        starts.append(static_value(fact) if fact.own else past if starts_as_zeros(node, fact) else select(started(y), past, static_value(fact), fact.dtype))
+        starts.append(
+            static_value(fact)
+            if fact.own
+            else past
+            if starts_as_zeros(node, fact)
+            else select(started(y), past, static_value(fact), fact.dtype)
+        )
     kept = replace(body, graph=body.graph.clone(allow_outer_scope_values=True)) if body.carried else body
     gate = carry_or_keep(kept.graph, typed[: body.carried], node.opset, tag) if body.carried else None
 
@@ -122,14 +143,21 @@ def per_frame(node: Node, body: Body, initial: Sequence[Fact | None], y: Stream,
         graph, feeds = body.graph, list(body.frames)
         if gate is not None and flags is not None:
             graph, feeds = kept.graph, [*feeds, gate(flags, y)]
-        attributes = (("body", Attribute(ir.AttrGraph("body", graph))), ("num_scan_inputs", len(feeds)),
-                      ("scan_input_axes", tuple(f.axis for f in feeds)), ("scan_output_axes", body.out_axes))
+        attributes = (
+            ("body", Attribute(ir.AttrGraph("body", graph))),
+            ("num_scan_inputs", len(feeds)),
+            ("scan_input_axes", tuple(f.axis for f in feeds)),
+            ("scan_output_axes", body.out_axes),
+        )
         count = len(graph.outputs)
         return [Op("Scan", (*starts, *(f.expr for f in feeds)), attributes, "", count, k) for k in range(count)]
 
     outs = cases(y, ends, lambda late, ended: scanned(Valid.of(y).flags(late, ended)))
-    states = [State(name, dtype, shape, out, "scan") for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
-              if not own(fact)]
+    states = [
+        State(name, dtype, shape, out, "scan")
+        for name, (dtype, shape), out, fact in zip(names, typed, outs, initial)
+        if not own(fact)
+    ]
     carries = [carried(node, fact, k) for k, fact in enumerate(initial) if own(fact)]
     facts: list[Fact] = []
     for k, (wire, (dtype, shape)) in enumerate(zip(node.outputs, typed)):
@@ -149,13 +177,19 @@ def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) 
     for value, fact in zip(body.graph.inputs, initial):
         if not isinstance(fact, Static):
             if isinstance(fact, Stream):
-                refuse("a state that it carries begins as the whole stream", hint="carry one frame, or a history of fixed length")
+                refuse(
+                    "a state that it carries begins as the whole stream",
+                    hint="carry one frame, or a history of fixed length",
+                )
             assert fact is not None
             static_value(fact)
         assert isinstance(fact, Static)
         if fact.dtype == ir.DataType.UNDEFINED:
-            refuse("it carries a sequence of tensors, which grows with the stream",
-                   hint="collect one tensor of known shape per round and stack them once after the loop, or give them as a scan output")
+            refuse(
+                "it carries a sequence of tensors, which grows with the stream",
+                hint="collect one tensor of known shape per round and stack them once after the loop, or give them "
+                "as a scan output",
+            )
         if sum(d.constant is None for d in fact.shape) > 1 or any(d.constant == 0 for d in fact.shape):
             refuse("the shape of its state is not known", hint=UNKNOWN_SHAPE)
         kept.append((fact.dtype, fact.shape))
@@ -175,8 +209,11 @@ def _types(node: Node, body: Body, initial: Sequence[Fact | None], exact: bool) 
                     refuse("the shape of what it carries is not known", hint=UNKNOWN_SHAPE)
                 shape = before
             if shape != before:
-                refuse(f"what it carries changes its shape from {_show(before)} to {_show(shape)}, so its state grows with the stream or is not known",
-                       hint="carry a state of fixed shape")
+                refuse(
+                    f"what it carries changes its shape from {_show(before)} to {_show(shape)}, so its state grows "
+                    "with the stream or is not known",
+                    hint="carry a state of fixed shape",
+                )
         if shape is None or any(d is None for d in shape):
             refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
         typed.append((dtype, tuple(d for d in shape if d is not None)))
@@ -187,17 +224,25 @@ def _show(shape: Sequence[Length | None]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
-def carry_or_keep(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str) -> Callable[[Expr, Stream], ScannedInput]:
-    """Make a body keep its states at frames that are not real; gives what makes the further scan input from flags that say which are, row by row."""
+def carry_or_keep(
+    graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str
+) -> Callable[[Expr, Stream], ScannedInput]:
+    """Make a body keep its states at frames that are not real; gives what makes the further scan input from flags
+    that say which are, row by row.
+    """
     batches = [[k for k, d in enumerate(shape) if d.constant is None] for _, shape in states]
     labels = {shape[at[0]] if at else None for (_, shape), at in zip(states, batches)}
     batch = labels.pop() if len(labels) == 1 else None
-    flag = ir.Value(name=f"{tag}/real", shape=ir.Shape([] if batch is None else [None]), type=ir.TensorType(ir.DataType.BOOL))
+    flag = ir.Value(
+        name=f"{tag}/real", shape=ir.Shape([] if batch is None else [None]), type=ir.TensorType(ir.DataType.BOOL)
+    )
     graph.inputs.append(flag)
     for k, (dtype, shape) in enumerate(states):
         old, new, mine = graph.inputs[k], graph.outputs[k], flag
         if batch is not None and len(shape) > 1:
-            mine = with_unit_axes(graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}")
+            mine = with_unit_axes(
+                graph, flag, [at for at in range(len(shape)) if at != batches[k][0]], opset, f"{tag}/real_{k}"
+            )
         graph.outputs[k] = _chosen(graph, mine, new, old, dtype, f"{tag}/held_{k}")
 
     def feed(flags: Expr, y: Stream) -> ScannedInput:
@@ -212,7 +257,10 @@ def carry_or_keep(graph: ir.Graph, states: Sequence[Typed], opset: int, tag: str
 def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
     wide = carrier(dtype)
     if wide != dtype:
-        yes, no = _added(graph, "Cast", [yes], f"{name}_new", to=int(wide)), _added(graph, "Cast", [no], f"{name}_old", to=int(wide))
+        yes, no = (
+            _added(graph, "Cast", [yes], f"{name}_new", to=int(wide)),
+            _added(graph, "Cast", [no], f"{name}_old", to=int(wide)),
+        )
     out = _added(graph, "Where", [flag, yes, no], name if wide == dtype else f"{name}_wide")
     if wide != dtype:
         out = _added(graph, "Cast", [out], name, to=int(dtype))
@@ -220,8 +268,9 @@ def _chosen(graph: ir.Graph, flag: ir.Value, yes: ir.Value, no: ir.Value, dtype:
     return out
 
 
-def with_unit_axes(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str,
-           before: ir.Node | None = None) -> ir.Value:
+def with_unit_axes(
+    graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset: int, name: str, before: ir.Node | None = None
+) -> ir.Value:
     """`value` with dimensions of 1 at `axes`, computed `before` a node, or last."""
     if not axes_are_input("Unsqueeze", opset):
         return _added(graph, "Unsqueeze", [value], name, before, axes=axes)
@@ -230,8 +279,14 @@ def with_unit_axes(graph: ir.Graph, value: ir.Value, axes: Sequence[int], opset:
     return _added(graph, "Unsqueeze", [value, given], name, before)
 
 
-def _added(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], name: str, before: ir.Node | None = None,
-           **attributes: int | Sequence[int]) -> ir.Value:
+def _added(
+    graph: ir.Graph,
+    op_type: str,
+    inputs: Sequence[ir.Value],
+    name: str,
+    before: ir.Node | None = None,
+    **attributes: int | Sequence[int],
+) -> ir.Value:
     made = [ir.AttrInt64(k, v) if isinstance(v, int) else ir.AttrInt64s(k, v) for k, v in attributes.items()]
     node = ir.Node("", op_type, inputs, made, num_outputs=1, name=name)
     node.outputs[0].name = name

@@ -39,7 +39,10 @@ def reverse_sequence(node: Node) -> Outcome:
     x = node.facts[0]
     time, batch = (int(node.attr(name)) for name in ("time_axis", "batch_axis"))
     if isinstance(x, Stream) and x.axis == time:
-        refuse("it turns the stream around, so the first frame needs the last", hint="a flip in time can't stream; cut the model there")
+        refuse(
+            "it turns the stream around, so the first frame needs the last",
+            hint="a flip in time can't stream; cut the model there",
+        )
     lengths = node.facts[1]
     if isinstance(lengths, Stream) or not isinstance(x, Stream) or x.axis == batch:
         refuse("every frame is a sequence of its own length", hint="turn them around by a Slice with step -1")
@@ -54,11 +57,15 @@ def matrices(node: Node) -> Outcome:
     Refuses: a stream along the rows or columns of a matrix.
     """
     x = the_stream(node)
-    return keep_unless(node, [x.rank - 2, x.rank - 1], "the stream runs along the rows or columns of the matrix", hint="see --axis")
+    return keep_unless(
+        node, [x.rank - 2, x.rank - 1], "the stream runs along the rows or columns of the matrix", hint="see --axis"
+    )
 
 
 def _grid(x: Stream, k: int, y: Stream) -> Expr:
-    """int64 index along axis `k` of `x` (frames of the batch along the stream), shaped to broadcast against the last two axes."""
+    """int64 index along axis `k` of `x` (frames of the batch along the stream), shaped to broadcast against the last
+    two axes.
+    """
     shape: list[Dim] = [-1, 1] if k == x.rank - 2 else [1, -1]
     if k == x.axis:
         return onnx_op("Reshape", indices(y), Dims(tuple(shape)))
@@ -84,7 +91,11 @@ def trilu(node: Node) -> Outcome:
     k = static(node, 1) or const(0)
     offset = onnx_op("Sub", _grid(x, x.rank - 1, y), _grid(x, x.rank - 2, y))
     k = onnx_op("Reshape", k, const([1, 1]))
-    inside = onnx_op("Not", onnx_op("Less", offset, k)) if node.attr("upper", 1) else onnx_op("Not", onnx_op("Less", k, offset))
+    inside = (
+        onnx_op("Not", onnx_op("Less", offset, k))
+        if node.attr("upper", 1)
+        else onnx_op("Not", onnx_op("Less", k, offset))
+    )
     expr = _where(inside, window, x.dtype)
     return as_outcome(node, [expr], [y.placed(node.outputs[0], x.dtype, x.shape, x.axis)])
 
@@ -97,14 +108,22 @@ def _triangle_of_pairs(node: Node, x: QueryKey) -> Outcome:
     row = onnx_op("Reshape", indices_of(x, 0), const([-1, 1]))
     column = onnx_op("Reshape", indices_of(x, 1), const([1, -1]))
     offset, k = onnx_op("Sub", column, row), onnx_op("Reshape", k, const([1, 1]))
-    inside = onnx_op("Not", onnx_op("Less", offset, k)) if node.attr("upper", 1) else onnx_op("Not", onnx_op("Less", k, offset))
+    inside = (
+        onnx_op("Not", onnx_op("Less", offset, k))
+        if node.attr("upper", 1)
+        else onnx_op("Not", onnx_op("Less", k, offset))
+    )
     expr = _where(inside, QueryKeyRead(x.wire, (0, 0), (0, 0)), x.dtype)
     return as_outcome(node, [expr], [replace(x, wire=node.outputs[0], alive=None)])
 
 
 def _where(inside: Expr, value: Expr, dtype: ir.DataType) -> Expr:
     """`value` with zeros outside of a triangle."""
-    return onnx_op("And", inside, value) if dtype == ir.DataType.BOOL else select(inside, value, Const(np.zeros((), dtype.numpy())), dtype)
+    return (
+        onnx_op("And", inside, value)
+        if dtype == ir.DataType.BOOL
+        else select(inside, value, Const(np.zeros((), dtype.numpy())), dtype)
+    )
 
 
 @rule("EyeLike", versions=(9, 22))
@@ -130,9 +149,17 @@ def grid_sample(node: Node) -> Outcome:
     """
     x, grid = node.facts
     if isinstance(x, Stream) and x.axis > 1:
-        refuse("the grid spans the whole image, so its points move with the length of the stream", hint="sample a window of fixed size")
-    if isinstance(x, Stream) and x.axis == 0 and not isinstance(grid, Stream) or isinstance(grid, Stream) and grid.axis == 0 and not isinstance(x, Stream):
-        refuse("the image and the grid have a frame each, but only one of them streams", hint="expand the other along the batch")
+        refuse(
+            "the grid spans the whole image, so its points move with the length of the stream",
+            hint="sample a window of fixed size",
+        )
+    if (isinstance(x, Stream) and x.axis == 0 and not isinstance(grid, Stream)) or (
+        isinstance(grid, Stream) and grid.axis == 0 and not isinstance(x, Stream)
+    ):
+        refuse(
+            "the image and the grid have a frame each, but only one of them streams",
+            hint="expand the other along the batch",
+        )
     at = None
     if isinstance(grid, Stream):
         if grid.axis == grid.rank - 1:
@@ -166,7 +193,10 @@ def deformed(node: Node) -> Outcome:
             refuse("its offsets may reach any frame of the stream", hint="use an ordinary convolution along time")
         axes.append(0 if isinstance(fact, Stream) else None)
     if any(isinstance(node.fact(k), Static) for k in (0, 2)):
-        refuse("the image and its offsets have a frame each, but only one of them streams", hint="expand the other along the batch")
+        refuse(
+            "the image and its offsets have a frame each, but only one of them streams",
+            hint="expand the other along the batch",
+        )
     return passthrough(node, axes)
 
 
@@ -176,7 +206,9 @@ def col2im(node: Node) -> Outcome:
 
     Refuses: blocks along the stream, whose image has a fixed size.
     """
-    return keep_unless(node, [1, 2], "it adds blocks into an image of a fixed size", hint="use ConvTranspose along time instead")
+    return keep_unless(
+        node, [1, 2], "it adds blocks into an image of a fixed size", hint="use ConvTranspose along time instead"
+    )
 
 
 @rule("CenterCropPad", versions=(18,))
@@ -201,7 +233,9 @@ def center_crop_pad(node: Node) -> Outcome:
         shape = const([_known(sizes[k].constant) for k in changed])
         wire = node.outputs[0] if not more.constant else f"{node.outputs[0]}#across"
         x = y.placed(wire, x.dtype, tuple(sizes), x.axis)
-        steps.append(Step(node.name, node.op_type, (wire,), (onnx_op("CenterCropPad", window, shape, axes=changed),), (x,)))
+        steps.append(
+            Step(node.name, node.op_type, (wire,), (onnx_op("CenterCropPad", window, shape, axes=changed),), (x,))
+        )
     if more.constant < 0:
         x = crop(x, start=-more.constant // 2, end=-more.constant - -more.constant // 2)
     elif more.constant:

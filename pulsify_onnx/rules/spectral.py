@@ -23,12 +23,19 @@ def _frame_length(node: Node) -> int:
     length = _number(node, 3, "the frame length")
     taper = node.fact(2)
     if taper is None:
-        return length if length is not None else refuse("it has neither a window nor a frame length", hint="export it with one of them")
+        return (
+            length
+            if length is not None
+            else refuse("it has neither a window nor a frame length", hint="export it with one of them")
+        )
     size = taper.shape[0].constant if isinstance(taper, Static) and len(taper.shape) == 1 else None
     if size is None:
         refuse("the length of its window is not known", hint="make the window a constant before exporting")
     if length is not None and length != size:
-        refuse(f"its window has {size} samples and its frames have {length}", hint="pad the window to the length of the frames")
+        refuse(
+            f"its window has {size} samples and its frames have {length}",
+            hint="pad the window to the length of the frames",
+        )
     return size
 
 
@@ -68,7 +75,10 @@ def dft(node: Node) -> Outcome:
         refuse("the stream runs along the real and imaginary parts", hint="name another axis with --axis")
     length = x.shape[axis].constant if node.fact(1) is None else _number(node, 1, "the length of the transform")
     if axis == x.axis:
-        refuse("it transforms the whole stream at once, so every value needs the last frame", hint="transform frames of fixed length (STFT)")
+        refuse(
+            "it transforms the whole stream at once, so every value needs the last frame",
+            hint="transform frames of fixed length (STFT)",
+        )
     if length is None:
         refuse("the length of the transform is not known", hint=UNKNOWN_SHAPE)
     return passthrough(node, [x.axis, None, None][: len(node.facts)])

@@ -20,7 +20,9 @@ def unfold(node: Node) -> Outcome:
     x = the_stream(node)
     axis, size, hop = node.axis(x.rank, "dim", -1), int(node.attr("size", 0)), int(node.attr("step", 1))
     if size < 1 or hop < 1:
-        refuse(f"it takes windows of {size} frames, one every {hop}", hint="export it with a size and a step of 1 at least")
+        refuse(
+            f"it takes windows of {size} frames, one every {hop}", hint="export it with a size and a step of 1 at least"
+        )
     if axis != x.axis:
         return passthrough(node, [x.axis])
     window, y = windowed(x, size, hop, node.options)

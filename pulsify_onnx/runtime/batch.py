@@ -16,21 +16,29 @@ from pulsify_onnx.runtime.runner import ENDLESS, Flow, HasProto, PulseRunner, in
 class BatchSession:
     """A stream on every row of a batch: chunks of any size in, the batch model's frames out, row by row.
 
-    `model` is a pulsed model whose rows are streams of their own. ``rows``: how many, where the model takes any number. ``static`` has the
+    `model` is a pulsed model whose rows are streams of their own. ``rows``: how many, where the model takes any number.
+    ``static`` has the
     inputs that do not stream, for all rows. Frames of a row, in and out, are those of a batch of one. A row that has no
     frames for a pulse waits while others go on.
     """
 
-    def __init__(self, model: str | Path | HasProto, rows: int | None = None, static: Mapping[str, Array] | None = None):
+    def __init__(
+        self, model: str | Path | HasProto, rows: int | None = None, static: Mapping[str, Array] | None = None
+    ):
         self._runner = PulseRunner(model)
         self.spec, self._sidecar = self._runner.spec, self._runner.sidecar
         batch = self._sidecar.valid_frames_shape[0]
         if not self._sidecar.independent_rows:
-            raise UsageError(f"rows of this model start and end together, because of {', '.join(self._sidecar.shared_by)}")
+            raise UsageError(
+                f"rows of this model start and end together, because of {', '.join(self._sidecar.shared_by)}"
+            )
         if batch == 1:
             raise UsageError("the model has no batch: convert it with --batch")
-        if isinstance(batch, int) and rows not in (None, batch) or isinstance(batch, str) and (rows or 0) < 1:
-            raise UsageError(f"the model takes {batch if isinstance(batch, int) else 'any number of'} rows: say how many" + f", not {rows}" * (rows is not None))
+        if (isinstance(batch, int) and rows not in (None, batch)) or (isinstance(batch, str) and (rows or 0) < 1):
+            raise UsageError(
+                f"the model takes {batch if isinstance(batch, int) else 'any number of'} rows: say how many"
+                + f", not {rows}" * (rows is not None)
+            )
         self.rows = batch if isinstance(batch, int) else int(rows or 0)
         self._static = {k: np.asarray(v) for k, v in (static or {}).items()}
         self._flows = [Flow(self._sidecar, self._static) for _ in range(self.rows)]
@@ -74,8 +82,13 @@ class BatchSession:
         axes = self._sidecar.row_axes
         mine = {row: self._flows[row].next(pulse) for row in valid}
         idle = {name: np.zeros_like(x) for name, x in next(iter(mine.values())).items()}
-        feeds = {name: np.concatenate([mine.get(row, idle)[name] for row in range(self.rows)], axes[name]) for name in idle}
+        feeds = {
+            name: np.concatenate([mine.get(row, idle)[name] for row in range(self.rows)], axes[name]) for name in idle
+        }
         counts = np.asarray([valid.get(row, 0) for row in range(self.rows)], np.int64)
         outs = self._runner.step({**inputs_of(self._sidecar, self._static), **feeds}, counts, live=list(valid))
         for row, count in valid.items():
-            self._flows[row].came({name: x if (axis := axes[name]) is None else take(x, axis, row, row + 1) for name, x in outs.items()}, count)
+            self._flows[row].came(
+                {name: x if (axis := axes[name]) is None else take(x, axis, row, row + 1) for name, x in outs.items()},
+                count,
+            )

@@ -58,12 +58,22 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
         every = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         if len(every) == len(value):
             return tuple(decoded(k, own, f"{where}[{n}]") for n, (k, own) in enumerate(zip(every, value)))
-    elif kind is Fraction and isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value) and value[1]:
+    elif (
+        kind is Fraction
+        and isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(n, int) for n in value)
+        and value[1]
+    ):
         return Fraction(*value)
     elif kind is Length and isinstance(value, str):
         return parse(value)
     elif origin is not tuple and _fits(kind, value):
-        return {key: decoded(inner[1], own, f"{where}.{key}") for key, own in value.items()} if isinstance(value, Mapping) else value
+        return (
+            {key: decoded(inner[1], own, f"{where}.{key}") for key, own in value.items()}
+            if isinstance(value, Mapping)
+            else value
+        )
     raise ValueError(f"{where.lstrip('.') or 'the document'} is {value!r}"[:200])
 
 
@@ -78,16 +88,28 @@ def schema_of(kind: Any) -> Json:
         return {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
     if is_dataclass(kind) and isinstance(kind, type):
         required = [f.name for f in fields(kind) if f.metadata.get("always") or _default(f) is MISSING]
-        return {"type": "object", "properties": {f.name: _described(f, schema_of(_types(kind)[f.name])) for f in fields(kind)},
-                "required": required}
+        return {
+            "type": "object",
+            "properties": {f.name: _described(f, schema_of(_types(kind)[f.name])) for f in fields(kind)},
+            "required": required,
+        }
     if origin is Literal:
         return {"const": inner[0]}
     if origin is tuple:
         if inner[-1] is Ellipsis:
             return {"type": "array", "items": schema_of(inner[0])}
-        return {"type": "array", "prefixItems": [schema_of(k) for k in inner], "minItems": len(inner), "maxItems": len(inner)}
+        return {
+            "type": "array",
+            "prefixItems": [schema_of(k) for k in inner],
+            "minItems": len(inner),
+            "maxItems": len(inner),
+        }
     if origin in (Union, types.UnionType):
-        return {"type": [NAMES[k] for k in inner]} if all(k in NAMES for k in inner) else {"anyOf": [schema_of(k) for k in inner]}
+        return (
+            {"type": [NAMES[k] for k in inner]}
+            if all(k in NAMES for k in inner)
+            else {"anyOf": [schema_of(k) for k in inner]}
+        )
     if origin is not None and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": schema_of(inner[1])}
     return {"type": NAMES[kind]}

@@ -28,10 +28,14 @@ class HasProto(Protocol):
 
 
 class PulseRunner:
-    """One pulse in, one pulse out; keeps the states. ``spec`` is the sidecar as it is written, ``sidecar`` the typed one."""
+    """One pulse in, one pulse out; keeps the states. ``spec`` is the sidecar as it is written, ``sidecar`` the typed
+    one.
+    """
 
     def __init__(self, model: str | Path | HasProto, plain: bool = False):
-        self.session = session(model if isinstance(model, (str, Path)) else model.proto().SerializeToString(), plain=plain)
+        self.session = session(
+            model if isinstance(model, (str, Path)) else model.proto().SerializeToString(), plain=plain
+        )
         self.model, self.plain = model, plain
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.sidecar = Sidecar.of(metadata, model)
@@ -46,28 +50,41 @@ class PulseRunner:
         self._states, self.known_sizes = {}, {}
 
     def restart(self, row: int, starts: Mapping[str, Array] | None = None) -> None:
-        """Start a new stream on one row of the batch, from zeros or (states of the source) from `starts`; the others go on."""
+        """Start a new stream on one row of the batch, from zeros or (states of the source) from `starts`; the others
+        go on.
+        """
         for state in self.sidecar.states if self._states else ():
             name, axis = state.input, state.row_axis or 0
-            np.moveaxis(self._states[name], axis, 0)[row] = np.moveaxis(starts[name], axis, 0)[row] if starts and name in starts else 0
+            np.moveaxis(self._states[name], axis, 0)[row] = (
+                np.moveaxis(starts[name], axis, 0)[row] if starts and name in starts else 0
+            )
 
-    def step(self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None, live: Sequence[int] | None = None) -> dict[str, Array]:
+    def step(
+        self, feeds: Mapping[str, Array], valid_frames: int | Array | None = None, live: Sequence[int] | None = None
+    ) -> dict[str, Array]:
         """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream.
 
-        With the first pulse of a stream, `feeds` may have states that do not begin as zeros. With `live`, only these rows of the batch
+        With the first pulse of a stream, `feeds` may have states that do not begin as zeros. With `live`, only these
+        rows of the batch
         go on: the states of the others stay as they are.
         """
         if not self._states:
             self.known_sizes = self.sizes(feeds)
-            self._states = {s.input: feeds.get(s.input, np.zeros(self._shape(s.shape), s.dtype)) for s in self.sidecar.states}
+            self._states = {
+                s.input: feeds.get(s.input, np.zeros(self._shape(s.shape), s.dtype)) for s in self.sidecar.states
+            }
         feed: dict[str, Any] = {**feeds, **self._states}
         control = self.sidecar.valid_frames_input
         if control:
-            feed[control] = np.broadcast_to(np.asarray(valid_frames, np.int64), self._shape(self.sidecar.valid_frames_shape)).copy()
+            feed[control] = np.broadcast_to(
+                np.asarray(valid_frames, np.int64), self._shape(self.sidecar.valid_frames_shape)
+            ).copy()
         outs = self.session.run(None, feed)
-        for state, value in zip(self.sidecar.states, outs[len(self.sidecar.outputs):]):
+        for state, value in zip(self.sidecar.states, outs[len(self.sidecar.outputs) :]):
             if value.shape != self._states[state.input].shape:
-                raise AssertionError(f"state {state.input} {self._states[state.input].shape} came back as {value.shape}")
+                raise AssertionError(
+                    f"state {state.input} {self._states[state.input].shape} came back as {value.shape}"
+                )
             if live is not None:
                 axis, kept = state.row_axis or 0, self._states[state.input].copy()
                 np.moveaxis(kept, axis, 0)[list(live)] = np.moveaxis(value, axis, 0)[list(live)]
@@ -93,7 +110,9 @@ class PulseRunner:
 
 
 class Flow:
-    """One stream: frames that wait for their pulse, and how far its outputs have come. ``static`` has the inputs that do not stream."""
+    """One stream: frames that wait for their pulse, and how far its outputs have come. ``static`` has the inputs
+    that do not stream.
+    """
 
     def __init__(self, sidecar: Sidecar, static: dict[str, Array]):
         self.sidecar, self.static = sidecar, static
@@ -114,12 +133,21 @@ class Flow:
         return bool(self._buffers)
 
     def take(self, frames: Array | Mapping[str, Array], row: bool = False) -> None:
-        """Take frames in; those of one `row` of the batch have one there. Raises `UsageError` where they don't fit the model."""
+        """Take frames in; those of one `row` of the batch have one there. Raises `UsageError` where they don't fit
+        the model.
+        """
         if self.ended:
-            raise UsageError("the stream has ended: call reset() to start another" if not row else "the stream of this row has ended: call restart() to start another")
+            raise UsageError(
+                "the stream has ended: call reset() to start another"
+                if not row
+                else "the stream of this row has ended: call restart() to start another"
+            )
         if not isinstance(frames, Mapping):
             if len(self._inputs) != 1:
-                raise UsageError(f"the model has {len(self._inputs)} stream inputs: push a dict of {', '.join(i.name for i in self._inputs)}")
+                raise UsageError(
+                    f"the model has {len(self._inputs)} stream inputs: push a dict of "
+                    f"{', '.join(i.name for i in self._inputs)}"
+                )
             frames = {self._inputs[0].name: frames}
         known: dict[str, Input] = {i.name: i for i in self.sidecar.inputs}
         for name, value in frames.items():
@@ -132,8 +160,13 @@ class Flow:
                 continue
             axis = entry.axis
             want = [1 if row and k == entry.row_axis else d for k, d in enumerate(entry.shape)]
-            if value.ndim != len(want) or any(k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(want, value.shape))):
-                raise UsageError(f"{name}: frames have shape {list(value.shape)}, the model takes {want} with the stream on axis {axis}")
+            if value.ndim != len(want) or any(
+                k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(want, value.shape))
+            ):
+                raise UsageError(
+                    f"{name}: frames have shape {list(value.shape)}, the model takes {want} with the stream on "
+                    f"axis {axis}"
+                )
             before = self._buffers.get(name)
             self._buffers[name] = value if before is None else np.concatenate([before, value], axis)
 
@@ -177,15 +210,25 @@ class Flow:
             self._come[name].append(take(value, o.axis, drop, None))
 
     def result(self, sizes: Mapping[str, int], row: bool = False) -> Any:
-        """What has come out since the last time, of those frames that are real for sure. `sizes`: what symbolic dimensions are."""
+        """What has come out since the last time, of those frames that are real for sure. `sizes`: what symbolic
+        dimensions are.
+        """
         result: dict[str, Array | None] = {}
         for o in self.sidecar.outputs:
             name = o.name
             if not isinstance(o, StreamOutput):
                 result[name] = self._latest[name]
                 continue
-            shape = [0 if k == o.axis else 1 if row and k == o.row_axis else sizes.get(d, 1) if isinstance(d, str) else d or 0
-                     for k, d in enumerate(o.shape)]
+            shape = [
+                0
+                if k == o.axis
+                else 1
+                if row and k == o.row_axis
+                else sizes.get(d, 1)
+                if isinstance(d, str)
+                else d or 0
+                for k, d in enumerate(o.shape)
+            ]
             value = np.concatenate(self._come[name] or [np.zeros(shape, o.dtype)], o.axis)
             self._come[name] = []
             total = o.total(self._frames) if self.sidecar.ends else None
@@ -211,7 +254,8 @@ class StreamSession:
 
     `model` is the path of a pulsed model, or a `PulsedModel`. ``static`` has the inputs that do not stream.
     A model with one stream input takes plain arrays, else a dict by name; one with one output gives plain arrays.
-    A prefix output is its newest value (None before the first pulse), one over a window too (None before the window is full).
+    A prefix output is its newest value (None before the first pulse), one over a window too (None before the window is
+    full).
     Rows of a batch start and end together here; `BatchSession` has a stream of its own on each.
     """
 
@@ -245,7 +289,9 @@ class StreamSession:
         return self._flow.result(self._runner.known_sizes)
 
     def _run(self, pulse: int, valid: int) -> None:
-        self._flow.came(self._runner.step({**inputs_of(self._sidecar, self._static), **self._flow.next(pulse)}, valid), valid)
+        self._flow.came(
+            self._runner.step({**inputs_of(self._sidecar, self._static), **self._flow.next(pulse)}, valid), valid
+        )
 
 
 def take(x: Array, axis: int, start: int, stop: int | None) -> Array:

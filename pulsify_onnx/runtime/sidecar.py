@@ -94,16 +94,28 @@ class StreamOutput:
     shape: Shape = field(metadata=says(SHAPE))
     frames_per_pulse: int | None = field(metadata=says(PER_PULSE))
     rate: Fraction = field(metadata=says(RATE))
-    delay: int = field(metadata=says(
-        "of a stream: its frames that come before the first one of the batch output, the least that the network and the pulse "
-        "allow. Negative only with `--allow-advance`"))
-    receptive_field: int | None = field(metadata=says(
-        "base frames that one frame depends on; null: all that came before"))
-    frames: Length | None = field(default=None, metadata=says(
-        "how many frames the batch output has, as an expression in the number `T` of base frames (`+`, `-`, `*`, "
-        "`/`, `floor`, `max`, `min`); null where it depends on more", always=True))
-    first_frames: Any = field(default=None, metadata=says(
-        "with a negative delay: the first frames, which never come and are the same in every stream"))
+    delay: int = field(
+        metadata=says(
+            "of a stream: its frames that come before the first one of the batch output, the least that the "
+            "network and the pulse "
+            "allow. Negative only with `--allow-advance`"
+        )
+    )
+    receptive_field: int | None = field(
+        metadata=says("base frames that one frame depends on; null: all that came before")
+    )
+    frames: Length | None = field(
+        default=None,
+        metadata=says(
+            "how many frames the batch output has, as an expression in the number `T` of base frames (`+`, `-`, `*`, "
+            "`/`, `floor`, `max`, `min`); null where it depends on more",
+            always=True,
+        ),
+    )
+    first_frames: Any = field(
+        default=None,
+        metadata=says("with a negative delay: the first frames, which never come and are the same in every stream"),
+    )
     row_axis: int | None = field(default=None, metadata=says(ROWS))
 
     def count(self, base: int) -> int:
@@ -123,7 +135,9 @@ class PrefixOutput:
     kind: Literal["prefix"] = field(default="prefix", metadata=says(always=True))
     dtype: str = field(metadata=says(DTYPE))
     shape: Shape = field(metadata=says(SHAPE))
-    exact_every_pulse: bool = field(metadata=says("of a `prefix`: whether it is exact after every pulse; else after the flush"))
+    exact_every_pulse: bool = field(
+        metadata=says("of a `prefix`: whether it is exact after every pulse; else after the flush")
+    )
     row_axis: int | None = field(default=None, metadata=says(ROWS))
 
 
@@ -157,23 +171,30 @@ Output: TypeAlias = StreamOutput | PrefixOutput | StaticOutput | WindowOutput
 class State:
     """What goes out as ``output`` must come back as ``input``; zeros at first, those of the source's own too."""
 
-    input: str = field(metadata=says(
-        "the past, which is fed: `past_000_…`, but for states of the source, which keep their names"))
+    input: str = field(
+        metadata=says("the past, which is fed: `past_000_…`, but for states of the source, which keep their names")
+    )
     output: str = field(metadata=says("the present, which comes out and is fed back: `present_000_…`"))
     dtype: str = field(metadata=says("numpy's name"))
-    shape: tuple[int | str, ...] = field(metadata=says(
-        "no dimension is 0; all are numbers but for a batch of any size, which is axis 0"))
+    shape: tuple[int | str, ...] = field(
+        metadata=says("no dimension is 0; all are numbers but for a batch of any size, which is axis 0")
+    )
     bytes: int = field(metadata=says("of one stream"))
     node: str = field(metadata=says("the node, or the tensor, that it belongs to"))
-    role: str = field(metadata=says(
-        "`history` (frames of a tensor), `clock` and `seen` (base frames so far), `recurrent`, `scan` and "
-        "`cumulative` (what an operator carries), `add`, `mul`, `max`, `min`, `mean`, `squares`, `weight`, "
-        "`best`, `index` and `last` (running values), `lost` (what rounding took from a sum), `source` (a state "
-        "of the source's own, `--state`)"))
-    exact_every_pulse: bool | None = field(default=None, metadata=says(
-        "of a state of the source: whether it is exact after every pulse"))
-    row_axis: int | None = field(default=None, metadata=says(
-        "of a state of the source, with a batch: which axis has the rows"))
+    role: str = field(
+        metadata=says(
+            "`history` (frames of a tensor), `clock` and `seen` (base frames so far), `recurrent`, `scan` and "
+            "`cumulative` (what an operator carries), `add`, `mul`, `max`, `min`, `mean`, `squares`, `weight`, "
+            "`best`, `index` and `last` (running values), `lost` (what rounding took from a sum), `source` (a state "
+            "of the source's own, `--state`)"
+        )
+    )
+    exact_every_pulse: bool | None = field(
+        default=None, metadata=says("of a state of the source: whether it is exact after every pulse")
+    )
+    row_axis: int | None = field(
+        default=None, metadata=says("of a state of the source, with a batch: which axis has the rows")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +215,9 @@ class Head:
     kind: Literal["window"] = field(default="window", metadata=says("`window`", always=True))
     frames: int = field(metadata=says("base frames of a window"))
     delay: int = field(metadata=says("base frames from the end of a window to that of the pulse that gives its result"))
-    full_after: int | None = field(metadata=says(
-        "pulses until the first result is valid; null for a pulse of any size"))
+    full_after: int | None = field(
+        metadata=says("pulses until the first result is valid; null for a pulse of any size")
+    )
     exact: bool = field(metadata=says("whether a result is the batch model's of these frames alone"))
     padding: tuple[str, ...] = field(metadata=says("else the nodes before the head that pad"))
     windows: tuple[HeadWindow, ...] = field(metadata=says("the streams that the head reads"))
@@ -235,19 +257,23 @@ class FixedLength:
     frames: int = field(metadata=says("base frames of the export"))
     length: Mapping[str, int] = field(metadata=says("frames of each input, by name"))
     constants: tuple[ReadAnew, ...] = field(metadata=says("every constant that is read anew"))
-    kept: tuple[KeptNumber, ...] = field(default=(), metadata=says(
-        "numbers that were kept though they may follow the length", always=True))
-    readings: Mapping[str, str] = field(default_factory=dict, metadata=says(
-        "answers that were given by `--reading`, by node"))
+    kept: tuple[KeptNumber, ...] = field(
+        default=(), metadata=says("numbers that were kept though they may follow the length", always=True)
+    )
+    readings: Mapping[str, str] = field(
+        default_factory=dict, metadata=says("answers that were given by `--reading`, by node")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftContext:
     """Attention over the whole past that was cut to its last frames: the stream is exact to that network."""
 
-    left_context: int = field(metadata=says(
-        "frames of the past that attention sees, its own among them: the stream is exact to the batch model cut "
-        "so"))
+    left_context: int = field(
+        metadata=says(
+            "frames of the past that attention sees, its own among them: the stream is exact to the batch model cut so"
+        )
+    )
     nodes: tuple[str, ...] = field(metadata=says("where it was cut"))
 
 
@@ -261,26 +287,45 @@ class Sidecar:
     pulse: int | None = field(metadata=says("base frames of a pulse; null for any"))
     pulse_multiple: int = field(metadata=says("every pulse is a multiple of it"))
     inputs: tuple[Input, ...] = field(metadata=says("in the order of the graph, as below"))
-    valid_frames_input: str | None = field(metadata=says(
-        "with an end of stream, the name of the input for the number of real base frames in the pulse (int64); "
-        "else null"))
-    valid_frames_shape: tuple[int | str, ...] = field(metadata=says(
-        "its shape: rows of the batch, a number or the name of its dimension. It is there without the input too"))
+    valid_frames_input: str | None = field(
+        metadata=says(
+            "with an end of stream, the name of the input for the number of real base frames in the pulse (int64); "
+            "else null"
+        )
+    )
+    valid_frames_shape: tuple[int | str, ...] = field(
+        metadata=says(
+            "its shape: rows of the batch, a number or the name of its dimension. It is there without the input too"
+        )
+    )
     outputs: tuple[Output, ...] = field(metadata=says("the same"))
     states: tuple[State, ...] = field(metadata=says("the same"))
     state_bytes: int = field(metadata=says("bytes of all states of one stream; a batch of any size counts as 1"))
-    flush_pulses: int = field(metadata=says(
-        "how many pulses with `valid_frames` 0 after the last one with data bring out the last frame of every "
-        "output, for any length; 0 without an end of stream"))
-    least_frames: int = field(default=1, metadata=says(
-        "the fewest base frames of a stream; of fewer nothing is promised: the batch model does not run, crops or"
-        " picks more frames than there are, or takes another branch", always=True))
-    independent_rows: bool = field(default=True, metadata=says(
-        "only there where it is false: rows of the batch are no streams of their own, all start and end together"))
+    flush_pulses: int = field(
+        metadata=says(
+            "how many pulses with `valid_frames` 0 after the last one with data bring out the last frame of every "
+            "output, for any length; 0 without an end of stream"
+        )
+    )
+    least_frames: int = field(
+        default=1,
+        metadata=says(
+            "the fewest base frames of a stream; of fewer nothing is promised: the batch model does not run, crops or"
+            " picks more frames than there are, or takes another branch",
+            always=True,
+        ),
+    )
+    independent_rows: bool = field(
+        default=True,
+        metadata=says(
+            "only there where it is false: rows of the batch are no streams of their own, all start and end together"
+        ),
+    )
     shared_by: tuple[str, ...] = field(default=(), metadata=says("with it: the nodes that rows share"))
     head: Head | None = None
-    source_batch: int | None = field(default=None, metadata=says(
-        "with `--batch`: 1, the batch model takes one row at a time"))
+    source_batch: int | None = field(
+        default=None, metadata=says("with `--batch`: 1, the batch model takes one row at a time")
+    )
     fixed_length: FixedLength | None = None
     approximation: LeftContext | None = None
 

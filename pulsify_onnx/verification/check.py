@@ -41,34 +41,63 @@ def opened(pulsed: str | Path | HasProto, plain: bool = False) -> PulseRunner:
         raise UnusableStream(str(problem)) from problem
 
 
-def verify(model: str | Path | onnx.ModelProto, pulsed: str | Path | HasProto | PulseRunner, *, frames: int | None = None, seed: int = 0,
-           rtol: float | None = None, atol: float | None = None, recorded: Mapping[str, Array] | None = None, batch: Any = None,
-           measure: bool = False) -> Verification:
+def verify(
+    model: str | Path | onnx.ModelProto,
+    pulsed: str | Path | HasProto | PulseRunner,
+    *,
+    frames: int | None = None,
+    seed: int = 0,
+    rtol: float | None = None,
+    atol: float | None = None,
+    recorded: Mapping[str, Array] | None = None,
+    batch: Any = None,
+    measure: bool = False,
+) -> Verification:
     """Stream random data through `pulsed` and compare every frame with the batch `model`.
 
-    `frames`: base frames to try first (default: enough for delay and receptive field). `recorded`: inputs to stream instead of
-    random ones. `batch`: what runs in the place of `model`. `measure` how far the batch model looks: the receptive field must be wide
+    `frames`: base frames to try first (default: enough for delay and receptive field). `recorded`: inputs to stream
+    instead of
+    random ones. `batch`: what runs in the place of `model`. `measure` how far the batch model looks: the receptive
+    field must be wide
     enough, and what comes later than it need is ``late``. Raises `UsageError` where the files do not belong together.
     """
     runner = pulsed if isinstance(pulsed, PulseRunner) else opened(pulsed)
     check = Check(model, runner, seed, rtol, atol, recorded, batch=batch)
     found = check.run(frames, measure)
     if check.quantised and not found.lengths:  # onnxruntime makes integer kernels of operators that these do not take
-        found = Check(model, opened(runner.model, plain=True), seed, rtol, atol, recorded, batch=batch).run(frames, measure)
+        found = Check(model, opened(runner.model, plain=True), seed, rtol, atol, recorded, batch=batch).run(
+            frames, measure
+        )
     return found
 
 
 class Check:
-    """A comparison of two models. The batch model is run as it is written where the pulsed one is; `traced` ones have more outputs."""
+    """A comparison of two models. The batch model is run as it is written where the pulsed one is; `traced` ones
+    have more outputs.
+    """
 
-    def __init__(self, model: str | Path | onnx.ModelProto, pulsed: PulseRunner, seed: int = 0, rtol: float | None = None,
-                 atol: float | None = None, recorded: Mapping[str, Array] | None = None, traced: bool = False, batch: Any = None):
+    def __init__(
+        self,
+        model: str | Path | onnx.ModelProto,
+        pulsed: PulseRunner,
+        seed: int = 0,
+        rtol: float | None = None,
+        atol: float | None = None,
+        recorded: Mapping[str, Array] | None = None,
+        traced: bool = False,
+        batch: Any = None,
+    ):
         proto = _proto(model)
         self.types = float_types(proto.graph)
         self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
-        # as it is written, but for quantised graphs: they round in other places once onnxruntime has put them together, as its users have them
-        self.batch = batch or session(proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4,
-                                      plain=not self.quantised or pulsed.plain, without=unsound(n.op_type for n in nodes(proto.graph)))
+        # as it is written, but for quantised graphs: they round in other places once onnxruntime has put them together,
+        # as its users have them
+        self.batch = batch or session(
+            proto.SerializeToString() if isinstance(model, onnx.ModelProto) else model,
+            severity=4,
+            plain=not self.quantised or pulsed.plain,
+            without=unsound(n.op_type for n in nodes(proto.graph)),
+        )
         self.runner = pulsed
         self.sidecar = self.runner.sidecar
         if self.sidecar.source_batch and not traced:
@@ -79,7 +108,10 @@ class Check:
         own_outputs = {s.output for s in self.own.values()}
         wanted = [o.name for o in self.sidecar.outputs]
         if not traced and wanted != [o.name for o in self.batch.get_outputs() if o.name not in own_outputs]:
-            raise UsageError(f"the pulsed model has outputs {', '.join(wanted)}, the batch model {', '.join(o.name for o in self.batch.get_outputs())}")
+            raise UsageError(
+                f"the pulsed model has outputs {', '.join(wanted)}, the batch model "
+                f"{', '.join(o.name for o in self.batch.get_outputs())}"
+            )
         self.streams = self.sidecar.stream_inputs
         outs = self.sidecar.stream_outputs
         self.delay = max([0, *(math.ceil(o.delay / o.rate) for o in outs)])
@@ -123,6 +155,7 @@ class Check:
 
     def _measured(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> Mapping[str, int]:
         """What comes later than it need; a receptive field that is too small is a problem."""
+
         def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
             return dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, given)))
 
@@ -147,8 +180,14 @@ class Check:
         elif not t.compared:
             ok, message = True, "nothing to compare: without --end-of-stream no output is exact after any pulse"
         else:
-            ok, message = True, f"{t.compared} frames agree, largest error {t.error:.3g}" + (f", {t.ties} rounding ties" if t.ties else "")
-        return Verification(ok, t.error, t.output, t.frame, tuple(used), t.compared, t.ties, message, None if ok else t.case)
+            ok, message = (
+                True,
+                f"{t.compared} frames agree, largest error {t.error:.3g}"
+                + (f", {t.ties} rounding ties" if t.ties else ""),
+            )
+        return Verification(
+            ok, t.error, t.output, t.frame, tuple(used), t.compared, t.ties, message, None if ok else t.case
+        )
 
     def _checkable(self, output: Output) -> bool:
         return not isinstance(output, PrefixOutput) or self.ends or output.exact_every_pulse
@@ -169,11 +208,15 @@ class Check:
         least = max(least, self.least)
         return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged), least]
 
-    def _first_valid(self, target: int, rows: int, used: list[int]) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
+    def _first_valid(
+        self, target: int, rows: int, used: list[int]
+    ) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
         """The first length from `target` on that the batch model takes: not every length suits every model."""
         errors: set[str] = set()
         for k, total in enumerate([target] if self.recorded else lengths(target, self.pulse)):
-            if k > NEAR_FRAMES and len(errors) == 1 and total > 2 * target + self.pulse:  # it has nothing to do with the length
+            if (
+                k > NEAR_FRAMES and len(errors) == 1 and total > 2 * target + self.pulse
+            ):  # it has nothing to do with the length
                 break
             if total in used or not all(i.fits(total) for i in self.streams):
                 continue
@@ -185,23 +228,32 @@ class Check:
                     self.error = " ".join(str(problem).split())[:300]
                     errors.add(self.error)
                     break
-                if all(np.isfinite(_float(v)).all() for v in want.values()) or positive:
-                    if all(v.size for v in want.values()) and self._has_frames(total):
-                        return total, arrays, want
+                finite = positive or all(np.isfinite(_float(v)).all() for v in want.values())
+                if finite and all(v.size for v in want.values()) and self._has_frames(total):
+                    return total, arrays, want
         return None
 
     def _has_frames(self, total: int) -> bool:
-        """Whether every output has frames for `total` base frames: onnxruntime's pools give one even where there should be none."""
+        """Whether every output has frames for `total` base frames: onnxruntime's pools give one even where there
+        should be none.
+        """
         return all(o.total(total) != 0 for o in self.sidecar.stream_outputs)
 
     def _recorded_frames(self) -> int | None:
         """Base frames of the recorded inputs, None without them."""
-        lengths = {math.floor(self.recorded[i.name].shape[i.axis] / i.rate) for i in self.streams if i.name in self.recorded}
+        lengths = {
+            math.floor(self.recorded[i.name].shape[i.axis] / i.rate) for i in self.streams if i.name in self.recorded
+        }
         if len(lengths) > 1:
-            raise UsageError(f"the recorded inputs are of different lengths: {', '.join(map(str, sorted(lengths)))} base frames")
+            raise UsageError(
+                f"the recorded inputs are of different lengths: {', '.join(map(str, sorted(lengths)))} base frames"
+            )
         found = next(iter(lengths), None)
         if found is not None and found <= self.margin:
-            raise UsageError(f"the recording has {found} base frames; a stream without an end needs more than {self.margin} to be compared")
+            raise UsageError(
+                f"the recording has {found} base frames; a stream without an end needs more than {self.margin} to "
+                "be compared"
+            )
         return found
 
     def _draw(self, total: int, rows: int, positive: bool) -> dict[str, Array]:
@@ -215,7 +267,9 @@ class Check:
         for o in self.sidecar.outputs:
             run_shape(o, total, rows)
         for name, s in self.own.items():
-            arrays[name] = values(rng, np.dtype(s.dtype), [rows if isinstance(d, str) else d for d in s.shape], positive)
+            arrays[name] = values(
+                rng, np.dtype(s.dtype), [rows if isinstance(d, str) else d for d in s.shape], positive
+            )
         return arrays
 
     # comparison
@@ -226,7 +280,12 @@ class Check:
         got, fed = self.stream(total, arrays)
         if self.tally.worst <= 1:
             streams = {o.name: o.axis for o in self.sidecar.stream_outputs}
-            self.tally.case = Case(total, arrays, want, {n: np.concatenate(v, streams[n]) if n in streams else v[-1] for n, v in got.items()})
+            self.tally.case = Case(
+                total,
+                arrays,
+                want,
+                {n: np.concatenate(v, streams[n]) if n in streams else v[-1] for n, v in got.items()},
+            )
         for o in self.sidecar.outputs:
             name = o.name
             self._declared(o, got[name][0])
@@ -237,7 +296,10 @@ class Check:
                 expected = take(want[name], axis, early, None)
                 n = expected.shape[axis]
                 if self.ends and flow.shape[axis] < n:
-                    self.tally.problem = f"output {name}: {flow.shape[axis]} of {n} frames have come out after {self.sidecar.flush_pulses} flushing pulses"
+                    self.tally.problem = (
+                        f"output {name}: {flow.shape[axis]} of {n} frames have come out after "
+                        f"{self.sidecar.flush_pulses} flushing pulses"
+                    )
                     return
                 n = min(n, flow.shape[axis])
                 if n > 0:
@@ -256,10 +318,15 @@ class Check:
 
     def _rows_apart(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
         if not self.tally.problem and self.tally.worst <= 1:
-            for output, got, wanted in rows_apart(self.runner, self.batch, arrays, want, total, self.pulse, self.margin, self.seed):
+            for output, got, wanted in rows_apart(
+                self.runner, self.batch, arrays, want, total, self.pulse, self.margin, self.seed
+            ):
                 self._difference(output.name, got, wanted, output.axis if isinstance(output, StreamOutput) else None)
             if self.tally.worst > 1:
-                self.tally.problem = f"output {self.tally.output}: a row that starts while others are under way differs from the batch model"
+                self.tally.problem = (
+                    f"output {self.tally.output}: a row that starts while others are under way "
+                    "differs from the batch model"
+                )
 
     def _prefix(self, name: str, got: list[Array], fed: list[int], arrays: Mapping[str, Array]) -> None:
         """A running value after the first pulses and some others, against the batch model on the frames up to there."""
@@ -267,8 +334,12 @@ class Check:
         for k in sorted({soon, soon + 1, soon + 3, len(got) // 2, len(got) - 1}):
             if not soon <= k < len(got):
                 continue
-            part = {i.name: take(arrays[i.name], i.axis, 0, i.count(fed[k])) if isinstance(i, StreamInput) else arrays[i.name]
-                    for i in self.sidecar.inputs} | {own: arrays[own] for own in self.own}
+            part = {
+                i.name: take(arrays[i.name], i.axis, 0, i.count(fed[k]))
+                if isinstance(i, StreamInput)
+                else arrays[i.name]
+                for i in self.sidecar.inputs
+            } | {own: arrays[own] for own in self.own}
             try:
                 want = self.batch.run([name], part)[0]
             except Exception:  # not every length suits every model
@@ -307,7 +378,11 @@ class Check:
         step, done = self.pulse, 0
         whole = total if self.ends else (total - self.margin) // step * step
         while done < whole:
-            size = step if self.sidecar.pulse else step * int(min(rng.choice([1, 2, 3, 5, 8, 13]), math.ceil((whole - done) / step)))
+            size = (
+                step
+                if self.sidecar.pulse
+                else step * int(min(rng.choice([1, 2, 3, 5, 8, 13]), math.ceil((whole - done) / step)))
+            )
             done += size
             yield size
         for _ in range(self.sidecar.flush_pulses):
@@ -317,14 +392,20 @@ class Check:
         """A wrong declared shape misleads whoever plans memory by it."""
         for label, size in zip(output.shape, value.shape):
             if isinstance(label, int) and label != size:
-                self.tally.problem = f"output {output.name} has shape {list(value.shape)}, the sidecar says {list(output.shape)}"
+                self.tally.problem = (
+                    f"output {output.name} has shape {list(value.shape)}, the sidecar says {list(output.shape)}"
+                )
         if len(output.shape) != value.ndim:
-            self.tally.problem = f"output {output.name} has {value.ndim} dimensions, the sidecar says {len(output.shape)}"
+            self.tally.problem = (
+                f"output {output.name} has {value.ndim} dimensions, the sidecar says {len(output.shape)}"
+            )
 
     def _difference(self, name: str, got: Array, want: Array, axis: int | None) -> None:
         t = self.tally
         if got.shape != want.shape or got.dtype != want.dtype:
-            t.problem = f"output {name} is {got.dtype}{list(got.shape)}, the batch model gives {want.dtype}{list(want.shape)}"
+            t.problem = (
+                f"output {name} is {got.dtype}{list(got.shape)}, the batch model gives {want.dtype}{list(want.shape)}"
+            )
             return
         t.seen.add(name)
         t.compared += want.shape[axis] if axis is not None else 1
@@ -344,7 +425,13 @@ class Check:
             errors = np.minimum(errors, allowed)
         worst = int(np.argmax(errors))
         where = np.unravel_index(worst, errors.shape)
-        t.add(name, float(errors.reshape(-1)[worst]), allowed, int(where[axis]) if axis is not None else None, bool(np.isnan(b).any()))
+        t.add(
+            name,
+            float(errors.reshape(-1)[worst]),
+            allowed,
+            int(where[axis]) if axis is not None else None,
+            bool(np.isnan(b).any()),
+        )
 
     def allowed(self, want: Array) -> float:
         """Largest error that a value may have where the batch model gives `want`."""

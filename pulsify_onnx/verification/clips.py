@@ -22,15 +22,20 @@ class Batch(Protocol):
         """The values for the first clip alone, from the two halves of the model and from the model."""
 
 
-def clips_apart(batch: Batch, sidecar: Sidecar, got: Mapping[str, Sequence[Array]], fed: Sequence[int],
-                arrays: Mapping[str, Array]) -> Iterator[tuple[str, Array, Array]]:
-    """What the pulses gave that end after `fed` base frames, and what the batch model gives for their windows: (output, got, wanted)."""
+def clips_apart(
+    batch: Batch, sidecar: Sidecar, got: Mapping[str, Sequence[Array]], fed: Sequence[int], arrays: Mapping[str, Array]
+) -> Iterator[tuple[str, Array, Array]]:
+    """What the pulses gave that end after `fed` base frames, and what the batch model gives for their windows:
+    (output, got, wanted).
+    """
     head = sidecar.head
     if head is None:
         return
     outputs = [o.name for o in sidecar.outputs if isinstance(o, WindowOutput)]
     full = [(k, n - head.full) for k, n in enumerate(fed) if n >= head.full]
-    chosen = [full[k * (len(full) - 1) // max(1, min(MOST_CLIPS, len(full)) - 1)] for k in range(min(MOST_CLIPS, len(full)))]
+    chosen = [
+        full[k * (len(full) - 1) // max(1, min(MOST_CLIPS, len(full)) - 1)] for k in range(min(MOST_CLIPS, len(full)))
+    ]
     for (k, _), wanted in zip(chosen, batch.clips(arrays, [start for _, start in chosen])):
         for name in outputs:
             yield name, got[name][k], wanted[name]

@@ -1,4 +1,6 @@
-"""Data to try a model on: lengths that it may take, random values, and a bound on the time that a stream of them may need."""
+"""Data to try a model on: lengths that it may take, random values, and a bound on the time that a stream of them may
+need.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def values(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], pos
 
 
 def run_shape(entry: Input | Output, total: int, rows: int) -> list[int]:
-    """Shape of an input or output of the batch model for `total` base frames; raises MemoryError where it is too much to try."""
+    """Shape of an input or output of the batch model for `total` base frames; raises MemoryError where it is too
+    much to try.
+    """
     shape = [rows if isinstance(d, str) else d or 0 for d in entry.shape]
     if isinstance(entry, (StreamInput, StreamOutput)):
         shape[entry.axis] = entry.count(total)
@@ -68,5 +72,7 @@ class TimeBudget:
         self.done += 1
         spent = time.process_time() - self.begun
         if spent > self.seconds / 50 and spent / self.done * self.steps > self.seconds:
-            raise UsageError(f"verifying would take about {spent / self.done * self.steps:.0f} s for {self.steps} pulses; "
-                             "try a larger pulse, or convert with --no-verify and verify with --frames")
+            raise UsageError(
+                f"verifying would take about {spent / self.done * self.steps:.0f} s for {self.steps} pulses; "
+                "try a larger pulse, or convert with --no-verify and verify with --frames"
+            )

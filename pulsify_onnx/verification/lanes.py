@@ -33,9 +33,15 @@ class RowByRow:
         rows = max(x.shape[axis] for name, x in feeds.items() if (axis := self._inputs[name]) is not None)
         found = []
         for row in range(rows):
-            mine = {name: x if (axis := self._inputs[name]) is None else take(x, axis, row, row + 1) for name, x in feeds.items()}
+            mine = {
+                name: x if (axis := self._inputs[name]) is None else take(x, axis, row, row + 1)
+                for name, x in feeds.items()
+            }
             found.append(self.session.run(wanted, mine))
-        return [parts[0] if (axis := self._outputs.get(name)) is None else np.concatenate(parts, axis) for name, parts in zip(wanted, zip(*found))]
+        return [
+            parts[0] if (axis := self._outputs.get(name)) is None else np.concatenate(parts, axis)
+            for name, parts in zip(wanted, zip(*found))
+        ]
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,22 @@ class LaneRun:
     length: int
 
 
-def rows_apart(runner: PulseRunner, batch: Any, arrays: Mapping[str, Array], want: Mapping[str, Array], total: int, pulse: int,
-               margin: int, seed: int) -> Iterator[tuple[Output, Array, Array]]:
-    """What streams give that start, are cut off, start again and end on their rows while others are under way, and what the batch model
+def rows_apart(
+    runner: PulseRunner,
+    batch: Any,
+    arrays: Mapping[str, Array],
+    want: Mapping[str, Array],
+    total: int,
+    pulse: int,
+    margin: int,
+    seed: int,
+) -> Iterator[tuple[Output, Array, Array]]:
+    """What streams give that start, are cut off, start again and end on their rows while others are under way, and what
+    the batch model
     gives: (output, got, wanted).
 
-    Nothing where the rows of the model share something, or where there is but one. The last `margin` frames are not fed.
+    Nothing where the rows of the model share something, or where there is but one. The last `margin` frames are not
+    fed.
     """
     sidecar = runner.sidecar
     axes = sidecar.row_axes
@@ -66,19 +82,28 @@ def rows_apart(runner: PulseRunner, batch: Any, arrays: Mapping[str, Array], wan
         return
     rng, ends = np.random.default_rng([seed, total, 3]), sidecar.ends
     shorter, less = _shorter(batch, sidecar, arrays, want, total, rng) if ends else (total, want)
-    whole = {n: math.ceil(n / pulse) + sidecar.flush_pulses if ends else max(1, (n - margin) // pulse) for n in (total, shorter)}
+    whole = {
+        n: math.ceil(n / pulse) + sidecar.flush_pulses if ends else max(1, (n - margin) // pulse)
+        for n in (total, shorter)
+    }
     lives = []
     for row in range(rows):
         begin, cut, pause = (int(rng.integers(low, low + 3)) for low in (0, 1, 0))
         length = shorter if row % 2 else total
-        lives += [LaneRun(row, begin, begin + cut, total), LaneRun(row, begin + cut + pause, begin + cut + pause + whole[length], length)]
+        lives += [
+            LaneRun(row, begin, begin + cut, total),
+            LaneRun(row, begin + cut + pause, begin + cut + pause + whole[length], length),
+        ]
     for life, got in zip(lives, _streamed(runner, axes, arrays, pulse, lives)):
         for o in sidecar.outputs:
             axis = axes[o.name]
             complete = ends and life.end - life.begin >= whole[life.length]
             if axis is None or not (complete or isinstance(o, StreamOutput)):
                 continue
-            flow, wanted = got[o.name], take((want if life.length == total else less)[o.name], axis, life.row, life.row + 1)
+            flow, wanted = (
+                got[o.name],
+                take((want if life.length == total else less)[o.name], axis, life.row, life.row + 1),
+            )
             if isinstance(o, StreamOutput):
                 early = max(0, -o.delay)  # frames that never come
                 flow, wanted = take(flow, o.axis, max(0, o.delay), None), take(wanted, o.axis, early, None)
@@ -88,8 +113,14 @@ def rows_apart(runner: PulseRunner, batch: Any, arrays: Mapping[str, Array], wan
                 yield o, flow, wanted
 
 
-def _shorter(batch: Any, sidecar: Sidecar, arrays: Mapping[str, Array], want: Mapping[str, Array], total: int,
-             rng: np.random.Generator) -> tuple[int, Mapping[str, Array]]:
+def _shorter(
+    batch: Any,
+    sidecar: Sidecar,
+    arrays: Mapping[str, Array],
+    want: Mapping[str, Array],
+    total: int,
+    rng: np.random.Generator,
+) -> tuple[int, Mapping[str, Array]]:
     """A length below `total` and what the batch model gives for it; `total` itself where it takes no such length."""
     unit = sidecar.pulse_multiple
     length = total - unit * int(rng.integers(1, max(2, min(total // unit, 16))))
@@ -104,7 +135,13 @@ def _shorter(batch: Any, sidecar: Sidecar, arrays: Mapping[str, Array], want: Ma
     return (length, found) if finite else (total, want)
 
 
-def _streamed(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mapping[str, Array], pulse: int, lives: Sequence[LaneRun]) -> Iterator[dict[str, Array]]:
+def _streamed(
+    runner: PulseRunner,
+    axes: Mapping[str, int | None],
+    arrays: Mapping[str, Array],
+    pulse: int,
+    lives: Sequence[LaneRun],
+) -> Iterator[dict[str, Array]]:
     """Outputs of every life, from its first pulse on."""
     sidecar = runner.sidecar
     ends = sidecar.ends
@@ -127,11 +164,17 @@ def _streamed(runner: PulseRunner, axes: Mapping[str, int | None], arrays: Mappi
                     found[name].append(value if axis is None else take(value, axis, life.row, life.row + 1))
     along = {o.name: o.axis for o in sidecar.stream_outputs}
     for found in collected:
-        yield {name: np.concatenate(parts, along[name]) if name in along else parts[-1] for name, parts in found.items()}
+        yield {
+            name: np.concatenate(parts, along[name]) if name in along else parts[-1] for name, parts in found.items()
+        }
 
 
-def _pulse(entry: Input, x: Array, rows: int | None, k: int, pulse: int, now: Mapping[int, LaneRun], ends: bool) -> Array:
-    """An input at pulse `k`: rows without a stream get their frames backwards, or, as frames past the end, what is no number."""
+def _pulse(
+    entry: Input, x: Array, rows: int | None, k: int, pulse: int, now: Mapping[int, LaneRun], ends: bool
+) -> Array:
+    """An input at pulse `k`: rows without a stream get their frames backwards, or, as frames past the end, what is
+    no number.
+    """
     if isinstance(entry, StaticInput) or rows is None:
         return x
     axis, count = entry.axis, entry.count(pulse)

@@ -1,4 +1,6 @@
-"""How far a batch model looks, measured by changing frames of its input: the sidecar must not promise less, and should not wait for more."""
+"""How far a batch model looks, measured by changing frames of its input: the sidecar must not promise less, and
+should not wait for more.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,17 @@ class ReceptiveFieldProbe:
     `allowed` is the error that an output may have by rounding.
     """
 
-    def __init__(self, run: Run, sidecar: Sidecar, arrays: Arrays, want: Arrays, total: int, allowed: Callable[[Array], float]):
-        self.run, self.sidecar, self.arrays, self.want, self.total, self.allowed = run, sidecar, arrays, want, total, allowed
+    def __init__(
+        self, run: Run, sidecar: Sidecar, arrays: Arrays, want: Arrays, total: int, allowed: Callable[[Array], float]
+    ):
+        self.run, self.sidecar, self.arrays, self.want, self.total, self.allowed = (
+            run,
+            sidecar,
+            arrays,
+            want,
+            total,
+            allowed,
+        )
         self.inputs = sidecar.stream_inputs
         self.outputs = sidecar.stream_outputs
         self.pulse = sidecar.step
@@ -36,11 +47,17 @@ class ReceptiveFieldProbe:
     def late(self) -> dict[str, int]:
         """By how many of its frames an output comes later than the data it needs; nothing for those that don't.
 
-        A pulse that begins at base frame p is the first that can change what is not out yet: frames before the first that
+        A pulse that begins at base frame p is the first that can change what is not out yet: frames before the first
+        that
         changes with the input from p on could all have come. What a change does may be hidden (by a Relu, say), so that
-        many are tried; and where rates change, delays are rounded up, so that only outputs of a plain rate are looked at.
+        many are tried; and where rates change, delays are rounded up, so that only outputs of a plain rate are looked
+        at.
         """
-        looked_at = [o for o in self.outputs if self.sidecar.pulse_multiple == 1 and o.rate == 1 and np.dtype(o.dtype).kind == "f"]
+        looked_at = [
+            o
+            for o in self.outputs
+            if self.sidecar.pulse_multiple == 1 and o.rate == 1 and np.dtype(o.dtype).kind == "f"
+        ]
         least: dict[str, int] = {}
         for seed in range(TRIES):
             waiting = [o for o in looked_at if o.delay > least.get(o.name, 0)]
@@ -53,7 +70,9 @@ class ReceptiveFieldProbe:
         return {o.name: o.delay - least[o.name] for o in looked_at if o.delay > least.get(o.name, o.delay)}
 
     def outside(self) -> str:
-        """Which output depends on frames that lie further apart than its receptive field, in words; nothing where none does."""
+        """Which output depends on frames that lie further apart than its receptive field, in words; nothing where
+        none does.
+        """
         for field in {o.receptive_field for o in self.outputs if o.receptive_field is not None}:
             for last in range(self.total // 2, self.total // 2 + min(self.sidecar.pulse_multiple, PHASES)):
                 if last < field or last >= self.total:
@@ -64,12 +83,17 @@ class ReceptiveFieldProbe:
                         allowed = self.allowed(self.want[o.name])
                         both = self._differing(o, before[o.name], allowed) & self._differing(o, after[o.name], allowed)
                         if both.any():
-                            return (f"output {o.name}: frame {int(np.argmax(both))} depends on base frames up to {last - field} and from {last} on, "
-                                    f"but the sidecar says that its receptive field is {field}")
+                            return (
+                                f"output {o.name}: frame {int(np.argmax(both))} depends on base frames up to "
+                                f"{last - field} and from {last} on, "
+                                f"but the sidecar says that its receptive field is {field}"
+                            )
         return ""
 
     def _starts(self) -> list[int]:
-        """Beginnings of pulses to look at: where the first frame is due, which may wait for its mirror image, and amid the stream."""
+        """Beginnings of pulses to look at: where the first frame is due, which may wait for its mirror image, and
+        amid the stream.
+        """
         due = max((math.ceil(o.delay / (o.rate * self.pulse)) for o in self.outputs), default=0)
         middle = self.total // 2 // self.pulse
         return sorted({k * self.pulse for k in (due, due + 1, middle, middle + 1) if 0 < k * self.pulse < self.total})
@@ -90,7 +114,7 @@ class ReceptiveFieldProbe:
         arrays = dict(self.arrays)
         for i in self.inputs:
             x = np.moveaxis(arrays[i.name].copy(), i.axis, 0)
-            part = x[i.count(first): math.ceil(last * i.rate)]
+            part = x[i.count(first) : math.ceil(last * i.rate)]
             if part.dtype.kind == "f":
                 part += 3 * rng.standard_normal(part.shape).astype(part.dtype)
             else:
@@ -99,7 +123,9 @@ class ReceptiveFieldProbe:
         return arrays
 
     def _agreeing(self, output: StreamOutput, given: Array, ended: bool) -> int | None:
-        """The first frame of an output that is not as it was; None where all are. One that ended is computed in another way."""
+        """The first frame of an output that is not as it was; None where all are. One that ended is computed in
+        another way.
+        """
         differing = self._differing(output, given, self.allowed(self.want[output.name]) if ended else 0.0)
         return int(np.argmax(differing)) if differing.any() else given.shape[output.axis] if ended else None
 

@@ -16,7 +16,9 @@ from pulsify_onnx.runtime.sidecar import Sidecar, StreamInput
 
 
 def read_recordings(options: Sequence[str]) -> dict[str, Array]:
-    """``INPUT=FILE.npy``, ``INPUT=FILE.npz`` (its entry INPUT, or the only one) or ``FILE.npz`` (all its entries) as arrays by input."""
+    """``INPUT=FILE.npy``, ``INPUT=FILE.npz`` (its entry INPUT, or the only one) or ``FILE.npz`` (all its entries) as
+    arrays by input.
+    """
     found: dict[str, Array] = {}
     for option in options:
         name, equals, file = option.rpartition("=")
@@ -58,17 +60,29 @@ def fitting(recorded: Mapping[str, Array], sidecar: Sidecar) -> dict[str, Array]
             raise UsageError(f"the model has no input {name}; it has {', '.join(known)}")
         i = known[name]
         axis = i.axis if isinstance(i, StreamInput) else None
-        if value.ndim != len(i.shape) or any(k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(i.shape, value.shape))):
-            raise UsageError(f"the recording of {name} has shape {list(value.shape)}, the model takes {list(i.shape)}"
-                             + (f" with any length on axis {axis}" if axis is not None else ""))
+        if value.ndim != len(i.shape) or any(
+            k != axis and isinstance(d, int) and d != n for k, (d, n) in enumerate(zip(i.shape, value.shape))
+        ):
+            raise UsageError(
+                f"the recording of {name} has shape {list(value.shape)}, the model takes {list(i.shape)}"
+                + (f" with any length on axis {axis}" if axis is not None else "")
+            )
         if not np.can_cast(value.dtype, i.dtype, "same_kind"):
             raise UsageError(f"the recording of {name} is {value.dtype}, the model takes {i.dtype}")
         fitting[name] = value.astype(i.dtype)
     return fitting
 
 
-def write_case(folder: Path, inputs: Mapping[str, Array], batch: Mapping[str, Array], stream: Mapping[str, Array], report: Mapping[str, Any]) -> None:
-    """A failing case: ``inputs.npz`` (for ``--input``), ``batch.npz`` and ``stream.npz`` (delays included), ``report.json``."""
+def write_case(
+    folder: Path,
+    inputs: Mapping[str, Array],
+    batch: Mapping[str, Array],
+    stream: Mapping[str, Array],
+    report: Mapping[str, Any],
+) -> None:
+    """A failing case: ``inputs.npz`` (for ``--input``), ``batch.npz`` and ``stream.npz`` (delays included),
+    ``report.json``.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, arrays in (("inputs", inputs), ("batch", batch), ("stream", stream)):

@@ -12,7 +12,9 @@ from pulsify_onnx.arrays import Array
 
 @dataclass(frozen=True)
 class Case:
-    """Data that shows a difference: base frames, inputs, what the batch model gave and what the stream did (delays included)."""
+    """Data that shows a difference: base frames, inputs, what the batch model gave and what the stream did (delays
+    included).
+    """
 
     frames: int
     inputs: Mapping[str, Array]
@@ -45,8 +47,17 @@ class Verification:
 
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {"ok": self.ok, "max_error": self.max_error if math.isfinite(self.max_error) else str(self.max_error), "output": self.output,
-                "frame": self.frame, "lengths": list(self.lengths), "compared": self.compared, "ties": self.ties, "late": dict(self.late), "message": self.message}
+        return {
+            "ok": self.ok,
+            "max_error": self.max_error if math.isfinite(self.max_error) else str(self.max_error),
+            "output": self.output,
+            "frame": self.frame,
+            "lengths": list(self.lengths),
+            "compared": self.compared,
+            "ties": self.ties,
+            "late": dict(self.late),
+            "message": self.message,
+        }
 
 
 @dataclass
@@ -65,6 +76,7 @@ class ErrorTally:
     case: Case | None = None
 
     def add(self, output: str, error: float, allowed: float, frame: int | None, undefined: bool) -> None:
+        """Take down an error of `output` where it is the largest yet, relative to what is `allowed`."""
         relative = error / allowed if allowed else (math.inf if error else 0.0)
         if relative > self.worst:
             self.worst, self.error, self.output, self.frame, self.undefined = relative, error, output, frame, undefined

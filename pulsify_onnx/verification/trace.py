@@ -1,7 +1,9 @@
 """Where a stream goes wrong first: every tensor of the batch model against the one that carries it in the pulsed model.
 
-The plan, computed again, says which tensor of the pulsed graph carries each tensor of the source, and at what delay. Both
-models are run with all of these as outputs. Tensors that the pulsed graph has no equal of (a padded tensor is only an index
+The plan, computed again, says which tensor of the pulsed graph carries each tensor of the source, and at what delay.
+Both
+models are run with all of these as outputs. Tensors that the pulsed graph has no equal of (a padded tensor is only an
+index
 shift, attention scores are never whole) are passed over.
 """
 
@@ -41,19 +43,36 @@ class FirstDifference:
 
     def as_json(self) -> dict[str, Any]:
         """As plain data; numbers that JSON has no word for are text."""
-        return {k: list(v) if isinstance(v, tuple) else v if not isinstance(v, float) or np.isfinite(v) else str(v) for k, v in asdict(self).items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else v if not isinstance(v, float) or np.isfinite(v) else str(v)
+            for k, v in asdict(self).items()
+        }
 
     def __str__(self) -> str:
         where = "" if self.frame is None else f" at frame {self.frame}"
-        return (f'the first node that differs is {self.op_type} "{self.node}" (output {self.wire}){where}, index {list(self.index)}: '
-                f"{self.stream:.6g} in the stream, {self.batch:.6g} in the batch model; {self.agreeing} tensors before it agree")
+        return (
+            f'the first node that differs is {self.op_type} "{self.node}" (output {self.wire}){where}, index '
+            f"{list(self.index)}: "
+            f"{self.stream:.6g} in the stream, {self.batch:.6g} in the batch model; {self.agreeing} tensors before "
+            "it agree"
+        )
 
 
-def first_difference(source: Source, plan: Plan, pulsed: ir.Model, case: Case, rtol: float | None = None, atol: float | None = None) -> FirstDifference | None:
-    """The first node whose stream differs from its batch value for the inputs of `case`; None where all that can be compared agree."""
+def first_difference(
+    source: Source, plan: Plan, pulsed: ir.Model, case: Case, rtol: float | None = None, atol: float | None = None
+) -> FirstDifference | None:
+    """The first node whose stream differs from its batch value for the inputs of `case`; None where all that can be
+    compared agree.
+    """
     present = {v.name for node in pulsed.graph for v in node.outputs if v.name}
-    pairs = [(node, out.name or "", fact) for node in source.model.graph for out in node.outputs
-             if out.name and isinstance(fact := plan.facts.get(out.name or ""), (Stream, Running, Static)) and fact.wire in present]
+    pairs = [
+        (node, out.name or "", fact)
+        for node in source.model.graph
+        for out in node.outputs
+        if out.name
+        and isinstance(fact := plan.facts.get(out.name or ""), (Stream, Running, Static))
+        and fact.wire in present
+    ]
     with tempfile.TemporaryDirectory(prefix="pulsify-trace-") as name:
         folder = Path(name)
         batch = _with_outputs(source.model, [wire for _, wire, _ in pairs], folder / "batch.onnx")
@@ -67,10 +86,24 @@ def first_difference(source: Source, plan: Plan, pulsed: ir.Model, case: Case, r
         for mine, theirs, first, axis in found:
             error = _errors(mine, theirs)
             if error.size and error.max() > check.allowed(want[wire]):
-                index = tuple(int(k) for k in np.unravel_index(int(np.argmax(error)) if axis is None else _earliest(error, check.allowed(want[wire]), axis),
-                                                               error.shape))
+                index = tuple(
+                    int(k)
+                    for k in np.unravel_index(
+                        int(np.argmax(error)) if axis is None else _earliest(error, check.allowed(want[wire]), axis),
+                        error.shape,
+                    )
+                )
                 at = tuple(k + first if d == axis else k for d, k in enumerate(index))
-                return FirstDifference(node.name or "", node.op_type, wire, None if axis is None else at[axis], at, float(mine[index]), float(theirs[index]), agreeing)
+                return FirstDifference(
+                    node.name or "",
+                    node.op_type,
+                    wire,
+                    None if axis is None else at[axis],
+                    at,
+                    float(mine[index]),
+                    float(theirs[index]),
+                    agreeing,
+                )
         agreeing += len(found)
     return None
 
@@ -91,18 +124,30 @@ def _with_outputs(model: ir.Model, names: list[str], path: Path) -> Path:
     return path
 
 
-def _compared(fact: Fact, plan: Plan, got: list[Array], want: Array, frames: int, ends: bool) -> Iterator[tuple[Array, Array, int, int | None]]:
+def _compared(
+    fact: Fact, plan: Plan, got: list[Array], want: Array, frames: int, ends: bool
+) -> Iterator[tuple[Array, Array, int, int | None]]:
     """What of a tensor can be compared: its frames that have come over the wire, the first of them, and their axis."""
     if got[0].dtype == np.uint8 and want.dtype == np.int8:  # carried unsigned, each 128 more
         got = [(g.astype(np.int16) - 128).astype(np.int8) for g in got]
     if isinstance(fact, Stream):
         carrier = plan.wires.get(fact.wire)
-        if fact.merged or not isinstance(carrier, Stream) or carrier.merged or got[0].ndim != want.ndim or carrier.axis != fact.axis:
+        if (
+            fact.merged
+            or not isinstance(carrier, Stream)
+            or carrier.merged
+            or got[0].ndim != want.ndim
+            or carrier.axis != fact.axis
+        ):
             return
         flow = np.concatenate(got, fact.axis)
         delay = int(fact.delay)
         first = max(fact.pad_before, -delay, plan.unread.get(fact.wire, 0) + int(carrier.delay) - delay)
-        last = min(max(0, fact.extent.at(frames) - fact.pad_after.at(frames)), flow.shape[fact.axis] - delay, want.shape[fact.axis])
+        last = min(
+            max(0, fact.extent.at(frames) - fact.pad_after.at(frames)),
+            flow.shape[fact.axis] - delay,
+            want.shape[fact.axis],
+        )
         mine, theirs = (take(x, fact.axis, first + d, last + d) for x, d in ((flow, delay), (want, 0)))
         if last > first and mine.shape == theirs.shape:
             yield mine, theirs, first, fact.axis

@@ -79,7 +79,9 @@ def test_a_sum_above_all_numbers_is_taken_as_it_is(s: Delay) -> None:
     assert early.floor() == 0
     assert time(AtLeast(early + 2), AtLeast(Delay.of(2))) == early + 2
     assert time(AtLeast(early + 2), AtLeast(Delay.of(-9))) == early + 2
-    assert time(AtLeast(early + 2), AtLeast(Delay.of(3))) not in (early + 2, Delay.of(3)), "3 may be more than it, or less"
+    assert time(AtLeast(early + 2), AtLeast(Delay.of(3))) not in (early + 2, Delay.of(3)), (
+        "3 may be more than it, or less"
+    )
     assert time(AtLeast(early + 2, 2)) != early + 2, "rounded up it is another number"
     assert time(AtLeast(early), AtLeast(time(AtLeast(s), AtLeast(Delay.of(1))))) != early
 
@@ -92,6 +94,7 @@ def test_equal_bounds_are_one_unknown(s: Delay) -> None:
 
 def test_unknowns_that_nobody_has_are_forgotten() -> None:
     import pulsify_onnx.algebra.delay as module
+
     kept = time(Pulse(1234))
     gc.collect()
     before = len(module._known)

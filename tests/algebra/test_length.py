@@ -32,6 +32,7 @@ def lengths(draw: st.DrawFn) -> tuple[Length, object]:
         for op, by in steps:
             t = t + by if op == "add" else t * by if op == "mul" else t // by
         return t
+
     return length, value
 
 
@@ -72,7 +73,10 @@ def test_floors_of_floors_are_one() -> None:
     assert (T * Fraction(3, 2)).ceil().at(3) == 5
 
 
-@pytest.mark.parametrize("a, b, sign", [(T, T - 1, 1), (T - 1, T, -1), (T, T, 0), (T.floordiv(2) * 2, T, None), (T, 5, 1), (Length.of(3), 4, -1)])
+@pytest.mark.parametrize(
+    "a, b, sign",
+    [(T, T - 1, 1), (T - 1, T, -1), (T, T, 0), (T.floordiv(2) * 2, T, None), (T, 5, 1), (Length.of(3), 4, -1)],
+)
 def test_compare(a: Length, b: Length, sign: int | None) -> None:
     assert compare(a, b) == sign
 
@@ -125,7 +129,7 @@ def test_what_is_assumed_of_short_streams_is_true_from_there_on_and_no_later(pai
     if answer is None or assumed.least > 1000:
         return
     true = [((value(t) > number) - (value(t) < number) in signs) == answer for t in range(1, 1200)]
-    assert all(true[assumed.least - 1:])
+    assert all(true[assumed.least - 1 :])
     assert assumed.least == 1 or not true[assumed.least - 2]
 
 

@@ -46,7 +46,9 @@ BROKEN = {
     "wires are made before they are read": lambda p: replace(p, steps=p.steps[::-1]),
     "steps read their own states only": lambda p: reading(p, Past("other")),
     "operators have the outputs that are read": lambda p: last(p, exprs=(replace(p.steps[-1].exprs[0], index=1),)),
-    "what is scheduled is numbers": lambda p: reading(p, When(Asked(ends=True), window(p.steps[-1]), window(p.steps[-1]))),
+    "what is scheduled is numbers": lambda p: reading(
+        p, When(Asked(ends=True), window(p.steps[-1]), window(p.steps[-1]))
+    ),
     "windows are of what has come": lambda p: reading(p, replace(window(p.steps[-1]), back=1)),
 }
 
@@ -61,7 +63,7 @@ def test_every_rule_is_tried():
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_broken_rule_is_named(rule):
-    with pytest.raises(BrokenRule, match="after there, the rule .* is broken") as found:
+    with pytest.raises(BrokenRule, match=r"after there, the rule .* is broken") as found:
         check_plan(BROKEN[rule](plan()), "there")
     assert (found.value.rule, found.value.stage) == (rule, "there")
 
@@ -86,4 +88,6 @@ def test_unknown_delays_are_seen():
 
 
 def test_a_plan_that_is_blocked_need_not_keep_them():
-    check_plan(replace(BROKEN["every wire is made once"](plan()), blockers=(Blocker("n", "Op", "why", "hint"),)), "there")
+    check_plan(
+        replace(BROKEN["every wire is made once"](plan()), blockers=(Blocker("n", "Op", "why", "hint"),)), "there"
+    )

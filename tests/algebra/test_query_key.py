@@ -14,7 +14,18 @@ from pulsify_onnx.algebra.facts import Band, QueryKey, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Options, QueryKeyRead, Window
-from pulsify_onnx.algebra.query_key import aligned_values, chunk_pulse, closing_delay, key_window, latest, meet, meet_offsets, meets, reduce_over_keys, visible
+from pulsify_onnx.algebra.query_key import (
+    aligned_values,
+    chunk_pulse,
+    closing_delay,
+    key_window,
+    latest,
+    meet,
+    meet_offsets,
+    meets,
+    reduce_over_keys,
+    visible,
+)
 from pulsify_onnx.algebra.windows import RateMismatch, pad, zero
 from pulsify_onnx.errors import Refusal
 
@@ -32,7 +43,9 @@ def stream(wire: str, **more: Any) -> Stream:
 
 def pair(band: Band | None = None, query: int = 0, key: int = 0, **more: Any) -> QueryKey:
     """[1, T, T], queries along axis 1 and keys along axis 2."""
-    return QueryKey("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE, (Delay.of(query), Delay.of(key)), alive=band, **more)
+    return QueryKey(
+        "p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE, (Delay.of(query), Delay.of(key)), alive=band, **more
+    )
 
 
 def at(delay: Any, *steps: int, ends: bool = False) -> list[int]:
@@ -42,7 +55,12 @@ def at(delay: Any, *steps: int, ends: bool = False) -> list[int]:
 
 def test_what_meets() -> None:
     q, k = stream("q"), stream("k")
-    assert meets([q, k], [1, 2]) and meets([pair(), STATIC], [(1, 2), None]) and not meets([q, k], [2, 2]) and not meets([q, STATIC], [2, None])
+    assert (
+        meets([q, k], [1, 2])
+        and meets([pair(), STATIC], [(1, 2), None])
+        and not meets([q, k], [2, 2])
+        and not meets([q, STATIC], [2, None])
+    )
 
 
 def test_sides_wait_for_themselves_only() -> None:
@@ -64,7 +82,12 @@ def test_borders_are_made_solid_where_sides_meet() -> None:
     steps: list[Any] = []
     x = pad(stream("q"), 2, 0, zero(stream("q")), PLAIN, [])
     exprs, found = meet([x, stream("k")], [1, 2], PLAIN, steps)
-    assert len(steps) == 1 and isinstance(exprs[0], Window) and exprs[0].wire == steps[0].wires[0] and found.shape[1] == T + 2
+    assert (
+        len(steps) == 1
+        and isinstance(exprs[0], Window)
+        and exprs[0].wire == steps[0].wires[0]
+        and found.shape[1] == T + 2
+    )
 
 
 def test_what_cannot_meet() -> None:
@@ -81,18 +104,25 @@ def test_what_cannot_meet() -> None:
 
 def test_latest() -> None:
     late = time(Known(T.floordiv(4) * 4, ONE), AtLeast(Delay()))
-    assert latest([]) == Delay() and latest([late + 1, late + 1]) == late + 1 and latest([Delay.of(1), Delay.of(3)]) == Delay.of(3)
+    assert (
+        latest([]) == Delay()
+        and latest([late + 1, late + 1]) == late + 1
+        and latest([Delay.of(1), Delay.of(3)]) == Delay.of(3)
+    )
     assert at(latest([late + 1, Delay.of(3)]), 1, 4, ends=True) == [4, 3]
 
 
-@pytest.mark.parametrize("band, query, key, endless, ending", [
-    (Band(4, 0, 1), 0, 0, 0, 0),
-    (Band(4, 2, 1), 0, 0, 2, 2),
-    (Band(4, 2, 1), 5, 0, 5, 5),
-    (Band(4, 2, 1), 0, 5, 7, 7),
-    (Band(4, -2, 1), 0, 1, 0, 0),
-    (Band(4, 3, 1), -3, -3, 0, 3),
-])
+@pytest.mark.parametrize(
+    "band, query, key, endless, ending",
+    [
+        (Band(4, 0, 1), 0, 0, 0, 0),
+        (Band(4, 2, 1), 0, 0, 2, 2),
+        (Band(4, 2, 1), 5, 0, 5, 5),
+        (Band(4, 2, 1), 0, 5, 7, 7),
+        (Band(4, -2, 1), 0, 1, 0, 0),
+        (Band(4, 3, 1), -3, -3, 0, 3),
+    ],
+)
 def test_a_band_closes_with_its_last_key(band: Band, query: int, key: int, endless: int, ending: int) -> None:
     delay = closing_delay(band, ONE, Delay.of(query), Delay.of(key), T)
     assert at(delay, 1, 4) == [endless] * 2 and at(delay, 1, 4, ends=True) == [ending] * 2
@@ -106,9 +136,13 @@ def test_keys_past_the_end_are_not_seen() -> None:
 
 def test_chunks_close_with_pulses() -> None:
     band = Band(4, 3, 1, chunk=4)
-    assert chunk_pulse(band, ONE) == 4 and chunk_pulse(band, Fraction(1, 2)) == 8 and chunk_pulse(Band(4, 3, 1), ONE) == 1
+    assert (
+        chunk_pulse(band, ONE) == 4 and chunk_pulse(band, Fraction(1, 2)) == 8 and chunk_pulse(Band(4, 3, 1), ONE) == 1
+    )
     assert at(closing_delay(band, ONE, Delay(), Delay(), T), 4, 8) == [0, 0], "a pulse ends with a chunk"
-    assert at(closing_delay(band, ONE, Delay(), Delay.of(1), T), 4, 8) == [4, 4], "its last key comes with the next chunk"
+    assert at(closing_delay(band, ONE, Delay(), Delay.of(1), T), 4, 8) == [4, 4], (
+        "its last key comes with the next chunk"
+    )
     ahead = Band(4, 7, 1, chunk=4, ahead=1)
     assert at(closing_delay(ahead, ONE, Delay(), Delay(), T), 4, 8) == [4, 4]
 
@@ -117,7 +151,9 @@ def test_what_is_there_of_a_band() -> None:
     band = visible(Band(4, 2, 1), Delay.of(2), Delay())
     assert (band.left, band.right, band.frames) == (4, Delay.of(2), Delay.of(6))
     chunks = visible(Band(4, 3, 1, chunk=4), Delay(), Delay())
-    assert chunks.right == Delay() and chunks.frames == Delay.of(4), "a pulse ends with a chunk: nothing after it is read"
+    assert chunks.right == Delay() and chunks.frames == Delay.of(4), (
+        "a pulse ends with a chunk: nothing after it is read"
+    )
     assert visible(Band(4, 3, 1, chunk=4), Delay.of(4), Delay.of(1)).right == Delay.of(3)
 
 
@@ -145,7 +181,14 @@ def test_closed_pairs_are_read_on_their_queries_and_keys(side: int) -> None:
 def test_relative_positions_meet_queries() -> None:
     queries, table = stream("q", delay=Delay.of(2)), stream("r", rate=Fraction(2), extent=T * 2 - 1, origin=T - 1)
     exprs, skew = meet_offsets([queries, table, STATIC], [1, 2, None], PLAIN, [])
-    assert (skew.axis, skew.queries, skew.width, skew.origin, skew.delay, skew.form) == (1, T, T * 2 - 1, T - 1, Delay.of(2), "rows")
+    assert (skew.axis, skew.queries, skew.width, skew.origin, skew.delay, skew.form) == (
+        1,
+        T,
+        T * 2 - 1,
+        T - 1,
+        Delay.of(2),
+        "rows",
+    )
     assert isinstance(exprs[1], Window) and exprs[1].role == 2 and exprs[1].back == 2 and exprs[2] is None
     with pytest.raises(Refusal, match="along the last axis"):
         meet_offsets([queries, table], [0, 2], PLAIN, [])

@@ -1,4 +1,6 @@
-"""Padding, cropping, windows and joins of streams made by hand: the facts they give, and when their delays are at several timings."""
+"""Padding, cropping, windows and joins of streams made by hand: the facts they give, and when their delays are at
+several timings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,19 @@ from pulsify_onnx.algebra.facts import Mirror, PaddingFrames, ReceptiveField, St
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Frames, Options, Step, Window
-from pulsify_onnx.algebra.windows import RateMismatch, align, as_output, at_higher_rate, crop, mask_padding, materialise_padding, pad, wait_until_known, windowed, zero
+from pulsify_onnx.algebra.windows import (
+    RateMismatch,
+    align,
+    as_output,
+    at_higher_rate,
+    crop,
+    mask_padding,
+    materialise_padding,
+    pad,
+    wait_until_known,
+    windowed,
+    zero,
+)
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal
 
@@ -27,8 +41,17 @@ REFLECT, EDGE = Mirror(edge=False), Mirror(edge=True)
 
 def stream(extent: Length = T, **more: Any) -> Stream:
     """[1, 2, extent] of floats."""
-    return Stream(**{"wire": "x", "dtype": ir.DataType.FLOAT, "shape": (Length.of(1), Length.of(2), extent), "axis": 2,
-                     "rate": Fraction(1), "source": "x", **more})
+    return Stream(
+        **{
+            "wire": "x",
+            "dtype": ir.DataType.FLOAT,
+            "shape": (Length.of(1), Length.of(2), extent),
+            "axis": 2,
+            "rate": Fraction(1),
+            "source": "x",
+            **more,
+        }
+    )
 
 
 def padded(x: Stream, before: int, after: int, border: Any = None) -> Stream:
@@ -45,10 +68,18 @@ def at(delay: Any, *steps: int, ends: bool = False) -> list[int]:
 
 # padding and cropping
 
+
 def test_padding_moves_indices() -> None:
     x = stream()
     y = padded(x, 2, 3)
-    assert (y.wire, y.extent, y.delay, y.pad_before, y.pad_after, y.border) == ("x", T + 5, Delay.of(-2), 2, Length.of(3), zero(x))
+    assert (y.wire, y.extent, y.delay, y.pad_before, y.pad_after, y.border) == (
+        "x",
+        T + 5,
+        Delay.of(-2),
+        2,
+        Length.of(3),
+        zero(x),
+    )
     again = padded(y, 1, 0)
     assert (again.delay, again.pad_before, again.pad_after, again.extent) == (Delay.of(-3), 3, Length.of(3), T + 6)
     assert padded(x, 0, 0) is x
@@ -57,7 +88,12 @@ def test_padding_moves_indices() -> None:
 def test_cropping_is_the_way_back() -> None:
     x = stream()
     y = padded(x, 2, 3)
-    assert crop(y, 2, 3).delay == x.delay and crop(y, 2, 3).extent == T and not crop(y, 2, 3).pad_before and crop(y, 2, 3).pad_after == Length(())
+    assert (
+        crop(y, 2, 3).delay == x.delay
+        and crop(y, 2, 3).extent == T
+        and not crop(y, 2, 3).pad_before
+        and crop(y, 2, 3).pad_after == Length(())
+    )
     assert crop(y, 1, 1).pad_before == 1 and crop(y, 1, 1).pad_after == Length.of(2)
     assert (crop(x, 4).delay, crop(x, 4).pad_before, crop(x, 4).extent) == (Delay.of(4), 0, T - 4)
     cached = crop(stream(cached=3), 2)
@@ -77,7 +113,13 @@ def test_a_mirror_around_a_border_makes_it_solid() -> None:
     (made,) = steps
     assert made.op_type == "Pad" and made.wires == (y.wire,) != ("x",)
     (window,) = made.exprs
-    assert isinstance(window, Window) and isinstance(window.mask, Mask) and window.mask.before and window.mask.after and window.mask.first == 2
+    assert (
+        isinstance(window, Window)
+        and isinstance(window.mask, Mask)
+        and window.mask.before
+        and window.mask.after
+        and window.mask.first == 2
+    )
     assert y.border == REFLECT and y.pad_before == 1 and y.pad_after == Length(()) and y.extent == T + 4
 
 
@@ -94,17 +136,31 @@ def test_a_border_inside_another_one_at_the_end_is_made_solid_there(inner: int, 
     steps: list[Step] = []
     ones = Const(np.ones([1, 1, 1], np.float32))
     y = pad(padded(stream(), 2, inner), 1, outer, ones, PLAIN, steps)
-    assert len(steps) == (inner > 0) + (outer > 0) and isinstance(y.border, PaddingFrames) and y.pad_before == 3 and y.pad_after == Length(())
+    assert (
+        len(steps) == (inner > 0) + (outer > 0)
+        and isinstance(y.border, PaddingFrames)
+        and y.pad_before == 3
+        and y.pad_after == Length(())
+    )
     for made in steps:
         (window,) = made.exprs
-        assert isinstance(window, Window) and isinstance(window.mask, Mask) and window.mask.after and not window.mask.before
+        assert (
+            isinstance(window, Window)
+            and isinstance(window.mask, Mask)
+            and window.mask.after
+            and not window.mask.before
+        )
     assert y.wire == steps[-1].wires[0] and y.extent == T + 3 + inner + outer
 
 
 def test_an_earlier_output_keeps_two_borders_apart() -> None:
     ones = Const(np.ones([1, 1, 1], np.float32))
     y = pad(padded(stream(), 2, 0), 1, 0, ones, Options(advance=True), [])
-    assert isinstance(y.border, PaddingFrames) and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0] and y.pad_before == 3
+    assert (
+        isinstance(y.border, PaddingFrames)
+        and y.border.frames.array.reshape(-1).tolist() == [1, 0, 0]
+        and y.pad_before == 3
+    )
     assert crop(y, 1).border == zero(stream()), "what is left is the same frame twice"
 
 
@@ -120,7 +176,10 @@ def test_padding_of_a_prefix_is_refused() -> None:
 
 # windows
 
-@pytest.mark.parametrize("span, stride, delay, extra", [(1, 1, 0, 0), (5, 1, 4, 4), (3, 2, 1, 1), (2, 2, 0, 0), (1, 3, 0, -2), (5, 3, 1, 2)])
+
+@pytest.mark.parametrize(
+    "span, stride, delay, extra", [(1, 1, 0, 0), (5, 1, 4, 4), (3, 2, 1, 1), (2, 2, 0, 0), (1, 3, 0, -2), (5, 3, 1, 2)]
+)
 def test_windows(span: int, stride: int, delay: int, extra: int) -> None:
     x = stream()
     window, y = windowed(x, span, stride, PLAIN)
@@ -137,7 +196,12 @@ def test_a_late_stream_is_read_late() -> None:
 def test_causal_padding_costs_nothing_and_same_padding_half() -> None:
     causal, y = windowed(padded(stream(), 4, 0), 5, 1, PLAIN)
     assert y.delay == Delay.of(0) and causal.back == 4 and y.extent == T
-    assert isinstance(causal.mask, Mask) and causal.mask.before and not causal.mask.after and (causal.mask.delay, causal.mask.first) == (Delay.of(-4), 4)
+    assert (
+        isinstance(causal.mask, Mask)
+        and causal.mask.before
+        and not causal.mask.after
+        and (causal.mask.delay, causal.mask.first) == (Delay.of(-4), 4)
+    )
     same, y = windowed(padded(stream(), 2, 2), 5, 1, PLAIN)
     assert at(y.delay, 1, 2, 16) == at(y.delay, 1, 2, 16, ends=True) == [2, 2, 2]
     assert isinstance(same.mask, Mask) and same.mask.after and same.mask.end == T + 2
@@ -145,7 +209,7 @@ def test_causal_padding_costs_nothing_and_same_padding_half() -> None:
 
 
 def test_a_border_that_a_window_does_not_cross_stays_one() -> None:
-    window, y = windowed(padded(stream(), 4, 0), 2, 1, PLAIN)
+    _, y = windowed(padded(stream(), 4, 0), 2, 1, PLAIN)
     assert y.pad_before == 3 and y.border == zero(y) and at(y.delay, 1) == [-3]
     _, strided = windowed(padded(stream(), 4, 0), 2, 2, PLAIN)
     assert strided.pad_before == 2 and at(strided.delay, 1) == [-2]
@@ -170,7 +234,9 @@ def test_a_delay_that_depends_on_the_pulse_goes_on() -> None:
 def test_mirrored_frames_come_with_those_they_mirror() -> None:
     x = padded(stream(), 2, 0, REFLECT)
     window, y = windowed(x, 3, 1, PLAIN)
-    assert at(y.delay, 1, 2, 3, 4) == [2, 2, 0, 0], "frame 0 sees frame 2 of the wire, which is there at once in pulses of 3"
+    assert at(y.delay, 1, 2, 3, 4) == [2, 2, 0, 0], (
+        "frame 0 sees frame 2 of the wire, which is there at once in pulses of 3"
+    )
     assert isinstance(window.mask, Mask) and window.mask.sealed and y.pad_before == 0 and y.border is None
     _, edge = windowed(padded(stream(), 2, 0, EDGE), 3, 1, PLAIN)
     assert at(edge.delay, 1, 2, 3) == [0, 0, 0], "the frame at the edge is the first"
@@ -189,10 +255,13 @@ def test_single_frames_read_through_a_mirror() -> None:
 def test_mirrored_frames_at_the_end_are_looked_up_behind() -> None:
     window, _ = windowed(padded(stream(), 0, 3, REFLECT), 2, 1, PLAIN)
     edge, _ = windowed(padded(stream(), 0, 3, EDGE), 2, 1, PLAIN)
-    assert isinstance(window.mask, Mask) and isinstance(edge.mask, Mask) and (window.mask.reach, edge.mask.reach) == (6, 3)
+    assert (
+        isinstance(window.mask, Mask) and isinstance(edge.mask, Mask) and (window.mask.reach, edge.mask.reach) == (6, 3)
+    )
 
 
 # joins
+
 
 def test_joined_streams_wait_for_the_latest() -> None:
     a, b = stream(), stream(wire="b", delay=Delay.of(3))
@@ -210,7 +279,9 @@ def test_positions_wait_for_nobody() -> None:
 def test_equal_borders_pass_and_wider_ones_are_masked() -> None:
     a, b = padded(stream(), 2, 2), padded(stream(wire="b"), 2, 2)
     windows, y = align([a, b], PLAIN)
-    assert (y.pad_before, y.pad_after) == (2, Length.of(2)) and at(y.delay, 1) == [-2] and not any(w.mask for w in windows)
+    assert (
+        (y.pad_before, y.pad_after) == (2, Length.of(2)) and at(y.delay, 1) == [-2] and not any(w.mask for w in windows)
+    )
     c = padded(stream(wire="c"), 1, 3)
     windows, y = align([a, c], PLAIN)
     assert (y.pad_before, y.pad_after) == (1, Length.of(2)) and at(y.delay, 1) == [-1]
@@ -218,7 +289,12 @@ def test_equal_borders_pass_and_wider_ones_are_masked() -> None:
     assert isinstance(masks[0], Mask) and (masks[0].before, masks[0].after) == (True, False)
     assert isinstance(masks[1], Mask) and (masks[1].before, masks[1].after) == (False, True)
     solid_windows, y = align([a, b], PLAIN, leads=False)
-    assert y.pad_before == 0 and not y.pad_after.terms and all(isinstance(w.mask, Mask) for w in solid_windows) and at(y.delay, 1) == [0]
+    assert (
+        y.pad_before == 0
+        and not y.pad_after.terms
+        and all(isinstance(w.mask, Mask) for w in solid_windows)
+        and at(y.delay, 1) == [0]
+    )
 
 
 def test_unknown_delays_are_joined_once() -> None:
@@ -238,10 +314,13 @@ def test_joins_that_do_not_fit() -> None:
         align([stream(), stream(T - 1, wire="b")], PLAIN)
     with pytest.raises(Refusal, match="relative positions"):
         align([stream(), stream(wire="b", origin=T)], PLAIN)
-    assert align([stream(), stream(T.floordiv(2) * 2, wire="b")], PLAIN)[1].extent == T, "the batch model runs for even T only"
+    assert align([stream(), stream(T.floordiv(2) * 2, wire="b")], PLAIN)[1].extent == T, (
+        "the batch model runs for even T only"
+    )
 
 
 # more
+
 
 def test_more_frames_in_the_place_of_each() -> None:
     y = at_higher_rate(stream(delay=Delay.of(2)), 3)
@@ -281,4 +360,11 @@ def test_a_stream_leaves_as_early_as_it_may() -> None:
 
 def test_sealed_streams() -> None:
     mask = mask_padding(padded(stream(), 2, 1))
-    assert (mask.delay, mask.first, mask.end, mask.before, mask.after, mask.sealed) == (Delay.of(-2), 2, T + 2, True, True, True)
+    assert (mask.delay, mask.first, mask.end, mask.before, mask.after, mask.sealed) == (
+        Delay.of(-2),
+        2,
+        T + 2,
+        True,
+        True,
+        True,
+    )

@@ -24,7 +24,7 @@ def test_a_rule_that_fails_is_a_refusal(monkeypatch):
     with pytest.raises(IndexError):
         analyze(parse(MODEL))
     monkeypatch.setattr(walker, "unexpected", errors.unexpected)
-    blocker, = analyze(parse(MODEL)).blockers
+    (blocker,) = analyze(parse(MODEL)).blockers
     assert blocker.reason == f"{errors.UNEXPECTED} (IndexError: list index out of range)"
     assert blocker.op_type == "Relu" and "report it" in blocker.hint
 
@@ -33,10 +33,14 @@ def test_a_rule_that_fails_is_a_refusal(monkeypatch):
 @pytest.mark.parametrize("axes", (None, {"x": 2}))
 def test_the_batch_of_one_input_is_no_time_of_another_one(batch, axes):
     """What is in the way of the stream is told, not what would be in the way of one along the rows."""
-    model = parse(f"""agraph (float[{batch},2,T] x, float[{batch},2] speaker) => (float[{batch},2,U] y) {{
+    model = parse(
+        f"""agraph (float[{batch},2,T] x, float[{batch},2] speaker) => (float[{batch},2,U] y) {{
         n = Shape(x)
         s = Unsqueeze(speaker, two)
         e = Expand(s, n)
         a = Add(x, e)
-        y = Conv<auto_pad="SAME_UPPER", strides=[4]>(a, w) }}""", w=rand(2, 2, 3), two=np.array([2]))
+        y = Conv<auto_pad="SAME_UPPER", strides=[4]>(a, w) }}""",
+        w=rand(2, 2, 3),
+        two=np.array([2]),
+    )
     assert [b.op_type for b in analyze(model, axes=axes).blockers] == ["Conv"]

@@ -38,7 +38,11 @@ APART = {
     "counted": ("float[B,4,T] x", "float[B,4,U] y", "c = CumSum(x, two0)\n y = Conv<pads=[1,1]>(c, w, b)"),
     "cropped": ("float[B,4,T] x", "float[B,2,U] y", "y = CenterCropPad<axes=[1]>(x, two)"),
     "normalised": ("float[B,4,T] x", "float[B,4,U] y", "y = LpNormalization<axis=1>(x)"),
-    "rows and frames merged": ("float[B,T,4] x", "float[B,U,4] y", "f = Reshape(x, flat)\n m = MatMul(f, mix)\n n = Shape(x)\n y = Reshape(m, n)"),
+    "rows and frames merged": (
+        "float[B,T,4] x",
+        "float[B,U,4] y",
+        "f = Reshape(x, flat)\n m = MatMul(f, mix)\n n = Shape(x)\n y = Reshape(m, n)",
+    ),
     "sums": ("float[B,4,T] x", "float[B,4,U] y", "c = Conv<pads=[1,1]>(x, w, b)\n y = Sum(c, x, x)"),
 }
 WEIGHTS = dict(two=np.int64([2]), two0=np.int64(2), w=rand(4, 4, 3), b=rand(4), mix=rand(4, 4), flat=np.int64([-1, 4]))
@@ -47,16 +51,28 @@ WEIGHTS = dict(two=np.int64([2]), two0=np.int64(2), w=rand(4, 4, 3), b=rand(4), 
 @pytest.mark.parametrize("name", APART)
 def test_rows_that_are_apart(name: str) -> None:
     inputs, outputs, body = APART[name]
-    axis = [d.strip() for d in inputs[inputs.index("[") + 1:inputs.index("]")].split(",")].index("T")
-    check_rows(parse(f"{CONTRIB}agraph ({inputs}) => ({outputs}) {{ {body} }}", **WEIGHTS), axes={"x": axis}, pulses=(2,), shortest=3)
+    axis = [d.strip() for d in inputs[inputs.index("[") + 1 : inputs.index("]")].split(",")].index("T")
+    check_rows(
+        parse(f"{CONTRIB}agraph ({inputs}) => ({outputs}) {{ {body} }}", **WEIGHTS),
+        axes={"x": axis},
+        pulses=(2,),
+        shortest=3,
+    )
 
 
 MIXED = {
     "mean": ("m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m)", "m"),
     "softmax": ("s = Softmax<axis=0>(x)\n y = Identity(s)", "s"),
     "sum so far": ("s = CumSum(x, none)\n y = Relu(s)", "s"),
-    "channels for rows": ("t = Transpose<perm=[1,0,2]>(x)\n s = Softmax<axis=1>(t)\n y = Transpose<perm=[1,0,2]>(s)", "s"),
-    "products": ("t = Transpose<perm=[2,1,0]>(x)\n r = Transpose<perm=[2,0,1]>(x)\n m = MatMul(t, r)\n u = Transpose<perm=[1,2,0]>(m)\n y = Relu(u)", "m"),
+    "channels for rows": (
+        "t = Transpose<perm=[1,0,2]>(x)\n s = Softmax<axis=1>(t)\n y = Transpose<perm=[1,0,2]>(s)",
+        "s",
+    ),
+    "products": (
+        "t = Transpose<perm=[2,1,0]>(x)\n r = Transpose<perm=[2,0,1]>(x)\n m = MatMul(t, r)\n u = "
+        "Transpose<perm=[1,2,0]>(m)\n y = Relu(u)",
+        "m",
+    ),
 }
 
 

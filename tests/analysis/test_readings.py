@@ -50,7 +50,11 @@ def test_a_reading_may_show_the_others_another_node():
     def run(node, next):
         return next(replace(node, op_type="Abs"))
 
-    steps = walker(readings=(Reading("negative is absolute", lambda node: node.op_type == "Neg", run), *READINGS)).plan().steps
+    steps = (
+        walker(readings=(Reading("negative is absolute", lambda node: node.op_type == "Neg", run), *READINGS))
+        .plan()
+        .steps
+    )
     assert [step.op_type for step in steps] == ["Relu", "Abs"]
 
 
@@ -89,7 +93,12 @@ class Halved(Visitor):
     def before(self, raw, node):
         self.shown.append((raw.op_type, isinstance(self.walk.facts.get(node.outputs[0]), Stream)))
         if raw.op_type == "Neg":
-            value = ir.Value(name="half", const_value=ir.tensor(np.float32([0.5])), shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.FLOAT))
+            value = ir.Value(
+                name="half",
+                const_value=ir.tensor(np.float32([0.5])),
+                shape=ir.Shape([1]),
+                type=ir.TensorType(ir.DataType.FLOAT),
+            )
             self.walk.source.model.graph.register_initializer(value)
             self.walk.learn("half", value)
             raw.op_type = "Mul"

@@ -219,7 +219,8 @@ FORMS: tuple[tuple[str, str, str, str], ...] = (
     (
         "Loop",
         "float[T,B,4] x",
-        f"{START} n = Shape(x)\n e = Gather(n, none)\n last, y = {{op}}<body = inner (int64 i, bool c, float[Q,4] s) => "
+        f"{START} n = Shape(x)\n e = Gather(n, none)\n last, y = {{op}}<body = inner (int64 i, bool c, float[Q,4] "
+        "s) => "
         "(bool d, float[Q,4] k, float[Q,4] v) {{ d = Identity(c)\n u = Gather(x, i)\n k = Add(s, u)\n v = Tanh(k) }}>"
         "(e, , first)",
         "float",

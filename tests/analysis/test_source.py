@@ -29,7 +29,10 @@ node = helper.make_node
 
 # files that are no models
 
-@pytest.mark.parametrize("content", [b"", b"hello, world\n", b"\x08\x08\x12", b"\xff" * 40, b"<!DOCTYPE html><html></html>", bytes(1000)])
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, world\n", b"\x08\x08\x12", b"\xff" * 40, b"<!DOCTYPE html><html></html>", bytes(1000)]
+)
 def test_no_model(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
@@ -55,14 +58,19 @@ def test_truncated(tmp_path):
 
 def test_bytes_gone_wrong(tmp_path, monkeypatch):
     monkeypatch.setattr("pulsify_onnx.analysis.walker.unexpected", unexpected)
-    model = parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+    model = parse(
+        """agraph (float[1,4,T] x) => (float[1,4,U] y) {
         c = Constant<value_ints=[0,0,1,0,0,1]>()
         p = Pad(x, c)
         a = Conv<strides=[2]>(p, w, b)
         q = Transpose<perm=[0,2,1]>(a)
         r = MatMul(q, m)
         s = Softmax<axis=-1>(r)
-        y = Transpose<perm=[0,2,1]>(s) }""", w=rand(4, 4, 3), b=rand(4), m=rand(4, 4))
+        y = Transpose<perm=[0,2,1]>(s) }""",
+        w=rand(4, 4, 3),
+        b=rand(4),
+        m=rand(4, 4),
+    )
     data = model.SerializeToString()
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -78,20 +86,29 @@ def test_bytes_gone_wrong(tmp_path, monkeypatch):
 
 # models that make no sense
 
-@pytest.mark.parametrize("model, reason", [
-    (build([node("Add", ["x", "lost"], ["y"])]), "reads 'lost', which nothing defines"),
-    (build([node("Relu", ["x"], ["a"])]), "output 'y' is defined by nothing"),
-    (build([node("Relu", ["x"], ["a"]), node("Abs", ["x"], ["a"]), node("Add", ["a", "x"], ["y"])]), "a"),
-    (build([node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"])]), "cycle"),
-    (build([node("Relu", ["x"], ["y"])], inputs=[info("x"), info("x")]), "input 'x' appears twice"),
-    (build([node("Relu", ["x"], ["y"])], outputs=[info("y"), info("y")]), "output 'y' appears twice"),
-    (build([node("Relu", ["x"], ["y"])], inputs=[onnx.ValueInfoProto(name="x")]), "input 'x' has no type"),
-    (build([node("Relu", ["x"], ["y"])], inputs=[info("x", dtype=TensorProto.UNDEFINED)]), "input 'x' has no type"),
-    (build([node("Where", ["f", "x", "x"], ["y"])], initializers=[TensorProto(name="f", data_type=TensorProto.BOOL, dims=[4], raw_data=b"\0\1\2\1")]),
-     "tensor 'f' has values that are neither true nor false"),
-    (build([node("Relu", ["x"], ["y"])], opset=6), "opset 6 is older than 7"),
-    (build([node("Relu", ["x"], ["y"])], opset=99), "opset 99 is newer"),
-])
+
+@pytest.mark.parametrize(
+    "model, reason",
+    [
+        (build([node("Add", ["x", "lost"], ["y"])]), "reads 'lost', which nothing defines"),
+        (build([node("Relu", ["x"], ["a"])]), "output 'y' is defined by nothing"),
+        (build([node("Relu", ["x"], ["a"]), node("Abs", ["x"], ["a"]), node("Add", ["a", "x"], ["y"])]), "a"),
+        (build([node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Relu", ["b"], ["y"])]), "cycle"),
+        (build([node("Relu", ["x"], ["y"])], inputs=[info("x"), info("x")]), "input 'x' appears twice"),
+        (build([node("Relu", ["x"], ["y"])], outputs=[info("y"), info("y")]), "output 'y' appears twice"),
+        (build([node("Relu", ["x"], ["y"])], inputs=[onnx.ValueInfoProto(name="x")]), "input 'x' has no type"),
+        (build([node("Relu", ["x"], ["y"])], inputs=[info("x", dtype=TensorProto.UNDEFINED)]), "input 'x' has no type"),
+        (
+            build(
+                [node("Where", ["f", "x", "x"], ["y"])],
+                initializers=[TensorProto(name="f", data_type=TensorProto.BOOL, dims=[4], raw_data=b"\0\1\2\1")],
+            ),
+            "tensor 'f' has values that are neither true nor false",
+        ),
+        (build([node("Relu", ["x"], ["y"])], opset=6), "opset 6 is older than 7"),
+        (build([node("Relu", ["x"], ["y"])], opset=99), "opset 99 is newer"),
+    ],
+)
 def test_invalid(model, reason):
     with pytest.raises(InvalidModel) as caught:
         load(model)
@@ -115,7 +132,10 @@ def test_truth_outside_of_the_file(tmp_path):
 def test_a_branch_whose_name_is_no_text():
     branch = helper.make_graph([node("Relu", ["x"], ["p"])], "yes", [], [info("p")])
     other = helper.make_graph([node("Neg", ["x"], ["q"])], "no", [], [info("q")])
-    model = build([node("If", ["flag"], ["y"], then_branch=branch, else_branch=other)], inputs=[info("x"), info("flag", (), TensorProto.BOOL)])
+    model = build(
+        [node("If", ["flag"], ["y"], then_branch=branch, else_branch=other)],
+        inputs=[info("x"), info("flag", (), TensorProto.BOOL)],
+    )
     with pytest.raises(InvalidModel, match="no text"):
         load(onnx.ModelProto.FromString(model.SerializeToString().replace(b"yes", b"ye\xf3")))
 
@@ -133,21 +153,33 @@ def test_no_frames_at_all_are_no_length(tmp_path):
 
 
 def test_operator_of_a_function_without_a_name():
-    twice = helper.make_function("own", "twice", ["p"], ["q"], [node("Add", ["p", "p"], ["q"])], [helper.make_opsetid("", 17)])
-    data = build([node("twice", ["x"], ["y"], domain="own")], functions=[twice], domains=["own"]).SerializeToString().replace(b"Add", b"Ad\xe7")
+    twice = helper.make_function(
+        "own", "twice", ["p"], ["q"], [node("Add", ["p", "p"], ["q"])], [helper.make_opsetid("", 17)]
+    )
+    data = (
+        build([node("twice", ["x"], ["y"], domain="own")], functions=[twice], domains=["own"])
+        .SerializeToString()
+        .replace(b"Add", b"Ad\xe7")
+    )
     with pytest.raises(InvalidModel):
         load(onnx.ModelProto.FromString(data))
 
 
 def test_sparse_initializer():
     model = build([node("Add", ["x", "s"], ["y"])])
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(helper.make_tensor("s", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [0]), [4]))
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(helper.make_tensor("s", 1, [1], [1.0]), helper.make_tensor("i", 7, [1], [0]), [4])
+    )
     with pytest.raises(InvalidModel):
         load(model)
 
 
 def test_input_of_unknown_shape():
-    refused(build([node("Add", ["x", "v"], ["y"])], inputs=[info("x"), info("v", None)]), "its shape is not known", axes={"x": 0})
+    refused(
+        build([node("Add", ["x", "v"], ["y"])], inputs=[info("x"), info("v", None)]),
+        "its shape is not known",
+        axes={"x": 0},
+    )
 
 
 def test_no_opset():
@@ -159,48 +191,89 @@ def test_no_opset():
 
 # models that are odd, but fine
 
+
 def test_initializers_that_are_inputs():
-    model = build([node("Add", ["x", "w"], ["y"])], inputs=[info("x"), info("w", (4,))], initializers=[tensor("w", rand(4))], ir_version=3)
+    model = build(
+        [node("Add", ["x", "w"], ["y"])],
+        inputs=[info("x"), info("w", (4,))],
+        initializers=[tensor("w", rand(4))],
+        ir_version=3,
+    )
     pulsed = check(model)
     model.graph.initializer.append(tensor("unused", rand(3)))
     assert not analyze(model).blockers
     assert [i["name"] for i in pulsed.spec["inputs"]] == ["x"]
 
 
-@pytest.mark.parametrize("constant, op", [
-    ("value_float=0.5", "Add"), ("value_floats=[0.5, 1.0, 2.0, 3.0]", "Add"), ("value=float[4] {1, 2, 3, 4}", "Mul"),
-])
+@pytest.mark.parametrize(
+    "constant, op",
+    [
+        ("value_float=0.5", "Add"),
+        ("value_floats=[0.5, 1.0, 2.0, 3.0]", "Add"),
+        ("value=float[4] {1, 2, 3, 4}", "Mul"),
+    ],
+)
 def test_constants(constant, op):
-    check(parse(f"agraph (float[T,4] x) => (float[U,4] y) {{ c = Constant<{constant}>() y = {op}(x, c) }}".replace("() y", "()\n y")))
+    check(
+        parse(
+            f"agraph (float[T,4] x) => (float[U,4] y) {{ c = Constant<{constant}>() y = {op}(x, c) }}".replace(
+                "() y", "()\n y"
+            )
+        )
+    )
 
 
 def test_integer_constants():
-    check(parse("""agraph (float[T,4] x) => (float[U,2] y) {
+    check(
+        parse("""agraph (float[T,4] x) => (float[U,2] y) {
         a = Constant<value_int=2>()
         s = Constant<value_ints=[-1]>()
         z = Constant<value_ints=[0]>()
         one = Constant<value_ints=[1]>()
         k = Reshape(a, s)
-        y = Slice(x, z, k, one) }"""))
+        y = Slice(x, z, k, one) }""")
+    )
 
 
 def test_constant_output():
-    check(parse("agraph (float[T,4] x) => (float[U,4] y, float[2] c) {\n c = Constant<value_floats=[1.0, 2.0]>()\n y = Relu(x) }"))
+    check(
+        parse(
+            "agraph (float[T,4] x) => (float[U,4] y, float[2] c) {\n c = Constant<value_floats=[1.0, 2.0]>()\n y = "
+            "Relu(x) }"
+        )
+    )
 
 
 def test_names_empty_and_double():
-    pulsed = pulsify(build([node("Relu", ["x"], ["a"], name="n"), node("Abs", ["a"], ["b"], name="n"), node("Neg", ["b"], ["y"])]), pulse=2)
+    pulsed = pulsify(
+        build([node("Relu", ["x"], ["a"], name="n"), node("Abs", ["a"], ["b"], name="n"), node("Neg", ["b"], ["y"])]),
+        pulse=2,
+    )
     session(pulsed.proto().SerializeToString())
 
 
 def test_unicode_names():
-    check(build([node("Relu", ["日本"], ["größe"], name="ノード"), node("MaxPool", ["größe"], ["y é"], kernel_shape=[3])],
-                inputs=[info("日本", (1, 2, "zeit"))], outputs=[info("y é", (1, 2, "U"))]))
+    check(
+        build(
+            [node("Relu", ["日本"], ["größe"], name="ノード"), node("MaxPool", ["größe"], ["y é"], kernel_shape=[3])],
+            inputs=[info("日本", (1, 2, "zeit"))],
+            outputs=[info("y é", (1, 2, "U"))],
+        )
+    )
 
 
 def test_names_like_ours():
-    check(build([node("MaxPool", ["valid_frames"], ["past_000_x"], kernel_shape=[3], name="pulsify/0"), node("Relu", ["past_000_x"], ["pulsify/0"])],
-                inputs=[info("valid_frames", (1, 2, "T"))], outputs=[info("pulsify/0", (1, 2, "U"))]), both=False)
+    check(
+        build(
+            [
+                node("MaxPool", ["valid_frames"], ["past_000_x"], kernel_shape=[3], name="pulsify/0"),
+                node("Relu", ["past_000_x"], ["pulsify/0"]),
+            ],
+            inputs=[info("valid_frames", (1, 2, "T"))],
+            outputs=[info("pulsify/0", (1, 2, "U"))],
+        ),
+        both=False,
+    )
 
 
 def test_input_as_output():
@@ -209,7 +282,12 @@ def test_input_as_output():
 
 
 def test_outputs_from_one_wire():
-    check(build([node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["y"]), node("Identity", ["a"], ["z"])], outputs=[info("y"), info("z"), info("a")]))
+    check(
+        build(
+            [node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["y"]), node("Identity", ["a"], ["z"])],
+            outputs=[info("y"), info("z"), info("a")],
+        )
+    )
 
 
 def test_dead_nodes():
@@ -232,46 +310,98 @@ def test_optional_inputs_left_out():
 
 @pytest.mark.parametrize("opset", [7, 8])
 def test_old_opsets(opset):
-    check(parse(f'<ir_version: 3, opset_import: ["": {opset}]>' + """ agraph (float[1,4,T] x) => (float[1,4,U] y) {
+    check(
+        parse(
+            f'<ir_version: 3, opset_import: ["": {opset}]>'
+            + """ agraph (float[1,4,T] x) => (float[1,4,U] y) {
         a = Conv<pads=[1,1]>(x, w, b)
         n = BatchNormalization(a, b, b, b, v)
         s = Sum(n, x)
         m = Max(s)
         p = MaxPool<kernel_shape=[3], pads=[1,1]>(m)
         q = Pad<pads=[0,0,1,0,0,1], value=0.5>(p)
-        y = Conv(q, w, b) }""", w=rand(4, 4, 3), b=rand(4), v=np.abs(rand(4))), delays={"y": 3})
+        y = Conv(q, w, b) }""",
+            w=rand(4, 4, 3),
+            b=rand(4),
+            v=np.abs(rand(4)),
+        ),
+        delays={"y": 3},
+    )
 
 
 def test_old_upsample():
-    check(parse('<ir_version: 3, opset_import: ["": 7]>' + """ agraph (float[1,4,T] x) => (float[1,4,U] y) {
+    check(
+        parse(
+            '<ir_version: 3, opset_import: ["": 7]>'
+            + """ agraph (float[1,4,T] x) => (float[1,4,U] y) {
         a = Conv<pads=[1,1]>(x, w, b)
-        y = Upsample<scales=[1.0, 1.0, 2.0]>(a) }""", w=rand(4, 4, 3), b=rand(4)), delays={"y": 2})
+        y = Upsample<scales=[1.0, 1.0, 2.0]>(a) }""",
+            w=rand(4, 4, 3),
+            b=rand(4),
+        ),
+        delays={"y": 2},
+    )
 
 
 # functions
 
+
 def function(domain, name, inputs, outputs, nodes, attributes=(), opset=17, others=()):
-    return helper.make_function(domain, name, inputs, outputs, nodes, [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in others)], list(attributes))
+    return helper.make_function(
+        domain,
+        name,
+        inputs,
+        outputs,
+        nodes,
+        [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in others)],
+        list(attributes),
+    )
 
 
 def test_nested_functions_with_attributes():
     scaled = node("LeakyRelu", ["p"], ["q"])
     scaled.attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT))
     inner = function("own", "Inner", ["p"], ["q"], [scaled], ["slope"])
-    outer = function("own", "Outer", ["p"], ["q"], [node("Inner", ["p"], ["t"], domain="own", slope=0.3), node("Abs", ["t"], ["q"])], others=["own"])
-    check(build([node("Outer", ["x"], ["m"], domain="own"), node("Outer", ["m"], ["y"], domain="own")], functions=[inner, outer], domains=["own"]))
+    outer = function(
+        "own",
+        "Outer",
+        ["p"],
+        ["q"],
+        [node("Inner", ["p"], ["t"], domain="own", slope=0.3), node("Abs", ["t"], ["q"])],
+        others=["own"],
+    )
+    check(
+        build(
+            [node("Outer", ["x"], ["m"], domain="own"), node("Outer", ["m"], ["y"], domain="own")],
+            functions=[inner, outer],
+            domains=["own"],
+        )
+    )
 
 
 def test_function_of_another_opset():
     old = function("own", "F", ["p"], ["q"], [node("ReduceMean", ["p"], ["q"], axes=[1])], opset=13)
-    model = build([node("F", ["x"], ["a"], domain="own"), node("Add", ["a", "x"], ["y"])], functions=[old], domains=["own"], opset=18)
+    model = build(
+        [node("F", ["x"], ["a"], domain="own"), node("Add", ["a", "x"], ["y"])],
+        functions=[old],
+        domains=["own"],
+        opset=18,
+    )
     with pytest.raises(InvalidModel, match="has ReduceMean of opset 13"):
         load(model)
     same = function("own", "F", ["p"], ["q"], [node("Relu", ["p"], ["q"])], opset=15)
-    check(build([node("F", ["x"], ["a"], domain="own"), node("Add", ["a", "x"], ["y"])], functions=[same], domains=["own"], opset=17))
+    check(
+        build(
+            [node("F", ["x"], ["a"], domain="own"), node("Add", ["a", "x"], ["y"])],
+            functions=[same],
+            domains=["own"],
+            opset=17,
+        )
+    )
 
 
 # data outside the file
+
 
 def external(tmp_path, location="weights.bin"):
     model = build([node("MatMul", ["x", "w"], ["y"])], initializers=[tensor("w", rand(4, 4))])

@@ -1,4 +1,6 @@
-"""One analysis serves every pulse: what it gives is what a conversion of its own would give, and the model is walked once."""
+"""One analysis serves every pulse: what it gives is what a conversion of its own would give, and the model is walked
+once.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,11 @@ def test_no_pulse_is_none():
 
 
 def test_what_blocks_comes_first():
-    model = parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { a = Softmax<axis=2>(x)  y = Conv<pads=[1,1], strides=[2]>(a, w, b) }", **WEIGHTS)
+    model = parse(
+        "agraph (float[1,4,T] x) => (float[1,4,U] y) { a = Softmax<axis=2>(x)  y = Conv<pads=[1,1], "
+        "strides=[2]>(a, w, b) }",
+        **WEIGHTS,
+    )
     found = analyze(model)
     assert [b.op_type for b in found.blockers] == [b.op_type for b in found.at(3).blockers] == ["Softmax"]
     with pytest.raises(CannotStream):

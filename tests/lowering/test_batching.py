@@ -30,12 +30,18 @@ def test_fixtures_by_rows(name: str, batch: int | str, end: bool):
 
 
 def reshaped(target: list[int], back: list[int]) -> onnx.ModelProto:
-    return parse("""agraph (float[1,4,T] x) => (float[1,4,T] y) {
+    return parse(
+        """agraph (float[1,4,T] x) => (float[1,4,T] y) {
         a = Conv<pads=[1,1]>(x, w, b)
         r = Reshape(a, target)
         s = Sigmoid(r)
         z = Reshape(s, back)
-        y = Conv<pads=[1,1]>(z, w, b) }""", w=rand(4, 4, 3), b=rand(4), target=np.asarray(target, np.int64), back=np.asarray(back, np.int64))
+        y = Conv<pads=[1,1]>(z, w, b) }""",
+        w=rand(4, 4, 3),
+        b=rand(4),
+        target=np.asarray(target, np.int64),
+        back=np.asarray(back, np.int64),
+    )
 
 
 def test_reshape_to_a_batch_of_one():
@@ -44,10 +50,20 @@ def test_reshape_to_a_batch_of_one():
 
 
 def test_recurrence_along_the_first_axis():
-    model = parse("""agraph (float[T,1,4] x) => (float[T,1,1,5] y) { y = GRU<hidden_size=5>(x, wi, wr, wb, , h0) }""",
-                  wi=rand(1, 15, 4), wr=rand(1, 15, 5, seed=1), wb=rand(1, 30, seed=2), h0=rand(1, 1, 5, seed=3))
-    zeros = parse("""agraph (float[T,1,4] x) => (float[T,1,1,5] y) { y = GRU<hidden_size=5>(x, wi, wr, wb, , h0) }""",
-                  wi=rand(1, 15, 4), wr=rand(1, 15, 5, seed=1), wb=rand(1, 30, seed=2), h0=np.zeros((1, 1, 5), np.float32))
+    model = parse(
+        """agraph (float[T,1,4] x) => (float[T,1,1,5] y) { y = GRU<hidden_size=5>(x, wi, wr, wb, , h0) }""",
+        wi=rand(1, 15, 4),
+        wr=rand(1, 15, 5, seed=1),
+        wb=rand(1, 30, seed=2),
+        h0=rand(1, 1, 5, seed=3),
+    )
+    zeros = parse(
+        """agraph (float[T,1,4] x) => (float[T,1,1,5] y) { y = GRU<hidden_size=5>(x, wi, wr, wb, , h0) }""",
+        wi=rand(1, 15, 4),
+        wr=rand(1, 15, 5, seed=1),
+        wb=rand(1, 30, seed=2),
+        h0=np.zeros((1, 1, 5), np.float32),
+    )
     for m in (model, zeros):
         pulsed = pulsify(m, pulse=3, batch="dynamic")
         assert ["batch", 1, 5] in [s["shape"] for s in pulsed.spec["states"]]
@@ -56,7 +72,9 @@ def test_recurrence_along_the_first_axis():
 
 
 def test_what_mixes_rows_is_refused_by_name():
-    model = parse("agraph (float[1,4,T] x) => (float[1,4,T] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }")
+    model = parse(
+        "agraph (float[1,4,T] x) => (float[1,4,T] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }"
+    )
     with pytest.raises(CannotStream) as caught:
         pulsify(model, pulse=4, batch="dynamic")
     assert [b.node for b in caught.value.blockers] == ["m"] and "rows of a batch" in caught.value.blockers[0].reason
@@ -76,7 +94,15 @@ def test_a_model_that_takes_any_number_of_rows(batch: int | str):
     assert pulsed.spec["valid_frames_shape"] == ["N" if batch == "dynamic" else 3] and "source_batch" not in pulsed.spec
     assert verify(model, pulsed).ok
     with pytest.raises(CannotStream, match="rows of a batch"):
-        pulsify(parse("agraph (float[N,4,T] x) => (float[N,4,T] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }"), pulse=3, axes={"x": 2}, batch=3)
+        pulsify(
+            parse(
+                "agraph (float[N,4,T] x) => (float[N,4,T] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = "
+                "Sub(x, m) }"
+            ),
+            pulse=3,
+            axes={"x": 2},
+            batch=3,
+        )
 
 
 def test_a_batch_of_one_is_no_batch():
@@ -86,9 +112,17 @@ def test_a_batch_of_one_is_no_batch():
 
 @pytest.mark.parametrize("batch", [3, "dynamic"])
 @pytest.mark.parametrize("end", [False, True])
-@pytest.mark.parametrize("model, states, axes", [
-    (stacked(), {"h0": "hn"}, [1]), (lstm(), {"h0": "hn", "c0": "cn"}, [1, 1]), (cached(), {"in_cache": "out_cache"}, [0])])
-def test_states_of_the_source(model: onnx.ModelProto, states: dict[str, str], axes: list[int], end: bool, batch: int | str):
+@pytest.mark.parametrize(
+    "model, states, axes",
+    [
+        (stacked(), {"h0": "hn"}, [1]),
+        (lstm(), {"h0": "hn", "c0": "cn"}, [1, 1]),
+        (cached(), {"in_cache": "out_cache"}, [0]),
+    ],
+)
+def test_states_of_the_source(
+    model: onnx.ModelProto, states: dict[str, str], axes: list[int], end: bool, batch: int | str
+):
     """Each row has its own, on the axis that the graph has it on; a row that starts anew begins with its own."""
     if end and "in_cache" in states:
         pytest.skip("its caches would hold frames from past the end")

@@ -31,16 +31,31 @@ def test_random_sizes(path, end, seed):
     streamed(onnx.load(path), end, seed)
 
 
-@pytest.mark.parametrize("cell", ["r, h, k = LSTM<hidden_size=5>(t, rw, rr, rb)", "r, h, k = LSTM<hidden_size=5>(t, rw, rr, rb, , h0, h0)",
-                                  "r, h, k = LSTM<hidden_size=5, clip=0.4>(t, rw, rr, rb)"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "r, h, k = LSTM<hidden_size=5>(t, rw, rr, rb)",
+        "r, h, k = LSTM<hidden_size=5>(t, rw, rr, rb, , h0, h0)",
+        "r, h, k = LSTM<hidden_size=5, clip=0.4>(t, rw, rr, rb)",
+    ],
+)
 @pytest.mark.parametrize("end", [False, True])
 def test_recurrences_behind_a_delay(cell, end):
     """Pulses that bring the first real frame anywhere among their own, or the last one."""
-    model = parse(f"""agraph (float[1,4,T] x) => (float[U,1,1,5] y) {{
+    model = parse(
+        f"""agraph (float[1,4,T] x) => (float[U,1,1,5] y) {{
         c = Conv<pads=[3,3]>(x, w, b)
         t = Transpose<perm=[2,0,1]>(c)
         {cell}
-        y = Mul(r, two) }}""", w=rand(4, 4, 7), b=rand(4), rw=rand(1, 20, 4), rr=rand(1, 20, 5), rb=rand(1, 40), h0=rand(1, 1, 5), two=np.float32(2))
+        y = Mul(r, two) }}""",
+        w=rand(4, 4, 7),
+        b=rand(4),
+        rw=rand(1, 20, 4),
+        rr=rand(1, 20, 5),
+        rb=rand(1, 40),
+        h0=rand(1, 1, 5),
+        two=np.float32(2),
+    )
     for seed in range(4):
         streamed(model, end, seed)
 
@@ -50,7 +65,9 @@ def streamed(model, end, seed):
     rng = np.random.default_rng(seed)
     pulsed = pulsify(model, pulse=None, end_of_stream=end)
     spec, multiple = pulsed.spec, pulsed.spec["pulse_multiple"]
-    assert spec["pulse"] is None and all(i["frames_per_pulse"] is None and i["shape"][i["axis"]] is None for i in spec["inputs"])
+    assert spec["pulse"] is None and all(
+        i["frames_per_pulse"] is None and i["shape"][i["axis"]] is None for i in spec["inputs"]
+    )
     fixed = pulsify(model, pulse=4 * multiple, end_of_stream=end).spec
     assert [(s["input"], s["shape"]) for s in spec["states"]] == [(s["input"], s["shape"]) for s in fixed["states"]]
 
@@ -77,7 +94,9 @@ def streamed(model, end, seed):
         flow = take(np.concatenate(flows[o["name"]], axis), axis, o["delay"], None)
         n = expected.shape[axis] if end else min(flow.shape[axis], expected.shape[axis])
         assert n > 0 and flow.shape[axis] >= n
-        np.testing.assert_allclose(take(flow, axis, 0, n), take(expected, axis, 0, n), atol=2e-4 * max(1, float(np.abs(expected).max())))
+        np.testing.assert_allclose(
+            take(flow, axis, 0, n), take(expected, axis, 0, n), atol=2e-4 * max(1, float(np.abs(expected).max()))
+        )
 
 
 @pytest.mark.parametrize("path", [p for p in FIXTURES if p.stem != "pixelcnn"], ids=lambda p: p.stem)
@@ -85,7 +104,7 @@ def test_a_session_feeds_what_it_has(path):
     model, rng = onnx.load(path), np.random.default_rng(2)
     pulsed = pulsify(model, pulse=None, end_of_stream=True)
     stream, spec = StreamSession(pulsed), pulsed.spec
-    (name, x), = drawn(spec, 101, rng).items()
+    ((name, x),) = drawn(spec, 101, rng).items()
     axis, out = spec["inputs"][0]["axis"], spec["outputs"][0]["axis"]
     runs = []
     step = stream._runner.step

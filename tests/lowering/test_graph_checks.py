@@ -59,8 +59,15 @@ def other_shape(found: Lowered) -> None:
 
 
 SERVES = "every node says which one of the source it serves"
-BREAK = {unread: "everything is read", constant: "everything is read", nameless: SERVES, of_no_node: SERVES, twice: "every name is there once",
-         tensor_twice: "every name is there once", other_shape: "states come back as they went in"}
+BREAK = {
+    unread: "everything is read",
+    constant: "everything is read",
+    nameless: SERVES,
+    of_no_node: SERVES,
+    twice: "every name is there once",
+    tensor_twice: "every name is there once",
+    other_shape: "states come back as they went in",
+}
 
 
 def test_every_rule_is_tried():
@@ -115,4 +122,6 @@ def test_shapes_that_are_not_true_are_seen():
 
 
 def axes_of(model: onnx.ModelProto) -> dict[str, int]:
-    return {v.name: k for v in model.graph.input for k, d in enumerate(v.type.tensor_type.shape.dim) if d.dim_param == "T"}
+    return {
+        v.name: k for v in model.graph.input for k, d in enumerate(v.type.tensor_type.shape.dim) if d.dim_param == "T"
+    }

@@ -1,4 +1,6 @@
-"""Rows of a batch are streams of their own: seven rows start, end and start again at random, each compared with its own batch run."""
+"""Rows of a batch are streams of their own: seven rows start, end and start again at random, each compared with its
+own batch run.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,17 @@ ONE = np.asarray([1], np.int64)
 
 def delayed(body: str, **weights: np.ndarray) -> onnx.ModelProto:
     """`body` on `a`, a delayed stream of 4 channels."""
-    return batched(parse(f"agraph (float[1,4,T] x) => (float[1,4,U] y) {{ {SAME}{body} }}", w=rand(4, 4, 3), b=rand(4), **weights))
+    return batched(
+        parse(f"agraph (float[1,4,T] x) => (float[1,4,U] y) {{ {SAME}{body} }}", w=rand(4, 4, 3), b=rand(4), **weights)
+    )
 
 
 def sequence(body: str, opset: int = 17, **weights: np.ndarray) -> onnx.ModelProto:
     """`body` on `t` [T, B, 4], a delayed stream."""
-    text = f'<ir_version: 8, opset_import: ["": {opset}]>\nagraph (float[1,4,T] x) => (float[1,4,U] y) {{ {SAME}t = Transpose<perm=[2,0,1]>(a)\n{body} }}'
+    text = (
+        f'<ir_version: 8, opset_import: ["": {opset}]>\nagraph (float[1,4,T] x) => (float[1,4,U] y) {{ {SAME}t '
+        f"= Transpose<perm=[2,0,1]>(a)\n{body} }}"
+    )
     return batched(parse(text, w=rand(4, 4, 3), b=rand(4), **weights))
 
 
@@ -43,24 +50,45 @@ BODIES = {
     "maximum": ("y = MaxPool<kernel_shape=[3], pads=[1,1]>(a)", {}),
     "average": ("y = AveragePool<kernel_shape=[3], pads=[1,1], ceil_mode=1>(a)", {}),
     "transposed": ("c = ConvTranspose<strides=[2]>(a, w, b)\n y = Conv<pads=[1,1]>(c, w, b)", {}),
-    "padded": ("p = Pad(a, pads, five)\n y = Conv(p, w, b)", {"pads": np.asarray([0, 0, 1, 0, 0, 1]), "five": np.float32(5)}),
-    "padding convolved": ("p = Pad(a, pads, five)\n c = Conv(p, w, b)\n r = Sigmoid(c)\n y = Conv(r, w, b)",
-                          {"pads": np.asarray([0, 0, 4, 0, 0, 2]), "five": np.float32(5)}),
-    "reflected": ("p = Pad<mode=\"reflect\">(a, pads)\n y = Conv(p, w, b)", {"pads": np.asarray([0, 0, 2, 0, 0, 2])}),
-    "joined": ("p = MaxPool<kernel_shape=[3], pads=[1,1]>(a)\n c = Concat<axis=1>(p, x)\n s = Slice(c, two, six, one)\n y = Add(s, a)",
-               {"two": ONE * 2, "six": ONE * 6, "one": ONE}),
+    "padded": (
+        "p = Pad(a, pads, five)\n y = Conv(p, w, b)",
+        {"pads": np.asarray([0, 0, 1, 0, 0, 1]), "five": np.float32(5)},
+    ),
+    "padding convolved": (
+        "p = Pad(a, pads, five)\n c = Conv(p, w, b)\n r = Sigmoid(c)\n y = Conv(r, w, b)",
+        {"pads": np.asarray([0, 0, 4, 0, 0, 2]), "five": np.float32(5)},
+    ),
+    "reflected": ('p = Pad<mode="reflect">(a, pads)\n y = Conv(p, w, b)', {"pads": np.asarray([0, 0, 2, 0, 0, 2])}),
+    "joined": (
+        "p = MaxPool<kernel_shape=[3], pads=[1,1]>(a)\n c = Concat<axis=1>(p, x)\n s = Slice(c, two, six, one)\n y "
+        "= Add(s, a)",
+        {"two": ONE * 2, "six": ONE * 6, "one": ONE},
+    ),
     "sums": ("c = CumSum(a, two)\n y = Conv<pads=[1,1]>(c, w, b)", {"two": np.int64(2)}),
     "mean": ("y = ReduceMean<axes=[2], keepdims=1>(a)", {}),
     "largest": ("y = GlobalMaxPool(a)", {}),
     "best frame": ("y = ArgMax<axis=2>(a)", {}),
     "last frames": ("y = Slice(a, back, end, two)", {"back": ONE * -3, "end": ONE * (2**31 - 1), "two": ONE * 2}),
-    "positions": ("s = Shape(x)\n n = Gather(s, two)\n r = Range(zero, n, one)\n f = Cast<to=1>(r)\n g = Sin(f)\n y = Add(a, g)",
-                  {"two": np.int64(2), "zero": np.int64(0), "one": np.int64(1)}),
-    "divided positions": ("s = Shape(x)\n n = Gather(s, two)\n r = Range(one, n, one)\n d = Div(hundred, r)\n f = Cast<to=1>(d)\n"
-                          "k = Slice(a, first, end, axis)\n y = Mul(k, f)",
-                          {"two": np.int64(2), "one": np.int64(1), "hundred": np.int64(100), "first": ONE, "end": ONE * (2**31 - 1), "axis": ONE * 2}),
-    "table": ("s = Shape(x)\n n = Slice(s, two, three)\n e = Slice(table, zero, n, one)\n y = Add(a, e)",
-              {"two": ONE * 2, "three": ONE * 3, "zero": ONE * 0, "one": ONE * 2, "table": rand(1, 4, 400)}),
+    "positions": (
+        "s = Shape(x)\n n = Gather(s, two)\n r = Range(zero, n, one)\n f = Cast<to=1>(r)\n g = Sin(f)\n y = Add(a, g)",
+        {"two": np.int64(2), "zero": np.int64(0), "one": np.int64(1)},
+    ),
+    "divided positions": (
+        "s = Shape(x)\n n = Gather(s, two)\n r = Range(one, n, one)\n d = Div(hundred, r)\n f = Cast<to=1>(d)\n"
+        "k = Slice(a, first, end, axis)\n y = Mul(k, f)",
+        {
+            "two": np.int64(2),
+            "one": np.int64(1),
+            "hundred": np.int64(100),
+            "first": ONE,
+            "end": ONE * (2**31 - 1),
+            "axis": ONE * 2,
+        },
+    ),
+    "table": (
+        "s = Shape(x)\n n = Slice(s, two, three)\n e = Slice(table, zero, n, one)\n y = Add(a, e)",
+        {"two": ONE * 2, "three": ONE * 3, "zero": ONE * 0, "one": ONE * 2, "table": rand(1, 4, 400)},
+    ),
 }
 
 
@@ -77,7 +105,11 @@ def test_convolutions_pools_sums_and_positions(body: str):
 @pytest.mark.parametrize("initial", [False, True])
 def test_recurrences(op_type: str, initial: bool):
     start = ", none, h0" if initial else ""
-    model = sequence(f"y, last = {op_type}<hidden_size=5>(t, wi, wr, wb{start})".replace("none", ""), **RECURRENT[op_type], h0=rand(1, 1, 5, seed=7))
+    model = sequence(
+        f"y, last = {op_type}<hidden_size=5>(t, wi, wr, wb{start})".replace("none", ""),
+        **RECURRENT[op_type],
+        h0=rand(1, 1, 5, seed=7),
+    )
     if initial:  # the state of one row is that of all
         text = f"""s = Shape(t)\n n = Slice(s, one, two)\n shape = Concat<axis=0>(one, n, five)\n h = Expand(h0, shape)
             y, last = {op_type}<hidden_size=5>(t, wi, wr, wb, , h)"""
@@ -87,7 +119,9 @@ def test_recurrences(op_type: str, initial: bool):
 
 
 def test_attention_behind_a_mask():
-    model = batched(parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) {
+    model = batched(
+        parse(
+            """agraph (float[1,T,4] x) => (float[1,T,4] y) {
         xt = Transpose<perm=[0,2,1]>(x)
         at = Conv<pads=[1,1]>(xt, w, b)
         a = Transpose<perm=[0,2,1]>(at)
@@ -104,8 +138,18 @@ def test_attention_behind_a_mask():
         open = And(above, below)
         masked = Where(open, scores, low)
         weights = Softmax<axis=-1>(masked)
-        y = MatMul(weights, a) }""", w=rand(4, 4, 3), b=rand(4), one=np.int64(1), zero=np.int64(0), two=np.int64(2), back=np.int64(-4),
-        last=np.asarray([1]), first=np.asarray([0]), low=np.float32(-np.inf)))
+        y = MatMul(weights, a) }""",
+            w=rand(4, 4, 3),
+            b=rand(4),
+            one=np.int64(1),
+            zero=np.int64(0),
+            two=np.int64(2),
+            back=np.int64(-4),
+            last=np.asarray([1]),
+            first=np.asarray([0]),
+            low=np.float32(-np.inf),
+        )
+    )
     check_rows(model)
 
 
@@ -117,18 +161,29 @@ def test_fixtures(name: str):
 
 
 def test_a_static_input_belongs_to_its_row():
-    model = batched(parse("""agraph (float[1,4,T] x, float[1,4,1] g) => (float[1,4,T] y) {
+    model = batched(
+        parse(
+            """agraph (float[1,4,T] x, float[1,4,1] g) => (float[1,4,T] y) {
         a = Conv<pads=[1,1]>(x, w, b)
         m = Mul(a, g)
-        y = Conv<pads=[1,1]>(m, w, b) }""", w=rand(4, 4, 3), b=rand(4)))
+        y = Conv<pads=[1,1]>(m, w, b) }""",
+            w=rand(4, 4, 3),
+            b=rand(4),
+        )
+    )
     check_rows(model, axes={"x": 2})
 
 
 def test_what_mixes_rows_is_named():
     mean = pulsify(delayed("m = ReduceMean<axes=[0], keepdims=1>(a)\n y = Sub(a, m)"), pulse=4).spec
     assert mean["independent_rows"] is False and mean["shared_by"] == ["m"]
-    swapped = batched(parse("""agraph (float[1,T,4] x) => (float[U,1,1,5] y) {
-        y = GRU<hidden_size=5, layout=0>(x, wi, wr, wb) }""", **RECURRENT["GRU"]))
+    swapped = batched(
+        parse(
+            """agraph (float[1,T,4] x) => (float[U,1,1,5] y) {
+        y = GRU<hidden_size=5, layout=0>(x, wi, wr, wb) }""",
+            **RECURRENT["GRU"],
+        )
+    )
     assert pulsify(swapped, pulse=4, axes={"x": 1}).spec["shared_by"] == ["y"]
 
 

@@ -18,7 +18,9 @@ FIXTURES = ROOT / "fixtures"
 
 
 def one(text: str, **weights: np.ndarray) -> onnx.ModelProto:
-    return parse(f"agraph (float[1,4,T] x) => (float[1,4,U] y) {{ {SAME}{text} }}", w=rand(4, 4, 3), b=rand(4), **weights)
+    return parse(
+        f"agraph (float[1,4,T] x) => (float[1,4,U] y) {{ {SAME}{text} }}", w=rand(4, 4, 3), b=rand(4), **weights
+    )
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -30,7 +32,10 @@ def test_as_many_rows_as_channels(body: str):
     check_rows(batched(model, rows=4), rows=4, alone=model, shortest=8, pulses=(1, 4))
 
 
-@pytest.mark.parametrize("name", ["causal_net", "delays_at_a_join", "grouped_conv", "same_stack", "separable_conv", "valid_conv_pair", "wavenet"])
+@pytest.mark.parametrize(
+    "name",
+    ["causal_net", "delays_at_a_join", "grouped_conv", "same_stack", "separable_conv", "valid_conv_pair", "wavenet"],
+)
 def test_fixtures(name: str):
     model = onnx.load(FIXTURES / f"{name}.onnx")
     rows = batched(model, rows=7)
@@ -43,14 +48,19 @@ def test_recurrences_with_a_state_for_every_row(op_type: str):
     weights = RECURRENT[op_type]
 
     def made(rows: int, start: np.ndarray) -> onnx.ModelProto:
-        text = f"agraph (float[{rows},T,4] x) => (float[U,1,{rows},5] y) {{ t = Transpose<perm=[1,0,2]>(x)\n y = {op_type}<hidden_size=5>(t, wi, wr, wb, , h0) }}"
+        text = (
+            f"agraph (float[{rows},T,4] x) => (float[U,1,{rows},5] y) {{ t = Transpose<perm=[1,0,2]>(x)\n y = "
+            f"{op_type}<hidden_size=5>(t, wi, wr, wb, , h0) }}"
+        )
         return parse(text, **weights, h0=start)
 
     model = made(3, rand(1, 3, 5, seed=7))
     pulsed = pulsify(model, pulse=4, end_of_stream=True)
     assert pulsed.spec["valid_frames_shape"] == [3] and [3, 1, 5] in [s["shape"] for s in pulsed.spec["states"]]
     assert verify(model, pulsed).ok
-    check_rows(made(3, np.repeat(rand(1, 1, 5, seed=7), 3, 1)), rows=3, alone=made(1, rand(1, 1, 5, seed=7)), pulses=(4,))
+    check_rows(
+        made(3, np.repeat(rand(1, 1, 5, seed=7), 3, 1)), rows=3, alone=made(1, rand(1, 1, 5, seed=7)), pulses=(4,)
+    )
 
 
 def test_time_first():
@@ -61,7 +71,8 @@ def test_time_first():
 
 def shaped(rows: int) -> onnx.ModelProto:
     """Shapes with the batch written into them."""
-    return parse(f"""agraph (float[{rows},4,T] x) => (float[{rows},4,T] y) {{
+    return parse(
+        f"""agraph (float[{rows},4,T] x) => (float[{rows},4,T] y) {{
         {SAME}
         r = Reshape(a, apart)
         e = Expand(m, wide)
@@ -73,9 +84,20 @@ def shaped(rows: int) -> onnx.ModelProto:
         frames = Slice(n, two, three)
         whole = Concat<axis=0>(rows, four, frames)
         p = Reshape(c, whole)
-        y = Add(p, bias) }}""", w=rand(4, 4, 3), b=rand(4), apart=np.asarray([rows, 2, 2, -1]), back=np.asarray([rows, 4, -1]),
-        m=rand(1, 2, 1, 1), wide=np.asarray([rows, 2, 2, 1]), zeros=np.zeros((rows, 4, 2), np.float32), two=np.asarray([2]), three=np.asarray([3]),
-        rows=np.asarray([rows]), four=np.asarray([4]), bias=np.repeat(rand(1, 4, 1, seed=9), rows, 0))
+        y = Add(p, bias) }}""",
+        w=rand(4, 4, 3),
+        b=rand(4),
+        apart=np.asarray([rows, 2, 2, -1]),
+        back=np.asarray([rows, 4, -1]),
+        m=rand(1, 2, 1, 1),
+        wide=np.asarray([rows, 2, 2, 1]),
+        zeros=np.zeros((rows, 4, 2), np.float32),
+        two=np.asarray([2]),
+        three=np.asarray([3]),
+        rows=np.asarray([rows]),
+        four=np.asarray([4]),
+        bias=np.repeat(rand(1, 4, 1, seed=9), rows, 0),
+    )
 
 
 def test_numbers_that_stand_for_the_batch():
@@ -89,33 +111,49 @@ def test_a_static_input_belongs_to_its_row_or_to_all():
         m = Mul(a, g)
         y = Conv<pads=[1,1]>(m, w, b) }}"""
     weights = {"w": rand(4, 4, 3), "b": rand(4)}
-    own = check_rows(parse(text.format(3, 3), **weights), rows=3, alone=parse(text.format(1, 1), **weights), pulses=(3,))
+    own = check_rows(
+        parse(text.format(3, 3), **weights), rows=3, alone=parse(text.format(1, 1), **weights), pulses=(3,)
+    )
     assert own.spec["inputs"][1]["row_axis"] == 0
-    shared = check_rows(parse(text.format(3, 1), **weights), rows=3, alone=parse(text.format(1, 1), **weights), pulses=(3,))
+    shared = check_rows(
+        parse(text.format(3, 1), **weights), rows=3, alone=parse(text.format(1, 1), **weights), pulses=(3,)
+    )
     assert "row_axis" not in shared.spec["inputs"][1]
     matrix = parse("agraph (float[4,T,4] x, float[4,4] g) => (float[4,T,4] y) { y = MatMul(x, g) }")
     alone = parse("agraph (float[1,T,4] x, float[4,4] g) => (float[1,T,4] y) { y = MatMul(x, g) }")
     assert "row_axis" not in check_rows(matrix, rows=4, alone=alone, pulses=(3,)).spec["inputs"][1]
 
 
-@pytest.mark.parametrize("text, shared", [
-    ("m = ReduceMean<axes=[0], keepdims=1>(a)\n y = Sub(a, m)", "m"),
-    ("t = Transpose<perm=[1,0,2]>(a)\n y = Conv<pads=[1,1]>(t, w, b)", "y"),
-    ("r = Reshape(a, mixed)\n y = Relu(r)", "r"),
-])
+@pytest.mark.parametrize(
+    "text, shared",
+    [
+        ("m = ReduceMean<axes=[0], keepdims=1>(a)\n y = Sub(a, m)", "m"),
+        ("t = Transpose<perm=[1,0,2]>(a)\n y = Conv<pads=[1,1]>(t, w, b)", "y"),
+        ("r = Reshape(a, mixed)\n y = Relu(r)", "r"),
+    ],
+)
 def test_what_mixes_rows_keeps_one_clock_and_is_named(text: str, shared: str):
     model = batched(one(text, mixed=np.asarray([2, 8, -1])), rows=4)
     pulsed = pulsify(model, pulse=4, end_of_stream=True)
-    assert pulsed.spec["independent_rows"] is False and pulsed.spec["shared_by"] == [shared] and pulsed.spec["valid_frames_shape"] == [1]
+    assert (
+        pulsed.spec["independent_rows"] is False
+        and pulsed.spec["shared_by"] == [shared]
+        and pulsed.spec["valid_frames_shape"] == [1]
+    )
     assert verify(model, pulsed).ok and inspect(model).document["shared_by"] == [shared]
 
 
 def test_features_after_time_are_no_batch():
-    spec = pulsify(parse("agraph (float[T,5] x) => (float[T,3] y) { y = MatMul(x, w) }", w=rand(5, 3)), pulse=4, end_of_stream=True).spec
+    spec = pulsify(
+        parse("agraph (float[T,5] x) => (float[T,3] y) { y = MatMul(x, w) }", w=rand(5, 3)), pulse=4, end_of_stream=True
+    ).spec
     assert spec["valid_frames_shape"] == [1] and "independent_rows" not in spec
 
 
-@pytest.mark.parametrize("batch, model", [(None, batched(one("y = Conv<pads=[1,1]>(a, w, b)"), rows=4)), (3, one("y = Conv<pads=[1,1]>(a, w, b)"))])
+@pytest.mark.parametrize(
+    "batch, model",
+    [(None, batched(one("y = Conv<pads=[1,1]>(a, w, b)"), rows=4)), (3, one("y = Conv<pads=[1,1]>(a, w, b)"))],
+)
 def test_trace_names_the_node(tmp_path: Path, batch: int | None, model: onnx.ModelProto):
     path = tmp_path / "wrong.onnx"
     pulsify(model, pulse=4, batch=batch).save(path)

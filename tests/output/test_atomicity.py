@@ -23,7 +23,18 @@ from testing.oracle import parse, rand
 
 
 def convert(out: Path, pulse: int, *more: object, model: Path = SAME, **options) -> subprocess.Popen:
-    arguments = [sys.executable, "-m", "pulsify_onnx", "convert", str(model), "-o", str(out), "--pulse", str(pulse), *map(str, more)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pulsify_onnx",
+        "convert",
+        str(model),
+        "-o",
+        str(out),
+        "--pulse",
+        str(pulse),
+        *map(str, more),
+    ]
     return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
@@ -80,7 +91,12 @@ def replace(a, b):
     if count == {after} and os.getpid() != watcher:
         os.kill({victim}, signal.SIGKILL)
 atomic.os.replace = replace"""
-    run = subprocess.Popen(command(code, "convert", SAME, "-o", out, "--pulse", 5), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.Popen(
+        command(code, "convert", SAME, "-o", out, "--pulse", 5),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     finished(run)
     assert pulse_of(out) == 5 and names(out.parent) == ["out.onnx", "out.pulse.json"]
 
@@ -112,10 +128,17 @@ def test_no_room_for_the_files(out: Path, size):
 def test_a_full_disk(tmp_path: Path):
     small = tmp_path / "small"
     small.mkdir()
-    if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", small], capture_output=True).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", small], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.skip("only root can mount a small disk")
     try:
-        assert finished(convert(small / "out.onnx", 2, "--no-verify", model=ROOT / "fixtures" / "valid_conv.onnx")) == ""
+        assert (
+            finished(convert(small / "out.onnx", 2, "--no-verify", model=ROOT / "fixtures" / "valid_conv.onnx")) == ""
+        )
         run = convert(small / "out.onnx", 4, "--end-of-stream", "--no-verify", model=ROOT / "fixtures" / "wavenet.onnx")
         err = finished(run)
         assert run.returncode == 2 and "No space left" in err and len(err.splitlines()) == 1
@@ -157,14 +180,20 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path):
     (tmp_path / "out.onnx").symlink_to("elsewhere")
     (tmp_path / "out.pulse.json").symlink_to("nowhere")
     assert finished(convert(tmp_path / "out.onnx", 4)) == "" and pulse_of(tmp_path / "out.onnx") == 4
-    assert (tmp_path / "elsewhere").read_text() == "precious" and not (tmp_path / "out.onnx").is_symlink() and not (tmp_path / "nowhere").exists()
+    assert (
+        (tmp_path / "elsewhere").read_text() == "precious"
+        and not (tmp_path / "out.onnx").is_symlink()
+        and not (tmp_path / "nowhere").exists()
+    )
 
 
 def test_weights_of_two_models_never_mix(tmp_path: Path):
     """The file of weights has a name that only its model refers to; that of the model that was replaced goes."""
     model, out = tmp_path / "in" / "m.onnx", tmp_path / "out.onnx"
     model.parent.mkdir()
-    conv = parse("agraph (float[1,16,T] x) => (float[1,16,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(16, 16, 3), b=rand(16))
+    conv = parse(
+        "agraph (float[1,16,T] x) => (float[1,16,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(16, 16, 3), b=rand(16)
+    )
     onnx.save(conv, model, save_as_external_data=True, location="m.data", size_threshold=0)
     seen = set()
     for pulse in (2, 4):

@@ -35,6 +35,7 @@ def test_a_failure_leaves_the_old_pair(tmp_path: Path, monkeypatch):
 
     def full(*_):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(write.atomic, "sync", full)
     with pytest.raises(UsageError, match="No space left"):
         pulsed(8).save(out)
@@ -69,7 +70,11 @@ def test_external_data_goes_beside_the_model(tmp_path: Path):
     onnx.save(model, tmp_path / "in" / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     out = tmp_path / "out.onnx"
     pulsify(tmp_path / "in" / "m.onnx", pulse=4).save(out)
-    assert [re.sub("[0-9a-f]{12}", "#", p.name) for p in sorted(tmp_path.iterdir()) if p.is_file()] == ["out.onnx", "out.onnx.#.data", "out.pulse.json"]
+    assert [re.sub("[0-9a-f]{12}", "#", p.name) for p in sorted(tmp_path.iterdir()) if p.is_file()] == [
+        "out.onnx",
+        "out.onnx.#.data",
+        "out.pulse.json",
+    ]
     assert verify(tmp_path / "in" / "m.onnx", out).ok
 
 
@@ -87,7 +92,9 @@ def test_large_files_are_read_without_their_weights(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(large, "INLINE_LIMIT", 100)
     monkeypatch.setattr(large, "ALWAYS_INLINE", 100)
     read = large.read_model(tmp_path / "m.onnx")
-    assert [t.name for t in read.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL] == ["w"] and read.ByteSize() < 1000
+    assert [t.name for t in read.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL] == [
+        "w"
+    ] and read.ByteSize() < 1000
     onnx.load_external_data_for_model(read, str(tmp_path))
     for t in read.graph.initializer:
         t.ClearField("data_location")

@@ -21,12 +21,18 @@ LATE = stream("x", delay=Delay.of(2))
 ARRIVAL = TimedMask(2, T + 2, frame(), start=True, end=False, arrival=True)
 
 
-def histories(*steps: Step, x: Stream | None = None, outputs: tuple[str, ...] = ("y",), ends: bool = False) -> Histories:
+def histories(
+    *steps: Step, x: Stream | None = None, outputs: tuple[str, ...] = ("y",), ends: bool = False
+) -> Histories:
     return Histories(schedule(plan(steps, outputs, x), Timing(1, ends)))
 
 
 def test_one_history_for_a_wire_as_long_as_its_greediest_reader() -> None:
-    found = histories(step("y", op("Add", read("x", 3), read("x", 5, 5))), step("z", read("x", 4)), step("u", op("Neg", read("x", -2))))
+    found = histories(
+        step("y", op("Add", read("x", 3), read("x", 5, 5))),
+        step("z", read("x", 4)),
+        step("u", op("Neg", read("x", -2))),
+    )
     assert [*found] == [History("x", None, 5)] and found.of("x", None) == 5 and found.of("y", None) == 0
 
 
@@ -36,6 +42,7 @@ def test_nothing_is_remembered_of_what_is_read_in_its_pulse() -> None:
 
 def test_states_read_too() -> None:
     from pulsify_onnx.algebra.plan import State
+
     kept = State("kept", ir.DataType.FLOAT, (Length.of(1),), op("Sum", read("x", 6)), "test")
     assert [*histories(step("y", read("x"), states=[kept]))] == [History("x", None, 6)]
 
@@ -50,14 +57,19 @@ def test_a_history_that_is_masked_on_arrival_serves_plain_readers() -> None:
 
 @pytest.mark.parametrize("hidden", [{"first": 1}, {"first": 0, "end": T - 1}])
 def test_a_history_that_hides_real_frames_serves_no_plain_reader(hidden: dict[str, Any]) -> None:
-    found = histories(step("y", op("Add", read("x", 3, mask=masked(LATE, frame(), **hidden)), read("x", 5))), x=LATE, ends=True)
+    found = histories(
+        step("y", op("Add", read("x", 3, mask=masked(LATE, frame(), **hidden)), read("x", 5))), x=LATE, ends=True
+    )
     masks = {h.mask for h in found}
     assert len(masks) == 2 and None in masks and found.read_from("x", None, 5) == ("x", None)
 
 
 def test_other_borders_are_laid_on_the_window() -> None:
     """Only zeros are remembered; the reader of another border takes the history that is there, and it grows for it."""
-    found = histories(step("y", op("Add", read("x", 3, mask=masked(LATE, frame())), read("x", 4, mask=masked(LATE, frame(7))))), x=LATE)
+    found = histories(
+        step("y", op("Add", read("x", 3, mask=masked(LATE, frame())), read("x", 4, mask=masked(LATE, frame(7))))),
+        x=LATE,
+    )
     assert [*found] == [History("x", ARRIVAL, 4)] and found.read_from("x", None, 4) == ("x", ARRIVAL)
 
 
@@ -84,15 +96,21 @@ def test_what_is_computed_for_its_readers_asks_from_there() -> None:
 
 
 def test_positions_are_not_remembered() -> None:
-    found = histories(step("p", Position(ONE), stream("p", positional=True)), step("y", op("Add", read("p", 5), read("x"))))
+    found = histories(
+        step("p", Position(ONE), stream("p", positional=True)), step("y", op("Add", read("p", 5), read("x")))
+    )
     assert found.lazy("p") and [*found] == []
 
 
 def test_pairs_remember_both_of_their_sides() -> None:
     pair = QueryKey("p", ir.DataType.FLOAT, (Length.of(1), T, T), (1, 2), ONE)
     queries, keys = read("x"), replace(read("k"), role=1)
-    found = histories(step("k", op("Neg", read("x"))), step("p", op("Mul", queries, keys), pair),
-                      step("y", op("Sum", QueryKeyRead("p", (1, 0), (4, 4)))), step("z", op("Sum", QueryKeyRead("p", (2, 0), (5, 5), swapped=True))))
+    found = histories(
+        step("k", op("Neg", read("x"))),
+        step("p", op("Mul", queries, keys), pair),
+        step("y", op("Sum", QueryKeyRead("p", (1, 0), (4, 4)))),
+        step("z", op("Sum", QueryKeyRead("p", (2, 0), (5, 5), swapped=True))),
+    )
     assert found.lazy("p") and {(h.wire, h.frames) for h in found} == {("x", 5), ("k", 4)}
 
 

@@ -18,8 +18,17 @@ def kept(made: Plan) -> list[str]:
 
 
 def test_only_what_outputs_read_is_kept() -> None:
-    steps = [step("a", read("x")), step("b", op("Neg", read("a"))), step("c", op("Abs", read("a"))), step("y", op("Neg", read("c", 3)))]
-    assert kept(plan(steps)) == ["a", "c", "y"] and kept(plan(steps, ("y", "b"))) == ["a", "b", "c", "y"] and kept(plan(steps, ("x",))) == []
+    steps = [
+        step("a", read("x")),
+        step("b", op("Neg", read("a"))),
+        step("c", op("Abs", read("a"))),
+        step("y", op("Neg", read("c", 3))),
+    ]
+    assert (
+        kept(plan(steps)) == ["a", "c", "y"]
+        and kept(plan(steps, ("y", "b"))) == ["a", "b", "c", "y"]
+        and kept(plan(steps, ("x",))) == []
+    )
 
 
 def test_an_output_may_be_carried_by_another_wire() -> None:
@@ -36,6 +45,10 @@ def test_every_way_to_read() -> None:
 def test_subgraphs_read_by_name() -> None:
     add = ir.node("Add", [ir.Value(name="outer"), ir.Value(name="carried")])
     body = ir.Graph([], add.outputs, nodes=[add], opset_imports={"": 17}, name="body")
-    steps = [step("outer", op("Neg", read("x")), OUTER), step("wire", op("Neg", read("x"))), step("unused", op("Neg", read("x")))]
+    steps = [
+        step("outer", op("Neg", read("x")), OUTER),
+        step("wire", op("Neg", read("x"))),
+        step("unused", op("Neg", read("x"))),
+    ]
     y = step("y", Op("If", (Ref("flag"),), (("then_branch", Attribute(ir.AttrGraph("then_branch", body))),)))
     assert kept(plan([*steps, y], facts={"carried": stream("wire")})) == ["outer", "wire", "y"]

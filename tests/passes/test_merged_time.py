@@ -1,4 +1,6 @@
-"""Streams whose time is merged with other axes are set apart where a reader wants other frames than those of the pulse."""
+"""Streams whose time is merged with other axes are set apart where a reader wants other frames than those of the
+pulse.
+"""
 
 from __future__ import annotations
 

@@ -32,8 +32,15 @@ BAND = """
     past = GreaterOrEqual(d, right)
     open = And(near, past)
 """
-BOUNDS = {"one": np.int64(1), "zero": np.int64(0), "ax0": np.asarray([0]), "ax1": np.asarray([1]), "left": np.int64(2), "right": np.int64(-1),
-          "ninf": np.float32(-np.inf)}
+BOUNDS = {
+    "one": np.int64(1),
+    "zero": np.int64(0),
+    "ax0": np.asarray([0]),
+    "ax1": np.asarray([1]),
+    "left": np.int64(2),
+    "right": np.int64(-1),
+    "ninf": np.float32(-np.inf),
+}
 GRU = "agraph (float[T,1,4] x) => (float[T,1,1,6] y) { y, h = GRU<hidden_size=6>(x, w, r) }"
 
 
@@ -43,13 +50,19 @@ def test_every_step_has_its_line():
     assert len(found) == 1 + len(plan.steps)
     assert found[0] == "x input -> x[1,4,T] stream axis 2 rate 1 extent T delay 0"
     assert [line.split(" <- ")[1] for line in found[2:]] == [
-        "b, w, p{from -2, pulse+2}; history of a: 2 masked", "b, w, a{from -2, pulse+1, real from 1 to ..}"]
+        "b, w, p{from -2, pulse+2}; history of a: 2 masked",
+        "b, w, a{from -2, pulse+1, real from 1 to ..}",
+    ]
     assert "y[1,4,floor((T + 1)/2)] stream axis 2 rate 1/2 extent floor((T + 1)/2) delay 1" in found[3]
     assert found[1].endswith("; history of p: 2")
 
 
 def test_states_are_told():
-    line, = (text for text in lines(analyze(parse(GRU, w=rand(1, 18, 4), r=rand(1, 18, 6)), axes={"x": 0}).at()) if " GRU " in text)
+    (line,) = (
+        text
+        for text in lines(analyze(parse(GRU, w=rand(1, 18, 4), r=rand(1, 18, 6)), axes={"x": 0}).at())
+        if " GRU " in text
+    )
     assert "past " in line and "[1,1,6] recurrent" in line
 
 
@@ -60,14 +73,22 @@ def test_a_plan_before_its_schedule_can_be_read():
 
 
 def test_attention_can_be_read():
-    found = inspect(parse("agraph (float[1,T,4] x) => (float[1,T,4] y) {" + BAND + """
+    found = inspect(
+        parse(
+            "agraph (float[1,T,4] x) => (float[1,T,4] y) {"
+            + BAND
+            + """
         k = Transpose<perm=[0,2,1]>(x)
         score = MatMul(x, k)
         m = Where(open, score, ninf)
         w = Softmax<axis=2>(m)
-        y = MatMul(w, x) }""", **BOUNDS), axes={"x": 1})
+        y = MatMul(w, x) }""",
+            **BOUNDS,
+        ),
+        axes={"x": 1},
+    )
     assert not found.blockers
-    score, = (line for line in found.plan_lines() if " MatMul -> score[" in line)
+    (score,) = (line for line in found.plan_lines() if " MatMul -> score[" in line)
     assert "score[1,T,T] query key axes 1 and 2 rate 1 delay 0 and 0" in score
     assert any("{from -" in line and " by from -" in line for line in found.plan_lines())
 
@@ -87,7 +108,13 @@ def test_inspect_shows_it(tmp_path, capfd):
 
 def test_a_blocked_model_shows_what_is_known(tmp_path, capfd):
     path = tmp_path / "blocked.onnx"
-    onnx.save(parse("agraph (float[1,4,T] x) => (float[1,4,T] y) { a = Relu(x)\n y = CumSum<reverse=1>(a, axis) }", axis=rand(1).astype("int64").reshape(()) * 0 + 2), path)
+    onnx.save(
+        parse(
+            "agraph (float[1,4,T] x) => (float[1,4,T] y) { a = Relu(x)\n y = CumSum<reverse=1>(a, axis) }",
+            axis=rand(1).astype("int64").reshape(()) * 0 + 2,
+        ),
+        path,
+    )
     code, out, err = run(capfd, "inspect", path, "--plan", "--axis", "x=2")
     assert code == 3 and " Relu -> a[1,4,T]" in out and "cannot stream CumSum" in err
 

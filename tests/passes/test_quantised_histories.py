@@ -1,4 +1,6 @@
-"""Histories of quantised streams: integers, before they are dequantised, at the zero point; and the kernels that runtimes make of that."""
+"""Histories of quantised streams: integers, before they are dequantised, at the zero point; and the kernels that
+runtimes make of that.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,30 @@ from testing.oracle import check, parse, rand, session
 from testing.quantised import integer_kernels, network
 from testing.rowing import batched, check_rows
 
-WEIGHTS = dict(s=np.float32(0.02), z=np.uint8(37), zi=np.int8(-5), ys=np.float32(0.03), yz=np.uint8(90), ws=np.float32(0.01),
-               wq=np.random.default_rng(0).integers(-90, 90, (4, 4, 3)).astype(np.int8))
+WEIGHTS = dict(
+    s=np.float32(0.02),
+    z=np.uint8(37),
+    zi=np.int8(-5),
+    ys=np.float32(0.03),
+    yz=np.uint8(90),
+    ws=np.float32(0.01),
+    wq=np.random.default_rng(0).integers(-90, 90, (4, 4, 3)).astype(np.int8),
+)
 
 
 def model(body: str, head: str = "", zero: str = "z", **weights):
     """Operators `c` on a dequantised stream `d`, and on `w`."""
-    return parse(f"""{head}agraph (float[1,4,T] x) => (float[1,C,U] y) {{
+    return parse(
+        f"""{head}agraph (float[1,4,T] x) => (float[1,C,U] y) {{
         q = QuantizeLinear(x, s, {zero})
         d = DequantizeLinear(q, s, {zero})
         w = DequantizeLinear(wq, ws)
         {body}
         p = QuantizeLinear(c, ys, yz)
-        y = DequantizeLinear(p, ys, yz) }}""", **WEIGHTS, **weights)
+        y = DequantizeLinear(p, ys, yz) }}""",
+        **WEIGHTS,
+        **weights,
+    )
 
 
 def rewritten(proto, end: bool = False) -> tuple[Plan, Plan]:
@@ -58,6 +71,7 @@ def windows(step: Step) -> list[Window]:
 
 # the pass
 
+
 def test_a_reader_dequantises_a_window_of_integers():
     plan, changed = rewritten(model("c = Conv<pads=[2,0]>(d, w)"))
     assert windows(of(plan, "c"))[0].wire == "d" and not of(plan, "d").deferred
@@ -76,11 +90,17 @@ def test_zeros_that_are_zero_need_no_mask():
 
 @pytest.mark.parametrize("opset", [17, 21, 22])
 def test_frames_that_a_stride_leaves_out_are_cut_off_the_integers(opset):
-    proto = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,4,T] x) => (float[1,3,U] y) {{
+    proto = parse(
+        f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,4,T] x) => (float[1,3,U] y) {{
         q = QuantizeLinear(x, s, zi)
         d = DequantizeLinear(q, s, zi)
         w = DequantizeLinear(wq, s)
-        y = Conv<strides=[2]>(d, w, b) }}""", s=np.float32(0.02), zi=np.int8(-5), b=rand(3), wq=np.random.default_rng(0).integers(-90, 90, (3, 4, 1)).astype(np.int8))
+        y = Conv<strides=[2]>(d, w, b) }}""",
+        s=np.float32(0.02),
+        zi=np.int8(-5),
+        b=rand(3),
+        wq=np.random.default_rng(0).integers(-90, 90, (3, 4, 1)).astype(np.int8),
+    )
     plan, changed = rewritten(proto)
     assert not of(plan, "d").deferred and of(changed, "d").deferred
     made = {n.output[0]: n for n in pulsify(proto, pulse=4).proto().graph.node}
@@ -103,14 +123,23 @@ def test_a_step_that_cannot_be_undone_stays():
 def test_what_no_integer_becomes_is_masked_behind():
     _, changed = rewritten(model("c = MaxPool<kernel_shape=[3], pads=[1,1]>(d)"))
     (window,) = windows(of(changed, "c"))
-    assert window.wire == "d" and of(changed, "d").deferred and window.mask is not None and window.mask.start and not window.mask.arrival
+    assert (
+        window.wire == "d"
+        and of(changed, "d").deferred
+        and window.mask is not None
+        and window.mask.start
+        and not window.mask.arrival
+    )
     states = pulsify(model("c = MaxPool<kernel_shape=[3], pads=[1,1]>(d)"), pulse=4).spec["states"]
     assert [s["dtype"] for s in states if s["role"] == "history"] == ["uint8"]
 
 
 def test_mirrored_integers():
-    proto = model("e = Pad<mode=\"reflect\">(d, pads)\n eq = QuantizeLinear(e, s, z)\n ed = DequantizeLinear(eq, s, z)\n c = Conv(ed, w)",
-                  pads=np.array([0, 0, 2, 0, 0, 0]))
+    proto = model(
+        'e = Pad<mode="reflect">(d, pads)\n eq = QuantizeLinear(e, s, z)\n ed = DequantizeLinear(eq, s, z)\n c = '
+        "Conv(ed, w)",
+        pads=np.array([0, 0, 2, 0, 0, 0]),
+    )
     _, changed = rewritten(proto)
     (window,) = windows(of(changed, "c"))
     assert window.wire == "eq" and window.mask is not None and isinstance(window.mask.border, Mirror)
@@ -118,8 +147,11 @@ def test_mirrored_integers():
 
 
 def test_a_border_that_is_made_solid_is_made_so_on_the_integers():
-    proto = model("e = Pad(d, pads)\n eq = QuantizeLinear(e, s, z)\n ed = DequantizeLinear(eq, s, z)\n g = Sigmoid(ed)\n"
-                  "gq = QuantizeLinear(g, ys, yz)\n gd = DequantizeLinear(gq, ys, yz)\n c = Conv<pads=[0,2]>(gd, w)", pads=np.array([0, 0, 2, 0, 0, -2]))
+    proto = model(
+        "e = Pad(d, pads)\n eq = QuantizeLinear(e, s, z)\n ed = DequantizeLinear(eq, s, z)\n g = Sigmoid(ed)\n"
+        "gq = QuantizeLinear(g, ys, yz)\n gd = DequantizeLinear(gq, ys, yz)\n c = Conv<pads=[0,2]>(gd, w)",
+        pads=np.array([0, 0, 2, 0, 0, -2]),
+    )
     pulsed = check(proto)
     assert {s["dtype"] for s in pulsed.spec["states"] if s["role"] == "history"} == {"uint8"}
     assert integer_kernels(pulsed.proto()) == integer_kernels(proto)
@@ -127,17 +159,30 @@ def test_a_border_that_is_made_solid_is_made_so_on_the_integers():
 
 def test_signed_integers_are_carried_unsigned_for_a_single_reader():
     _, changed = rewritten(model("c = Conv<pads=[2,0]>(d, w)", zero="zi"))
-    assert changed.wires["q"].dtype == ir.DataType.UINT8 and windows(of(changed, "c"))[0].border == Const(np.full((1, 1, 1), 123, np.uint8))
-    _, changed = rewritten(model("h = Conv<pads=[2,0]>(d, w)\n hq = QuantizeLinear(h, ys, yz)\n hd = DequantizeLinear(hq, ys, yz)\n c = Add(hd, d)", zero="zi"))
-    assert changed.wires["q"].dtype == ir.DataType.INT8 and windows(of(changed, "h"))[0].border == Const(np.full((1, 1, 1), -5, np.int8))
+    assert changed.wires["q"].dtype == ir.DataType.UINT8 and windows(of(changed, "c"))[0].border == Const(
+        np.full((1, 1, 1), 123, np.uint8)
+    )
+    _, changed = rewritten(
+        model(
+            "h = Conv<pads=[2,0]>(d, w)\n hq = QuantizeLinear(h, ys, yz)\n hd = DequantizeLinear(hq, ys, yz)\n c = "
+            "Add(hd, d)",
+            zero="zi",
+        )
+    )
+    assert changed.wires["q"].dtype == ir.DataType.INT8 and windows(of(changed, "h"))[0].border == Const(
+        np.full((1, 1, 1), -5, np.int8)
+    )
 
 
 def test_a_signed_output_stays_signed():
-    proto = parse("""agraph (float[1,4,T] x) => (int8[1,4,T] q, float[1,4,U] y) {
+    proto = parse(
+        """agraph (float[1,4,T] x) => (int8[1,4,T] q, float[1,4,U] y) {
         q = QuantizeLinear(x, s, zi)
         d = DequantizeLinear(q, s, zi)
         w = DequantizeLinear(wq, ws)
-        y = Conv<pads=[2,0]>(d, w) }""", **WEIGHTS)
+        y = Conv<pads=[2,0]>(d, w) }""",
+        **WEIGHTS,
+    )
     assert rewritten(proto)[1].wires["q"].dtype == ir.DataType.INT8
     check(proto, bits=False)
 
@@ -153,6 +198,7 @@ def test_types_that_cannot_be_concatenated():
 
 
 # the kernels
+
 
 def test_a_quarter_of_the_state():
     proto = model("c = Conv<pads=[4,0], dilations=[2]>(d, w)", zero="z0", z0=np.uint8(0))
@@ -193,11 +239,11 @@ def test_networks_with_pulses_of_any_size(seed, end):
     want = session(proto.SerializeToString()).run(None, {"x": x})[0]
     runner, got, at = PulseRunner(pulsed), [], 0
     for size in sizes + [1] * pulsed.spec["flush_pulses"]:
-        chunk = x[:, :, at:at + size]
+        chunk = x[:, :, at : at + size]
         chunk = np.concatenate([chunk, np.full((1, 4, size - chunk.shape[2]), np.nan, np.float32)], 2)
         got.append(runner.step({"x": chunk}, min(max(total - at, 0), size))["y"])
         at += size
-    flow = np.concatenate(got, 2)[:, :, pulsed.spec["outputs"][0]["delay"]:]
+    flow = np.concatenate(got, 2)[:, :, pulsed.spec["outputs"][0]["delay"] :]
     n = want.shape[2] if end else min(flow.shape[2], want.shape[2])
     assert n > 0
     np.testing.assert_array_equal(flow[:, :, :n], want[:, :, :n])
@@ -212,7 +258,9 @@ def test_histories_behind_take_the_kernels_away(monkeypatch):
 
 @pytest.mark.parametrize("zero", ["z", "zi"])
 def test_verify_sees_what_runs(monkeypatch, zero):
-    """At onnxruntime's optimisation, where float convolutions round otherwise than the integer ones of the batch model."""
+    """At onnxruntime's optimisation, where float convolutions round otherwise than the integer ones of the batch
+    model.
+    """
     proto = model("c = Conv<pads=[2,0]>(d, w)", zero=zero)
     if zero == "zi":  # a kernel of integers on x86 needs both sides of one type
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.int8(-38), "yi"))
@@ -225,9 +273,16 @@ def test_verify_sees_what_runs(monkeypatch, zero):
 
 
 def test_verify_of_kernels_that_do_not_run():
-    """onnxruntime makes an integer kernel of a stream with a scale per channel, which that does not take: compared as it is written."""
-    proto = model("e = DequantizeLinear<axis=1>(f, sv, zv)\n c = Conv<pads=[2,0]>(e, w)".replace("e =", "f = QuantizeLinear<axis=1>(x, sv, zv)\n e ="),
-                  sv=np.array([0.02, 0.03, 0.01, 0.04], np.float32), zv=np.array([3, 100, 0, 128], np.uint8))
+    """Onnxruntime makes an integer kernel of a stream with a scale per channel, which that does not take: compared
+    as it is written.
+    """
+    proto = model(
+        "e = DequantizeLinear<axis=1>(f, sv, zv)\n c = Conv<pads=[2,0]>(e, w)".replace(
+            "e =", "f = QuantizeLinear<axis=1>(x, sv, zv)\n e ="
+        ),
+        sv=np.array([0.02, 0.03, 0.01, 0.04], np.float32),
+        zv=np.array([3, 100, 0, 128], np.uint8),
+    )
     found = verify(proto, pulsify(proto, pulse=4))
     assert found.ok and found.compared
 
@@ -236,7 +291,9 @@ def test_verify_of_kernels_that_do_not_run():
 @pytest.mark.parametrize("end", [False, True])
 def test_a_reader_of_fewer_frames_dequantises_these(zero, end):
     """Nothing is cut off between a DequantizeLinear and what runtimes compute with it."""
-    strided = model("v = DequantizeLinear(narrow, ws)\n c = Conv<strides=[2]>(d, v)", zero=zero, narrow=WEIGHTS["wq"][..., :1])
+    strided = model(
+        "v = DequantizeLinear(narrow, ws)\n c = Conv<strides=[2]>(d, v)", zero=zero, narrow=WEIGHTS["wq"][..., :1]
+    )
     _, changed = rewritten(strided, end)
     (window,) = windows(of(changed, "c"))
     assert int(window.frames.extra) == -1 and of(changed, "d").deferred
@@ -248,12 +305,17 @@ def test_a_reader_of_fewer_frames_dequantises_these(zero, end):
 @pytest.mark.parametrize("opset", (13, 21, 23))
 def test_integers_that_onnxruntime_makes_unsigned_still_load(opset):
     """A Reshape that it puts before a product takes quantised values along, which have a type of their own."""
-    product = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,T,4] x) => (float[1,U,3] y) {{
+    product = parse(
+        f"""<ir_version: 10, opset_import: ["": {opset}]> agraph (float[1,T,4] x) => (float[1,U,3] y) {{
         q = QuantizeLinear(x, s, zi)
         d = DequantizeLinear(q, s, zi)
         v = DequantizeLinear(wq, ws)
         m = MatMul(d, v)
         a = Add(m, bias)
         p = QuantizeLinear(a, ys, zi)
-        y = DequantizeLinear(p, ys, zi) }}""", **{k: WEIGHTS[k] for k in ("s", "zi", "ys", "ws")}, wq=WEIGHTS["wq"][:, :3, 0], bias=rand(3))
+        y = DequantizeLinear(p, ys, zi) }}""",
+        **{k: WEIGHTS[k] for k in ("s", "zi", "ys", "ws")},
+        wq=WEIGHTS["wq"][:, :3, 0],
+        bias=rand(3),
+    )
     check(product, pulses=(3, 12), bits=False)

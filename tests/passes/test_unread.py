@@ -34,7 +34,9 @@ def test_the_reader_that_begins_first_counts() -> None:
     steps = [step("a", op("Neg", read("x"))), step("b", op("Abs", read("a", 1))), step("c", op("Abs", read("a", 4)))]
     made = plan(steps, ("y", "z"), facts={"y": stream("b", delay=Delay.of(6)), "z": stream("c", delay=Delay.of(7))})
     assert first_read(made) == {"b": 6, "c": 7, "a": 3, "x": 3}
-    assert first_read(plan(steps, ("y",), facts={"y": stream("b", delay=Delay.of(6))})) == {"b": 6, "a": 5, "x": 5}, "what nobody reads reads nothing"
+    assert first_read(plan(steps, ("y",), facts={"y": stream("b", delay=Delay.of(6))})) == {"b": 6, "a": 5, "x": 5}, (
+        "what nobody reads reads nothing"
+    )
 
 
 def test_other_rates() -> None:
@@ -49,13 +51,19 @@ def test_other_rates() -> None:
 def test_what_a_border_hides_is_not_read() -> None:
     x = stream("x", delay=Delay.of(-4), pad_before=4)
     a = step("a", op("Conv", read("x", 4, 2, masked(x, frame(), first=4))), stream("a"))
-    assert first_read(cropped([a], "a", 1, x=x)) == {"a": 1, "x": 4} and first_read(cropped([a], "a", 6, x=x)) == {"a": 6, "x": 6}
+    assert first_read(cropped([a], "a", 1, x=x)) == {"a": 1, "x": 4} and first_read(cropped([a], "a", 6, x=x)) == {
+        "a": 6,
+        "x": 6,
+    }
 
 
-@pytest.mark.parametrize("more", [{"states": [State("s", ir.DataType.FLOAT, (1,), read("x"), "test")]}, {"history": "past"}])
+@pytest.mark.parametrize(
+    "more", [{"states": [State("s", ir.DataType.FLOAT, (1,), read("x"), "test")]}, {"history": "past"}]
+)
 def test_what_is_carried_is_of_all_frames(more: dict[str, Any]) -> None:
-    assert first_read(cropped([step("a", op("Neg", read("x"))), step("b", op("Neg", read("a")), **more)], "b", 3)) | {"past": ALL} == {
-        "b": ALL, "a": ALL, "x": ALL, "past": ALL}
+    assert first_read(cropped([step("a", op("Neg", read("x"))), step("b", op("Neg", read("a")), **more)], "b", 3)) | {
+        "past": ALL
+    } == {"b": ALL, "a": ALL, "x": ALL, "past": ALL}
 
 
 def test_what_has_no_window_is_of_all_frames() -> None:
@@ -73,7 +81,11 @@ def edged(delay: int = 0) -> Delay:
 @pytest.mark.parametrize("by, delay", [(0, 0), (1, -1), (6, -6), (7, -7), (9, -7)])
 def test_a_wire_comes_as_early_as_what_is_read_of_it(by: int, delay: int) -> None:
     padded = stream("x", delay=Delay.of(-7), pad_before=7, border=Mirror(edge=True))
-    a = step("a", op("Neg", read("x", edged() + 7, 0, masked(padded, Mirror(edge=True), first=7))), stream("a", delay=edged()))
+    a = step(
+        "a",
+        op("Neg", read("x", edged() + 7, 0, masked(padded, Mirror(edge=True), first=7))),
+        stream("a", delay=edged()),
+    )
     timed = schedule(cropped([a], "a", by), Timing())
     assert timed.wires["a"].delay == Delay.of(delay) and timed.facts["y"].delay == Delay.of(delay + by)  # type: ignore[union-attr]
     assert timed.unread == {wire: first for wire, first in (("a", by), ("x", by - 7)) if first > 0}
@@ -91,8 +103,16 @@ def test_what_was_aligned_on_the_way_is_read_as_what_it_became() -> None:
     """The wire itself is never before its first frame; what it waits for is no wire."""
     ((unknown, _),) = edged().terms
     late = time(AtLeast(edged()), AtLeast(Delay.of(3)))
-    made = plan([step("a", op("Neg", read("x", edged() + 7)), stream("a", delay=edged())), step("b", op("Neg", read("x", late)), stream("b", delay=late))])
-    assert first_of(made, {"a": 6, "b": 1}) == {unknown: 1, late.terms[0][0]: 1} and first_of(made, {"a": 6, "b": ALL}) == {}
+    made = plan(
+        [
+            step("a", op("Neg", read("x", edged() + 7)), stream("a", delay=edged())),
+            step("b", op("Neg", read("x", late)), stream("b", delay=late)),
+        ]
+    )
+    assert (
+        first_of(made, {"a": 6, "b": 1}) == {unknown: 1, late.terms[0][0]: 1}
+        and first_of(made, {"a": 6, "b": ALL}) == {}
+    )
     twice = time(AtLeast(edged() + edged(1)), AtLeast(Delay.of(3)))
     both = plan([step("b", op("Neg", read("x", twice)), stream("b", delay=twice))])
     assert first_of(both, {"b": 5}) == {twice.terms[0][0]: 5}, "of a sum no part is known to be read later"

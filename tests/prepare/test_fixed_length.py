@@ -1,4 +1,6 @@
-"""Exports of one length stream as their dynamic twins do, or are refused by the name of the number that has two readings."""
+"""Exports of one length stream as their dynamic twins do, or are refused by the name of the number that has two
+readings.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_fixtures(path: Path, fold: bool):
     twins(onnx.load(path), 64, fold)
 
 
-def text(body: str, inputs: str = "float[1, 4, T] x", outputs: str = "float[1, 4, M] y", **weights: np.ndarray) -> onnx.ModelProto:
+def text(
+    body: str, inputs: str = "float[1, 4, T] x", outputs: str = "float[1, 4, M] y", **weights: np.ndarray
+) -> onnx.ModelProto:
     return parse(f"agraph ({inputs}) => ({outputs}) {{ {body} }}", **weights)
 
 
@@ -104,8 +108,15 @@ def test_no_reading_streams():
 
 def test_chunks_have_two_readings():
     """[12] as [3, 4] may be any number of chunks of 4, or 3 chunks of any size."""
-    export = fixed(text("r = Reshape(x, s) y = Relu(r)", inputs="float[T] x", outputs="float[M, 4] y", s=ints(3, 4)), 12)
-    refused(export, "its constant 's' can be read in two ways for other lengths than 12: as [-1, 4] or as [3, -1]", axes={"x": 0}, op_type="Reshape")
+    export = fixed(
+        text("r = Reshape(x, s) y = Relu(r)", inputs="float[T] x", outputs="float[M, 4] y", s=ints(3, 4)), 12
+    )
+    refused(
+        export,
+        "its constant 's' can be read in two ways for other lengths than 12: as [-1, 4] or as [3, -1]",
+        axes={"x": 0},
+        op_type="Reshape",
+    )
 
 
 def test_chunks_that_weights_settle():
@@ -117,35 +128,58 @@ def test_chunks_that_weights_settle():
 
 
 def test_crops():
-    """A convolution that is padded on both sides and cut to the length of the input; what is cut elsewhere has two readings."""
+    """A convolution that is padded on both sides and cut to the length of the input; what is cut elsewhere has two
+    readings.
+    """
     body = "c = Conv<pads=[2, 2]>(x, k, b) y = Slice(c, i, j, a)"
     said = {"k": rand(4, 4, 3), "b": rand(4, seed=1), "i": ints(0), "a": ints(2)}
     export = fixed(text(body, **said, j=ints(12)), 12)
     made = pulsify(export, pulse=None, axes={"x": 2}, end_of_stream=True)
     assert made.spec["outputs"][0]["delay"] == 0
     assert verify(text(body, **said, j=ints(-2)), made).ok
-    refused(fixed(text(body, **said, j=ints(11)), 12), "its constant 'j' can be read in two ways", axes={"x": 2}, op_type="Slice")
+    refused(
+        fixed(text(body, **said, j=ints(11)), 12),
+        "its constant 'j' can be read in two ways",
+        axes={"x": 2},
+        op_type="Slice",
+    )
 
 
 def test_constants_with_a_frame_each():
     zeros = np.zeros((1, 1, 12), np.float32)
     row = np.broadcast_to(rand(1, 4, 1), (1, 4, 12))
     ramp = np.arange(12, dtype=np.float32).reshape(1, 1, 12)
-    for body, table, now in (("y = Add(x, t)", row, "y = Add(x, t)"), ("y = Concat<axis=1>(x, t)", zeros, None), ("y = Add(x, t)", ramp, None)):
+    for body, table, now in (
+        ("y = Add(x, t)", row, "y = Add(x, t)"),
+        ("y = Concat<axis=1>(x, t)", zeros, None),
+        ("y = Add(x, t)", ramp, None),
+    ):
         export = fixed(text(body, outputs="float[1, N, M] y", t=np.ascontiguousarray(table)), 12)
         made = pulsify(export, pulse=None, axes={"x": 2}, end_of_stream=True)
         assert verify(export, made).ok
         if now:
             assert verify(text(now, t=rand(1, 4, 1)), made).ok
-    check(text("s = Shape<start=2, end=3>(x) u = Squeeze(s) r = Range(o, u, l) p = Cast<to=1>(r) y = Add(x, p)", o=np.int64(0), l=np.int64(1)))
+    check(
+        text(
+            "s = Shape<start=2, end=3>(x) u = Squeeze(s) r = Range(o, u, l) p = Cast<to=1>(r) y = Add(x, p)",
+            o=np.int64(0),
+            l=np.int64(1),
+        )
+    )
 
 
-@pytest.mark.parametrize(("table", "reason"), [
-    (rand(1, 4, 12), "its constant 't' has other values for each of 12 frames"),
-    (np.linspace(0, 1, 12, dtype=np.float32), "its constant 't'"),
-    (np.arange(12, dtype=np.float32)[::-1].copy(), "counts over 12 frames in a way that may depend on their number"),
-    (np.arange(12, dtype=np.float32) / 4, "counts over 12 frames in a way that may depend on their number"),
-])
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (rand(1, 4, 12), "its constant 't' has other values for each of 12 frames"),
+        (np.linspace(0, 1, 12, dtype=np.float32), "its constant 't'"),
+        (
+            np.arange(12, dtype=np.float32)[::-1].copy(),
+            "counts over 12 frames in a way that may depend on their number",
+        ),
+        (np.arange(12, dtype=np.float32) / 4, "counts over 12 frames in a way that may depend on their number"),
+    ],
+)
 def test_tables_of_one_length(table: np.ndarray, reason: str):
     refused(fixed(text("y = Add(x, t)", t=table), 12), reason, axes={"x": 2}, op_type="Add")
 
@@ -154,7 +188,12 @@ def test_counts_of_frames():
     body = "s = ReduceSum(x, a) y = Div(s, n)"
     for n in (12.0, 11.0):
         export = fixed(text(body, outputs="float[1, 4, 1] y", a=ints(2), n=np.float32(n)), 12)
-        refused(export, f"its constant 'n' is {n:g}, which may be a number or follow from the 12 frames", axes={"x": 2}, op_type="Div")
+        refused(
+            export,
+            f"its constant 'n' is {n:g}, which may be a number or follow from the 12 frames",
+            axes={"x": 2},
+            op_type="Div",
+        )
     pulsify(fixed(text(body, outputs="float[1, 4, 1] y", a=ints(2), n=np.float32(5)), 12), pulse=None, axes={"x": 2})
 
 
@@ -167,11 +206,15 @@ MASK = "q = Transpose<perm=[0, 2, 1]>(x) s = MatMul(q, x) m = {} p = Softmax(m) 
 INDEX = np.arange(12)
 
 
-@pytest.mark.parametrize(("shown", "delay"), [
-    ((INDEX[None] <= INDEX[:, None]) & (INDEX[None] > INDEX[:, None] - 3), 0),
-    (abs(INDEX[None] - INDEX[:, None]) <= 2, 2),
-    ((INDEX[None] // 3 <= INDEX[:, None] // 3) & (INDEX[None] // 3 >= INDEX[:, None] // 3 - 1), 0),
-], ids=["left", "band", "chunks"])
+@pytest.mark.parametrize(
+    ("shown", "delay"),
+    [
+        ((INDEX[None] <= INDEX[:, None]) & (INDEX[None] > INDEX[:, None] - 3), 0),
+        (abs(INDEX[None] - INDEX[:, None]) <= 2, 2),
+        ((INDEX[None] // 3 <= INDEX[:, None] // 3) & (INDEX[None] // 3 >= INDEX[:, None] // 3 - 1), 0),
+    ],
+    ids=["left", "band", "chunks"],
+)
 @pytest.mark.parametrize("form", ["Add(s, t)", "Where(t, s, low)"])
 def test_masks(shown: np.ndarray, delay: int, form: str):
     table = shown if form.startswith("Where") else np.where(shown, 0, -np.inf).astype(np.float32)
@@ -183,22 +226,38 @@ def test_masks(shown: np.ndarray, delay: int, form: str):
 
 def test_masks_of_no_band():
     table = np.where(np.random.default_rng(0).random((12, 12)) < 0.5, 0, -9).astype(np.float32)
-    refused(fixed(text(MASK.format("Add(s, t)"), outputs="float[1, M, 4] y", t=table), 12), "its constant 't' is a table of 12 × 12 frames",
-            axes={"x": 2}, op_type="Add")
+    refused(
+        fixed(text(MASK.format("Add(s, t)"), outputs="float[1, M, 4] y", t=table), 12),
+        "its constant 't' is a table of 12 × 12 frames",
+        axes={"x": 2},
+        op_type="Add",
+    )
 
 
 def test_dynamic_input_and_a_number_all_the_same():
     """What is left of a dynamic axis where an exporter wrote one shape down: the model runs at that length only."""
-    model = text("h = Transpose<perm=[0, 2, 1]>(x) y = Reshape(h, s)", outputs="float[1, M, 2, 2] y", s=ints(1, 12, 2, 2))
+    model = text(
+        "h = Transpose<perm=[0, 2, 1]>(x) y = Reshape(h, s)", outputs="float[1, M, 2, 2] y", s=ints(1, 12, 2, 2)
+    )
     made = pulsify(model, pulse=None, end_of_stream=True)
-    assert made.spec["fixed_length"] == {"frames": 12, "length": {"x": 12}, "kept": [], "constants": [
-        {"node": "y", "constant": "s", "was": "[1, 12, 2, 2]", "now": "[1, 0, 2, 2]"}]}
+    assert made.spec["fixed_length"] == {
+        "frames": 12,
+        "length": {"x": 12},
+        "kept": [],
+        "constants": [{"node": "y", "constant": "s", "was": "[1, 12, 2, 2]", "now": "[1, 0, 2, 2]"}],
+    }
     assert verify(model, made).ok
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path):
     body = "c = Conv<pads=[1, 1]>(x, k) y = Reshape(c, s)"
-    onnx.save(fixed(text(body, k=rand(4, 4, 3), s=ints(1, 4, 12)), 12), tmp_path / "m.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    onnx.save(
+        fixed(text(body, k=rand(4, 4, 3), s=ints(1, 4, 12)), 12),
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="w",
+        size_threshold=0,
+    )
     made = pulsify(tmp_path / "m.onnx", pulse=4, axes={"x": 2})
     assert verify(tmp_path / "m.onnx", made).ok
     made.save(tmp_path / "p.onnx")
@@ -229,7 +288,9 @@ STRIDED = {"z": ints(0, 0), "zero": ints(0), "b": rand(4, seed=1)}
 
 @pytest.mark.parametrize(("frames", "kernel", "stride"), [(40, 4, 2), (41, 4, 2), (40, 10, 5), (43, 10, 5), (40, 2, 2)])
 def test_pads_that_fill_the_last_window(frames: int, kernel: int, stride: int):
-    """What is put at the end may follow the length: streams that never end are the same, streams that end are refused."""
+    """What is put at the end may follow the length: streams that never end are the same, streams that end are
+    refused.
+    """
     body = PADS.replace("before", "c").replace("after", "e") + f" y = Conv<strides=[{stride}]>(h, k, b)"
     model = text(body, **STRIDED, s=ints(stride), c=ints(kernel - stride), k=rand(4, 4, kernel))
     made = stream_as(model, frames)
@@ -241,7 +302,10 @@ def test_pads_that_fill_the_last_window(frames: int, kernel: int, stride: int):
 def test_pads_of_both_sides_that_fill_the_last_window(frames: int):
     """Half of what is put there stands at the start, where it would be another number for other lengths."""
     both = "t = Add(e, one) l = Div(t, two) r = Sub(t, l) "
-    body = PADS.replace("before", "l").replace("after", "r").replace("p = ", both + "p = ") + " y = Conv<strides=[2]>(h, k, b)"
+    body = (
+        PADS.replace("before", "l").replace("after", "r").replace("p = ", both + "p = ")
+        + " y = Conv<strides=[2]>(h, k, b)"
+    )
     model = text(body, **STRIDED, s=ints(2), one=ints(1), two=ints(2), k=rand(4, 4, 3))
     refused(folded(static(model, frames)), "another number at the start", axes={"x": 2}, op_type="Conv")
     for length, pads, kernel in ((41, "[1, 0]", 2), (40, "[0, 1]", 3), (41, "[1, 1]", 3)):
@@ -251,48 +315,89 @@ def test_pads_of_both_sides_that_fill_the_last_window(frames: int):
     assert verify(export, pulsify(export, pulse=None, axes={"x": 2}, end_of_stream=True)).ok
 
 
-@pytest.mark.parametrize(("before", "after", "kernel", "stride"), [
-    (2, 0, 3, 1), (2, 0, 3, 2), (1, 1, 3, 1), (8, 8, 16, 4), (3, 0, 4, 3), (1, 1, 4, 3)])
+@pytest.mark.parametrize(
+    ("before", "after", "kernel", "stride"),
+    [(2, 0, 3, 1), (2, 0, 3, 2), (1, 1, 3, 1), (8, 8, 16, 4), (3, 0, 4, 3), (1, 1, 4, 3)],
+)
 def test_pads_that_are_numbers(before: int, after: int, kernel: int, stride: int):
     """Padding of a convolution, and of windows around their middle."""
     body = f"h = Pad(x, p) y = Conv<strides=[{stride}]>(h, k, b)"
     stream_as(text(body, b=rand(4), p=ints(0, 0, before, 0, 0, after), k=rand(4, 4, kernel)), 40, end=True)
-    stream_as(text(f"y = Conv<strides=[{stride}], pads=[2, 2]>(x, k, b)", b=rand(4), k=rand(4, 4, kernel)), 40, end=True)
+    stream_as(
+        text(f"y = Conv<strides=[{stride}], pads=[2, 2]>(x, k, b)", b=rand(4), k=rand(4, 4, kernel)), 40, end=True
+    )
 
 
 def test_pads_to_one_length():
     export = fixed(text("h = Pad(x, p) y = Relu(h)", p=ints(0, 0, 0, 0, 0, 24)), 40)
     pulsify(export, pulse=None, axes={"x": 2})
-    refused(export, "which may be numbers or what makes 64 frames of any stream", axes={"x": 2}, op_type="Pad", end=True)
+    refused(
+        export, "which may be numbers or what makes 64 frames of any stream", axes={"x": 2}, op_type="Pad", end=True
+    )
 
 
 def test_pads_to_a_multiple():
-    """Frames after the end that make it whole chunks; the crop to the input's length gives them away where there are none."""
-    chunks = "g = Transpose<perm=[0, 2, 1]>(h) r = Reshape(g, wide) t = MatMul(r, w) f = Reshape(t, narrow) q = Transpose<perm=[0, 2, 1]>(f)"
+    """Frames after the end that make it whole chunks; the crop to the input's length gives them away where there are
+    none.
+    """
+    chunks = (
+        "g = Transpose<perm=[0, 2, 1]>(h) r = Reshape(g, wide) t = MatMul(r, w) f = Reshape(t, narrow) q = "
+        "Transpose<perm=[0, 2, 1]>(f)"
+    )
     body = PADS.replace("before", "zero").replace("after", "e") + " " + chunks + " y = Slice(q, zero, i, two)"
     model = text(body, **STRIDED, s=ints(4), two=ints(2), wide=ints(1, -1, 16), narrow=ints(1, -1, 4), w=rand(16, 16))
     for frames in (40, 42):
         export = folded(static(model, frames))
         stream_as(model, frames)
-        refused(export, "streams of another length would end in another way" if frames == 42 else "cuts nothing off 40 frames",
-                axes={"x": 2}, end=True)
+        refused(
+            export,
+            "streams of another length would end in another way" if frames == 42 else "cuts nothing off 40 frames",
+            axes={"x": 2},
+            end=True,
+        )
 
 
 def test_a_decoder_is_cropped_to_whole_frames():
-    body = "d = ConvTranspose<strides=[5]>(x, k) n = Shape<start=2, end=3>(d) e = Sub(n, five) y = Slice(d, zero, e, two)"
+    body = (
+        "d = ConvTranspose<strides=[5]>(x, k) n = Shape<start=2, end=3>(d) e = Sub(n, five) y = Slice(d, zero, e, two)"
+    )
     made = stream_as(text(body, k=rand(4, 4, 10), five=ints(5), zero=ints(0), two=ints(2)), 24, end=True)
     assert made.spec["outputs"][0]["rate"] == [5, 1]
 
 
-@pytest.mark.parametrize(("body", "reason"), [
-    ("i = Shape<start=2, end=3>(x) h = Div(i, two) y = Slice(x, zero, h, two)", "cuts at 20 of 40 frames, which may be a number or a share"),
-    ("i = Shape<start=2, end=3>(x) h = Div(i, two) y = Slice(x, h, i, two)", "cuts at 20 of 40 frames, which may be a number or a share"),
-    ("i = Shape<start=2, end=3>(x) h = Sub(i, four) p = Concat<axis=0>(h, four) z, y = Split<axis=2>(x, p)", "nothing says which of them grows"),
-    ("y = Resize<nearest_mode=\"floor\", coordinate_transformation_mode=\"asymmetric\">(x, , , sizes)", "20 of 40 frames, a share of them, or as 20"),
-    ("i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) y = Div(x, f)", "is 40, which may be a number or follow from the 40 frames"),
-    ("i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) g = Sqrt(f) y = Mul(x, g)", "is 6.32456, which may be a number or follow from the 40 frames"),
-    ("i = Shape<start=2, end=3>(x) u = ConvTranspose<strides=[2]>(x, k2) y = Slice(u, i, far, two)", "cuts at 40 of 80 frames"),
-])
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "i = Shape<start=2, end=3>(x) h = Div(i, two) y = Slice(x, zero, h, two)",
+            "cuts at 20 of 40 frames, which may be a number or a share",
+        ),
+        (
+            "i = Shape<start=2, end=3>(x) h = Div(i, two) y = Slice(x, h, i, two)",
+            "cuts at 20 of 40 frames, which may be a number or a share",
+        ),
+        (
+            "i = Shape<start=2, end=3>(x) h = Sub(i, four) p = Concat<axis=0>(h, four) z, y = Split<axis=2>(x, p)",
+            "nothing says which of them grows",
+        ),
+        (
+            'y = Resize<nearest_mode="floor", coordinate_transformation_mode="asymmetric">(x, , , sizes)',
+            "20 of 40 frames, a share of them, or as 20",
+        ),
+        (
+            "i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) y = Div(x, f)",
+            "is 40, which may be a number or follow from the 40 frames",
+        ),
+        (
+            "i = Shape<start=2, end=3>(x) f = Cast<to=1>(i) g = Sqrt(f) y = Mul(x, g)",
+            "is 6.32456, which may be a number or follow from the 40 frames",
+        ),
+        (
+            "i = Shape<start=2, end=3>(x) u = ConvTranspose<strides=[2]>(x, k2) y = Slice(u, i, far, two)",
+            "cuts at 40 of 80 frames",
+        ),
+    ],
+)
 def test_numbers_that_follow_the_length_in_part(body: str, reason: str):
     model = text(body, two=ints(2), zero=ints(0), four=ints(4), sizes=ints(1, 4, 20), far=ints(2**62), k2=rand(4, 4, 2))
     refused(folded(static(model, 40)), reason, axes={"x": 2})
@@ -300,19 +405,39 @@ def test_numbers_that_follow_the_length_in_part(body: str, reason: str):
 
 def test_sizes_that_a_join_settles():
     """Stretched to the length of the stream that it meets."""
-    body = ("d = MaxPool<kernel_shape=[2], strides=[2]>(x) "
-            "u = Resize<nearest_mode=\"floor\", coordinate_transformation_mode=\"asymmetric\">(d, , , sizes) y = Add(u, x)")
+    body = (
+        "d = MaxPool<kernel_shape=[2], strides=[2]>(x) "
+        'u = Resize<nearest_mode="floor", coordinate_transformation_mode="asymmetric">(d, , , sizes) y = Add(u, x)'
+    )
     export = fixed(text(body, sizes=ints(1, 4, 40)), 40)
     made = pulsify(export, pulse=None, axes={"x": 2})
     assert made.spec["pulse_multiple"] == 2 and verify(export, made).ok
 
 
-DISTANCE = "c = Shape<start=2, end=3>(x) n = Squeeze(c) i = Range(o, n, l) r = Unsqueeze(i, one) k = Unsqueeze(i, zero) d = Sub(k, r) "
+DISTANCE = (
+    "c = Shape<start=2, end=3>(x) n = Squeeze(c) i = Range(o, n, l) r = Unsqueeze(i, one) k = Unsqueeze(i, "
+    "zero) d = Sub(k, r) "
+)
 BAND = "lo = Less(minus, d) hi = Less(d, l) open = And(lo, hi) "
-HEADS = ("t = Transpose<perm=[0, 2, 1]>(x) h = Reshape(t, apart) q = Transpose<perm=[0, 2, 1, 3]>(h) v = Transpose<perm=[0, 2, 3, 1]>(h) s = MatMul(q, v) ")
+HEADS = (
+    "t = Transpose<perm=[0, 2, 1]>(x) h = Reshape(t, apart) q = Transpose<perm=[0, 2, 1, 3]>(h) v = "
+    "Transpose<perm=[0, 2, 3, 1]>(h) s = MatMul(q, v) "
+)
 SUM = " p = Softmax(m) w = MatMul(p, q) f = Transpose<perm=[0, 2, 1, 3]>(w) y = Reshape(f, together)"
-SAID = {"o": np.int64(0), "l": np.int64(1), "one": ints(1), "zero": ints(0), "minus": np.int64(-5), "low": np.float32(-np.inf), "apart": ints(1, -1, 2, 2),
-        "together": ints(1, -1, 4), "slope": rand(2, 1, 1), "near": rand(2, 9), "four": np.int64(4), "down": np.int64(-4)}
+SAID = {
+    "o": np.int64(0),
+    "l": np.int64(1),
+    "one": ints(1),
+    "zero": ints(0),
+    "minus": np.int64(-5),
+    "low": np.float32(-np.inf),
+    "apart": ints(1, -1, 2, 2),
+    "together": ints(1, -1, 4),
+    "slope": rand(2, 1, 1),
+    "near": rand(2, 9),
+    "four": np.int64(4),
+    "down": np.int64(-4),
+}
 BIASES = {
     "by distance": "b = Abs(d) g = Cast<to=1>(b) bias = Mul(g, slope) ",
     "clipped": "b = Clip(d, down, four) g = Add(b, four) bias = Gather<axis=1>(near, g) ",
@@ -322,17 +447,34 @@ BIASES = {
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("one", [False, True], ids=["two tables", "one table"])
 def test_biases_by_distance(bias: str, one: bool):
-    ends = "a = Where(open, bias, low) " + HEADS + "m = Add(s, a)" if one else HEADS + "a = Add(s, bias) m = Where(open, a, low)"
+    ends = (
+        "a = Where(open, bias, low) " + HEADS + "m = Add(s, a)"
+        if one
+        else HEADS + "a = Add(s, bias) m = Where(open, a, low)"
+    )
     model = text(DISTANCE + BAND + BIASES[bias] + ends + SUM, outputs="float[1, M, 4] y", **SAID)
     assert stream_as(model, 40, end=True).spec["outputs"][0]["delay"] == 0
-    wave = text(DISTANCE + BAND + BIASES["by distance"].replace("b = Abs(d) g = Cast<to=1>(b)", "b = Cast<to=1>(d) g = Sin(b)") + HEADS
-                + "a = Add(s, bias) m = Where(open, a, low)" + SUM, outputs="float[1, M, 4] y", **SAID)
+    wave = text(
+        DISTANCE
+        + BAND
+        + BIASES["by distance"].replace("b = Abs(d) g = Cast<to=1>(b)", "b = Cast<to=1>(d) g = Sin(b)")
+        + HEADS
+        + "a = Add(s, bias) m = Where(open, a, low)"
+        + SUM,
+        outputs="float[1, M, 4] y",
+        **SAID,
+    )
     refused(folded(static(wave, 40)), "its constant 'bias' is a table of 40 × 40 frames", axes={"x": 2}, op_type="Add")
 
 
 def test_masks_of_attention_in_one_node():
-    body = DISTANCE + BAND + "t = Transpose<perm=[0, 2, 1]>(x) y = Attention<q_num_heads=2, kv_num_heads=2>(t, t, t, open)"
-    model = parse('<ir_version: 10, opset_import: ["": 23]> agraph (float[1, 4, T] x) => (float[1, M, 4] y) {' + body + "}", **SAID)
+    body = (
+        DISTANCE + BAND + "t = Transpose<perm=[0, 2, 1]>(x) y = Attention<q_num_heads=2, kv_num_heads=2>(t, t, t, open)"
+    )
+    model = parse(
+        '<ir_version: 10, opset_import: ["": 23]> agraph (float[1, 4, T] x) => (float[1, M, 4] y) {' + body + "}",
+        **SAID,
+    )
     assert stream_as(model, 40, end=True).spec["outputs"][0]["delay"] == 0
 
 

@@ -40,9 +40,11 @@ def test_the_slower_branch_of_a_join():
 
 
 def test_padding_takes_delay_back():
-    links, _ = path("""<ir_version: 8, opset_import: ["": 17]> agraph (float[1,4,T] x) => (float[1,4,U] y) <int64[6] p = {0, 0, 1, 0, 0, 1}> {
+    links, _ = (
+        path("""<ir_version: 8, opset_import: ["": 17]> agraph (float[1,4,T] x) => (float[1,4,U] y) <int64[6] p = {0, 0, 1, 0, 0, 1}> {
         q = Pad(x, p)
         y = Conv(q, w, b) }""")
+    )
     assert links == [("q", -1), ("y", 2)]
 
 
@@ -55,24 +57,49 @@ def test_rates_are_counted_in_base_frames():
 
 
 def test_the_table_fits_a_terminal():
-    report = inspect(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y, float[1,4] m) {
+    report = inspect(
+        parse(
+            """agraph (float[1,4,T] x) => (float[1,4,U] y, float[1,4] m) {
         averyveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryverylongname = Conv<pads=[1,1]>(x, w, b)
         y = Conv<pads=[1,1]>(averyveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryveryverylongname, w, b)
-        m = ReduceMax<axes=[2], keepdims=0>(x) }""", **W))
+        m = ReduceMax<axes=[2], keepdims=0>(x) }""",
+            **W,
+        )
+    )
     document = report.document
     text = table(report.found, 100)
     assert max(map(len, text.splitlines())) <= 100
-    for part in ("2 frames = 20 ms", "+1    1    10 ms  Conv", "all so far", "pulse 1, a multiple of 1", f"{document['state_bytes']} bytes"):
+    for part in (
+        "2 frames = 20 ms",
+        "+1    1    10 ms  Conv",
+        "all so far",
+        "pulse 1, a multiple of 1",
+        f"{document['state_bytes']} bytes",
+    ):
         assert part in text, part
 
 
-@pytest.mark.parametrize("nodes, field", [
-    ("y = ConvTranspose<strides=[6]>(x, long, b)", 3), ("y = ConvTranspose<strides=[6], pads=[0,8]>(x, long, b)", 3),
-    ('y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , six)', 1),
-    ('u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , six)\n y = Conv<pads=[1,1]>(u, w, b)', 2),
-    ("d = Conv<strides=[2], pads=[1,0]>(x, w, b)\n y = ConvTranspose<strides=[2]>(d, w, b)", 5)])
+@pytest.mark.parametrize(
+    "nodes, field",
+    [
+        ("y = ConvTranspose<strides=[6]>(x, long, b)", 3),
+        ("y = ConvTranspose<strides=[6], pads=[0,8]>(x, long, b)", 3),
+        ('y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , six)', 1),
+        (
+            'u = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , '
+            "six)\n y = Conv<pads=[1,1]>(u, w, b)",
+            2,
+        ),
+        ("d = Conv<strides=[2], pads=[1,0]>(x, w, b)\n y = ConvTranspose<strides=[2]>(d, w, b)", 5),
+    ],
+)
 def test_the_receptive_field_where_frames_lie_between_base_frames(nodes, field):
-    model = parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { " + nodes + " }", **W, long=rand(4, 4, 14), six=np.asarray([1, 1, 6], np.float32))
+    model = parse(
+        "agraph (float[1,4,T] x) => (float[1,4,U] y) { " + nodes + " }",
+        **W,
+        long=rand(4, 4, 14),
+        six=np.asarray([1, 1, 6], np.float32),
+    )
     pulsed = pulsify(model, pulse=4)
     assert pulsed.spec["outputs"][0]["receptive_field"] == field
     assert verify(model, pulsed, measure=True).ok

@@ -1,6 +1,5 @@
 """Every operator has an answer: a rule, a refusal with a reason, or the analysis itself."""
 
-
 import onnx
 import pytest
 
@@ -44,11 +43,39 @@ def test_every_operator_has_an_answer(name):
 
 
 CONTRIB_BY_OPTIMIZER = (
-    "Attention", "BiasGelu", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "EmbedLayerNormalization", "FastGelu", "FusedConv", "FusedGemm",
-    "FusedMatMul", "Gelu", "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention", "NhwcFusedConv", "NhwcMaxPool", "QAttention", "QLinearAdd",
-    "QLinearAveragePool", "QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid",
-    "QLinearSoftmax", "QLinearWhere", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "GroupQueryAttention", "QGemm",
-    "QuantizeLinear", "DequantizeLinear",
+    "Attention",
+    "BiasGelu",
+    "DynamicQuantizeLSTM",
+    "DynamicQuantizeMatMul",
+    "EmbedLayerNormalization",
+    "FastGelu",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gelu",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "NhwcFusedConv",
+    "NhwcMaxPool",
+    "QAttention",
+    "QLinearAdd",
+    "QLinearAveragePool",
+    "QLinearConcat",
+    "QLinearConv",
+    "QLinearGlobalAveragePool",
+    "QLinearLeakyRelu",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QLinearSoftmax",
+    "QLinearWhere",
+    "QuickGelu",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "GroupQueryAttention",
+    "QGemm",
+    "QuantizeLinear",
+    "DequantizeLinear",
 )
 
 
@@ -59,7 +86,9 @@ def test_contrib_operators_have_an_answer(name):
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: f"{rule.domain}:{rule.op_type}")
 def test_every_rule_is_documented(rule):
-    assert rule.summary.endswith("."), f"the docstring of the rule for {rule.op_type} has no first paragraph that ends with a period"
+    assert rule.summary.endswith("."), (
+        f"the docstring of the rule for {rule.op_type} has no first paragraph that ends with a period"
+    )
 
 
 def test_table():

@@ -15,8 +15,39 @@ def delayed(body: str, y: str = "float[1,4,U] y", head: str = "", **weights):
     return parse(f"{head}agraph (float[1,4,T] x) => ({y}) {{ {DELAYED}{body} }}", **W, **weights)
 
 
-UNARY = ("Abs Atan Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Mish Neg Reciprocal Relu Round Selu Shrink "
-         "Sigmoid Sign Sin Sinh Softplus Softsign Tan Tanh ThresholdedRelu Identity").split()
+UNARY = [
+    "Abs",
+    "Atan",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "Neg",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Identity",
+]
 
 
 def test_unary():
@@ -25,7 +56,9 @@ def test_unary():
 
 
 def test_partial_functions():
-    check(delayed("""p = Sigmoid(a)
+    check(
+        delayed(
+            """p = Sigmoid(a)
         q = Sqrt(p)
         l = Log(q)
         m = Acos(p)
@@ -34,7 +67,14 @@ def test_partial_functions():
         n0 = Mul(p, half)
         s = Add(l, m)
         t = Add(s, n)
-        y = Add(t, o)""".replace("o = Atanh(n0)\n        n0 = Mul(p, half)", "n0 = Mul(p, half)\n        o = Atanh(n0)"), half=np.float32(0.5)), delays={"y": 1}, **QUICK)
+        y = Add(t, o)""".replace(
+                "o = Atanh(n0)\n        n0 = Mul(p, half)", "n0 = Mul(p, half)\n        o = Atanh(n0)"
+            ),
+            half=np.float32(0.5),
+        ),
+        delays={"y": 1},
+        **QUICK,
+    )
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "PRelu"])
@@ -43,7 +83,10 @@ def test_join_of_two_delays(op):
 
 
 def test_join_of_three():
-    check(delayed("c = Conv<pads=[1,1]>(a, w, b)\n m = Greater(c, zero)\n y = Where(m, a, x)", zero=np.float32(0)), delays={"y": 2})
+    check(
+        delayed("c = Conv<pads=[1,1]>(a, w, b)\n m = Greater(c, zero)\n y = Where(m, a, x)", zero=np.float32(0)),
+        delays={"y": 2},
+    )
     check(delayed("c = Conv<pads=[1,1]>(a, w, b)\n y = Sum(c, a, x, k)", k=rand(4, 1)), delays={"y": 2}, **QUICK)
 
 
@@ -58,37 +101,76 @@ def test_comparisons(op):
 
 
 def test_logic():
-    check(delayed("p = Greater(a, k)\n q = Less(x, k)\n r = And(p, q)\n s = Or(r, q)\n t = Xor(s, p)\n y = Not(t)", "bool[1,4,U] y", k=np.float32(0.1)), delays={"y": 1})
+    check(
+        delayed(
+            "p = Greater(a, k)\n q = Less(x, k)\n r = And(p, q)\n s = Or(r, q)\n t = Xor(s, p)\n y = Not(t)",
+            "bool[1,4,U] y",
+            k=np.float32(0.1),
+        ),
+        delays={"y": 1},
+    )
 
 
 def test_bits():
-    check(parse(NEW + """agraph (int32[T,4] x) => (int32[U,4] y) {
+    check(
+        parse(
+            NEW
+            + """agraph (int32[T,4] x) => (int32[U,4] y) {
         n = BitwiseNot(x)
         a = BitwiseAnd(n, k)
         o = BitwiseOr(a, x)
-        y = BitwiseXor(o, k) }""", k=np.int32(5)), **QUICK)
-    check(parse('agraph (uint8[T,4] x) => (uint8[U,4] y) { y = BitShift<direction="LEFT">(x, k) }', k=np.uint8(2)), **QUICK)
+        y = BitwiseXor(o, k) }""",
+            k=np.int32(5),
+        ),
+        **QUICK,
+    )
+    check(
+        parse('agraph (uint8[T,4] x) => (uint8[U,4] y) { y = BitShift<direction="LEFT">(x, k) }', k=np.uint8(2)),
+        **QUICK,
+    )
 
 
 def test_infinities():
-    check(delayed("e = Exp(a)\n f = Mul(e, k)\n y = IsInf(f)\n z = IsNaN(f)", "bool[1,4,U] y, bool[1,4,V] z", k=np.float32(3e38)), **QUICK)
+    check(
+        delayed(
+            "e = Exp(a)\n f = Mul(e, k)\n y = IsInf(f)\n z = IsNaN(f)",
+            "bool[1,4,U] y, bool[1,4,V] z",
+            k=np.float32(3e38),
+        ),
+        **QUICK,
+    )
 
 
 @pytest.mark.parametrize("kind", ["bool", "int32", "int8", "uint8", "float16", "double", "int64"])
 def test_cast_and_remember(kind):
     numbers = dict(bool=9, int32=6, int8=3, uint8=2, float16=10, double=11, int64=7)
-    check(delayed(f"""m = Abs(a)
+    check(
+        delayed(
+            f"""m = Abs(a)
         c = Cast<to={numbers[kind]}>(m)
         n = Cast<to={numbers[kind]}>(x)
-        y = Concat<axis=1>(c, n)""", f"{kind}[1,8,U] y"), delays={"y": 1}, inputs={"x": lambda rng, shape: rng.uniform(0, 3, shape).astype(np.float32)}, rtol=1e-2, **QUICK)
+        y = Concat<axis=1>(c, n)""",
+            f"{kind}[1,8,U] y",
+        ),
+        delays={"y": 1},
+        inputs={"x": lambda rng, shape: rng.uniform(0, 3, shape).astype(np.float32)},
+        rtol=1e-2,
+        **QUICK,
+    )
 
 
 def test_bfloat16():
-    """numpy has no bfloat16, so onnxruntime can load the model but Python can't feed its states as arrays."""
-    pulsed = pulsify(delayed("""c = Cast<to=16>(a)
+    """Numpy has no bfloat16, so onnxruntime can load the model but Python can't feed its states as arrays."""
+    pulsed = pulsify(
+        delayed(
+            """c = Cast<to=16>(a)
         n = Cast<to=16>(x)
         e = Concat<axis=1>(c, n)
-        y = Cast<to=1>(e)""", "float[1,8,U] y"), pulse=4)
+        y = Cast<to=1>(e)""",
+            "float[1,8,U] y",
+        ),
+        pulse=4,
+    )
     assert session(pulsed.proto().SerializeToString()) and pulsed.spec["outputs"][0]["delay"] == 1
 
 
@@ -98,8 +180,16 @@ def test_cast_like():
 
 def test_clip():
     check(delayed("y = Clip(a, lo, hi)", lo=np.float32(-0.2), hi=np.float32(0.4)), delays={"y": 1}, **QUICK)
-    check(parse("""agraph (float[1,4,T] x, float low) => (float[1,4,U] y) { y = Clip(x, low) }"""), axes={"x": 2}, **QUICK)
-    check(parse('<ir_version: 3, opset_import: ["": 9]> agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Clip<min=-0.1, max=0.3>(x) }'), **QUICK)
+    check(
+        parse("""agraph (float[1,4,T] x, float low) => (float[1,4,U] y) { y = Clip(x, low) }"""), axes={"x": 2}, **QUICK
+    )
+    check(
+        parse(
+            '<ir_version: 3, opset_import: ["": 9]> agraph (float[1,4,T] x) => (float[1,4,U] y) { y = '
+            "Clip<min=-0.1, max=0.3>(x) }"
+        ),
+        **QUICK,
+    )
 
 
 @pytest.mark.parametrize("slope", [rand(1), rand(4, 1), rand(1, 4, 1)])
@@ -109,12 +199,17 @@ def test_prelu(slope):
 
 def test_mod_and_pow():
     check(delayed("y = Mod<fmod=1>(a, k)", k=np.float32(0.3)), delays={"y": 1}, **QUICK)
-    check(parse("agraph (int64[T,4] x) => (int64[U,4] y, int64[V,4] z) { y = Mod(x, k)\n z = Pow(x, k) }", k=np.int64(3)), **QUICK)
+    check(
+        parse("agraph (int64[T,4] x) => (int64[U,4] y, int64[V,4] z) { y = Mod(x, k)\n z = Pow(x, k) }", k=np.int64(3)),
+        **QUICK,
+    )
 
 
 @pytest.mark.parametrize("op", ["Div", "Mod"])
 def test_whole_numbers_are_never_divided_by_zero(op):
-    check(parse(f"""agraph (float[1,4,T] x) => (int64[1,4,U] y, int64[1,4,V] z) {{ {DELAYED}
+    check(
+        parse(
+            f"""agraph (float[1,4,T] x) => (int64[1,4,U] y, int64[1,4,V] z) {{ {DELAYED}
         n = Cast<to=7>(a)
         m = Abs(x)
         p = Cast<to=7>(m)
@@ -122,22 +217,43 @@ def test_whole_numbers_are_never_divided_by_zero(op):
         y = {op}(n, q)
         aa = Abs(n)
         r = Add(aa, one)
-        z = {op}(p, r) }}""", one=np.int64(1), **W), delays={"y": 1, "z": 1})
+        z = {op}(p, r) }}""",
+            one=np.int64(1),
+            **W,
+        ),
+        delays={"y": 1, "z": 1},
+    )
 
 
 def test_positions_are_never_divided_by_zero():
-    check(delayed("""s = Shape(x)
+    check(
+        delayed(
+            """s = Shape(x)
         n = Gather(s, two)
         r = Range(zero, n, one)
         d = Add(r, one)
         e = Div(hundred, d)
         f = Cast<to=1>(e)
-        y = Add(a, f)""", two=np.int64(2), zero=np.int64(0), one=np.int64(1), hundred=np.int64(100)), delays={"y": 1}, **QUICK)
+        y = Add(a, f)""",
+            two=np.int64(2),
+            zero=np.int64(0),
+            one=np.int64(1),
+            hundred=np.int64(100),
+        ),
+        delays={"y": 1},
+        **QUICK,
+    )
 
 
 def test_constant_division_by_zero():
     """Folding it would end the process."""
-    assert analyze(parse("agraph (int64[T,4] x) => (int64[U,4] y) { c = Div(one, zero)\n y = Add(x, c) }", one=np.int64(1), zero=np.int64(0)))
+    assert analyze(
+        parse(
+            "agraph (int64[T,4] x) => (int64[U,4] y) { c = Div(one, zero)\n y = Add(x, c) }",
+            one=np.int64(1),
+            zero=np.int64(0),
+        )
+    )
 
 
 def test_constant_of_a_fixed_length():
@@ -145,25 +261,49 @@ def test_constant_of_a_fixed_length():
 
 
 def test_streams_on_different_axes():
-    refused(parse("agraph (float[1,4,T] x) => (float[U,4,V] y) { t = Transpose<perm=[2,1,0]>(x)\n s = Relu(t)\n p = Add(s, x)\n y = Softmax(p) }"), "every frame needs the last")
+    refused(
+        parse(
+            "agraph (float[1,4,T] x) => (float[U,4,V] y) { t = Transpose<perm=[2,1,0]>(x)\n s = Relu(t)\n p = "
+            "Add(s, x)\n y = Softmax(p) }"
+        ),
+        "every frame needs the last",
+    )
 
 
 def test_streams_of_different_lengths():
-    refused(parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { c = Conv(x, w, b)\n y = Add(c, x) }", **W), "different lengths", op_type="Add")
+    refused(
+        parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { c = Conv(x, w, b)\n y = Add(c, x) }", **W),
+        "different lengths",
+        op_type="Add",
+    )
 
 
 def test_length_as_a_number():
-    check(parse("""agraph (float[T,4] x) => (float[U,4] y) {
+    check(
+        parse(
+            """agraph (float[T,4] x) => (float[U,4] y) {
         s = Shape(x)
         f = Cast<to=1>(s)
         g = Gather(f, i)
         z = Mul(g, zero)
-        y = Add(x, z) }""", i=np.int64(1), zero=np.float32(0)), **QUICK)
-    refused(parse("""agraph (float[T,4] x) => (float[U,4] y) {
+        y = Add(x, z) }""",
+            i=np.int64(1),
+            zero=np.float32(0),
+        ),
+        **QUICK,
+    )
+    refused(
+        parse(
+            """agraph (float[T,4] x) => (float[U,4] y) {
         s = Shape(x)
         f = Cast<to=1>(s)
         g = Gather(f, i)
-        y = Div(x, g) }""", i=np.int64(0)), "not known while the stream runs", op_type="Div")
+        y = Div(x, g) }""",
+            i=np.int64(0),
+        ),
+        "not known while the stream runs",
+        op_type="Div",
+    )
 
 
 def test_dropout():
@@ -175,11 +315,21 @@ def test_dropout():
 
 def test_positions_that_divide_end_before_the_stream():
     """With an end, a frame is divided by 1 only where it is known not to be real."""
-    check(delayed("""s = Shape(x)
+    check(
+        delayed(
+            """s = Shape(x)
         n = Gather(s, two)
         r = Range(one, n, one)
         d = Div(hundred, r)
         e = Cast<to=1>(d)
         k = Slice(a, first, last, axis)
-        y = Mul(k, e)""", two=np.int64(2), one=np.int64(1), hundred=np.int64(100), first=np.asarray([1]), last=np.asarray([2**31 - 1]),
-        axis=np.asarray([2])), **QUICK)
+        y = Mul(k, e)""",
+            two=np.int64(2),
+            one=np.int64(1),
+            hundred=np.int64(100),
+            first=np.asarray([1]),
+            last=np.asarray([2**31 - 1]),
+            axis=np.asarray([2]),
+        ),
+        **QUICK,
+    )

@@ -1,4 +1,6 @@
-"""Other ways that attention is written: blocks by reshape, grouped queries, relative embeddings by index, the operator's attributes."""
+"""Other ways that attention is written: blocks by reshape, grouped queries, relative embeddings by index, the
+operator's attributes.
+"""
 
 import numpy as np
 import onnx
@@ -9,7 +11,9 @@ from testing.oracle import check, parse, rand, refused
 
 SIZE = D // H
 
-SHAW = BAND + """
+SHAW = (
+    BAND
+    + """
     offset = Sub(ki, qi)
     above = Max(offset, lowest)
     clipped = Min(above, highest)
@@ -17,6 +21,7 @@ SHAW = BAND + """
     relative = Gather<axis=0>(table, index)
     nv = Unsqueeze(n, ax0)
 """
+)
 
 BY_EINSUM = 'extra = Einsum<equation="bhqd,qkd->bhqk">(q, relative)'
 BY_MATMUL = """
@@ -32,8 +37,16 @@ BY_MATMUL = """
 
 def shaw(how):
     mask = how + "\n biased = Add(scores, extra)\n masked = Where(open, biased, ninf)"
-    return model(SHAW, mask, lowest=np.int64(-3), highest=np.int64(3), table=rand(7, SIZE, seed=9), folded=np.asarray([0, H, SIZE]),
-                 some=np.asarray([1, H]), **window(5, 1))
+    return model(
+        SHAW,
+        mask,
+        lowest=np.int64(-3),
+        highest=np.int64(3),
+        table=rand(7, SIZE, seed=9),
+        folded=np.asarray([0, H, SIZE]),
+        some=np.asarray([1, H]),
+        **window(5, 1),
+    )
 
 
 @pytest.mark.parametrize("how", [BY_EINSUM, BY_MATMUL], ids=["einsum", "matmul"])
@@ -53,13 +66,21 @@ def after(m, name, *made):
 
 def test_relative_embeddings_of_values_by_einsum():
     more = onnx.helper.make_node("Einsum", ["weights", "relative"], ["more"], equation="bhqk,qkd->bhqd")
-    check(after(shaw(BY_EINSUM), "mixed", more, onnx.helper.make_node("Add", ["mixed0", "more"], ["mixed"])), delays={"y": 1})
+    check(
+        after(shaw(BY_EINSUM), "mixed", more, onnx.helper.make_node("Add", ["mixed0", "more"], ["mixed"])),
+        delays={"y": 1},
+    )
 
 
 def test_relative_embeddings_of_values_by_matmul():
-    nodes = [onnx.helper.make_node("Transpose", ["weights"], ["wt"], perm=[2, 0, 1, 3]), onnx.helper.make_node("Squeeze", ["wt", "ax1"], ["ws"]),
-             onnx.helper.make_node("MatMul", ["ws", "relative"], ["m0"]), onnx.helper.make_node("Unsqueeze", ["m0", "ax0"], ["m1"]),
-             onnx.helper.make_node("Transpose", ["m1"], ["more"], perm=[0, 2, 1, 3]), onnx.helper.make_node("Add", ["mixed0", "more"], ["mixed"])]
+    nodes = [
+        onnx.helper.make_node("Transpose", ["weights"], ["wt"], perm=[2, 0, 1, 3]),
+        onnx.helper.make_node("Squeeze", ["wt", "ax1"], ["ws"]),
+        onnx.helper.make_node("MatMul", ["ws", "relative"], ["m0"]),
+        onnx.helper.make_node("Unsqueeze", ["m0", "ax0"], ["m1"]),
+        onnx.helper.make_node("Transpose", ["m1"], ["more"], perm=[0, 2, 1, 3]),
+        onnx.helper.make_node("Add", ["mixed0", "more"], ["mixed"]),
+    ]
     check(after(shaw(BY_EINSUM), "mixed", *nodes), delays={"y": 1})
 
 
@@ -70,9 +91,23 @@ BLOCK = 4
 
 def blocks(body, **more):
     head = f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y)"
-    text = head + f" {{ b = Reshape(x, blocks)\n q = MatMul(b, wq)\n k = MatMul(b, wk)\n v = MatMul(b, wv)\n{body}\n y = Reshape(o, whole) }}"
-    return parse(text, wq=rand(D, D, seed=1), wk=rand(D, D, seed=2), wv=rand(D, D, seed=3), blocks=np.asarray([-1, BLOCK, D]),
-                 whole=np.asarray([1, -1, D]), zero=np.asarray([0]), last=np.asarray([-1]), one=np.asarray([1]), big=np.asarray([2**62]), **more)
+    text = (
+        head + f" {{ b = Reshape(x, blocks)\n q = MatMul(b, wq)\n k = MatMul(b, wk)\n v = MatMul(b, wv)\n{body}\n y = "
+        "Reshape(o, whole) }"
+    )
+    return parse(
+        text,
+        wq=rand(D, D, seed=1),
+        wk=rand(D, D, seed=2),
+        wv=rand(D, D, seed=3),
+        blocks=np.asarray([-1, BLOCK, D]),
+        whole=np.asarray([1, -1, D]),
+        zero=np.asarray([0]),
+        last=np.asarray([-1]),
+        one=np.asarray([1]),
+        big=np.asarray([2**62]),
+        **more,
+    )
 
 
 INSIDE = """
@@ -103,13 +138,23 @@ NEIGHBOUR = """
 
 
 def test_blocks_that_look_back():
-    m = blocks(NEIGHBOUR.format(mask="masked = Identity(s)"), pads=np.asarray([1, 0, 0, 0, 0, 0]), first=np.asarray([0]), end=np.asarray([-1]))
+    m = blocks(
+        NEIGHBOUR.format(mask="masked = Identity(s)"),
+        pads=np.asarray([1, 0, 0, 0, 0, 0]),
+        first=np.asarray([0]),
+        end=np.asarray([-1]),
+    )
     pulsed = check(m, unit=BLOCK, delays={"y": 0})
     assert pulsed.spec["pulse_multiple"] == BLOCK
 
 
 def test_blocks_that_look_ahead():
-    m = blocks(NEIGHBOUR.format(mask="masked = Identity(s)"), pads=np.asarray([0, 0, 0, 1, 0, 0]), first=np.asarray([1]), end=np.asarray([2**62]))
+    m = blocks(
+        NEIGHBOUR.format(mask="masked = Identity(s)"),
+        pads=np.asarray([0, 0, 0, 1, 0, 0]),
+        first=np.asarray([1]),
+        end=np.asarray([2**62]),
+    )
     check(m, unit=BLOCK, delays={"y": BLOCK})
 
 
@@ -124,8 +169,18 @@ def test_blocks_that_look_back_but_not_before_the_first():
         real = GreaterOrEqual(position, zero0)
         masked = Where(real, s, ninf)
     """
-    m = blocks(NEIGHBOUR.format(mask=mask), pads=np.asarray([1, 0, 0, 0, 0, 0]), first=np.asarray([0]), end=np.asarray([-1]), zero0=np.int64(0), one0=np.int64(1),
-               ax12=np.asarray([1, 2]), size=np.int64(BLOCK), within=np.arange(-BLOCK, BLOCK).reshape(1, 1, -1), ninf=np.float32(-np.inf))
+    m = blocks(
+        NEIGHBOUR.format(mask=mask),
+        pads=np.asarray([1, 0, 0, 0, 0, 0]),
+        first=np.asarray([0]),
+        end=np.asarray([-1]),
+        zero0=np.int64(0),
+        one0=np.int64(1),
+        ax12=np.asarray([1, 2]),
+        size=np.int64(BLOCK),
+        within=np.arange(-BLOCK, BLOCK).reshape(1, 1, -1),
+        ninf=np.float32(-np.inf),
+    )
     check(m, unit=BLOCK, delays={"y": 0})
 
 
@@ -147,7 +202,16 @@ PROJECTED = """
 def grouped(body, opset=17, **more):
     text = f"""<ir_version: {8 if opset < 20 else 11}, opset_import: ["": {opset}]>
     agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {BAND} {PROJECTED} {body} }}"""
-    return parse(text, **{**constants(**window(4, 1)), "wk": rand(D, SIZE, seed=2), "wv": rand(D, SIZE, seed=3), "kvheads": np.asarray([0, 0, 1, SIZE]), **more})
+    return parse(
+        text,
+        **{
+            **constants(**window(4, 1)),
+            "wk": rand(D, SIZE, seed=2),
+            "wv": rand(D, SIZE, seed=3),
+            "kvheads": np.asarray([0, 0, 1, SIZE]),
+            **more,
+        },
+    )
 
 
 def test_grouped_queries_by_expand():
@@ -194,20 +258,37 @@ def test_attention_operator_that_hides_padded_keys_is_refused():
 
 # positions against the length
 
-@pytest.mark.parametrize("test", ["real = Less(i, n)", "real = Greater(n, i)", "pad = GreaterOrEqual(i, n)\n real = Not(pad)", "e = Add(i, one0)\n real = LessOrEqual(e, n)"])
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "real = Less(i, n)",
+        "real = Greater(n, i)",
+        "pad = GreaterOrEqual(i, n)\n real = Not(pad)",
+        "e = Add(i, one0)\n real = LessOrEqual(e, n)",
+    ],
+)
 def test_frames_within_the_length_are_real(test):
-    mask = BAND + test + """
+    mask = (
+        BAND
+        + test
+        + """
         rk = Unsqueeze(real, ax0)
         rq = Unsqueeze(real, ax1)
         both = And(rk, rq)
         seen = And(open, both)
     """
+    )
     check(model(mask, WHERE.replace("open", "seen"), **window(4, 1)), delays={"y": 1})
 
 
 def test_frames_compared_with_half_the_length_are_refused():
     mask = BAND + "half = Div(n, two)\n real = Less(i, half)\n rk = Unsqueeze(real, ax0)\n seen = And(open, rk)\n"
-    refused(model(mask, WHERE.replace("open", "seen"), two=np.int64(2), **window(4, 1)), "length of the whole stream", op_type="Less")
+    refused(
+        model(mask, WHERE.replace("open", "seen"), two=np.int64(2), **window(4, 1)),
+        "length of the whole stream",
+        op_type="Less",
+    )
 
 
 def test_lengths_of_the_caller_hide_keys():
@@ -223,8 +304,12 @@ def test_comparisons_of_old_opsets():
 
 
 def test_a_length_repeated_for_every_row_of_a_batch_is_refused():
-    m = model(BAND + "rows = Gather<axis=0>(s, ax0)\n told = Expand(n, rows)\n real = Less(i, told)\n rk = Unsqueeze(real, ax0)\n seen = And(open, rk)\n",
-              WHERE.replace("open", "seen"), **window(4, 1))
+    m = model(
+        BAND + "rows = Gather<axis=0>(s, ax0)\n told = Expand(n, rows)\n real = Less(i, told)\n rk = Unsqueeze(real, "
+        "ax0)\n seen = And(open, rk)\n",
+        WHERE.replace("open", "seen"),
+        **window(4, 1),
+    )
     for value in (*m.graph.input, *m.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "B"
     refused(m, "length of the whole stream", op_type="Expand")

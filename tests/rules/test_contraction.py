@@ -13,7 +13,10 @@ def test_matrix_product():
 
 
 def test_at_once_with_a_batch():
-    spec = check(parse("agraph (float[N,4,T] x) => (float[N,4,4] y) { t = Transpose<perm=[0,2,1]>(x)\n y = MatMul(x, t) }"), axes={"x": 2}).spec
+    spec = check(
+        parse("agraph (float[N,4,T] x) => (float[N,4,4] y) { t = Transpose<perm=[0,2,1]>(x)\n y = MatMul(x, t) }"),
+        axes={"x": 2},
+    ).spec
     assert spec["outputs"][0]["exact_every_pulse"] is True and spec["states"][-1]["shape"] == ["N", 4, 4]
 
 
@@ -23,8 +26,13 @@ def test_energy_of_a_vector():
 
 @pytest.mark.parametrize("c", ["", ", c"])
 def test_gemm(c):
-    check(parse(f"""agraph (float[T,4] x) => (float[4,4] y) {{ d = Sigmoid(x)
-        y = Gemm<transA=1, alpha=0.5, beta=2.0>(x, d{c}) }}""", c=rand(4)))
+    check(
+        parse(
+            f"""agraph (float[T,4] x) => (float[4,4] y) {{ d = Sigmoid(x)
+        y = Gemm<transA=1, alpha=0.5, beta=2.0>(x, d{c}) }}""",
+            c=rand(4),
+        )
+    )
 
 
 @pytest.mark.parametrize("equation", ["bct,bdt->bcd", "bct,bdt->b", "bct,bdt,cd->bd"])
@@ -34,10 +42,17 @@ def test_einsum(equation):
 
 
 def test_fed_back_is_refused():
-    refused(parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) { k = Transpose<perm=[0,2,1]>(x)
+    refused(
+        parse("""agraph (float[1,T,4] x) => (float[1,T,4] y) { k = Transpose<perm=[0,2,1]>(x)
         m = MatMul(k, x)
-        y = MatMul(x, m) }"""), "it brings a value over the whole stream back to the frames", op_type="MatMul")
+        y = MatMul(x, m) }"""),
+        "it brings a value over the whole stream back to the frames",
+        op_type="MatMul",
+    )
 
 
 def test_a_fixed_number_of_frames_is_refused():
-    refused(parse("agraph (float[1,4,T] x) => (float[1,4,3] y) { y = MatMul(x, m) }", m=np.ones((45, 3), np.float32)), "it sums over the stream")
+    refused(
+        parse("agraph (float[1,4,T] x) => (float[1,4,3] y) { y = MatMul(x, m) }", m=np.ones((45, 3), np.float32)),
+        "it sums over the stream",
+    )

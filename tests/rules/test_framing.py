@@ -9,7 +9,8 @@ NUMBERS = {"zero": np.array(0), "one": np.array(1), "two": np.array(2), "minus":
 
 def frames(hop, span, *, column="Unsqueeze(r, minus)", offsets=None, result="float[1,U,6] y"):
     offsets = np.arange(span) if offsets is None else np.asarray(offsets)
-    return parse(f"""agraph (float[1,1,T] x) => ({result}) {{
+    return parse(
+        f"""agraph (float[1,1,T] x) => ({result}) {{
         a = Conv<pads=[1,1]>(x, w, b)
         f = Squeeze(a, minus)
         s = Shape(f)
@@ -18,7 +19,13 @@ def frames(hop, span, *, column="Unsqueeze(r, minus)", offsets=None, result="flo
         r = Range(zero, l, hop)
         c = {column}
         i = Add(c, offsets)
-        y = Gather<axis=1>(f, i) }}""", **W, **NUMBERS, hop=np.array(hop), shorter=np.array(int(offsets.max())), offsets=offsets)
+        y = Gather<axis=1>(f, i) }}""",
+        **W,
+        **NUMBERS,
+        hop=np.array(hop),
+        shorter=np.array(int(offsets.max())),
+        offsets=offsets,
+    )
 
 
 @pytest.mark.parametrize("hop, span, delay", [(1, 6, 6), (4, 6, 1), (4, 16, 4), (6, 6, 1), (7, 3, 0)])
@@ -31,7 +38,9 @@ def test_offsets_with_gaps_and_a_fixed_start():
 
 
 def test_time_last():
-    check(parse("""agraph (float[1,1,T] x) => (float[1,6,U] y) {
+    check(
+        parse(
+            """agraph (float[1,1,T] x) => (float[1,6,U] y) {
         a = Conv<pads=[1,1]>(x, w, b)
         f = Squeeze(a, minus)
         s = Shape(f)
@@ -39,7 +48,15 @@ def test_time_last():
         l = Sub(n, five)
         r = Range(zero, l, four)
         i = Add(r, offsets)
-        y = Gather<axis=1>(f, i) }""", **W, **NUMBERS, five=np.array(5), four=np.array(4), offsets=np.arange(6)[:, None]), delays={"y": 1})
+        y = Gather<axis=1>(f, i) }""",
+            **W,
+            **NUMBERS,
+            five=np.array(5),
+            four=np.array(4),
+            offsets=np.arange(6)[:, None],
+        ),
+        delays={"y": 1},
+    )
 
 
 def test_one_frame_ahead():
@@ -47,7 +64,9 @@ def test_one_frame_ahead():
 
 
 def test_framed_after_reflection():
-    check(parse("""agraph (float[1,1,T] x) => (float[1,1,U,6] y) {
+    check(
+        parse(
+            """agraph (float[1,1,T] x) => (float[1,1,U,6] y) {
         p = Pad<mode="reflect">(x, pads)
         s = Shape(p)
         n = Gather(s, two)
@@ -55,16 +74,32 @@ def test_framed_after_reflection():
         r = Range(zero, l, one)
         c = Unsqueeze(r, minus)
         i = Add(c, offsets)
-        y = Gather<axis=2>(p, i) }""", **NUMBERS, five=np.array(5), pads=np.array([0, 0, 3, 0, 0, 3]), offsets=np.arange(6)), delays={"y": 3}, absorbed=True)
+        y = Gather<axis=2>(p, i) }""",
+            **NUMBERS,
+            five=np.array(5),
+            pads=np.array([0, 0, 3, 0, 0, 3]),
+            offsets=np.arange(6),
+        ),
+        delays={"y": 3},
+        absorbed=True,
+    )
 
 
 def test_by_data_is_refused():
-    refused(parse("""agraph (float[1,1,T] x, int64[T] i) => (float[1,1,U] y) { y = Gather<axis=2>(x, i) }"""), "it looks up one stream in another",
-            op_type="Gather", axes={"x": 2, "i": 0})
+    refused(
+        parse("""agraph (float[1,1,T] x, int64[T] i) => (float[1,1,U] y) { y = Gather<axis=2>(x, i) }"""),
+        "it looks up one stream in another",
+        op_type="Gather",
+        axes={"x": 2, "i": 0},
+    )
 
 
 def test_another_pattern_is_refused():
-    refused(frames(1, 0, column="Mod(r, two)", offsets=np.array(1), result="float[1,U] y"), "do not follow each other at a fixed hop", op_type="Gather")
+    refused(
+        frames(1, 0, column="Mod(r, two)", offsets=np.array(1), result="float[1,U] y"),
+        "do not follow each other at a fixed hop",
+        op_type="Gather",
+    )
 
 
 def test_backwards_is_refused():
@@ -72,5 +107,8 @@ def test_backwards_is_refused():
 
 
 def test_fixed_frames_are_refused():
-    refused(parse("""agraph (float[1,1,T] x) => (float[1,1,2] y) { y = Gather<axis=2>(x, i) }""", i=np.array([3, 0])), "it picks frames of the stream by index",
-            op_type="Gather")
+    refused(
+        parse("""agraph (float[1,1,T] x) => (float[1,1,2] y) { y = Gather<axis=2>(x, i) }""", i=np.array([3, 0])),
+        "it picks frames of the stream by index",
+        op_type="Gather",
+    )

@@ -22,15 +22,28 @@ def test_positions():
 
 
 def test_positions_of_floats():
-    check(of_length("g = Cast<to=1>(n)\n r = Range(start, g, step)\n y = Add(f, r)", start=np.float32(0), step=np.float32(1)), delays={"y": 1}, **QUICK)
+    check(
+        of_length(
+            "g = Cast<to=1>(n)\n r = Range(start, g, step)\n y = Add(f, r)", start=np.float32(0), step=np.float32(1)
+        ),
+        delays={"y": 1},
+        **QUICK,
+    )
 
 
 def test_countdown():
-    refused(of_length("r = Range(n, zero, down)\n c = Cast<to=1>(r)\n y = Add(f, c)", down=np.int64(-1)), "counts down", op_type="Range")
+    refused(
+        of_length("r = Range(n, zero, down)\n c = Cast<to=1>(r)\n y = Add(f, c)", down=np.int64(-1)),
+        "counts down",
+        op_type="Range",
+    )
 
 
 def test_range_from_the_length():
-    refused(of_length("m = Add(n, n)\n r = Range(n, m, one)\n c = Cast<to=1>(r)\n y = Add(f, c)"), "counts from a number that depends on the length")
+    refused(
+        of_length("m = Add(n, n)\n r = Range(n, m, one)\n c = Cast<to=1>(r)\n y = Add(f, c)"),
+        "counts from a number that depends on the length",
+    )
 
 
 def test_constant_of_shape():
@@ -40,18 +53,48 @@ def test_constant_of_shape():
 
 def test_expand_a_constant_to_the_length():
     check(of_length("e = Expand(v, s)\n y = Mul(f, e)", v=rand(4, 1)), delays={"y": 1}, **QUICK)
-    check(of_length("u = Unsqueeze(n, z1)\n k = Concat<axis=0>(o2, u)\n e = Expand(v, k)\n y = Mul(f, e)", v=rand(4, 1), z1=np.array([0]), o2=np.array([1, 1])),
-          delays={"y": 1}, **QUICK)
+    check(
+        of_length(
+            "u = Unsqueeze(n, z1)\n k = Concat<axis=0>(o2, u)\n e = Expand(v, k)\n y = Mul(f, e)",
+            v=rand(4, 1),
+            z1=np.array([0]),
+            o2=np.array([1, 1]),
+        ),
+        delays={"y": 1},
+        **QUICK,
+    )
 
 
 def test_tile_a_frame_to_the_length():
-    check(of_length("u = Unsqueeze(n, z1)\n k = Concat<axis=0>(o2, u)\n e = Tile(v, k)\n y = Mul(f, e)", v=rand(1, 4, 1), z1=np.array([0]), o2=np.array([1, 1])),
-          delays={"y": 1}, **QUICK)
+    check(
+        of_length(
+            "u = Unsqueeze(n, z1)\n k = Concat<axis=0>(o2, u)\n e = Tile(v, k)\n y = Mul(f, e)",
+            v=rand(1, 4, 1),
+            z1=np.array([0]),
+            o2=np.array([1, 1]),
+        ),
+        delays={"y": 1},
+        **QUICK,
+    )
 
 
 def test_tile_of_a_fixed_length():
-    refused(of_length("u = Unsqueeze(n, z1)\n k = Concat<axis=0>(o2, u)\n e = Tile(v, k)\n y = Mul(f, e)", v=rand(1, 4, 2), z1=np.array([0]), o2=np.array([1, 1])), "")
+    refused(
+        of_length(
+            "u = Unsqueeze(n, z1)\n k = Concat<axis=0>(o2, u)\n e = Tile(v, k)\n y = Mul(f, e)",
+            v=rand(1, 4, 2),
+            z1=np.array([0]),
+            o2=np.array([1, 1]),
+        ),
+        "",
+    )
 
 
 def test_square_of_the_length():
-    refused(of_length("u = Unsqueeze(n, z1)\n k = Concat<axis=0>(u, u)\n e = ConstantOfShape(k)\n y = MatMul(f, e)", z1=np.array([0])), "")
+    refused(
+        of_length(
+            "u = Unsqueeze(n, z1)\n k = Concat<axis=0>(u, u)\n e = ConstantOfShape(k)\n y = MatMul(f, e)",
+            z1=np.array([0]),
+        ),
+        "",
+    )

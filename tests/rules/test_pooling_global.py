@@ -9,8 +9,13 @@ POOLS = ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "GlobalLpPool<p=3
 @pytest.mark.parametrize("pool", POOLS)
 def test_over_the_stream(pool):
     name, _, attrs = pool.partition("<")
-    check(parse(f"""agraph (float[1,4,T] x) => (float[1,4,1] y) {{ a = Conv<pads=[1,1]>(x, w, b)
-        y = {name}{'<' + attrs if attrs else ''}(a) }}""", **WEIGHTS))
+    check(
+        parse(
+            f"""agraph (float[1,4,T] x) => (float[1,4,1] y) {{ a = Conv<pads=[1,1]>(x, w, b)
+        y = {name}{"<" + attrs if attrs else ""}(a) }}""",
+            **WEIGHTS,
+        )
+    )
 
 
 @pytest.mark.parametrize("pool", ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
@@ -21,10 +26,20 @@ def test_two_spatial_axes_and_a_batch(pool):
 
 @pytest.mark.parametrize("pool", ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
 def test_time_is_the_batch(pool):
-    check(parse(f"agraph (float[T,4,6] x) => (float[T,4,1] y) {{ a = Conv<pads=[1,1]>(x, w, b)\n y = {pool}(a) }}", **WEIGHTS), delays={"y": 0})
+    check(
+        parse(
+            f"agraph (float[T,4,6] x) => (float[T,4,1] y) {{ a = Conv<pads=[1,1]>(x, w, b)\n y = {pool}(a) }}",
+            **WEIGHTS,
+        ),
+        delays={"y": 0},
+    )
 
 
 def test_squeeze_and_excite_is_refused():
-    refused(parse("""agraph (float[1,4,T] x) => (float[1,4,T] y) { m = GlobalAveragePool(x)
+    refused(
+        parse("""agraph (float[1,4,T] x) => (float[1,4,T] y) { m = GlobalAveragePool(x)
         s = Sigmoid(m)
-        y = Mul(x, s) }"""), "it brings a value over the whole stream back to the frames", op_type="Mul")
+        y = Mul(x, s) }"""),
+        "it brings a value over the whole stream back to the frames",
+        op_type="Mul",
+    )

@@ -10,10 +10,37 @@ D, H, ROWS = 4, 2, 512
 
 
 def constants(**more):
-    base = dict(one0=np.int64(1), zero0=np.int64(0), minus=np.int64(-1), two0=np.int64(2), ax0=[0], ax1=[1], ax2=[2], ax3=[3], one=[1], neg1=[-1], zero=[0], big=[2**62],
-                ninf=np.float32(-np.inf), scale=np.float32(1.5), left=np.int64(5), right=np.int64(0), wq=rand(D, D, seed=1), wk=rand(D, D, seed=2), wv=rand(D, D, seed=3),
-                wp=rand(D, D, seed=4), u=rand(1, 1, H, D // H, seed=5), v=rand(1, 1, H, D // H, seed=6), wo=rand(D, D, seed=7), bq=rand(D, seed=8),
-                heads=[0, 0, H, D // H], flat=[0, 0, D], h1=[H], table=rand(1, 2 * ROWS - 1, D, seed=9), centre=np.int64(ROWS))
+    base = dict(
+        one0=np.int64(1),
+        zero0=np.int64(0),
+        minus=np.int64(-1),
+        two0=np.int64(2),
+        ax0=[0],
+        ax1=[1],
+        ax2=[2],
+        ax3=[3],
+        one=[1],
+        neg1=[-1],
+        zero=[0],
+        big=[2**62],
+        ninf=np.float32(-np.inf),
+        scale=np.float32(1.5),
+        left=np.int64(5),
+        right=np.int64(0),
+        wq=rand(D, D, seed=1),
+        wk=rand(D, D, seed=2),
+        wv=rand(D, D, seed=3),
+        wp=rand(D, D, seed=4),
+        u=rand(1, 1, H, D // H, seed=5),
+        v=rand(1, 1, H, D // H, seed=6),
+        wo=rand(D, D, seed=7),
+        bq=rand(D, seed=8),
+        heads=[0, 0, H, D // H],
+        flat=[0, 0, D],
+        h1=[H],
+        table=rand(1, 2 * ROWS - 1, D, seed=9),
+        centre=np.int64(ROWS),
+    )
     return {k: np.asarray(x, np.int64) if isinstance(x, list) else np.asarray(x) for k, x in {**base, **more}.items()}
 
 
@@ -121,7 +148,9 @@ CLOSED = """
 
 def model(positions, skew, before="", x="x", products=PRODUCTS, closed=CLOSED, **more):
     body = before + SIZES.format(x=x) + positions + products.format(x=x) + skew + closed
-    weights = constants(**{"pads": [0, 0, 0, 1, 0, 0, 0, 0], "freq": rand(1, D // 2, seed=10), "pairs": [-1, D], **more})
+    weights = constants(
+        **{"pads": [0, 0, 0, 1, 0, 0, 0, 0], "freq": rand(1, D // 2, seed=10), "pairs": [-1, D], **more}
+    )
     return parse(f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {body} }}", **weights)
 
 
@@ -140,7 +169,9 @@ CONV = """
 
 
 def test_skew_behind_a_delay():
-    m = model(MIDDLE, PADDED, before=CONV.replace("STRIDE", "1"), x="h", cw=rand(D, D, 3), cb=rand(D), right=np.int64(-1))
+    m = model(
+        MIDDLE, PADDED, before=CONV.replace("STRIDE", "1"), x="h", cw=rand(D, D, 3), cb=rand(D), right=np.int64(-1)
+    )
     check(m, delays={"y": 2}, limit=ROWS)
 
 
@@ -237,12 +268,24 @@ def test_time_first():
         yt = MatMul(joined, wo)
         y = Transpose<perm=[1,0,2]>(yt)
     """
-    m = model(REACHING_BACK, skew, products=products, closed=closed, pads1=[0, 1, 0, 0, 0, 0, 0, 0], last2=[2, 3], pheads=[-1, H, D // H])
+    m = model(
+        REACHING_BACK,
+        skew,
+        products=products,
+        closed=closed,
+        pads1=[0, 1, 0, 0, 0, 0, 0, 0],
+        last2=[2, 3],
+        pheads=[-1, H, D // H],
+    )
     check(m, delays={"y": 0})
 
 
 def test_a_skew_that_shifts_by_another_offset_is_refused():
-    refused(model(MIDDLE.replace("end = Sub(end0, one0)", "end = Identity(end0)"), PADDED.replace("nv, wv1", "nv, tv")), "other offsets", op_type="Reshape")
+    refused(
+        model(MIDDLE.replace("end = Sub(end0, one0)", "end = Identity(end0)"), PADDED.replace("nv, wv1", "nv, tv")),
+        "other offsets",
+        op_type="Reshape",
+    )
 
 
 def test_a_product_that_is_not_skewed_is_refused():
@@ -250,12 +293,18 @@ def test_a_product_that_is_not_skewed_is_refused():
 
 
 def test_a_skew_that_keeps_the_first_row_is_refused():
-    refused(model(MIDDLE, PADDED.replace("Slice(bd2, one, big, ax2)", "Slice(bd2, zero, wv1, ax2)")), "before they are skewed", op_type="Slice")
+    refused(
+        model(MIDDLE, PADDED.replace("Slice(bd2, one, big, ax2)", "Slice(bd2, zero, wv1, ax2)")),
+        "before they are skewed",
+        op_type="Slice",
+    )
 
 
 def test_positions_counted_from_the_end_are_refused_elsewhere():
-    m = parse(f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {SIZES.format(x='x')} {REACHING_BACK} y = Add(x, pos) }}",
-              **constants(freq=rand(1, D // 2)))
+    m = parse(
+        f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {SIZES.format(x='x')} {REACHING_BACK} y = Add(x, pos) }}",
+        **constants(freq=rand(1, D // 2)),
+    )
     refused(m, "counts down from the length", op_type="Range")
 
 
@@ -280,9 +329,17 @@ def test_embeddings_of_clipped_relative_positions():
     check(m, delays={"y": 1}, pulses=(1, 3))
 
 
-@pytest.mark.parametrize("body", ["m = ReduceMean<axes=[1]>(pos)\n y = Add(x, m)", "m = Slice(pos, zero, nv, ax1)\n y = Add(x, m)",
-                                  "c = CumSum(pos, one0)\n m = Slice(c, zero, nv, ax1)\n y = Add(x, m)"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "m = ReduceMean<axes=[1]>(pos)\n y = Add(x, m)",
+        "m = Slice(pos, zero, nv, ax1)\n y = Add(x, m)",
+        "c = CumSum(pos, one0)\n m = Slice(c, zero, nv, ax1)\n y = Add(x, m)",
+    ],
+)
 def test_relative_positions_taken_for_frames_are_refused(body):
-    m = parse(f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {SIZES.format(x='x')} {SINUSOIDS} {body} }}",
-              **constants(freq=rand(1, D // 2), pairs=[-1, D]))
+    m = parse(
+        f"agraph (float[1,T,{D}] x) => (float[1,U,{D}] y) {{ {SIZES.format(x='x')} {SINUSOIDS} {body} }}",
+        **constants(freq=rand(1, D // 2), pairs=[-1, D]),
+    )
     refused(m, "counts down from the length", op_type="Range")

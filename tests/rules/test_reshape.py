@@ -22,39 +22,76 @@ def ints(*values: int) -> np.ndarray:
 
 @pytest.mark.parametrize("target", ((1, -1, 4), (0, -1, 4), (0, 0, 2, 2), (-1, 4), (1, -1, 1, 4), (-1, 2, 2)))
 def test_frames_keep_their_values(target: tuple[int, ...]) -> None:
-    check(shaped("y = Reshape(t, s)", f"float[{','.join('ABCD'[: len(target)])}] y", s=ints(*target)), delays={"y": 1}, pulses=PULSES)
+    check(
+        shaped("y = Reshape(t, s)", f"float[{','.join('ABCD'[: len(target)])}] y", s=ints(*target)),
+        delays={"y": 1},
+        pulses=PULSES,
+    )
 
 
 @pytest.mark.parametrize("factor", (2, 4))
 def test_interleaved_up(factor: int) -> None:
     """[T, 4] to [T*f, 4/f]: delays scale with the rate."""
-    check(shaped("r = Reshape(t, s) u = Transpose<perm=[0,2,1]>(r) y = Conv<pads=[1,1]>(u, v)", s=ints(1, -1, 4 // factor),
-                 v=rand(2, 4 // factor, 3, seed=3)), delays={"y": factor + 1}, pulses=PULSES)
+    check(
+        shaped(
+            "r = Reshape(t, s) u = Transpose<perm=[0,2,1]>(r) y = Conv<pads=[1,1]>(u, v)",
+            s=ints(1, -1, 4 // factor),
+            v=rand(2, 4 // factor, 3, seed=3),
+        ),
+        delays={"y": factor + 1},
+        pulses=PULSES,
+    )
 
 
-@pytest.mark.parametrize("factor, lookahead, delay", [(2, 1, 1), (2, 2, 1), (2, 3, 2), (3, 1, 1), (3, 3, 1), (3, 4, 2), (4, 5, 2)])
+@pytest.mark.parametrize(
+    "factor, lookahead, delay", [(2, 1, 1), (2, 2, 1), (2, 3, 2), (3, 1, 1), (3, 3, 1), (3, 4, 2), (4, 5, 2)]
+)
 def test_frames_together(factor: int, lookahead: int, delay: int) -> None:
     """Behind a delay that is no multiple of the factor."""
-    model = parse(f"""agraph (float[1,4,T] x) => (float[1,U,V] y) {{
+    model = parse(
+        f"""agraph (float[1,4,T] x) => (float[1,U,V] y) {{
         a = Conv<pads=[{lookahead},{lookahead}]>(x, w, b)
         t = Transpose<perm=[0,2,1]>(a)
-        y = Reshape(t, s) }}""", w=rand(4, 4, 2 * lookahead + 1), b=rand(4), s=ints(1, -1, 4 * factor))
+        y = Reshape(t, s) }}""",
+        w=rand(4, 4, 2 * lookahead + 1),
+        b=rand(4),
+        s=ints(1, -1, 4 * factor),
+    )
     check(model, delays={"y": delay}, pulses=PULSES, unit=factor)
 
 
 def test_down_and_up_again() -> None:
-    check(shaped("r = Reshape(t, s) m = MatMul(r, u) y = Reshape(m, z)", s=ints(1, -1, 12), u=rand(12, 12), z=ints(1, -1, 4)), delays={"y": 3}, unit=3, pulses=PULSES)
+    check(
+        shaped(
+            "r = Reshape(t, s) m = MatMul(r, u) y = Reshape(m, z)", s=ints(1, -1, 12), u=rand(12, 12), z=ints(1, -1, 4)
+        ),
+        delays={"y": 3},
+        unit=3,
+        pulses=PULSES,
+    )
 
 
 def test_shape_subgraph() -> None:
     """As TorchScript exports a view: Shape, Gather, Concat, Reshape."""
-    check(shaped("""s = Shape(t) n = Gather<axis=0>(s, one) m = Unsqueeze(n, zero) c = Concat<axis=0>(lead, m, minus)
-        y = Reshape(t, c)""", one=np.int64(1), zero=ints(0), lead=ints(1), minus=ints(-1)), delays={"y": 1}, pulses=PULSES)
+    check(
+        shaped(
+            """s = Shape(t) n = Gather<axis=0>(s, one) m = Unsqueeze(n, zero) c = Concat<axis=0>(lead, m, minus)
+        y = Reshape(t, c)""",
+            one=np.int64(1),
+            zero=ints(0),
+            lead=ints(1),
+            minus=ints(-1),
+        ),
+        delays={"y": 1},
+        pulses=PULSES,
+    )
 
 
 def test_computed_pads() -> None:
     """Pads that exporters compute as constants of constants."""
-    check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+    check(
+        parse(
+            """agraph (float[1,4,T] x) => (float[1,4,U] y) {
         z = ConstantOfShape<value=int64[1]{0}>(n)
         c = Concat<axis=0>(p, z)
         r = Reshape(c, two)
@@ -62,30 +99,67 @@ def test_computed_pads() -> None:
         t = Transpose<perm=[1,0]>(f)
         q = Reshape(t, flat)
         a = Pad(x, q)
-        y = Conv(a, w, b) }""", n=ints(4), p=ints(2, -1), two=ints(-1, 2), minus=ints(-1), far=ints(-(2**62)), zero=ints(0), flat=ints(-1), **WEIGHTS),
-          delays={"y": 0}, pulses=PULSES)
+        y = Conv(a, w, b) }""",
+            n=ints(4),
+            p=ints(2, -1),
+            two=ints(-1, 2),
+            minus=ints(-1),
+            far=ints(-(2**62)),
+            zero=ints(0),
+            flat=ints(-1),
+            **WEIGHTS,
+        ),
+        delays={"y": 0},
+        pulses=PULSES,
+    )
 
 
 def test_borders_pass() -> None:
-    check(parse("""agraph (float[1,4,T] x) => (float[1,4,U] y) {
+    check(
+        parse(
+            """agraph (float[1,4,T] x) => (float[1,4,U] y) {
         p = Pad(x, pads)
         t = Transpose<perm=[0,2,1]>(p)
         r = Reshape(t, s)
         f = Reshape(r, back)
         u = Transpose<perm=[0,2,1]>(f)
-        y = Conv(u, w, b) }""", pads=ints(0, 0, 2, 0, 0, 0), s=ints(0, -1, 2, 2), back=ints(0, 0, -1), **WEIGHTS), delays={"y": 0}, pulses=PULSES)
+        y = Conv(u, w, b) }""",
+            pads=ints(0, 0, 2, 0, 0, 0),
+            s=ints(0, -1, 2, 2),
+            back=ints(0, 0, -1),
+            **WEIGHTS,
+        ),
+        delays={"y": 0},
+        pulses=PULSES,
+    )
 
 
 def test_squeeze_unsqueeze_flatten() -> None:
-    check(shaped("q = Squeeze(t, zero) u = Unsqueeze(q, two) f = Flatten<axis=1>(u) y = Unsqueeze(f, zero)", zero=ints(0), two=ints(1, 3)), delays={"y": 1}, pulses=PULSES)
+    check(
+        shaped(
+            "q = Squeeze(t, zero) u = Unsqueeze(q, two) f = Flatten<axis=1>(u) y = Unsqueeze(f, zero)",
+            zero=ints(0),
+            two=ints(1, 3),
+        ),
+        delays={"y": 1},
+        pulses=PULSES,
+    )
 
 
 def test_merging_the_stream_under_a_slower_axis_is_refused() -> None:
-    refused(parse("agraph (float[1,4,T] x) => (float[U] y) { y = Reshape(x, s) }", s=ints(-1)), "an axis is merged with time in it", op_type="output")
+    refused(
+        parse("agraph (float[1,4,T] x) => (float[U] y) { y = Reshape(x, s) }", s=ints(-1)),
+        "an axis is merged with time in it",
+        op_type="output",
+    )
 
 
 def test_a_length_written_into_the_shape_is_refused() -> None:
-    refused(parse("agraph (float[1,T,4] x) => (float[2,U] y) { y = Reshape(x, s) }", s=ints(2, 15)), "fixed number of frames", op_type="Reshape")
+    refused(
+        parse("agraph (float[1,T,4] x) => (float[2,U] y) { y = Reshape(x, s) }", s=ints(2, 15)),
+        "fixed number of frames",
+        op_type="Reshape",
+    )
 
 
 def test_flattening_the_stream_into_features_is_refused() -> None:
@@ -107,7 +181,15 @@ MERGED = """agraph (float[1,T,3,4] x) => (float[1,U,3,4] y) {
 
 
 def numbers():
-    return dict(one=np.asarray([1]), two=np.asarray([2]), three=np.asarray([3]), four=np.asarray([4]), minus=np.asarray([-1]), w=rand(4, 4), b=rand(4))
+    return dict(
+        one=np.asarray([1]),
+        two=np.asarray([2]),
+        three=np.asarray([3]),
+        four=np.asarray([4]),
+        minus=np.asarray([-1]),
+        w=rand(4, 4),
+        b=rand(4),
+    )
 
 
 def test_a_slower_axis_merged_before_time_and_split_again():
@@ -115,9 +197,22 @@ def test_a_slower_axis_merged_before_time_and_split_again():
 
 
 def test_merged_before_time_behind_a_delay():
-    check(parse(MERGED.replace("float[1,T,3,4] x", "float[1,3,T,4] x0").replace("{", """{
+    check(
+        parse(
+            MERGED.replace("float[1,T,3,4] x", "float[1,3,T,4] x0").replace(
+                "{",
+                """{
         c = Conv<pads=[1,1,1,1]>(x0, cw, cb)
-        x = Transpose<perm=[0,2,1,3]>(c)""", 1), cw=rand(3, 3, 3, 3), cb=rand(3), **numbers()), axes={"x0": 2}, delays={"y": 1})
+        x = Transpose<perm=[0,2,1,3]>(c)""",
+                1,
+            ),
+            cw=rand(3, 3, 3, 3),
+            cb=rand(3),
+            **numbers(),
+        ),
+        axes={"x0": 2},
+        delays={"y": 1},
+    )
 
 
 def test_heads_and_a_slower_axis_merged_at_once():
@@ -143,12 +238,30 @@ def test_rows_out_of_order_are_refused_elsewhere():
         m = Transpose<perm=[0,2,1]>(z)
         c = Conv<pads=[1,1]>(m, w)
         y = Squeeze(c, zero) }"""
-    refused(parse(text, f=np.asarray([-1, 4]), zero=np.asarray([0]), w=rand(4, 4, 3)), "lie far apart", axes={"x": 1}, op_type="Conv")
-    refused(parse("agraph (float[3,T,4] x) => (float[U,4] y) { y = Reshape(x, f) }", f=np.asarray([-1, 4])), "merged with time", axes={"x": 1}, op_type="output")
+    refused(
+        parse(text, f=np.asarray([-1, 4]), zero=np.asarray([0]), w=rand(4, 4, 3)),
+        "lie far apart",
+        axes={"x": 1},
+        op_type="Conv",
+    )
+    refused(
+        parse("agraph (float[3,T,4] x) => (float[U,4] y) { y = Reshape(x, f) }", f=np.asarray([-1, 4])),
+        "merged with time",
+        axes={"x": 1},
+        op_type="output",
+    )
 
 
 def test_a_batch_of_unknown_size_with_other_axes() -> None:
-    check(parse("""agraph (float[batch,4,T] x) => (float[M,2,T] y) { n = Shape<start=0, end=1>(x)
+    check(
+        parse(
+            """agraph (float[batch,4,T] x) => (float[M,2,T] y) { n = Shape<start=0, end=1>(x)
         m = Mul(n, two)
         target = Concat<axis=0>(m, two, rest)
-        y = Reshape(x, target) }""", two=np.int64([2]), rest=np.int64([-1])), delays={"y": 0}, pulses=(1, 3))
+        y = Reshape(x, target) }""",
+            two=np.int64([2]),
+            rest=np.int64([-1]),
+        ),
+        delays={"y": 0},
+        pulses=(1, 3),
+    )

@@ -25,9 +25,13 @@ def test_by_positions():
 
 
 def test_by_tables_of_the_length():
-    check(behind("""c = Gather(cos, p)
+    check(
+        behind("""c = Gather(cos, p)
         d = Gather(sin, p)
-        y = RotaryEmbedding<num_heads=2, interleaved=1>(t, c, d)"""), delays={"y": 1}, **QUICK)
+        y = RotaryEmbedding<num_heads=2, interleaved=1>(t, c, d)"""),
+        delays={"y": 1},
+        **QUICK,
+    )
 
 
 def test_of_the_contrib_domain():
@@ -40,4 +44,7 @@ def test_positions_of_a_fixed_length():
 
 
 def test_along_the_features():
-    refused(behind("u = RotaryEmbedding<num_heads=2>(a, cos, sin, p)\n y = Transpose<perm=[0,2,1]>(u)"), "does not run along the sequence")
+    refused(
+        behind("u = RotaryEmbedding<num_heads=2>(a, cos, sin, p)\n y = Transpose<perm=[0,2,1]>(u)"),
+        "does not run along the sequence",
+    )

@@ -15,12 +15,22 @@ EMA = """(float[1,4] s, float[1,4] u) => (float[1,4] s2, float[1,4] v) {
             v = Tanh(s2) }"""
 
 
-def ema(before: str = "c = Identity(x)", attrs: str = "scan_input_axes=[1], scan_output_axes=[1]", start: np.ndarray | None = None,
-        outs: str = "float[1,U,4] y", final: str = "") -> onnx.ModelProto:
-    return parse(f"""agraph (float[1,T,4] x) => ({outs}) {{
+def ema(
+    before: str = "c = Identity(x)",
+    attrs: str = "scan_input_axes=[1], scan_output_axes=[1]",
+    start: np.ndarray | None = None,
+    outs: str = "float[1,U,4] y",
+    final: str = "",
+) -> onnx.ModelProto:
+    return parse(
+        f"""agraph (float[1,T,4] x) => ({outs}) {{
         {before}
         {final or "f"}, y = Scan<num_scan_inputs=1, {attrs}, body = body {EMA}>(s0, c) }}""",
-                 decay=np.float32([[0.5, 0.9, 0.7, 0.2]]), s0=rand(1, 4, seed=2) if start is None else start, w=rand(4, 4, 3), b=rand(4))
+        decay=np.float32([[0.5, 0.9, 0.7, 0.2]]),
+        s0=rand(1, 4, seed=2) if start is None else start,
+        w=rand(4, 4, 3),
+        b=rand(4),
+    )
 
 
 SAME = """t = Transpose<perm=[0,2,1]>(x)
@@ -57,7 +67,9 @@ def test_results_along_another_axis():
 
 
 def test_two_streams_of_different_delay_two_states_one_a_scalar():
-    check(parse("""agraph (float[T,4] x) => (float[U,4] y, float[U] n, float last) {
+    check(
+        parse(
+            """agraph (float[T,4] x) => (float[U,4] y, float[U] n, float last) {
         t = Unsqueeze(x, zero)
         u = Transpose<perm=[0,2,1]>(t)
         d = Conv<pads=[1,1]>(u, w, b)
@@ -69,12 +81,23 @@ def test_two_streams_of_different_delay_two_states_one_a_scalar():
             s2 = Add(p, q)
             k2 = Add(k, one)
             k3 = Identity(k2)
-            o = Mul(s2, k2) }>(s0, k0, x, c) }""", decay=np.float32([0.5, 0.9, 0.7, 0.2]), s0=rand(4), k0=np.float32(3), one=np.float32(1),
-        zero=np.int64([0]), w=rand(4, 4, 3), b=rand(4)), delays={"y": 1, "n": 1})
+            o = Mul(s2, k2) }>(s0, k0, x, c) }""",
+            decay=np.float32([0.5, 0.9, 0.7, 0.2]),
+            s0=rand(4),
+            k0=np.float32(3),
+            one=np.float32(1),
+            zero=np.int64([0]),
+            w=rand(4, 4, 3),
+            b=rand(4),
+        ),
+        delays={"y": 1, "n": 1},
+    )
 
 
 def test_states_of_integers_and_flags():
-    check(parse("""agraph (float[T,1] x) => (int64[U,1] y, bool[U,1] z) {
+    check(
+        parse(
+            """agraph (float[T,1] x) => (int64[U,1] y, bool[U,1] z) {
         t = Unsqueeze(x, zero)
         u = Transpose<perm=[0,2,1]>(t)
         d = Conv<pads=[1,1]>(u, w, b)
@@ -86,15 +109,27 @@ def test_states_of_integers_and_flags():
             s2 = Add(s, i)
             k2 = Xor(k, up)
             k3 = Identity(k2)
-            o = Identity(s2) }>(s0, k0, c) }""", decay=np.float32([0.1]), s0=np.int64([5]), k0=np.array([True]),
-        zero=np.int64([0]), w=rand(1, 1, 3), b=rand(1)), delays={"y": 1})
+            o = Identity(s2) }>(s0, k0, c) }""",
+            decay=np.float32([0.1]),
+            s0=np.int64([5]),
+            k0=np.array([True]),
+            zero=np.int64([0]),
+            w=rand(1, 1, 3),
+            b=rand(1),
+        ),
+        delays={"y": 1},
+    )
 
 
 def test_start_from_a_static_input():
-    model = parse(f"""agraph (float[1,T,4] x, float[1,4] s0) => (float[1,U,4] y, float[1,4] f) {{
+    model = parse(
+        f"""agraph (float[1,T,4] x, float[1,4] s0) => (float[1,U,4] y, float[1,4] f) {{
         {SAME}
         f, y = Scan<num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1], body = body {EMA}>(s0, c) }}""",
-                  decay=np.float32([[0.5, 0.9, 0.7, 0.2]]), w=rand(4, 4, 3), b=rand(4))
+        decay=np.float32([[0.5, 0.9, 0.7, 0.2]]),
+        w=rand(4, 4, 3),
+        b=rand(4),
+    )
     check(model, axes={"x": 1}, delays={"y": 1})
 
 
@@ -106,28 +141,45 @@ def test_behind_padding():
 
 
 def test_body_reads_a_computed_outer_value():
-    check(parse("""agraph (float[1,T,4] x, float[1,4] g) => (float[1,U,4] y) {
+    check(
+        parse(
+            """agraph (float[1,T,4] x, float[1,4] g) => (float[1,U,4] y) {
         decay = Sigmoid(g)
-        f, y = Scan<num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1], body = body """ + EMA + """>(s0, x) }""",
-                s0=rand(1, 4)), axes={"x": 1}, delays={"y": 0})
+        f, y = Scan<num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1], body = body """
+            + EMA
+            + """>(s0, x) }""",
+            s0=rand(1, 4),
+        ),
+        axes={"x": 1},
+        delays={"y": 0},
+    )
 
 
 def test_without_states():
-    check(parse("""agraph (float[T,4] x) => (float[U,4] y) {
-        y = Scan<num_scan_inputs=1, body = body (float[4] u) => (float[4] v) { v = Softmax<axis=0>(u) }>(x) }"""), delays={"y": 0})
+    check(
+        parse("""agraph (float[T,4] x) => (float[U,4] y) {
+        y = Scan<num_scan_inputs=1, body = body (float[4] u) => (float[4] v) { v = Softmax<axis=0>(u) }>(x) }"""),
+        delays={"y": 0},
+    )
 
 
 def test_old_opset():
-    model = parse('<ir_version: 4, opset_import: ["": 9]>\n' + """agraph (float[T,4] x) => (float[U,4] y) {
+    model = parse(
+        '<ir_version: 4, opset_import: ["": 9]>\n'
+        + """agraph (float[T,4] x) => (float[U,4] y) {
         f, y = Scan<num_scan_inputs=1, body = body (float[4] s, float[4] u) => (float[4] s2, float[4] v) {
             p = Mul(s, decay)
             s2 = Add(p, u)
-            v = Tanh(s2) }>(s0, x) }""", decay=rand(4), s0=rand(4))
+            v = Tanh(s2) }>(s0, x) }""",
+        decay=rand(4),
+        s0=rand(4),
+    )
     check(model, delays={"y": 0})
 
 
 def test_symbolic_batch():
-    model = parse("""agraph (float[B,T,4] x) => (float[B,U,4] y) {
+    model = parse(
+        """agraph (float[B,T,4] x) => (float[B,U,4] y) {
         s = Shape(x)
         n = Gather(s, zero)
         k = Concat<axis=0>(n, four)
@@ -135,26 +187,45 @@ def test_symbolic_batch():
         f, y = Scan<num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1], body = body (float[B,4] s, float[B,4] u) => (float[B,4] s2, float[B,4] v) {
             p = Mul(s, decay)
             s2 = Add(p, u)
-            v = Tanh(s2) }>(s0, x) }""", decay=rand(4), zero=np.int64([0]), four=np.int64([4]))
+            v = Tanh(s2) }>(s0, x) }""",
+        decay=rand(4),
+        zero=np.int64([0]),
+        four=np.int64([4]),
+    )
     check(model, axes={"x": 1}, delays={"y": 0})
 
 
 def test_refuses_backwards():
-    refused(ema(attrs="scan_input_axes=[1], scan_output_axes=[1], scan_input_directions=[1]"), "it scans from the last frame to the first", axes={"x": 1}, op_type="Scan")
-    refused(ema(attrs="scan_input_axes=[1], scan_output_axes=[1], scan_output_directions=[1]"), "it scans from the last frame to the first", axes={"x": 1})
+    refused(
+        ema(attrs="scan_input_axes=[1], scan_output_axes=[1], scan_input_directions=[1]"),
+        "it scans from the last frame to the first",
+        axes={"x": 1},
+        op_type="Scan",
+    )
+    refused(
+        ema(attrs="scan_input_axes=[1], scan_output_axes=[1], scan_output_directions=[1]"),
+        "it scans from the last frame to the first",
+        axes={"x": 1},
+    )
 
 
 def test_refuses_another_axis():
-    model = parse("""agraph (float[3,T,4] x) => (float[3,T,4] y) {
+    model = parse(
+        """agraph (float[3,T,4] x) => (float[3,T,4] y) {
         f, y = Scan<num_scan_inputs=1, body = body (float[T,4] s, float[T,4] u) => (float[T,4] s2, float[T,4] v) {
             s2 = Add(s, u)
-            v = Tanh(s2) }>(s0, x) }""", s0=rand(1, 4))
+            v = Tanh(s2) }>(s0, x) }""",
+        s0=rand(1, 4),
+    )
     refused(model, "it scans another axis than the stream's", axes={"x": 1})
 
 
 def test_refuses_an_input_of_fixed_length():
-    model = parse("""agraph (float[T,4] x) => (float[U,4] y) {
-        y = Scan<num_scan_inputs=2, body = body (float[4] u, float[4] k) => (float[4] v) { v = Mul(u, k) }>(x, table) }""", table=rand(20, 4))
+    model = parse(
+        """agraph (float[T,4] x) => (float[U,4] y) {
+        y = Scan<num_scan_inputs=2, body = body (float[4] u, float[4] k) => (float[4] v) { v = Mul(u, k) }>(x, table) }""",
+        table=rand(20, 4),
+    )
     refused(model, "scan input 1 has a fixed number of frames", axes={"x": 0})
 
 
@@ -175,26 +246,45 @@ def test_refuses_random_numbers():
 
 
 def test_refuses_the_old_scan():
-    body = helper.make_graph([helper.make_node("Add", ["s", "u"], ["s2"]), helper.make_node("Identity", ["s2"], ["v"])], "body",
-                             [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s", "u")],
-                             [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s2", "v")])
-    graph = helper.make_graph([helper.make_node("Scan", ["", "s0", "x"], ["f", "y"], num_scan_inputs=1, body=body)], "g",
-                              [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "T", 4])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "U", 4])],
-                              [onnx.numpy_helper.from_array(np.zeros((1, 4), np.float32), "s0")])
+    body = helper.make_graph(
+        [helper.make_node("Add", ["s", "u"], ["s2"]), helper.make_node("Identity", ["s2"], ["v"])],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s", "u")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s2", "v")],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Scan", ["", "s0", "x"], ["f", "y"], num_scan_inputs=1, body=body)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, "T", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "U", 4])],
+        [onnx.numpy_helper.from_array(np.zeros((1, 4), np.float32), "s0")],
+    )
     with pytest.raises(PulsifyError, match="Scan"):
-        pulsify(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=4), pulse=None, axes={"x": 1})
+        pulsify(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=4),
+            pulse=None,
+            axes={"x": 1},
+        )
 
 
 def test_indices_past_the_end_are_not_looked_up():
-    check(parse("""agraph (int64[T] x) => (float[U,4] y) {
+    check(
+        parse(
+            """agraph (int64[T] x) => (float[U,4] y) {
         c = Slice(x, k0, k1)
         y = Scan<num_scan_inputs=1, body = body (int64 u) => (float[4] v) { v = Gather(table, u) }>(c) }""",
-                table=rand(3, 4), k0=np.int64([0]), k1=np.int64([-1])), delays={"y": 0})
+            table=rand(3, 4),
+            k0=np.int64([0]),
+            k1=np.int64([-1]),
+        ),
+        delays={"y": 0},
+    )
 
 
 def test_a_branch_inside_the_body():
-    check(parse("""agraph (float[T,4] x) => (float[U,4] y) {
+    check(
+        parse(
+            """agraph (float[T,4] x) => (float[U,4] y) {
         f, y = Scan<num_scan_inputs=1, body = body (float[4] s, float[4] u) => (float[4] s2, float[4] v) {
             g = Mul(u, decay)
             m = ReduceSum<keepdims=0>(u)
@@ -203,11 +293,22 @@ def test_a_branch_inside_the_body():
               a = Add(g, k) }, else_branch = no () => (float[4] a) { k = Mul(s, half)
               a = Sub(g, k) }>(pos)
             s2 = Add(r, half)
-            v = Tanh(s2) }>(s0, x) }""", decay=rand(4), s0=rand(4), zero=np.float32(0), half=np.float32(0.5)), axes={"x": 0}, delays={"y": 0}, pulses=(1, 3))
+            v = Tanh(s2) }>(s0, x) }""",
+            decay=rand(4),
+            s0=rand(4),
+            zero=np.float32(0),
+            half=np.float32(0.5),
+        ),
+        axes={"x": 0},
+        delays={"y": 0},
+        pulses=(1, 3),
+    )
 
 
 def test_frame_numbers_beside_a_delayed_stream():
-    check(parse("""agraph (float[1,T,1] x) => (float[U,1] y) {
+    check(
+        parse(
+            """agraph (float[1,T,1] x) => (float[U,1] y) {
         t = Transpose<perm=[0,2,1]>(x)
         d = Conv<pads=[1,1]>(t, w, b)
         e = Transpose<perm=[0,2,1]>(d)
@@ -220,5 +321,15 @@ def test_frame_numbers_beside_a_delayed_stream():
             p = Mul(q, u)
             h = Mul(s, half)
             s2 = Add(p, h)
-            v = Tanh(s2) }>(s0, i, c) }""", w=rand(1, 1, 3), b=rand(1), s0=rand(1), half=np.float32(0.5), zeros=np.int64([0]), zero=np.int64(0), one=np.int64(1)),
-        delays={"y": 1}, pulses=(1, 3))
+            v = Tanh(s2) }>(s0, i, c) }""",
+            w=rand(1, 1, 3),
+            b=rand(1),
+            s0=rand(1),
+            half=np.float32(0.5),
+            zeros=np.int64([0]),
+            zero=np.int64(0),
+            one=np.int64(1),
+        ),
+        delays={"y": 1},
+        pulses=(1, 3),
+    )

@@ -13,8 +13,12 @@ from pulsify_onnx.rules.kit.registry import CONTRIB
 from pulsify_onnx.rules.kit.traits import Trait, declare, declared, declares, has
 from testing import ROOT
 
-ASKED = {name for path in (ROOT / "pulsify_onnx").rglob("*.py") if path.name != "traits.py"
-         for name in re.findall(r"(?<!declares\()(?<!declare\()Trait\.([A-Z_]+)\b", path.read_text(encoding="utf-8"))}
+ASKED = {
+    name
+    for path in (ROOT / "pulsify_onnx").rglob("*.py")
+    if path.name != "traits.py"
+    for name in re.findall(r"(?<!declares\()(?<!declare\()Trait\.([A-Z_]+)\b", path.read_text(encoding="utf-8"))
+}
 """Traits that are used otherwise than to declare them."""
 
 
@@ -47,7 +51,10 @@ def test_an_axis_is_followed_to_where_it_was():
 
 
 def test_what_a_loop_carries():
-    assert list(declared(node("Scan"), Trait.CARRIES)({"num_scan_inputs": ir.AttrInt64("num_scan_inputs", 1)}, 3)) == [0, 1]
+    assert list(declared(node("Scan"), Trait.CARRIES)({"num_scan_inputs": ir.AttrInt64("num_scan_inputs", 1)}, 3)) == [
+        0,
+        1,
+    ]
     assert list(declared(node("Loop"), Trait.CARRIES)({}, 4)) == [2, 3]
 
 
@@ -58,6 +65,7 @@ def test_a_declaration_twice_is_an_error():
 
 def test_a_declaration_below_its_rule_is_an_error():
     with pytest.raises(ValueError, match="SLICES is declared of no operator"):
+
         @declares(Trait.SLICES)
         def no_rule(node):
             raise AssertionError

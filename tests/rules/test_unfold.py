@@ -8,10 +8,19 @@ HEAD = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>\n'
 
 def behind(body: str, y: str = "float[1,4,U,V] y") -> onnx.ModelProto:
     """A model of windows `a` of a stream along the last axis, behind a SAME convolution."""
-    return parse(HEAD + f"""agraph (float[1,4,T] x) => ({y}) {{
+    return parse(
+        HEAD
+        + f"""agraph (float[1,4,T] x) => ({y}) {{
         a = Conv<pads=[1,1]>(x, w, b)
         t = Transpose<perm=[0,2,1]>(a)
-        {body} }}""", w=rand(4, 4, 3), b=rand(4), v=rand(4, 4, 3, seed=1), p=[0, 0, 2, 0, 0, 3], m=rand(5, 2), d=[3])
+        {body} }}""",
+        w=rand(4, 4, 3),
+        b=rand(4),
+        v=rand(4, 4, 3, seed=1),
+        p=[0, 0, 2, 0, 0, 3],
+        m=rand(5, 2),
+        d=[3],
+    )
 
 
 @pytest.mark.parametrize("size, hop, delay", [(5, 1, 5), (4, 2, 2), (3, 3, 1), (2, 4, 0), (1, 1, 1)])
@@ -33,13 +42,25 @@ def test_padded_frames_are_zeros():
 
 def test_padding_passes_windows_of_another_axis():
     """Pads before windows of the channels cost no delay."""
-    check(behind("""q = Relu(a)  r = Pad(q, p)  u = com.microsoft.UnfoldTensor<dim=1, size=2, step=2>(r)
-        f = ReduceMax<axes=[3], keepdims=0>(u)  g = Concat<axis=1>(f, f)  y = Conv<pads=[1,1]>(g, v, b)""", "float[1,4,U] y"), delays={"y": 0})
+    check(
+        behind(
+            """q = Relu(a)  r = Pad(q, p)  u = com.microsoft.UnfoldTensor<dim=1, size=2, step=2>(r)
+        f = ReduceMax<axes=[3], keepdims=0>(u)  g = Concat<axis=1>(f, f)  y = Conv<pads=[1,1]>(g, v, b)""",
+            "float[1,4,U] y",
+        ),
+        delays={"y": 0},
+    )
 
 
 def test_what_follows_windows():
-    check(behind("""u = com.microsoft.UnfoldTensor<size=5, step=2>(a)  s = MatMul(u, m)
-        f = ReduceSum<keepdims=0>(s, d)  y = Conv<pads=[1,1]>(f, v, b)""", "float[1,4,U] y"), delays={"y": 3})
+    check(
+        behind(
+            """u = com.microsoft.UnfoldTensor<size=5, step=2>(a)  s = MatMul(u, m)
+        f = ReduceSum<keepdims=0>(s, d)  y = Conv<pads=[1,1]>(f, v, b)""",
+            "float[1,4,U] y",
+        ),
+        delays={"y": 3},
+    )
 
 
 def test_no_window():

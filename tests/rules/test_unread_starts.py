@@ -23,13 +23,26 @@ NETWORKS = {
 
 
 def network(layers: str, mode: str, start: int, then: str = "y = Identity(r)") -> onnx.ModelProto:
-    """A pad that mirrors seven frames, layers from `p` to `c`, and a crop by `start` frames; `then` reads what is left as `r`."""
-    return parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+    """A pad that mirrors seven frames, layers from `p` to `c`, and a crop by `start` frames; `then` reads what is
+    left as `r`.
+    """
+    return parse(
+        f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
         p = Pad<mode="{mode}">(x, pads)
         {layers}
         r = Slice(c, start, end, axis)
-        {then} }}""", pads=np.array([0, 0, 7, 0, 0, 7]), w=rand(2, 2, 5), b=rand(2), start=np.array([start]), end=np.array([-start]), axis=np.array([2]),
-                 more=np.array([0, 0, 3, 0, 0, 0]), half=np.float32(0.5), two=np.array([2]), last=np.array([-2]))
+        {then} }}""",
+        pads=np.array([0, 0, 7, 0, 0, 7]),
+        w=rand(2, 2, 5),
+        b=rand(2),
+        start=np.array([start]),
+        end=np.array([-start]),
+        axis=np.array([2]),
+        more=np.array([0, 0, 3, 0, 0, 0]),
+        half=np.float32(0.5),
+        two=np.array([2]),
+        last=np.array([-2]),
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -50,23 +63,42 @@ GRU = """t = Transpose<perm=[2,0,1]>(s)
 @pytest.mark.parametrize("layer", ("c = CumSum(s, along)", "c = CumSum(p, along)", GRU))
 def test_what_is_carried_has_seen_every_frame(layer: str, mode: str) -> None:
     """A sum over frames that are cropped afterwards is a sum of them still."""
-    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
+    model = parse(
+        f"""agraph (float[1,2,T] x) => (float[1,2,U] y) {{
         p = Pad<mode="{mode}">(x, pads)
         s = Conv(p, w, b)
         {layer}
-        y = Slice(c, three, last, axis) }}""", pads=np.array([0, 0, 7, 0, 0, 7]), w=rand(2, 2, 5), b=rand(2), v=rand(1, 6, 2), u=rand(1, 6, 2),
-                  three=np.array([3]), last=np.array([-3]), axis=np.array([2]), one=np.array([1]), along=np.int64(2))
+        y = Slice(c, three, last, axis) }}""",
+        pads=np.array([0, 0, 7, 0, 0, 7]),
+        w=rand(2, 2, 5),
+        b=rand(2),
+        v=rand(1, 6, 2),
+        u=rand(1, 6, 2),
+        three=np.array([3]),
+        last=np.array([-3]),
+        axis=np.array([2]),
+        one=np.array([1]),
+        along=np.int64(2),
+    )
     check(model, delays={"y": 3 if mode == "edge" else 10}, rtol=1e-3, absorbed=True)
     every_length(model, rtol=1e-3)
 
 
 @pytest.mark.parametrize("mode, delays", [("edge", {"y": 3, "z": 0}), ("reflect", {"y": 10, "z": 7})])
 def test_one_reader_that_begins_sooner_makes_all_wait(mode: str, delays: dict[str, int]) -> None:
-    model = parse(f"""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {{
+    model = parse(
+        f"""agraph (float[1,2,T] x) => (float[1,2,U] y, float[1,2,V] z) {{
         p = Pad<mode="{mode}">(x, pads)
         c = Conv(p, w, b)
         y = Slice(c, three, last, axis)
-        z = Identity(c) }}""", pads=np.array([0, 0, 7, 0, 0, 7]), w=rand(2, 2, 5), b=rand(2), three=np.array([3]), last=np.array([-3]), axis=np.array([2]))
+        z = Identity(c) }}""",
+        pads=np.array([0, 0, 7, 0, 0, 7]),
+        w=rand(2, 2, 5),
+        b=rand(2),
+        three=np.array([3]),
+        last=np.array([-3]),
+        axis=np.array([2]),
+    )
     check(model, delays=delays, absorbed=True)
 
 

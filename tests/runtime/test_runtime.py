@@ -36,7 +36,7 @@ def test_chunks_of_any_size_to_the_last_frame(pulse, total):
         got = []
         at = 0
         for size in [1, 0, 7, 2, 40]:
-            got.append(stream.push(x[..., at:at + size]))
+            got.append(stream.push(x[..., at : at + size]))
             at += size
         got.append(stream.flush())
         np.testing.assert_allclose(np.concatenate(got, 2), want, atol=1e-5)

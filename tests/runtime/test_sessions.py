@@ -29,7 +29,10 @@ def test_rows_that_come_and_go(name: str, pulse: int | None):
 
     now, at, ended = {row: begun() for row in rows}, dict.fromkeys(rows, 0), 0
     while ended < 12:
-        fed = {row: now[row][0][:, :, at[row]: at[row] + int(rng.integers(0, 23))] for row in rng.choice(5, 3, replace=False)}
+        fed = {
+            row: now[row][0][:, :, at[row] : at[row] + int(rng.integers(0, 23))]
+            for row in rng.choice(5, 3, replace=False)
+        }
         for row, y in streams.push({int(row): x for row, x in fed.items()}).items():
             now[row][1].append(y)
             at[row] += fed[row].shape[2]
@@ -48,7 +51,10 @@ def test_rows_that_come_and_go(name: str, pulse: int | None):
 
 
 def test_a_fixed_number_of_rows_and_a_static_input():
-    text = "agraph (float[{0},4,T] x, float[{0},4,1] g) => (float[{0},4,T] y, float[{0},4,1] m) {{ a = Conv<pads=[1,1]>(x, w, b)\n y = Mul(a, g)\n m = GlobalMaxPool(x) }}"
+    text = (
+        "agraph (float[{0},4,T] x, float[{0},4,1] g) => (float[{0},4,T] y, float[{0},4,1] m) {{ a = "
+        "Conv<pads=[1,1]>(x, w, b)\n y = Mul(a, g)\n m = GlobalMaxPool(x) }}"
+    )
     weights = {"w": rand(4, 4, 3), "b": rand(4)}
     alone, gains = session(parse(text.format(1), **weights).SerializeToString()), rand(3, 4, 1, seed=7)
     streams = BatchSession(pulsify(parse(text.format(3), **weights), pulse=4, end_of_stream=True), static={"g": gains})
@@ -63,7 +69,12 @@ def test_a_fixed_number_of_rows_and_a_static_input():
 
 
 def test_what_it_takes():
-    model = batched(parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 4, 3), b=rand(4)), rows=4)
+    model = batched(
+        parse(
+            "agraph (float[1,4,T] x) => (float[1,4,U] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(4, 4, 3), b=rand(4)
+        ),
+        rows=4,
+    )
     pulsed = pulsify(model, pulse=4)
     with pytest.raises(UsageError, match="takes 4 rows: say how many, not 3"):
         BatchSession(pulsed, 3)
@@ -79,6 +90,8 @@ def test_what_it_takes():
         BatchSession(pulsify(one, pulse=4), 2)
     with pytest.raises(UsageError, match="any number of rows: say how many"):
         BatchSession(pulsify(one, pulse=4, batch="dynamic"))
-    mixed = batched(parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }"))
+    mixed = batched(
+        parse("agraph (float[1,4,T] x) => (float[1,4,U] y) { m = ReduceMean<axes=[0], keepdims=1>(x)\n y = Sub(x, m) }")
+    )
     with pytest.raises(UsageError, match="start and end together, because of m"):
         BatchSession(pulsify(mixed, pulse=4), 2)

@@ -50,7 +50,11 @@ def test_the_first_node_that_differs(tmp_path: Path, node, agreeing, pulse, end)
     changed(tmp_path / "right.onnx", tmp_path / "wrong.onnx", node)
     found = verify(stack(), tmp_path / "wrong.onnx")
     first = trace(stack(), tmp_path / "wrong.onnx", found)
-    assert first is not None and (first.node, first.op_type, first.wire, first.frame) == (node, "Conv", node, 0) and first.agreeing == agreeing
+    assert (
+        first is not None
+        and (first.node, first.op_type, first.wire, first.frame) == (node, "Conv", node, 0)
+        and first.agreeing == agreeing
+    )
     assert first.index[2] == first.frame and abs(first.stream - first.batch) > 1e-3
 
 
@@ -58,7 +62,9 @@ def test_the_first_node_that_differs(tmp_path: Path, node, agreeing, pulse, end)
 def test_signed_integers_that_are_carried_unsigned_are_no_difference(seed):
     model = quantised_network(seed, kind="int8")
     pulsed = pulsify(model, pulse=4)
-    assert any(t.data_type == onnx.TensorProto.UINT8 for t in pulsed.proto().graph.initializer), "nothing is carried unsigned"
+    assert any(t.data_type == onnx.TensorProto.UINT8 for t in pulsed.proto().graph.initializer), (
+        "nothing is carried unsigned"
+    )
     assert trace(model, pulsed, verify_with(verify(model, pulsed), random_case(pulsed))) is None
 
 
@@ -74,13 +80,21 @@ def test_no_false_alarm(name, end):
 
 def random_case(pulsed, frames: int = 400) -> Case:
     rng = np.random.default_rng(0)
-    inputs = {i["name"]: rng.standard_normal([frames * i["rate"][0] // i["rate"][1] if k == i.get("axis") else 1 if isinstance(d, str) else d
-                                              for k, d in enumerate(i["shape"])]).astype(i["dtype"]) for i in pulsed.spec["inputs"]}
+    inputs = {
+        i["name"]: rng.standard_normal(
+            [
+                frames * i["rate"][0] // i["rate"][1] if k == i.get("axis") else 1 if isinstance(d, str) else d
+                for k, d in enumerate(i["shape"])
+            ]
+        ).astype(i["dtype"])
+        for i in pulsed.spec["inputs"]
+    }
     return Case(frames, inputs, {}, {})
 
 
 def verify_with(found, case: Case):
     from dataclasses import replace
+
     return replace(found, case=case)
 
 
@@ -96,16 +110,32 @@ def test_command_line(tmp_path: Path, capfd):
     onnx.save(stack(), tmp_path / "m.onnx")
     pulsify(tmp_path / "m.onnx", pulse=4, end_of_stream=True).save(tmp_path / "right.onnx")
     changed(tmp_path / "right.onnx", tmp_path / "wrong.onnx", "d")
-    code, out, err = run(capfd, "verify", tmp_path / "m.onnx", tmp_path / "wrong.onnx", "--trace", "--save", tmp_path / "case")
-    assert code == 1 and 'first node that differs is Conv "d" (output d) at frame 0' in out and len(err.splitlines()) == 1
+    code, out, err = run(
+        capfd, "verify", tmp_path / "m.onnx", tmp_path / "wrong.onnx", "--trace", "--save", tmp_path / "case"
+    )
+    assert (
+        code == 1 and 'first node that differs is Conv "d" (output d) at frame 0' in out and len(err.splitlines()) == 1
+    )
     report = json.loads((tmp_path / "case" / "report.json").read_text())
     assert report["trace"]["node"] == "d" and report["ok"] is False
     # the saved case shows the difference again, and none in the right model
     case = tmp_path / "case" / "inputs.npz"
-    code, out, _ = run(capfd, "verify", tmp_path / "m.onnx", tmp_path / "wrong.onnx", "--input", case, "--trace", "--json")
+    code, out, _ = run(
+        capfd, "verify", tmp_path / "m.onnx", tmp_path / "wrong.onnx", "--input", case, "--trace", "--json"
+    )
     again = json.loads(out)
     assert code == 1 and again["trace"]["node"] == "d" and again["lengths"] == [np.load(case)["x"].shape[2]]
-    code, out, _ = run(capfd, "verify", tmp_path / "m.onnx", tmp_path / "right.onnx", "--input", f"x={case}", "--trace", "--save", tmp_path / "none")
+    code, out, _ = run(
+        capfd,
+        "verify",
+        tmp_path / "m.onnx",
+        tmp_path / "right.onnx",
+        "--input",
+        f"x={case}",
+        "--trace",
+        "--save",
+        tmp_path / "none",
+    )
     assert code == 0 and "agree" in out and not (tmp_path / "none").exists()
     with np.load(tmp_path / "case" / "stream.npz") as stream, np.load(tmp_path / "case" / "batch.npz") as batch:
         assert stream["y"].shape[2] >= batch["y"].shape[2]
@@ -121,8 +151,14 @@ def test_recorded_inputs(tmp_path: Path, capfd):
     command = ["verify", tmp_path / "m.onnx", tmp_path / "p.onnx", "--input"]
     code, out, _ = run(capfd, *command, f"x={tmp_path / 'x.npy'}")
     assert code == 0 and "lengths 37" in out
-    for given in (f"x={tmp_path / 'gone.npy'}", f"q={tmp_path / 'x.npy'}", f"x={tmp_path / 'narrow.npy'}", f"x={tmp_path / 'text.npy'}", f"x={tmp_path / 'no.npy'}",
-                  tmp_path / "x.npy"):
+    for given in (
+        f"x={tmp_path / 'gone.npy'}",
+        f"q={tmp_path / 'x.npy'}",
+        f"x={tmp_path / 'narrow.npy'}",
+        f"x={tmp_path / 'text.npy'}",
+        f"x={tmp_path / 'no.npy'}",
+        tmp_path / "x.npy",
+    ):
         code, out, err = run(capfd, *command, given)
         assert code == 2 and out == "" and len(err.splitlines()) == 1, given
     pulsify(tmp_path / "m.onnx", pulse=4).save(tmp_path / "p.onnx")

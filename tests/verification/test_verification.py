@@ -57,35 +57,66 @@ def test_a_changed_weight_is_seen():
         array = onnx.numpy_helper.to_array(w).copy()
         array[1, 1, 1] += 0.01
         w.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
+
     found = verify(stack(), tampered(stack(), change))
-    assert not found.ok and found.output == "y" and found.max_error > 1e-3 and found.frame is not None and "largest error" in found.message
+    assert (
+        not found.ok
+        and found.output == "y"
+        and found.max_error > 1e-3
+        and found.frame is not None
+        and "largest error" in found.message
+    )
 
 
 def test_a_wrong_delay_is_seen():
     def change(model):
         for prop in model.metadata_props:
             prop.value = prop.value.replace('"delay": 2', '"delay": 1')
+
     assert not verify(stack(), tampered(stack(), change)).ok
 
 
 def test_a_delay_that_is_longer_than_it_need_be_is_told():
-    waiting = parse('''agraph (float[1,3,T] x) => (float[1,3,U] y) {
+    waiting = parse(
+        """agraph (float[1,3,T] x) => (float[1,3,U] y) {
         p = Pad(x, more)
         c = Conv<pads=[1,1]>(p, w, b)
-        y = Slice(c, start, end, axis) }''', more=np.asarray([0, 0, 0, 0, 0, 2]), start=np.asarray([0]), end=np.asarray([-2]), axis=np.asarray([2]), w=rand(3, 3, 3), b=rand(3))
+        y = Slice(c, start, end, axis) }""",
+        more=np.asarray([0, 0, 0, 0, 0, 2]),
+        start=np.asarray([0]),
+        end=np.asarray([-2]),
+        axis=np.asarray([2]),
+        w=rand(3, 3, 3),
+        b=rand(3),
+    )
     assert verify(waiting, pulsify(waiting, pulse=4), measure=True).late == {}
-    dead = parse("agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Conv<pads=[1,1]>(x, w, b) }", w=rand(3, 3, 3) * np.float32([1, 1, 1e-30]), b=rand(3))
+    dead = parse(
+        "agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Conv<pads=[1,1]>(x, w, b) }",
+        w=rand(3, 3, 3) * np.float32([1, 1, 1e-30]),
+        b=rand(3),
+    )
     found = verify(dead, pulsify(dead, pulse=4), measure=True)
     assert found.ok and found.late == {"y": 1} and found.as_json()["late"] == {"y": 1}
 
 
 @pytest.mark.parametrize("end", [False, True])
-@pytest.mark.parametrize("source", [
-    "y = Conv<pads=[2,2], strides=[2]>(x, v, b)", "y = ConvTranspose<strides=[2]>(x, v, b)",
-    "p = Pad<mode=\"reflect\">(x, mirrored)\n y = Conv(p, v, b)", "p = Pad<mode=\"edge\">(x, mirrored)\n c = Conv(p, v, b)\n y = Slice(c, from, to, along)"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "y = Conv<pads=[2,2], strides=[2]>(x, v, b)",
+        "y = ConvTranspose<strides=[2]>(x, v, b)",
+        'p = Pad<mode="reflect">(x, mirrored)\n y = Conv(p, v, b)',
+        'p = Pad<mode="edge">(x, mirrored)\n c = Conv(p, v, b)\n y = Slice(c, from, to, along)',
+    ],
+)
 def test_a_delay_that_is_needed_is_not_late(source, end):
-    model = parse("agraph (float[1,3,T] x) => (float[1,3,U] y) { " + source + " }", v=rand(3, 3, 5), b=rand(3), mirrored=np.asarray([0, 0, 6, 0, 0, 1]),
-                  **{"from": np.asarray([0]), "to": np.asarray([-1]), "along": np.asarray([2])})
+    model = parse(
+        "agraph (float[1,3,T] x) => (float[1,3,U] y) { " + source + " }",
+        v=rand(3, 3, 5),
+        b=rand(3),
+        mirrored=np.asarray([0, 0, 6, 0, 0, 1]),
+        **{"from": np.asarray([0]), "to": np.asarray([-1]), "along": np.asarray([2])},
+    )
     for pulse in (1, 2, 4):
         if pulse % 2 and "strides" in source and "Transpose" not in source:
             continue
@@ -97,14 +128,19 @@ def test_a_receptive_field_that_is_too_small_is_seen():
     def change(model):
         for prop in model.metadata_props:
             prop.value = prop.value.replace('"receptive_field": 5', '"receptive_field": 4')
+
     found = verify(stack(), tampered(stack(), change), measure=True)
     assert not found.ok and "the sidecar says that its receptive field is 4" in found.message
     assert verify(stack(), tampered(stack(), lambda model: None), measure=True).ok
 
 
 def test_what_would_take_for_ever_is_not_begun():
-    model = parse("agraph (float[1,3,T] x) => (float[1,3,U] y) { p = Pad<mode=\"reflect\">(x, many)\n y = Conv(p, w, b) }", w=rand(3, 3, 3), b=rand(3),
-                  many=np.asarray([0, 0, 1 << 20, 0, 0, 1]))
+    model = parse(
+        'agraph (float[1,3,T] x) => (float[1,3,U] y) { p = Pad<mode="reflect">(x, many)\n y = Conv(p, w, b) }',
+        w=rand(3, 3, 3),
+        b=rand(3),
+        many=np.asarray([0, 0, 1 << 20, 0, 0, 1]),
+    )
     with pytest.raises(UsageError, match="verifying would take about"):
         verify(model, pulsify(model, pulse=2))
 
@@ -112,6 +148,7 @@ def test_what_would_take_for_ever_is_not_begun():
 def test_a_pulsed_model_that_does_not_load_is_told_from_a_batch_model_that_does_not():
     def change(model):
         model.graph.node[0].op_type = "Nonsense"
+
     with pytest.raises(UnusableStream):
         verify(stack(), tampered(stack(), change))
     broken = stack()
@@ -127,6 +164,7 @@ def test_weights_that_are_no_numbers_are_told():
         array = onnx.numpy_helper.to_array(w).copy()
         array[0, 0, 0] = np.nan
         w.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
+
     model = stack()
     change(model)
     for pulsed in (pulsify(model, pulse=4), pulsify(stack(), pulse=4)):
@@ -138,6 +176,7 @@ def test_too_few_flushing_pulses_are_seen():
     def change(model):
         for prop in model.metadata_props:
             prop.value = prop.value.replace('"flush_pulses": 1', '"flush_pulses": 0')
+
     found = verify(stack(), tampered(stack(), change))
     assert not found.ok and "flushing" in found.message
 
@@ -146,15 +185,21 @@ def test_a_wrong_shape_in_the_sidecar_is_seen():
     def change(model):
         for prop in model.metadata_props:
             spec = prop.value.split('"outputs"')
-            prop.value = '"outputs"'.join([*spec[:-1], spec[-1].replace('"shape": [1, 3, 4], "frames', '"shape": [1, 3, 5], "frames')])
+            prop.value = '"outputs"'.join(
+                [*spec[:-1], spec[-1].replace('"shape": [1, 3, 4], "frames', '"shape": [1, 3, 5], "frames')]
+            )
+
     found = verify(stack(), tampered(stack(), change))
     assert not found.ok and "the sidecar says" in found.message
 
 
 def test_a_model_that_fails_is_seen():
     def change(model):
-        model.graph.node[0].CopyFrom(helper.make_node("Reshape", [model.graph.node[0].input[0], "no"], list(model.graph.node[0].output)))
+        model.graph.node[0].CopyFrom(
+            helper.make_node("Reshape", [model.graph.node[0].input[0], "no"], list(model.graph.node[0].output))
+        )
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([7777]), "no"))
+
     assert not verify(stack(), tampered(stack(), change)).ok
 
 
@@ -162,6 +207,7 @@ def test_tolerances_can_be_set():
     def change(model):
         b = next(t for t in model.graph.initializer if t.name == "b")
         b.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(b) + np.float32(1e-3), "b"))
+
     pulsed = tampered(stack(), change)
     assert not verify(stack(), pulsed).ok
     assert verify(stack(), pulsed, atol=0.1).ok
@@ -170,17 +216,28 @@ def test_tolerances_can_be_set():
 
 
 def test_lengths_are_such_as_the_batch_model_takes():
-    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+    model = parse(
+        """agraph (float[1,2,T] x) => (float[1,2,U] y) {
         a = Conv<strides=[4], kernel_shape=[4]>(x, w)
         c = ConvTranspose<strides=[4], kernel_shape=[4]>(a, w)
-        y = Add(c, x) }""", w=rand(2, 2, 4))
+        y = Add(c, x) }""",
+        w=rand(2, 2, 4),
+    )
     found = verify(model, pulsify(model, pulse=8, end_of_stream=True))
     assert found.ok and all(n % 4 == 0 for n in found.lengths)
 
 
 SHORT = {
-    "a crop of more frames than there are": ("c = Slice(x, three, end, two)  y = Pad(c, pads)", 4, {"three": [3], "end": [2**62], "two": [2], "pads": [0, 0, 0, 0, 0, 3]}),
-    "one frame for two": ("d = Conv<pads=[1,1], strides=[2]>(x, w)  u = ConvTranspose<strides=[2], pads=[1,1]>(d, v)  y = Add(u, x)", 2, {}),
+    "a crop of more frames than there are": (
+        "c = Slice(x, three, end, two)  y = Pad(c, pads)",
+        4,
+        {"three": [3], "end": [2**62], "two": [2], "pads": [0, 0, 0, 0, 0, 3]},
+    ),
+    "one frame for two": (
+        "d = Conv<pads=[1,1], strides=[2]>(x, w)  u = ConvTranspose<strides=[2], pads=[1,1]>(d, v)  y = Add(u, x)",
+        2,
+        {},
+    ),
     "a pool of none": ("p = MaxPool<kernel_shape=[4], strides=[3]>(x)  y = Conv<pads=[2,0]>(p, w)", 4, {}),
 }
 
@@ -188,7 +245,12 @@ SHORT = {
 @pytest.mark.parametrize("name", SHORT)
 def test_streams_that_are_too_short_for_the_batch_model_are_not_compared(name):
     body, least, numbers = SHORT[name]
-    model = parse(f"agraph (float[1,2,T] x) => (float[1,2,U] y) {{ {body} }}", w=rand(2, 2, 3), v=rand(2, 2, 4), **{k: np.int64(v) for k, v in numbers.items()})
+    model = parse(
+        f"agraph (float[1,2,T] x) => (float[1,2,U] y) {{ {body} }}",
+        w=rand(2, 2, 3),
+        v=rand(2, 2, 4),
+        **{k: np.int64(v) for k, v in numbers.items()},
+    )
     pulsed = pulsify(model, pulse=6, end_of_stream=True)
     assert pulsed.spec["least_frames"] == least
     found = verify(model, pulsed)
@@ -221,11 +283,14 @@ def test_another_model_is_no_match():
 
 
 def test_batch_model_is_what_it_says():
-    """onnxruntime's optimizer would fuse the padding into the pool, which pads with the least of all numbers."""
-    model = parse("""agraph (float[1,2,T] x) => (float[1,2,U] y) {
+    """Onnxruntime's optimizer would fuse the padding into the pool, which pads with the least of all numbers."""
+    model = parse(
+        """agraph (float[1,2,T] x) => (float[1,2,U] y) {
         n = Abs(x)
         m = Neg(n)
         p = Pad(m, pads)
-        y = MaxPool<kernel_shape=[3], strides=[2]>(p) }""", pads=np.asarray([0, 0, 0, 0, 0, 2], np.int64))
+        y = MaxPool<kernel_shape=[3], strides=[2]>(p) }""",
+        pads=np.asarray([0, 0, 0, 0, 0, 2], np.int64),
+    )
     found = verify(model, pulsify(model, pulse=4, end_of_stream=True))
     assert found.ok, found.message

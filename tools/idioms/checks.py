@@ -1,4 +1,6 @@
-"""One network against its streams: convert it at some pulses, stream many lengths, compare every frame and every word of the sidecar."""
+"""One network against its streams: convert it at some pulses, stream many lengths, compare every frame and every
+word of the sidecar.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,6 @@ class Result:
     text: str = ""
     reasons: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
 
     @property
     def sign(self) -> str:
@@ -88,7 +89,9 @@ def answers(network: Network, seed: int) -> bool:
     return _usual(network, Batch(network), seed) is not None
 
 
-def _converted(network: Network, batch: Batch, pulse: int | None, end: bool, rng: random.Random, result: Result) -> None:
+def _converted(
+    network: Network, batch: Batch, pulse: int | None, end: bool, rng: random.Random, result: Result
+) -> None:
     at = f"pulse {pulse or 'dynamic'}{' with an end' if end else ''}"
     before = network.model.SerializeToString(deterministic=True)
     pulsed = _pulsify(network, pulse, end, result, at)
@@ -182,7 +185,9 @@ def _words(network: Network, model: onnx.ModelProto, spec: Mapping[str, Any], en
     for o in spec["outputs"]:
         if o["kind"] == "stream" and o["delay"] < 0:
             raise Wrong(f"{at}: a delay of {o['delay']}")
-    if {i["name"]: i["rate"] for i in spec["inputs"] if i["kind"] == "stream"} != {i.name: [i.rate, 1] for i in network.inputs if i.axis is not None}:
+    if {i["name"]: i["rate"] for i in spec["inputs"] if i["kind"] == "stream"} != {
+        i.name: [i.rate, 1] for i in network.inputs if i.axis is not None
+    }:
         raise Wrong(f"{at}: rates are {[i.get('rate') for i in spec['inputs']]}")
 
 
@@ -197,17 +202,29 @@ def _pulses(spec: Mapping[str, Any], rng: random.Random) -> Iterator[int]:
 def _lengths(spec: Mapping[str, Any], end: bool, rng: random.Random) -> list[int]:
     """Short lengths, all of them where there are few, and a long one."""
     pulse, multiple = spec["pulse"] or 3 * spec["pulse_multiple"], spec["pulse_multiple"]
-    delay = max((math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream"), default=0)
+    delay = max(
+        (math.ceil(o["delay"] * o["rate"][1] / o["rate"][0]) for o in spec["outputs"] if o["kind"] == "stream"),
+        default=0,
+    )
     least = spec.get("least_frames", 1)
     if not end:
         return [max(4 * pulse, delay + 2 * pulse), pulse]
     short = list(range(least, least + min(3 * pulse + delay, 90)))
     if len(short) > 14:
         short = short[:3] + rng.sample(short[3:], 11)
-    return short + [least + 60 + rng.randrange(2 * multiple + 5)]
+    return [*short, least + 60 + rng.randrange(2 * multiple + 5)]
 
 
-def _streams(network: Network, batch: Batch, model: Any, spec: Mapping[str, Any], end: bool, rng: random.Random, result: Result, at: str) -> None:
+def _streams(
+    network: Network,
+    batch: Batch,
+    model: Any,
+    spec: Mapping[str, Any],
+    end: bool,
+    rng: random.Random,
+    result: Result,
+    at: str,
+) -> None:
     """Streams of many lengths through all lanes, each compared with the batch model on its own."""
     lanes = lanes_of(network, spec)
     runner = Runner(model, spec, network.inputs, lanes)
@@ -239,10 +256,23 @@ def _streams(network: Network, batch: Batch, model: Any, spec: Mapping[str, Any]
         raise Wrong(f"{at}, {fill} past the end: {runner.faults[0]}")
 
 
-def _compared(network: Network, batch: Batch, lane: Lane, stream: Stream, spec: Mapping[str, Any], end: bool, result: Result, where: str) -> bool:
+def _compared(
+    network: Network,
+    batch: Batch,
+    lane: Lane,
+    stream: Stream,
+    spec: Mapping[str, Any],
+    end: bool,
+    result: Result,
+    where: str,
+) -> bool:
     """Every frame that came out. False where the batch model has no finite answer to compare with."""
     row_axes = {o["name"]: o.get("row_axis") for o in spec["outputs"]}
-    fed = stream.length if end else max(i.shape[n.axis] // n.rate for n in network.inputs if n.axis is not None for i in [stream.data[n.name]])
+    fed = (
+        stream.length
+        if end
+        else max(i.shape[n.axis] // n.rate for n in network.inputs if n.axis is not None for i in [stream.data[n.name]])
+    )
     want = batch(stream.data, fed, lane, row_axes)
     if want is None:
         result.counts["short"] += 1
@@ -257,11 +287,19 @@ def _compared(network: Network, batch: Batch, lane: Lane, stream: Stream, spec: 
             got = stream.output(name, axis)
             frames = want[name].shape[axis]
             if end and got.shape[axis] - o["delay"] < frames:
-                raise Wrong(f"{where}: {name} gives {got.shape[axis]} frames with a delay of {o['delay']}, and should give {frames}")
+                raise Wrong(
+                    f"{where}: {name} gives {got.shape[axis]} frames with a delay of {o['delay']}, and should give "
+                    f"{frames}"
+                )
             _frames_word(o, fed, frames, where)
             count = max(0, min(frames, got.shape[axis] - o["delay"]))
             ours = np.take(got, range(o["delay"], o["delay"] + count), axis)
-            _same(ours, np.take(want[name], range(count), axis), network, f"{where}: {name} (axis {axis}, delay {o['delay']})")
+            _same(
+                ours,
+                np.take(want[name], range(count), axis),
+                network,
+                f"{where}: {name} (axis {axis}, delay {o['delay']})",
+            )
             result.counts["frames"] += count
     return all(bool(np.isfinite(y).all()) for y in want.values() if y.dtype.kind == "f")
 
@@ -272,14 +310,25 @@ def _frames_word(o: Mapping[str, Any], fed: int, frames: int, where: str) -> Non
     if text is None:
         return
     try:
-        told = eval(text, {"__builtins__": {}}, {"T": fed, "min": min, "max": max, "floor": math.floor, "ceil": math.ceil})
+        told = eval(
+            text, {"__builtins__": {}}, {"T": fed, "min": min, "max": max, "floor": math.floor, "ceil": math.ceil}
+        )
     except Exception as error:
         raise Wrong(f"{where}: the sidecar's frames {text!r} are no expression in T: {error}") from None
     if math.floor(told) != frames:
         raise Wrong(f"{where}: {o['name']} has {frames} frames, and {text} says {told}")
 
 
-def _prefix(network: Network, batch: Batch, lane: Lane, stream: Stream, spec: Mapping[str, Any], o: Mapping[str, Any], end: bool, where: str) -> None:
+def _prefix(
+    network: Network,
+    batch: Batch,
+    lane: Lane,
+    stream: Stream,
+    spec: Mapping[str, Any],
+    o: Mapping[str, Any],
+    end: bool,
+    where: str,
+) -> None:
     """A value over all frames so far: after each pulse where the sidecar says so, and after the flush."""
     values = stream.values[o["name"]]
     row_axes = {o["name"]: o.get("row_axis") for o in spec["outputs"]}
@@ -299,7 +348,9 @@ def _same(got: Array, want: Array, network: Network, where: str) -> None:
 
 
 def _reach(network: Network, batch: Batch, spec: Mapping[str, Any], end: bool, result: Result, at: str) -> None:
-    """How far the batch model looks, by changing one frame at a time: receptive fields, and delays that are later than need be."""
+    """How far the batch model looks, by changing one frame at a time: receptive fields, and delays that are later
+    than need be.
+    """
     frames = max(36, spec.get("least_frames", 1) + 24)
     source = next(i for i in network.inputs if i.axis is not None)
     rows = int(network.sentence.batch)
@@ -311,7 +362,9 @@ def _reach(network: Network, batch: Batch, spec: Mapping[str, Any], end: bool, r
         return
     result.counts["measured"] += 1
     outputs = [o for o in spec["outputs"] if o["kind"] == "stream"]
-    touched: dict[str, list[set[int]]] = {o["name"]: [set() for _ in range(base[o["name"]].shape[o["axis"]])] for o in outputs}
+    touched: dict[str, list[set[int]]] = {
+        o["name"]: [set() for _ in range(base[o["name"]].shape[o["axis"]])] for o in outputs
+    }
     for j, _ in itertools.product(range(frames), range(2)):
         x = data[source.name].copy()
         at_j = np.moveaxis(x, source.axis or 0, 0)[j]
@@ -324,14 +377,19 @@ def _reach(network: Network, batch: Batch, spec: Mapping[str, Any], end: bool, r
             for at_i in np.flatnonzero(moved.reshape(len(moved), -1).any(1)):
                 touched[o["name"]][int(at_i)].add(j)
     for o in outputs:
-        inner = {i: seen for i, seen in enumerate(touched[o["name"]]) if seen and min(seen) > 8 and max(seen) < frames - 9}
+        inner = {
+            i: seen for i, seen in enumerate(touched[o["name"]]) if seen and min(seen) > 8 and max(seen) < frames - 9
+        }
         if o["receptive_field"] is not None and inner:
             i, span = max(((i, max(s) - min(s) + 1) for i, s in inner.items()), key=lambda p: p[1])
             if span > o["receptive_field"]:
-                raise Wrong(f"{at}: frame {i} of {o['name']} depends on {span} base frames, and its receptive field is told as {o['receptive_field']}")
+                raise Wrong(
+                    f"{at}: frame {i} of {o['name']} depends on {span} base frames, and its receptive field is "
+                    f"told as {o['receptive_field']}"
+                )
         if spec["pulse"] and inner and spec["pulse"] * 4 <= frames:
             step = spec["pulse"] * o["rate"][0] // o["rate"][1]
-            need = max(0, max(max(s) // spec["pulse"] * step - i for i, s in inner.items()))
+            need = max(0, *(max(s) // spec["pulse"] * step - i for i, s in inner.items()))
             if o["delay"] > need:
                 result.counts["late"] += 1
                 result.reasons.append(f"{at}: {o['name']} comes {o['delay']} frames late, {need} would do")

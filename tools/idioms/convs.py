@@ -1,4 +1,6 @@
-"""Convolutional blocks as torch, keras and tf2onnx write them. Each takes and gives a value; those of `SAME` keep the frames."""
+"""Convolutional blocks as torch, keras and tf2onnx write them. Each takes and gives a value; those of `SAME` keep
+the frames.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,23 @@ from .graph import Graph, Unwritable, Value, windowed
 def activation(g: Graph, v: Value) -> Value:
     """One of the activations, whole or as exporters take it apart."""
     x = v.name
-    kinds = ["Relu", "LeakyRelu", "Tanh", "Sigmoid", "Elu", "Softplus", "silu", "prelu", "relu6", "gelu", "mish", "snake", "hswish", "Selu", "tanh_gelu"]
+    kinds = [
+        "Relu",
+        "LeakyRelu",
+        "Tanh",
+        "Sigmoid",
+        "Elu",
+        "Softplus",
+        "silu",
+        "prelu",
+        "relu6",
+        "gelu",
+        "mish",
+        "snake",
+        "hswish",
+        "Selu",
+        "tanh_gelu",
+    ]
     if g.dtype != "float32":
         kinds = ["Relu", "Tanh", "Sigmoid", "silu"]
     kind = g.rng.choice(kinds)
@@ -28,7 +46,11 @@ def activation(g: Graph, v: Value) -> Value:
         out = g.op("Gelu", x, approximate="tanh") if g.opset >= 20 and g.chance(0.5) else _erf_gelu(g, x)
     elif kind == "tanh_gelu":
         cube = g.op("Mul", g.op("Pow", x, g.const(3.0)), g.const(0.044715))
-        out = g.op("Mul", g.op("Mul", x, g.const(0.5)), g.op("Add", g.op("Tanh", g.op("Mul", g.op("Add", x, cube), g.const(0.797884))), g.const(1.0)))
+        out = g.op(
+            "Mul",
+            g.op("Mul", x, g.const(0.5)),
+            g.op("Add", g.op("Tanh", g.op("Mul", g.op("Add", x, cube), g.const(0.797884))), g.const(1.0)),
+        )
     elif kind == "mish":
         out = g.op("Mul", x, g.op("Tanh", g.op("Softplus", x)))
     elif kind == "snake":
@@ -36,7 +58,11 @@ def activation(g: Graph, v: Value) -> Value:
         wave = g.op("Pow", g.op("Sin", g.op("Mul", x, g.per_channel(v, alpha))), g.const(2.0))
         out = g.op("Add", x, g.op("Mul", wave, g.per_channel(v, 1 / alpha)))
     elif kind == "hswish":
-        out = g.op("HardSwish", x) if g.opset >= 14 and g.chance(0.5) else g.op("Div", g.op("Mul", x, g.clip(g.op("Add", x, g.const(3.0)), 0, 6)), g.const(6.0))
+        out = (
+            g.op("HardSwish", x)
+            if g.opset >= 14 and g.chance(0.5)
+            else g.op("Div", g.op("Mul", x, g.clip(g.op("Add", x, g.const(3.0)), 0, 6)), g.const(6.0))
+        )
     else:
         out = g.op(kind, x)
     return replace(v, name=out)
@@ -56,13 +82,26 @@ def batch_norm(g: Graph, v: Value) -> Value:
     return replace(v, name=g.op("BatchNormalization", v.name, *[g.const(s) for s in stats], epsilon=1e-3))
 
 
-def conv1d(g: Graph, v: Value, out: int = 0, kernel: int = 0, stride: int = 1, dilation: int = 1, pads: tuple[int, int] | str = (0, 0), groups: int = 1) -> Value:
+def conv1d(
+    g: Graph,
+    v: Value,
+    out: int = 0,
+    kernel: int = 0,
+    stride: int = 1,
+    dilation: int = 1,
+    pads: tuple[int, int] | str = (0, 0),
+    groups: int = 1,
+) -> Value:
     """Conv along time of [B, C, T], with explicit pads or auto_pad."""
     v = g.to(v, "BCT")
     out = out or v.c
     weight = g.weight(out, v.c // groups, kernel)
     args = [v.name, weight] + ([g.bias(out)] if g.chance(0.8) else [])
-    common: dict[str, Any] = {"dilations": [dilation] if dilation > 1 or g.chance(0.5) else None, "group": groups, "kernel_shape": [kernel] if g.chance(0.7) else None}
+    common: dict[str, Any] = {
+        "dilations": [dilation] if dilation > 1 or g.chance(0.5) else None,
+        "group": groups,
+        "kernel_shape": [kernel] if g.chance(0.7) else None,
+    }
     if isinstance(pads, str):
         name = g.op("Conv", *args, auto_pad=pads, strides=[stride], **common)
         frames = tuple(-(-n // stride) for n in v.frames)
@@ -76,12 +115,19 @@ def conv_bn_act(g: Graph, v: Value) -> Value:
     """Conv with torch's padding (k // 2), its norm and activation."""
     k = g.rng.choice((1, 3, 5, 4))
     d = g.rng.choice((1, 1, 2))
-    return activation(g, batch_norm(g, conv1d(g, v, g.rng.randint(1, 5), k, dilation=d, pads=((k - 1) * d // 2, (k - 1) * d - (k - 1) * d // 2))))
+    return activation(
+        g,
+        batch_norm(
+            g, conv1d(g, v, g.rng.randint(1, 5), k, dilation=d, pads=((k - 1) * d // 2, (k - 1) * d - (k - 1) * d // 2))
+        ),
+    )
 
 
 def same_conv(g: Graph, v: Value) -> Value:
     """auto_pad, as tf2onnx leaves it where strides are 1."""
-    return activation(g, conv1d(g, v, g.rng.randint(1, 5), g.rng.randint(1, 5), pads=g.rng.choice(("SAME_UPPER", "SAME_LOWER"))))
+    return activation(
+        g, conv1d(g, v, g.rng.randint(1, 5), g.rng.randint(1, 5), pads=g.rng.choice(("SAME_UPPER", "SAME_LOWER")))
+    )
 
 
 def strided(g: Graph, v: Value) -> Value:
@@ -109,13 +155,20 @@ def causal_conv(g: Graph, v: Value) -> Value:
         padded = g.op("Concat", zeros, v.name, axis=2)
     else:
         padded = g.pad(v.name, 3, 2, span, 0, mode)
-    return activation(g, conv1d(g, replace(v, name=padded, frames=tuple(n + span for n in v.frames)), g.rng.randint(1, 5), k, dilation=d))
+    return activation(
+        g,
+        conv1d(
+            g, replace(v, name=padded, frames=tuple(n + span for n in v.frames)), g.rng.randint(1, 5), k, dilation=d
+        ),
+    )
 
 
 def separable(g: Graph, v: Value) -> Value:
     v = g.to(v, "BCT")
     k = g.rng.choice((3, 5))
-    deep = activation(g, batch_norm(g, conv1d(g, v, v.c, k, pads=g.rng.choice(((k // 2, k // 2), "SAME_UPPER")), groups=v.c)))
+    deep = activation(
+        g, batch_norm(g, conv1d(g, v, v.c, k, pads=g.rng.choice(((k // 2, k // 2), "SAME_UPPER")), groups=v.c))
+    )
     return activation(g, batch_norm(g, conv1d(g, deep, g.rng.randint(1, 5), 1)))
 
 
@@ -160,7 +213,12 @@ def pool(g: Graph, v: Value) -> Value:
     left, right = g.rng.choice(((0, 0), (k // 2, k // 2), (k - 1, 0), (0, k - 1)))
     kind = g.rng.choice(("MaxPool", "AveragePool"))
     ceil = g.opset >= 10 and g.chance(0.3)
-    attrs: dict[str, Any] = {"kernel_shape": [k], "strides": [s], "pads": [left, right], "ceil_mode": 1 if ceil else None}
+    attrs: dict[str, Any] = {
+        "kernel_shape": [k],
+        "strides": [s],
+        "pads": [left, right],
+        "ceil_mode": 1 if ceil else None,
+    }
     if kind == "AveragePool" and g.chance(0.5):
         attrs["count_include_pad"] = 1
     if g.chance(0.2):
@@ -223,7 +281,11 @@ def pool2d(g: Graph, v: Value) -> Value:
         raise Unwritable("one feature")
     first = v.axes == "BCTF"
     ceil = g.opset >= 10 and g.chance(0.4)
-    attrs: dict[str, Any] = {"kernel_shape": [1, 2] if first else [2, 1], "strides": [1, 2] if first else [2, 1], "ceil_mode": int(ceil) if g.opset >= 10 else None}
+    attrs: dict[str, Any] = {
+        "kernel_shape": [1, 2] if first else [2, 1],
+        "strides": [1, 2] if first else [2, 1],
+        "ceil_mode": int(ceil) if g.opset >= 10 else None,
+    }
     name = g.op(g.rng.choice(("MaxPool", "AveragePool")), v.name, **attrs)
     return replace(v, name=name, f=-(-v.f // 2) if ceil else v.f // 2)
 

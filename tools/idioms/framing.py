@@ -19,7 +19,11 @@ def unfold(g: Graph, v: Value) -> Value:
     frames = g.dim(v.name, 1)
     last = g.op("Sub", frames, g.const(win - 1, np.int64))
     starts = g.op("Range", g.const(0, np.int64), last, g.const(hop, np.int64))
-    offsets = g.const(np.arange(win), np.int64) if g.chance(0.5) else g.op("Range", g.const(0, np.int64), g.const(win, np.int64), g.const(1, np.int64))
+    offsets = (
+        g.const(np.arange(win), np.int64)
+        if g.chance(0.5)
+        else g.op("Range", g.const(0, np.int64), g.const(win, np.int64), g.const(1, np.int64))
+    )
     places = g.op("Add", g.unsqueeze(starts, 1), g.unsqueeze(offsets, 0))
     wide = g.op("Gather", v.name, places, axis=1)
     flat = Value(g.reshape(wide, 0, -1, win * v.c), "BTC", win * v.c, windowed(v.frames, win, hop))
@@ -93,7 +97,9 @@ def relative_attention(g: Graph, v: Value) -> Value:
         gap = g.op("Sub", g.unsqueeze(at, 0), g.unsqueeze(at, 1))
         span = 3
         near = g.op("Clip", gap, g.const(-span, np.int64), g.const(span, np.int64))
-        bias = g.op("Gather", g.const(np.linspace(-1, 1, 2 * span + 1)), g.op("Add", near, g.const(span, np.int64)), axis=0)
+        bias = g.op(
+            "Gather", g.const(np.linspace(-1, 1, 2 * span + 1)), g.op("Add", near, g.const(span, np.int64)), axis=0
+        )
         scores = g.op("Add", scores, bias)
     frames = g.dim(v.name, 1, flat=True)
     ones = g.op("Expand", g.const(np.ones((1, 1))), g.op("Concat", frames, frames, axis=0))
@@ -114,7 +120,9 @@ def attention_op(g: Graph, v: Value) -> Value:
     at = positions(g, v)
     gap = g.op("Sub", g.unsqueeze(at, 1), g.unsqueeze(at, 0))
     left, right = g.rng.randint(0, 4), g.rng.randint(0, 2)
-    seen = g.op("And", g.op("LessOrEqual", gap, g.const(left, np.int64)), g.op("GreaterOrEqual", gap, g.const(-right, np.int64)))
+    seen = g.op(
+        "And", g.op("LessOrEqual", gap, g.const(left, np.int64)), g.op("GreaterOrEqual", gap, g.const(-right, np.int64))
+    )
     mask = seen if g.chance(0.5) else g.op("Where", seen, g.const(0.0), g.const(-1e4))
     y = g.op("Attention", *parts, mask, q_num_heads=heads, kv_num_heads=heads)
     return linear(g, replace(v, name=y, c=heads * width), v.c)
@@ -181,5 +189,12 @@ def lstm_state_output(g: Graph, v: Value) -> Value:
     h = g.rng.randint(1, 3)
     peep = g.weight(1, 3 * h) if g.chance(0.5) else ""
     ins = [v.name, g.weight(1, 4 * h, v.c), g.weight(1, 4 * h, h), "", "", "", "", peep]
-    out = g.ops("LSTM", *ins[: 8 if peep else 3], outs=3, hidden_size=h, clip=g.rng.choice((None, 1.0)), input_forget=g.rng.choice((None, 1)))
+    out = g.ops(
+        "LSTM",
+        *ins[: 8 if peep else 3],
+        outs=3,
+        hidden_size=h,
+        clip=g.rng.choice((None, 1.0)),
+        input_forget=g.rng.choice((None, 1)),
+    )
     return replace(v, name=g.squeeze(out[0], 1), c=h)

@@ -1,4 +1,6 @@
-"""Sentences: which exporter, which inputs, which blocks in which order, which heads. All of it follows from one seed."""
+"""Sentences: which exporter, which inputs, which blocks in which order, which heads. All of it follows from one
+seed.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +21,98 @@ Block = Callable[[Graph, Value], Value]
 BLOCKS: dict[str, Block] = {
     f.__name__: f
     for f in (
-        convs.conv_bn_act, convs.same_conv, convs.strided, convs.causal_conv, convs.separable, convs.gated_tcn, convs.cropped_residual,
-        convs.pool, convs.transposed, convs.conv2d, convs.pool2d, convs.fixed_kernel_up2d, convs.activation, convs.batch_norm,
-        sequence.dense, sequence.rows_of_frames, sequence.recurrence, sequence.features_rnn, sequence.layer_norm, sequence.band_attention,
-        sequence.where_positions, sequence.cumulative, sequence.ema_scan, sequence.squeeze_excite,
-        shapes.shift, shapes.difference, shapes.stepped, shapes.stacked, shapes.neighbours, shapes.pixel_shuffle, shapes.channels,
-        shapes.resize, shapes.repeat_frames, shapes.resized_features, shapes.u_net, shapes.stft_like, shapes.bias_mask_rows,
-        special.quantised, special.called, special.branch,
-        framing.unfold, framing.polyphase, framing.window_sum, framing.weight_norm, framing.einsum, framing.relative_attention,
-        framing.attention_op, framing.rms_norm_op, framing.rotary, framing.stft_op, framing.instance_norm, framing.two_sums,
+        convs.conv_bn_act,
+        convs.same_conv,
+        convs.strided,
+        convs.causal_conv,
+        convs.separable,
+        convs.gated_tcn,
+        convs.cropped_residual,
+        convs.pool,
+        convs.transposed,
+        convs.conv2d,
+        convs.pool2d,
+        convs.fixed_kernel_up2d,
+        convs.activation,
+        convs.batch_norm,
+        sequence.dense,
+        sequence.rows_of_frames,
+        sequence.recurrence,
+        sequence.features_rnn,
+        sequence.layer_norm,
+        sequence.band_attention,
+        sequence.where_positions,
+        sequence.cumulative,
+        sequence.ema_scan,
+        sequence.squeeze_excite,
+        shapes.shift,
+        shapes.difference,
+        shapes.stepped,
+        shapes.stacked,
+        shapes.neighbours,
+        shapes.pixel_shuffle,
+        shapes.channels,
+        shapes.resize,
+        shapes.repeat_frames,
+        shapes.resized_features,
+        shapes.u_net,
+        shapes.stft_like,
+        shapes.bias_mask_rows,
+        special.quantised,
+        special.called,
+        special.branch,
+        framing.unfold,
+        framing.polyphase,
+        framing.window_sum,
+        framing.weight_norm,
+        framing.einsum,
+        framing.relative_attention,
+        framing.attention_op,
+        framing.rms_norm_op,
+        framing.rotary,
+        framing.stft_op,
+        framing.instance_norm,
+        framing.two_sums,
         framing.lstm_state_output,
-        planes.pool_plane, planes.resize_plane, planes.resize_flat, planes.plane_unet, planes.depth_to_space, planes.rows_mixed,
-        planes.reflect_conv, planes.same_any, planes.cropped_ends, planes.two_ends,
+        planes.pool_plane,
+        planes.resize_plane,
+        planes.resize_flat,
+        planes.plane_unet,
+        planes.depth_to_space,
+        planes.rows_mixed,
+        planes.reflect_conv,
+        planes.same_any,
+        planes.cropped_ends,
+        planes.two_ends,
     )
 }
 DOUBLES = (
-    "dense", "rows_of_frames", "layer_norm", "band_attention", "where_positions", "cumulative", "ema_scan", "shift", "difference", "stepped",
-    "stacked", "neighbours", "channels", "repeat_frames", "bias_mask_rows", "branch", "activation",
-    "unfold", "polyphase", "window_sum", "relative_attention", "rotary", "two_sums",
-    "cropped_ends", "two_ends", "rows_mixed",
+    "dense",
+    "rows_of_frames",
+    "layer_norm",
+    "band_attention",
+    "where_positions",
+    "cumulative",
+    "ema_scan",
+    "shift",
+    "difference",
+    "stepped",
+    "stacked",
+    "neighbours",
+    "channels",
+    "repeat_frames",
+    "bias_mask_rows",
+    "branch",
+    "activation",
+    "unfold",
+    "polyphase",
+    "window_sum",
+    "relative_attention",
+    "rotary",
+    "two_sums",
+    "cropped_ends",
+    "two_ends",
+    "rows_mixed",
 )
 WIDE, LONG = 12, 6
 FRONTS = ("BCT", "BCT", "BTC", "BTC", "TBC", "BT", "BCTF", "BCFT", "BTFC", "tokens", "int16")
@@ -45,7 +120,9 @@ FRONTS = ("BCT", "BCT", "BTC", "BTC", "TBC", "BT", "BCTF", "BCFT", "BTFC", "toke
 
 @dataclass(frozen=True)
 class Sentence:
-    """All that a network is made of; `blocks` are names with a seed each, so that some can be left out and the others stay."""
+    """All that a network is made of; `blocks` are names with a seed each, so that some can be left out and the
+    others stay.
+    """
 
     seed: int
     opset: int = 17
@@ -67,7 +144,9 @@ class Sentence:
 
 @dataclass
 class Input:
-    """An input of the network: its stream axis (None: static), frames per frame of the first input, and what to draw."""
+    """An input of the network: its stream axis (None: static), frames per frame of the first input, and what to
+    draw.
+    """
 
     name: str
     shape: list[int | str]
@@ -109,13 +188,24 @@ def draw(seed: int) -> Sentence:
     blocks: list[tuple[str, int]] = []
     for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5, 6))):
         name = rng.choice(names)
-        blocks.append(("residual" if rng.random() < 0.12 else "tap" if rng.random() < 0.06 else name, rng.randrange(2**31)))
-    heads = [rng.choices(("stream", "pooled", "classes", "input"), (12, 4, 2, 1))[0] for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+        blocks.append(
+            ("residual" if rng.random() < 0.12 else "tap" if rng.random() < 0.06 else name, rng.randrange(2**31))
+        )
+    heads = [
+        rng.choices(("stream", "pooled", "classes", "input"), (12, 4, 2, 1))[0]
+        for _ in range(rng.choice((1, 1, 1, 2, 3)))
+    ]
     return Sentence(
-        seed=seed, opset=opset, dtype=dtype, style=rng.choices(("torch", "keras", "dynamo", "plain", "odd"), (3, 3, 3, 3, 1))[0],
-        batch=rng.choice((1, 1, 1, 2, 3, "B", "B", "batch_size")), front=rng.choice(FRONTS),
-        second=rng.choices(("", "same", "double", "static"), (14, 2, 2, 2))[0], blocks=tuple(blocks),
-        heads=tuple((h, rng.randrange(2**31)) for h in heads), told=rng.random() < 0.8,
+        seed=seed,
+        opset=opset,
+        dtype=dtype,
+        style=rng.choices(("torch", "keras", "dynamo", "plain", "odd"), (3, 3, 3, 3, 1))[0],
+        batch=rng.choice((1, 1, 1, 2, 3, "B", "B", "batch_size")),
+        front=rng.choice(FRONTS),
+        second=rng.choices(("", "same", "double", "static"), (14, 2, 2, 2))[0],
+        blocks=tuple(blocks),
+        heads=tuple((h, rng.randrange(2**31)) for h in heads),
+        told=rng.random() < 0.8,
     )
 
 
@@ -200,7 +290,11 @@ def _second(g: Graph, s: Sentence, v: Value, name: str) -> tuple[Input, Value]:
 def write(s: Sentence) -> Network:
     """The network of a sentence. Blocks that do not fit are left out."""
     g = Graph(random.Random(s.seed + 1), s.opset, s.dtype, s.style, s.batch, without=s.without)
-    x = {"keras": "input_1:0", "dynamo": "arg0", "odd": g.rng.choice(("x", "past_000_x", "valid_frames", "0", "in put"))}.get(s.style, "x")
+    x = {
+        "keras": "input_1:0",
+        "dynamo": "arg0",
+        "odd": g.rng.choice(("x", "past_000_x", "valid_frames", "0", "in put")),
+    }.get(s.style, "x")
     y = {"keras": "input_2:0", "dynamo": "arg1", "odd": "present_000_x"}.get(s.style, "spk")
     time = g.rng.choice(("T", "time", "seq_len", "unk__12", "s77", "length"))
     g.taken |= {x, y}
@@ -275,18 +369,34 @@ def _heads(g: Graph, s: Sentence, v: Value, taps: list[Value], first: Input, tim
     return outputs
 
 
-def _info(g: Graph, name: str, dtype: int, shape: list[int | str], first: Input, outputs: list[onnx.ValueInfoProto]) -> onnx.ValueInfoProto:
-    """An output under a name of its own; its shape as the exporter has it, frames under another name, or none at all."""
-    if name == first.name or g.chance(0.6) or any(o.name == name for o in outputs) or name not in {o for n in g.nodes for o in n.output}:
+def _info(
+    g: Graph, name: str, dtype: int, shape: list[int | str], first: Input, outputs: list[onnx.ValueInfoProto]
+) -> onnx.ValueInfoProto:
+    """An output under a name of its own; its shape as the exporter has it, frames under another name, or none at
+    all.
+    """
+    if (
+        name == first.name
+        or g.chance(0.6)
+        or any(o.name == name for o in outputs)
+        or name not in {o for n in g.nodes for o in n.output}
+    ):
         name = g.ops("Identity", name, names=[_free(g, outputs)])[0]
     if g.chance(0.1) and g.style != "torch":
-        return helper.make_tensor_value_info(name, dtype, None) if g.chance(0.3) else helper.make_tensor_value_info(name, dtype, [None] * len(shape))
+        return (
+            helper.make_tensor_value_info(name, dtype, None)
+            if g.chance(0.3)
+            else helper.make_tensor_value_info(name, dtype, [None] * len(shape))
+        )
     dims = [None if d == "T" and g.style == "plain" else f"{name}_dim" if d == "T" else d for d in shape]
     return helper.make_tensor_value_info(name, dtype, dims)
 
 
 def _free(g: Graph, outputs: list[onnx.ValueInfoProto]) -> str:
-    base = {"keras": f"Identity_{len(outputs)}:0", "odd": g.rng.choice(("valid_frames", "present_000_x", "out put", "past_001_seen", "7"))}.get(g.style, f"y{len(outputs)}")
+    base = {
+        "keras": f"Identity_{len(outputs)}:0",
+        "odd": g.rng.choice(("valid_frames", "present_000_x", "out put", "past_001_seen", "7")),
+    }.get(g.style, f"y{len(outputs)}")
     while base in g.taken:
         base += "_"
     g.taken.add(base)

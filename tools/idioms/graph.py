@@ -17,14 +17,39 @@ PROBES = SHORT + tuple(range(60, 73))
 LAST = 2**63 - 1
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64}
 ODD_NAMES = (
-    "valid_frames", "past_000_x", "present_000_x", "past_000_clock", "clock", "seen", "x_history", "past", "state", "T", "B", "batch",
-    "pulse", "present_001_seen", "conv", "output", "y_0", "a b", "/x", "ünï", "x/T", "zeros", "one", "mask", "shape",
+    "valid_frames",
+    "past_000_x",
+    "present_000_x",
+    "past_000_clock",
+    "clock",
+    "seen",
+    "x_history",
+    "past",
+    "state",
+    "T",
+    "B",
+    "batch",
+    "pulse",
+    "present_001_seen",
+    "conv",
+    "output",
+    "y_0",
+    "a b",
+    "/x",
+    "ünï",
+    "x/T",
+    "zeros",
+    "one",
+    "mask",
+    "shape",
 )
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor: its axes as letters (B rows, T frames, C and F features), the size of C and F, and its frames at each of `PROBES`."""
+    """A tensor: its axes as letters (B rows, T frames, C and F features), the size of C and F, and its frames at
+    each of `PROBES`.
+    """
 
     name: str
     axes: str
@@ -133,10 +158,18 @@ class Graph:
     def op(self, kind: str, *inputs: str, domain: str = "", **attrs: Any) -> str:
         return self.ops(kind, *inputs, outs=1, domain=domain, **attrs)[0]
 
-    def ops(self, kind: str, *inputs: str, outs: int = 1, domain: str = "", names: list[str] | None = None, **attrs: Any) -> list[str]:
+    def ops(
+        self, kind: str, *inputs: str, outs: int = 1, domain: str = "", names: list[str] | None = None, **attrs: Any
+    ) -> list[str]:
         out = names or [self.name(kind) for _ in range(outs)]
-        label = {"odd": out[-1] if self.count % 2 else "", "dynamo": f"node_{kind}_{len(self.nodes)}"}.get(self.style, out[-1].replace("_output_0", ""))
-        self.nodes.append(helper.make_node(kind, list(inputs), out, name=label, domain=domain, **{k: v for k, v in attrs.items() if v is not None}))
+        label = {"odd": out[-1] if self.count % 2 else "", "dynamo": f"node_{kind}_{len(self.nodes)}"}.get(
+            self.style, out[-1].replace("_output_0", "")
+        )
+        self.nodes.append(
+            helper.make_node(
+                kind, list(inputs), out, name=label, domain=domain, **{k: v for k, v in attrs.items() if v is not None}
+            )
+        )
         if domain and domain not in self.domains:
             self.domains[domain] = 1
         return out
@@ -146,7 +179,9 @@ class Graph:
             raise Unwritable(f"needs opset {opset}")
 
     def unsqueeze(self, x: str, *axes: int) -> str:
-        return self.op("Unsqueeze", x, self.ints(*axes)) if self.opset >= 13 else self.op("Unsqueeze", x, axes=list(axes))
+        return (
+            self.op("Unsqueeze", x, self.ints(*axes)) if self.opset >= 13 else self.op("Unsqueeze", x, axes=list(axes))
+        )
 
     def squeeze(self, x: str, *axes: int) -> str:
         return self.op("Squeeze", x, self.ints(*axes)) if self.opset >= 13 else self.op("Squeeze", x, axes=list(axes))
@@ -162,7 +197,9 @@ class Graph:
         more = [self.ints(step)] if step != 1 or self.chance(0.5) else []
         return self.op("Slice", x, first, last, self.ints(axis), *more)
 
-    def pad(self, x: str, rank: int, axis: int, left: int, right: int, mode: str = "constant", value: float = 0.0) -> str:
+    def pad(
+        self, x: str, rank: int, axis: int, left: int, right: int, mode: str = "constant", value: float = 0.0
+    ) -> str:
         pads = [0] * (2 * rank)
         pads[axis], pads[axis + rank] = left, right
         if self.opset < 11:
@@ -194,14 +231,20 @@ class Graph:
             return one if flat else self.squeeze(one, 0)
         shape = self.op("Shape", x)
         if flat:
-            return self.op("Gather", shape, self.ints(axis), axis=0) if self.chance(0.5) else self.slice(shape, 0, axis, axis + 1)
+            return (
+                self.op("Gather", shape, self.ints(axis), axis=0)
+                if self.chance(0.5)
+                else self.slice(shape, 0, axis, axis + 1)
+            )
         return self.op("Gather", shape, self.const(axis, np.int64), axis=0)
 
     def float(self, x: str) -> str:
         return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(self.np)))
 
     def reshape(self, x: str, *dims: int | str) -> str:
-        """Reshape to a constant, or to a Concat of dimensions of which some are computed (names of one-element tensors)."""
+        """Reshape to a constant, or to a Concat of dimensions of which some are computed (names of one-element
+        tensors).
+        """
         if not any(isinstance(d, str) for d in dims):
             return self.op("Reshape", x, self.ints(*[int(d) for d in dims]))
         parts = [d if isinstance(d, str) else self.ints(d) for d in dims]
@@ -215,7 +258,9 @@ class Graph:
         return replace(v, name=self.op("Transpose", v.name, perm=[v.axes.index(a) for a in axes]), axes=axes)
 
     def to(self, v: Value, axes: str) -> Value:
-        """The same frames in another layout, by the Transposes, Reshapes and Unsqueezes that views of tensors become."""
+        """The same frames in another layout, by the Transposes, Reshapes and Unsqueezes that views of tensors
+        become.
+        """
         if sorted(axes) == sorted(v.axes):
             return self.transpose(v, axes)
         if "F" in v.axes and "F" not in axes:
@@ -250,10 +295,17 @@ class Graph:
         ir = 3 if self.opset < 9 else 7 if self.opset < 15 else 8 if self.opset < 19 else 10
         if ir < 4:  # there every initializer is an input
             known = {v.name for v in self.as_inputs}
-            self.as_inputs += [helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in self.weights if w.name not in known]
+            self.as_inputs += [
+                helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in self.weights if w.name not in known
+            ]
         graph = helper.make_graph(self.nodes, "main_graph", inputs + self.as_inputs, outputs, self.weights)
         imports = [helper.make_opsetid("", self.opset)] + [helper.make_opsetid(d, v) for d, v in self.domains.items()]
-        model = helper.make_model(graph, opset_imports=imports, functions=self.functions, producer_name={"keras": "tf2onnx"}.get(self.style, "pytorch"))
+        model = helper.make_model(
+            graph,
+            opset_imports=imports,
+            functions=self.functions,
+            producer_name={"keras": "tf2onnx"}.get(self.style, "pytorch"),
+        )
         model.ir_version = 8 if self.functions and ir < 8 else ir
         return model
 
@@ -262,7 +314,15 @@ def element(dtype: Any) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def windowed(frames: tuple[int, ...], kernel: int, stride: int = 1, dilation: int = 1, left: int = 0, right: int = 0, ceil: bool = False) -> tuple[int, ...]:
+def windowed(
+    frames: tuple[int, ...],
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    left: int = 0,
+    right: int = 0,
+    ceil: bool = False,
+) -> tuple[int, ...]:
     """How many windows fit, at each probe."""
     out = []
     for n in frames:

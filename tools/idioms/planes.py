@@ -25,7 +25,11 @@ def pool_plane(g: Graph, v: Value) -> Value:
     def order(t: int, f: int) -> list[int]:
         return [t, f] if v.axes == "BCTF" else [f, t]
 
-    attrs: dict[str, Any] = {"kernel_shape": order(*k), "strides": order(*s), "pads": order(left[0], left[1]) + order(right[0], right[1])}
+    attrs: dict[str, Any] = {
+        "kernel_shape": order(*k),
+        "strides": order(*s),
+        "pads": order(left[0], left[1]) + order(right[0], right[1]),
+    }
     attrs["ceil_mode"] = 1 if ceil else None
     if kind == "AveragePool" and g.chance(0.3):
         attrs["count_include_pad"] = 1
@@ -43,7 +47,10 @@ def resize_plane(g: Graph, v: Value) -> Value:
     t, f = g.rng.choice(((1, 2), (2, 1), (2, 2)))
     scale = [1.0, 1.0, t, f] if v.axes == "BCTF" else [1.0, 1.0, f, t]
     mode = g.rng.choice(("nearest", "linear", "linear", "cubic"))
-    attrs: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": g.rng.choice(("half_pixel", "asymmetric", "pytorch_half_pixel"))}
+    attrs: dict[str, Any] = {
+        "mode": mode,
+        "coordinate_transformation_mode": g.rng.choice(("half_pixel", "asymmetric", "pytorch_half_pixel")),
+    }
     if mode == "nearest":
         attrs["nearest_mode"] = g.rng.choice(("floor", "round_prefer_floor"))
     name = g.op("Resize", v.name, g.const([], np.float32), g.const(scale, np.float32), **attrs)
@@ -74,7 +81,13 @@ def plane_unet(g: Graph, v: Value) -> Value:
     padded = g.pad(v.name, 4, v.t, kt - 1, 0) if kt > 1 else v.name
     down = g.op("Conv", padded, g.weight(2, v.c, *order(kt, 3)), g.bias(2), strides=order(1, 2))
     low = activation(g, batch_norm(g, Value(down, v.axes, 2, v.frames, f=(v.f - 3) // 2 + 1)))
-    up = g.op("ConvTranspose", low.name, g.weight(2, v.c, *order(kt, 3)), strides=order(1, 2), output_padding=order(0, 1 - v.f % 2))
+    up = g.op(
+        "ConvTranspose",
+        low.name,
+        g.weight(2, v.c, *order(kt, 3)),
+        strides=order(1, 2),
+        output_padding=order(0, 1 - v.f % 2),
+    )
     if kt > 1:
         up = g.slice(up, v.t, 0, 1 - kt)
     if g.chance(0.5):
@@ -88,7 +101,13 @@ def depth_to_space(g: Graph, v: Value) -> Value:
     if g.chance(0.4):
         if v.f % 2 or any(n % 2 for n in v.usual):
             raise Unwritable("odd")
-        return replace(v, name=g.op("SpaceToDepth", v.name, blocksize=2), c=4 * v.c, f=v.f // 2, frames=tuple(n // 2 for n in v.frames))
+        return replace(
+            v,
+            name=g.op("SpaceToDepth", v.name, blocksize=2),
+            c=4 * v.c,
+            f=v.f // 2,
+            frames=tuple(n // 2 for n in v.frames),
+        )
     wide = g.op("Conv", v.name, g.weight(4, v.c, 1, 1), g.bias(4))
     name = g.op("DepthToSpace", wide, blocksize=2, mode=g.rng.choice(("DCR", "CRD")) if g.opset >= 11 else None)
     return replace(v, name=name, c=1, f=2 * v.f, frames=tuple(2 * n for n in v.frames))
@@ -115,7 +134,9 @@ def reflect_conv(g: Graph, v: Value) -> Value:
     left = g.rng.choice(((k - 1) * d, (k - 1) * d // 2))
     right = (k - 1) * d - left
     padded = g.pad(v.name, 3, 2, left, right, g.rng.choice(("reflect", "reflect", "edge")))
-    return activation(g, conv1d(g, replace(v, name=padded, frames=tuple(n + left + right for n in v.frames)), v.c, k, dilation=d))
+    return activation(
+        g, conv1d(g, replace(v, name=padded, frames=tuple(n + left + right for n in v.frames)), v.c, k, dilation=d)
+    )
 
 
 def same_any(g: Graph, v: Value) -> Value:
@@ -128,14 +149,37 @@ def same_any(g: Graph, v: Value) -> Value:
     if how == 0:
         return conv1d(g, v, g.rng.randint(1, 4), k, s, dilation=g.rng.choice((1, 2)), pads=auto)
     if how == 1 and g.opset >= 10:
-        return replace(v, name=g.op("MaxPool", v.name, kernel_shape=[k], strides=[s], dilations=[g.rng.choice((1, 2))], auto_pad=auto), frames=frames)
+        return replace(
+            v,
+            name=g.op(
+                "MaxPool", v.name, kernel_shape=[k], strides=[s], dilations=[g.rng.choice((1, 2))], auto_pad=auto
+            ),
+            frames=frames,
+        )
     if how == 2:
-        return replace(v, name=g.op("AveragePool", v.name, kernel_shape=[k], strides=[s], auto_pad=auto, count_include_pad=g.rng.choice((None, 1))), frames=frames)
-    return replace(v, name=g.op("LpPool", v.name, kernel_shape=[k], strides=[s], auto_pad=auto, p=g.rng.choice((1, 2))), frames=frames)
+        return replace(
+            v,
+            name=g.op(
+                "AveragePool",
+                v.name,
+                kernel_shape=[k],
+                strides=[s],
+                auto_pad=auto,
+                count_include_pad=g.rng.choice((None, 1)),
+            ),
+            frames=frames,
+        )
+    return replace(
+        v,
+        name=g.op("LpPool", v.name, kernel_shape=[k], strides=[s], auto_pad=auto, p=g.rng.choice((1, 2))),
+        frames=frames,
+    )
 
 
 def cropped_ends(g: Graph, v: Value) -> Value:
-    """Frames cut from the end, the start or both, on any layout: the trimming after a transposed convolution, or a negative pad."""
+    """Frames cut from the end, the start or both, on any layout: the trimming after a transposed convolution, or a
+    negative pad.
+    """
     v = g.to(v, g.rng.choice((v.axes, "BCT", "BTC")))
     left, right = g.rng.choice(((0, 1), (0, 3), (2, 0), (1, 1), (2, 2)))
     if g.chance(0.3):

@@ -12,7 +12,8 @@ from .grammar import Input, Network, Sentence
 
 
 def load(path: Path, axes: Mapping[str, int], seed: int) -> Network:
-    """The model with its inputs as `axes` has them. Those that are not told stream along their last symbolic axis, if any.
+    """The model with its inputs as `axes` has them. Those that are not told stream along their last symbolic axis, if
+    any.
 
     Rows are the first axis that is not time; a rate is what a dimension such as ``2*T`` says.
     """
@@ -25,7 +26,9 @@ def load(path: Path, axes: Mapping[str, int], seed: int) -> Network:
 
 
 def _input(value: onnx.ValueInfoProto, axes: Mapping[str, int]) -> Input:
-    dims: list[int | str] = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in value.type.tensor_type.shape.dim]
+    dims: list[int | str] = [
+        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in value.type.tensor_type.shape.dim
+    ]
     free = [i for i, d in enumerate(dims) if isinstance(d, str)]
     axis = axes.get(value.name, free[-1] if len(dims) > 1 and free and free[-1] > 0 else None)
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)

@@ -32,7 +32,9 @@ def rows_of_frames(g: Graph, v: Value) -> Value:
     v = g.to(v, "BTC")
     out = g.rng.randint(1, 4)
     flat = g.op("Gemm", g.reshape(v.name, -1, v.c), g.weight(v.c, out), g.bias(out))
-    return activation(g, replace(v, name=g.reshape(flat, g.dim(v.name, 0, flat=True), g.dim(v.name, 1, flat=True), out), c=out))
+    return activation(
+        g, replace(v, name=g.reshape(flat, g.dim(v.name, 0, flat=True), g.dim(v.name, 1, flat=True), out), c=out)
+    )
 
 
 def _start(g: Graph, like: Value, hidden: int) -> str:
@@ -67,7 +69,11 @@ def recurrence(g: Graph, v: Value) -> Value:
     ins += ["", start] if start or g.chance(0.3) else []
     if kind == "LSTM" and start:
         ins.append(start)
-    attrs: dict[str, Any] = {"hidden_size": hidden, "linear_before_reset": g.rng.randrange(2) if kind == "GRU" else None, "direction": "forward" if g.chance(0.5) else None}
+    attrs: dict[str, Any] = {
+        "hidden_size": hidden,
+        "linear_before_reset": g.rng.randrange(2) if kind == "GRU" else None,
+        "direction": "forward" if g.chance(0.5) else None,
+    }
     out = g.ops(kind, *ins, outs=1, **attrs)[0]
     if g.chance(0.3):
         y = g.op("Transpose", out, perm=[2, 0, 1, 3]) if g.chance(0.5) else g.op("Transpose", out, perm=[0, 2, 1, 3])
@@ -84,7 +90,14 @@ def features_rnn(g: Graph, v: Value) -> Value:
     v = g.to(v, "BTFC")
     hidden = g.rng.randint(1, 2)
     rows = g.op("Transpose", g.reshape(v.name, -1, v.f, v.c), perm=[1, 0, 2])
-    y = g.op("GRU", rows, g.weight(2, 3 * hidden, v.c), g.weight(2, 3 * hidden, hidden), hidden_size=hidden, direction="bidirectional")
+    y = g.op(
+        "GRU",
+        rows,
+        g.weight(2, 3 * hidden, v.c),
+        g.weight(2, 3 * hidden, hidden),
+        hidden_size=hidden,
+        direction="bidirectional",
+    )
     y = g.op("Transpose", y, perm=[2, 0, 1, 3])
     return replace(v, name=g.reshape(y, 1, -1, v.f, 2 * hidden), c=2 * hidden)
 
@@ -111,7 +124,9 @@ def positions(g: Graph, v: Value) -> str:
     if g.opset >= 11 and g.chance(0.6):
         return g.op("Range", g.const(0, np.int64), frames, g.const(1, np.int64))
     g.need(11)
-    ones = g.op("ConstantOfShape", g.dim(v.name, v.t, flat=True), value=helper.make_tensor("v", TensorProto.INT64, [1], [1]))
+    ones = g.op(
+        "ConstantOfShape", g.dim(v.name, v.t, flat=True), value=helper.make_tensor("v", TensorProto.INT64, [1], [1])
+    )
     return g.op("CumSum", ones, g.const(0, np.int64), exclusive=1)
 
 
@@ -121,9 +136,14 @@ def band_attention(g: Graph, v: Value) -> Value:
     heads, width = g.rng.choice((1, 2)), g.rng.randint(1, 3)
     inner = heads * width
     parts = [linear(g, v, inner).name for _ in range(3)]
-    q, k, w = (g.op("Transpose", g.reshape(p, 0, -1, heads, width), perm=[0, 2, 3, 1] if i == 1 else [0, 2, 1, 3]) for i, p in enumerate(parts))
+    q, k, w = (
+        g.op("Transpose", g.reshape(p, 0, -1, heads, width), perm=[0, 2, 3, 1] if i == 1 else [0, 2, 1, 3])
+        for i, p in enumerate(parts)
+    )
     scores = g.op("MatMul", q, k)
-    scores = g.op("Div", scores, g.const(np.sqrt(width))) if g.chance(0.5) else g.op("Mul", scores, g.const(width**-0.5))
+    scores = (
+        g.op("Div", scores, g.const(np.sqrt(width))) if g.chance(0.5) else g.op("Mul", scores, g.const(width**-0.5))
+    )
     at = positions(g, v)
     rows, cols = g.unsqueeze(at, 1), g.unsqueeze(at, 0)
     left, right = g.rng.randint(0, 5), g.rng.randint(0, 2)
@@ -132,7 +152,9 @@ def band_attention(g: Graph, v: Value) -> Value:
         same = g.op("Equal", g.op("Div", rows, size), g.op("Div", cols, size))
     else:
         gap = g.op("Sub", rows, cols)
-        same = g.op("And", g.op("Less", gap, g.const(left + 1, np.int64)), g.op("Greater", gap, g.const(-right - 1, np.int64)))
+        same = g.op(
+            "And", g.op("Less", gap, g.const(left + 1, np.int64)), g.op("Greater", gap, g.const(-right - 1, np.int64))
+        )
     if g.chance(0.5):
         low = -np.inf if g.chance(0.3) else -1e4 if g.dtype == "float16" else -1e9
         scores = g.op("Where", same, scores, g.const(low))

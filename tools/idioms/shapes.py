@@ -11,7 +11,9 @@ from .graph import LAST, Graph, Unwritable, Value, windowed
 
 
 def join(g: Graph, a: Value, b: Value, how: str = "") -> Value:
-    """Add or concatenate two values, cropping the longer where lengths differ (from the left, the right, or by a shape)."""
+    """Add or concatenate two values, cropping the longer where lengths differ (from the left, the right, or by a
+    shape).
+    """
     a, b = g.to(a, "BCT"), g.to(b, "BCT")
     gaps = {m - n for m, n in zip(a.usual, b.usual)}
     if gaps != {0}:
@@ -32,7 +34,9 @@ def join(g: Graph, a: Value, b: Value, how: str = "") -> Value:
         if a.c != b.c:
             b = conv1d(g, b, a.c, 1)
         return replace(a, name=g.op("Add", a.name, b.name))
-    return replace(a, name=g.op("Concat", a.name, b.name, axis=g.rng.choice((1, -2)) if g.opset >= 11 else 1), c=a.c + b.c)
+    return replace(
+        a, name=g.op("Concat", a.name, b.name, axis=g.rng.choice((1, -2)) if g.opset >= 11 else 1), c=a.c + b.c
+    )
 
 
 def shift(g: Graph, v: Value) -> Value:
@@ -67,7 +71,9 @@ def stepped(g: Graph, v: Value) -> Value:
 
 
 def stacked(g: Graph, v: Value) -> Value:
-    """Frames side by side by a reshape: on as many as divide, cropped by the shape, or padded to a multiple at the start."""
+    """Frames side by side by a reshape: on as many as divide, cropped by the shape, or padded to a multiple at the
+    start.
+    """
     v = g.to(v, "BTC")
     k = g.rng.choice((2, 3))
     name, frames = v.name, v.frames
@@ -143,7 +149,9 @@ def resize(g: Graph, v: Value) -> Value:
         if r == 3:
             raise Unwritable("a third is no float")
     mode = g.rng.choice(("nearest", "linear", "cubic"))
-    where = g.rng.choice(("half_pixel", "asymmetric", "pytorch_half_pixel", "align_corners" if g.chance(0.2) else "asymmetric"))
+    where = g.rng.choice(
+        ("half_pixel", "asymmetric", "pytorch_half_pixel", "align_corners" if g.chance(0.2) else "asymmetric")
+    )
     attrs = {"mode": mode, "coordinate_transformation_mode": where}
     if mode == "nearest":
         attrs["nearest_mode"] = g.rng.choice(("floor", "round_prefer_floor", "round_prefer_ceil", "ceil"))
@@ -152,14 +160,22 @@ def resize(g: Graph, v: Value) -> Value:
         scale4 = g.const([1.0, 1.0, 1.0, 1 / r if down else r], np.float32)
         y = g.op("Resize", x, g.const([], np.float32), scale4, cubic_coeff_a=g.rng.choice((-0.75, -0.5)), **attrs)
         return replace(v, name=g.squeeze(y, 1), frames=grown)
-    return replace(v, name=g.op("Resize", v.name, g.const([], np.float32) if g.chance(0.5) or g.opset < 13 else "", scales, **attrs), frames=grown)
+    return replace(
+        v,
+        name=g.op("Resize", v.name, g.const([], np.float32) if g.chance(0.5) or g.opset < 13 else "", scales, **attrs),
+        frames=grown,
+    )
 
 
 def repeat_frames(g: Graph, v: Value) -> Value:
     """repeat_interleave: Unsqueeze, Expand or Tile, Reshape."""
     v = g.to(v, "BTC")
     r = g.rng.choice((2, 3))
-    wide = g.op("Tile", g.unsqueeze(v.name, 2), g.ints(1, 1, r, 1)) if g.chance(0.6) else g.op("Concat", *[g.unsqueeze(v.name, 2)] * r, axis=2)
+    wide = (
+        g.op("Tile", g.unsqueeze(v.name, 2), g.ints(1, 1, r, 1))
+        if g.chance(0.6)
+        else g.op("Concat", *[g.unsqueeze(v.name, 2)] * r, axis=2)
+    )
     return replace(v, name=g.reshape(wide, 0, -1, v.c), frames=tuple(n * r for n in v.frames))
 
 
@@ -168,12 +184,17 @@ def resized_features(g: Graph, v: Value) -> Value:
     g.need(11)
     v = g.to(v, g.rng.choice(("BCTF", "BCFT")))
     scales = g.const([1.0, 1.0, 1.0, 2.0] if v.axes == "BCTF" else [1.0, 1.0, 2.0, 1.0], np.float32)
-    attrs = {"mode": g.rng.choice(("nearest", "linear")), "coordinate_transformation_mode": g.rng.choice(("asymmetric", "half_pixel", "align_corners"))}
+    attrs = {
+        "mode": g.rng.choice(("nearest", "linear")),
+        "coordinate_transformation_mode": g.rng.choice(("asymmetric", "half_pixel", "align_corners")),
+    }
     return replace(v, name=g.op("Resize", v.name, g.const([], np.float32), scales, **attrs), f=2 * v.f)
 
 
 def u_net(g: Graph, v: Value) -> Value:
-    """Down, a bottleneck, and up to the size of the skip: by interpolate(size=), a ConvTranspose and a crop, or nearest and a pad."""
+    """Down, a bottleneck, and up to the size of the skip: by interpolate(size=), a ConvTranspose and a crop, or
+    nearest and a pad.
+    """
     v = g.to(v, "BCT")
     s = 2
     k = g.rng.choice((2, 3, 4))
@@ -189,7 +210,11 @@ def u_net(g: Graph, v: Value) -> Value:
         where = "asymmetric" if mode == "nearest" else "half_pixel"
         near = {"nearest_mode": "floor"} if mode == "nearest" else {}
         empty = g.const([], np.float32)
-        up = replace(low, name=g.op("Resize", low.name, empty, empty, size, mode=mode, coordinate_transformation_mode=where, **near), frames=v.frames)
+        up = replace(
+            low,
+            name=g.op("Resize", low.name, empty, empty, size, mode=mode, coordinate_transformation_mode=where, **near),
+            frames=v.frames,
+        )
     elif how == 1:
         up = transposed(g, low)
     else:
@@ -207,7 +232,9 @@ def stft_like(g: Graph, v: Value) -> Value:
         mode = "reflect" if g.chance(0.2) else "constant"
         right = left if mode == "reflect" else 0
         v = replace(v, name=g.pad(v.name, 3, 2, left, right, mode), frames=tuple(n + left + right for n in v.frames))
-    spec = Value(g.op("Conv", v.name, g.weight(2 * bins, 1, win), strides=[hop]), "BCT", 2 * bins, windowed(v.frames, win, hop))
+    spec = Value(
+        g.op("Conv", v.name, g.weight(2 * bins, 1, win), strides=[hop]), "BCT", 2 * bins, windowed(v.frames, win, hop)
+    )
     real, imag = g.split(spec.name, 1, bins, bins)
     power = g.op("Add", g.op("Mul", real, real), g.op("Mul", imag, imag))
     size = Value(g.op("Sqrt", g.op("Add", power, g.const(1e-3))), "BCT", bins, spec.frames)

@@ -25,7 +25,13 @@ def _weights(g: Graph, array: np.ndarray, per_channel: bool, axis: int = 0) -> s
     shape = [-1 if i == axis else 1 for i in range(array.ndim)]
     grid = np.round(array / (scale.reshape(shape) if per_channel else scale)).astype(np.int8)
     zero = np.zeros(np.shape(scale), np.int8)
-    return g.op("DequantizeLinear", g.const(grid, np.int8), g.const(scale, np.float32), g.const(zero, np.int8), axis=axis if per_channel else None)
+    return g.op(
+        "DequantizeLinear",
+        g.const(grid, np.int8),
+        g.const(scale, np.float32),
+        g.const(zero, np.int8),
+        axis=axis if per_channel else None,
+    )
 
 
 def quantised(g: Graph, v: Value) -> Value:
@@ -70,7 +76,9 @@ def called(g: Graph, v: Value) -> Value:
     k = g.rng.randint(2, 3)
     domain = "pkg.module"
     body = [
-        helper.make_node("Constant", [], ["pads"], value=helper.make_tensor("p", TensorProto.INT64, [6], [0, 0, k - 1, 0, 0, 0])),
+        helper.make_node(
+            "Constant", [], ["pads"], value=helper.make_tensor("p", TensorProto.INT64, [6], [0, 0, k - 1, 0, 0, 0])
+        ),
         helper.make_node("Pad", ["x", "pads"], ["padded"]),
         helper.make_node("Conv", ["padded", "w"], ["h"]),
         helper.make_node("Sigmoid", ["h"], ["s"]),
@@ -95,7 +103,12 @@ def branch(g: Graph, v: Value) -> Value:
 
     def body(kind: str) -> GraphProto:
         out = f"branch_{kind}_{n}"
-        return helper.make_graph([helper.make_node(kind, [v.name], [out])], f"{kind}_{n}", [], [helper.make_tensor_value_info(out, dtype, None)])
+        return helper.make_graph(
+            [helper.make_node(kind, [v.name], [out])],
+            f"{kind}_{n}",
+            [],
+            [helper.make_tensor_value_info(out, dtype, None)],
+        )
 
     if how == 0:
         condition = g.const(bool(g.rng.randrange(2)), np.bool_)
@@ -109,7 +122,9 @@ def branch(g: Graph, v: Value) -> Value:
 
 
 def pooled(g: Graph, v: Value) -> tuple[str, list[int | str]]:
-    """A head without time: the last frame, a mean, a maximum, attention pooling, the last state. Gives its name and shape."""
+    """A head without time: the last frame, a mean, a maximum, attention pooling, the last state. Gives its name and
+    shape.
+    """
     v = g.to(v, "BTC")
     rows, c = g.batch, v.c
     how = g.rng.randrange(8)
@@ -120,7 +135,10 @@ def pooled(g: Graph, v: Value) -> tuple[str, list[int | str]]:
     if how == 2:
         return g.reduce("ReduceMean", v.name, 1, keep=False), [rows, c]
     if how == 3:
-        return g.reduce(g.rng.choice(("ReduceMax", "ReduceMin", "ReduceL2", "ReduceSum")), v.name, 1, keep=False), [rows, c]
+        return g.reduce(g.rng.choice(("ReduceMax", "ReduceMin", "ReduceL2", "ReduceSum")), v.name, 1, keep=False), [
+            rows,
+            c,
+        ]
     if how == 4:
         weights = g.op("Softmax", linear(g, v, 1).name, axis=1)
         if g.opset < 13:
@@ -139,7 +157,9 @@ def pooled(g: Graph, v: Value) -> tuple[str, list[int | str]]:
 
 
 def classes(g: Graph, v: Value) -> tuple[str, list[int | str], int, int]:
-    """A head of frames: softmax, arg max or a plain projection. Gives its name, its shape (T for frames), type and the axis of time."""
+    """A head of frames: softmax, arg max or a plain projection. Gives its name, its shape (T for frames), type and
+    the axis of time.
+    """
     v = linear(g, g.to(v, "BTC"), g.rng.randint(2, 3))
     how = g.rng.randrange(3)
     if how == 0:

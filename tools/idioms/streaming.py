@@ -79,7 +79,9 @@ def draw(inputs: list[Input], rows: int, frames: int, rng: np.random.Generator) 
 
 
 class Batch:
-    """The batch model: optimised as onnxruntime does it, and not at all; where these differ nobody knows what is right."""
+    """The batch model: optimised as onnxruntime does it, and not at all; where these differ nobody knows what is
+    right.
+    """
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -88,7 +90,9 @@ class Batch:
         self.names = [o.name for o in self.sessions[0].get_outputs()]
         self.fixed = network.sentence.batch if isinstance(network.sentence.batch, int) else 0
 
-    def __call__(self, data: Mapping[str, Array], length: int, lane: Lane, row_axes: Mapping[str, int | None]) -> dict[str, Array] | None:
+    def __call__(
+        self, data: Mapping[str, Array], length: int, lane: Lane, row_axes: Mapping[str, int | None]
+    ) -> dict[str, Array] | None:
         """Outputs for the first `length` base frames of a lane; None where the model does not run or is not sure."""
         if length in self.network.empty and any(head == "pooled" for head, _ in self.network.sentence.heads):
             return None  # onnxruntime may abort where it reduces no frames
@@ -116,7 +120,9 @@ class Batch:
 
 
 def difference(got: Array, want: Array, network: Network) -> tuple[float, tuple[int, ...]] | None:
-    """The largest difference beyond rounding and where it is, or None. A few ties of quantised values are rounding too."""
+    """The largest difference beyond rounding and where it is, or None. A few ties of quantised values are rounding
+    too.
+    """
     if got.shape != want.shape:
         return float("inf"), ()
     if not want.size:
@@ -155,7 +161,9 @@ def garbage(x: Array, fill: str) -> Any:
 class Runner:
     """Feeds lanes of streams, one after another on each, and collects what comes out."""
 
-    def __init__(self, model: ort.InferenceSession, spec: Mapping[str, Any], inputs: list[Input], lanes: list[Lane]) -> None:
+    def __init__(
+        self, model: ort.InferenceSession, spec: Mapping[str, Any], inputs: list[Input], lanes: list[Lane]
+    ) -> None:
         self.model, self.spec, self.inputs, self.lanes = model, spec, inputs, lanes
         self.rows = sum(lane.count for lane in lanes)
         self.names = [o.name for o in model.get_outputs()]
@@ -165,10 +173,15 @@ class Runner:
         self.faults: list[str] = []
 
     def zeros(self) -> dict[str, Array]:
-        return {s["input"]: np.zeros([d if isinstance(d, int) else self.rows for d in s["shape"]], s["dtype"]) for s in self.spec["states"]}
+        return {
+            s["input"]: np.zeros([d if isinstance(d, int) else self.rows for d in s["shape"]], s["dtype"])
+            for s in self.spec["states"]
+        }
 
     def run(self, queues: list[list[Stream]], pulses: Iterator[int], fill: str | None) -> None:
-        """Until all streams of all lanes are done. `fill`: what to put past their ends; None without an end of stream."""
+        """Until all streams of all lanes are done. `fill`: what to put past their ends; None without an end of
+        stream.
+        """
         states = self.zeros()
         places = [0] * len(self.lanes)
         while any(place < len(queue) for place, queue in zip(places, queues)):
@@ -176,7 +189,14 @@ class Runner:
             now = [queue[min(place, len(queue) - 1)] for place, queue in zip(places, queues)]
             feed = dict(states) | {i.name: self._chunk(i, now, pulse, fill) for i in self.inputs}
             if fill is not None:
-                valid = np.array([max(0, min(pulse, s.length - s.fed)) for s, lane in zip(now, self.lanes) for _ in range(lane.count)], np.int64)
+                valid = np.array(
+                    [
+                        max(0, min(pulse, s.length - s.fed))
+                        for s, lane in zip(now, self.lanes)
+                        for _ in range(lane.count)
+                    ],
+                    np.int64,
+                )
                 feed[self.spec["valid_frames_input"]] = valid if len(valid) == self._valid() else valid[:1]
             out = dict(zip(self.names, self.model.run(None, feed)))
             states = {s["input"]: out[s["output"]] for s in self.spec["states"]}
@@ -228,7 +248,9 @@ class Runner:
             if o["kind"] == "stream":
                 stream.chunks.setdefault(o["name"], []).append(y)
             else:
-                stream.values.setdefault(o["name"], []).append((min(stream.fed, stream.length) if self.end else stream.fed, y))
+                stream.values.setdefault(o["name"], []).append(
+                    (min(stream.fed, stream.length) if self.end else stream.fed, y)
+                )
 
     def _look(self, out: Mapping[str, Array], pulse: int) -> None:
         for o in self.spec["outputs"]:
@@ -236,7 +258,9 @@ class Runner:
             if o["kind"] != "stream":
                 continue
             if y.shape[o["axis"]] * o["rate"][1] != pulse * o["rate"][0]:
-                self.faults.append(f"{o['name']} gave {y.shape[o['axis']]} frames for a pulse of {pulse} at rate {o['rate']}")
+                self.faults.append(
+                    f"{o['name']} gave {y.shape[o['axis']]} frames for a pulse of {pulse} at rate {o['rate']}"
+                )
             if y.dtype.kind == "f" and not np.isfinite(y).all() and self.finite:
                 self.finite = False
                 self.faults.append(f"not finite: {o['name']}")

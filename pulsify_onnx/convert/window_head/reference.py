@@ -18,15 +18,20 @@ from pulsify_onnx.runtime.sidecar import Head, Sidecar, StreamInput
 
 
 class SlidingBatch:
-    """A model of clips on recordings of any length: streams for the whole recording, values over a window for the first clip.
+    """A model of clips on recordings of any length: streams for the whole recording, values over a window for the first
+    clip.
 
-    Where the sidecar says that windows are exact, a window is run through `model` itself. Else the body is run on the whole
-    recording and the head on the frames of the window, since padding inside the body is there once and not in every window.
+    Where the sidecar says that windows are exact, a window is run through `model` itself. Else the body is run on the
+    whole
+    recording and the head on the frames of the window, since padding inside the body is there once and not in every
+    window.
     """
 
     def __init__(self, model: str | Path | onnx.ModelProto, cut: Prepared, sidecar: Sidecar, head: Head):
         self.inputs, self.head = sidecar.inputs, head
-        self.model = session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True)
+        self.model = session(
+            model.SerializeToString() if isinstance(model, onnx.ModelProto) else model, severity=4, plain=True
+        )
         self._body = _session(runnable(cut.source.model))
         assert cut.head is not None, "a model whose head is cut off has one"
         self._head = _session(runnable(cut.head.source.model))
@@ -65,8 +70,12 @@ class SlidingBatch:
 
     def _scored(self, feeds: Mapping[str, Array], streams: Mapping[str, Array], start: int) -> dict[str, Array]:
         assert self._head is not None
-        windows = {window_of(wire): take(streams[wire], x.axis, first := int(start * x.rate), first + x.extent.at(self.head.frames))
-                   for wire, x in self._windows.items()}
+        windows = {
+            window_of(wire): take(
+                streams[wire], x.axis, first := int(start * x.rate), first + x.extent.at(self.head.frames)
+            )
+            for wire, x in self._windows.items()
+        }
         return dict(zip((o.name for o in self._head.get_outputs()), _run(self._head, {**feeds, **windows})))
 
     def _cut(self, feeds: Mapping[str, Array], start: int) -> dict[str, Array]:
@@ -74,7 +83,9 @@ class SlidingBatch:
         made = {}
         for i in self.inputs:
             x = feeds[i.name]
-            made[i.name] = take(x, i.axis, i.count(start), i.count(start + self.head.frames)) if isinstance(i, StreamInput) else x
+            made[i.name] = (
+                take(x, i.axis, i.count(start), i.count(start + self.head.frames)) if isinstance(i, StreamInput) else x
+            )
         return made
 
 

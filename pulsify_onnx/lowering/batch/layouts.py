@@ -1,6 +1,7 @@
 """Which axis of a tensor has the rows of the batch, where a number of each row meets it.
 
-Tensors that flow have shapes that say so. What rules write between these and what counts frames is followed here, operator by operator.
+Tensors that flow have shapes that say so. What rules write between these and what counts frames is followed here,
+operator by operator.
 """
 
 from __future__ import annotations
@@ -18,18 +19,102 @@ from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.algebra.quotients import ratio
 from pulsify_onnx.arrays import Array
 
-ELEMENTWISE = frozenset("""
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip Cos Cosh
-    Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual
-    Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt
-    Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor CastLike BiasGelu Binarizer FastGelu GatedAdd QuickGelu ScaledSiLU SwiGLU
-    QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearWhere""".split())
+ELEMENTWISE = frozenset(
+    [
+        "Abs",
+        "Acos",
+        "Acosh",
+        "Add",
+        "And",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "BitCast",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseNot",
+        "BitwiseOr",
+        "BitwiseXor",
+        "Cast",
+        "Ceil",
+        "Celu",
+        "Clip",
+        "Cos",
+        "Cosh",
+        "Div",
+        "Dropout",
+        "Elu",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "Greater",
+        "GreaterOrEqual",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "IsInf",
+        "IsNaN",
+        "LeakyRelu",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Max",
+        "Mean",
+        "Min",
+        "Mish",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "PRelu",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Shrink",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Swish",
+        "Tan",
+        "Tanh",
+        "ThresholdedRelu",
+        "Where",
+        "Xor",
+        "CastLike",
+        "BiasGelu",
+        "Binarizer",
+        "FastGelu",
+        "GatedAdd",
+        "QuickGelu",
+        "ScaledSiLU",
+        "SwiGLU",
+        "QLinearAdd",
+        "QLinearLeakyRelu",
+        "QLinearMul",
+        "QLinearSigmoid",
+        "QLinearWhere",
+    ]
+)
 """Operators that broadcast and mix no elements."""
 
 RECURRENT = ("GRU", "LSTM", "RNN")
 
 BATCH_FIRST = {"Attention": 4, "GridSample": 4, "MultiHeadAttention": 4, "RotaryEmbedding": 0}
-"""Operators all of whose inputs that have rows have them first, and the dimensions that their mask or grid has at least."""
+"""Operators all of whose inputs that have rows have them first, and the dimensions that their mask or grid has at
+least.
+"""
 
 SHARED, MIXED = -1, -2
 """``rows`` of a tensor that is the same for all rows, and of one whose rows are not known to be apart."""
@@ -37,8 +122,10 @@ SHARED, MIXED = -1, -2
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a tensor has its rows. A `lifted` one has them on an axis of their own, before the `rank` others; ``ones``: which of
-    these others have one element. ``within``: sizes of a slower and of a faster axis that are merged with the rows."""
+    """Where a tensor has its rows. A `lifted` one has them on an axis of their own, before the `rank` others; ``ones``:
+    which of
+    these others have one element. ``within``: sizes of a slower and of a faster axis that are merged with the rows.
+    """
 
     rank: int | None
     rows: int
@@ -68,8 +155,12 @@ def constant(value: ir.Value | None) -> Array | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def axes_told(inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], index: int, rank: int) -> list[int] | None:
-    """The axes that an operator takes as an attribute or as its input `index`; None where they are not known, all without any."""
+def axes_told(
+    inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], index: int, rank: int
+) -> list[int] | None:
+    """The axes that an operator takes as an attribute or as its input `index`; None where they are not known, all
+    without any.
+    """
     given = attribute(attributes, "axes")
     if given is None and len(inputs) > index and inputs[index] is not None:
         found = constant(inputs[index])
@@ -84,9 +175,9 @@ def regrouped(x: Layout, shape: Sequence[Length], target: Sequence[Length]) -> L
     if x.rows < 0 or x.lifted or x.rank != len(shape):
         return Layout(len(target), x.rows) if x.rows == SHARED and not x.lifted else UNKNOWN
     rows = shape[x.rows].over(x.within[0] * x.within[1])
-    before, after = [*shape[: x.rows], x.within[0]], [x.within[1], *shape[x.rows + 1:]]
+    before, after = [*shape[: x.rows], x.within[0]], [x.within[1], *shape[x.rows + 1 :]]
     for k, size in enumerate(target):
-        (slower, left), (faster, right) = ratio(before, target[:k]), ratio(after, target[k + 1:])
+        (slower, left), (faster, right) = ratio(before, target[:k]), ratio(after, target[k + 1 :])
         if rows is not None and left == right == Length.of(1) and size == slower * rows * faster:
             return Layout(len(target), k, within=(slower, faster))
     return UNKNOWN
@@ -104,8 +195,11 @@ def met(layouts: Sequence[Layout]) -> Layout:
     return Layout(rank, found.pop()) if len(found) == 1 else UNKNOWN
 
 
-def moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any]) -> list[Layout]:
-    """Layouts of the outputs of an operator on tensors that are not lifted; the last one is that of all further outputs.
+def moved(
+    op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any]
+) -> list[Layout]:
+    """Layouts of the outputs of an operator on tensors that are not lifted; the last one is that of all further
+    outputs.
 
     Axes merged with the rows stay so, also where the rows' axis is not known.
     """
@@ -120,7 +214,9 @@ def moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Lay
     return [replace(x, within=within) if x.rows != SHARED else x for x in _moved(op_type, inputs, layouts, attributes)]
 
 
-def _moved(op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any]) -> list[Layout]:
+def _moved(
+    op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any]
+) -> list[Layout]:
     known = [x for x in layouts if x is not None]
     if op_type in ("Shape", "Size"):
         return [Layout(1 if op_type == "Shape" else 0, SHARED)]
@@ -198,6 +294,7 @@ def _on(*names: str) -> Callable[[_Rule], _Rule]:
     def register(rule: _Rule) -> _Rule:
         _RULES.update(dict.fromkeys(names, rule))
         return rule
+
     return register
 
 
@@ -252,7 +349,18 @@ def _padded(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str
     return x if pads is not None and not pads[x.rows] and not pads[x.rows + rank] else UNKNOWN
 
 
-@_on("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare")
+@_on(
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
 def _reduced(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping[str, Any]) -> Layout:
     axes = axes_told(inputs, attributes, 1, rank)
     return _without(x, rank, axes, bool(attribute(attributes, "keepdims", 1)))
@@ -281,9 +389,11 @@ def _kept_first(inputs: Sequence[Any], x: Layout, rank: int, attributes: Mapping
 
 
 def interpolated(mode: str | bytes, rank: int, axis: int) -> bool:
-    """Whether onnxruntime may interpolate along an `axis` that a Resize leaves at its size: by weights of 0, which spread what is no number.
+    """Whether onnxruntime may interpolate along an `axis` that a Resize leaves at its size: by weights of 0, which
+    spread what is no number.
 
-    Linear and cubic modes do so along all axes of up to three, and else along those that come after the batch and the channels.
+    Linear and cubic modes do so along all axes of up to three, and else along those that come after the batch and the
+    channels.
     """
     return mode not in ("nearest", b"nearest") and (rank < 4 or axis > 0)
 

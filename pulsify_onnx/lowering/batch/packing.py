@@ -52,16 +52,20 @@ class Packing:
             value = self._regrouped(emit, value, self.shape, self.axis, self.within)
         return value
 
-    def _regrouped(self, emit: Writer, value: ir.Value, shape: tuple[int | str, ...], axis: int, within: tuple[Length, Length]) -> ir.Value:
+    def _regrouped(
+        self, emit: Writer, value: ir.Value, shape: tuple[int | str, ...], axis: int, within: tuple[Length, Length]
+    ) -> ir.Value:
         target = emit.ints(*(d if isinstance(d, int) else -1 for d in shape))
         return emit.regrouped(value, target, len(shape), axis, within)
 
 
-def packing(shape: Shape, batch: str | int, within: tuple[Length, Length] | None,
-            first: int | None = None) -> Packing | None:
+def packing(
+    shape: Shape, batch: str | int, within: tuple[Length, Length] | None, first: int | None = None
+) -> Packing | None:
     """How a tensor of `shape` is kept; a scalar gets an axis.
 
-    `within` are the slower and the faster axis merged with the batch, the latter where that is not known. `first`: an axis that
+    `within` are the slower and the faster axis merged with the batch, the latter where that is not known. `first`: an
+    axis that
     comes first with all that is merged with the batch in it, which may be of a fixed size.
 
     None where another dimension is of unknown size.
@@ -76,7 +80,7 @@ def packing(shape: Shape, batch: str | int, within: tuple[Length, Length] | None
         return None
     slower, faster = within if within is not None and within[0] * within[1] == rest else (Length.of(1), rest)
     parts = [d for d in (slower.constant, str(batch), faster.constant) if d is not None and d != 1]
-    split = (*plain[:axis], *parts, *plain[axis + 1:])
+    split = (*plain[:axis], *parts, *plain[axis + 1 :])
     at = axis + parts.index(str(batch))
     together = [at, *(k for k in range(axis, axis + len(parts)) if k != at)] if axis == first else [at]
     return Packing(plain, split, _first(together, len(split)), axis, (slower, faster))

@@ -12,7 +12,9 @@ from pulsify_onnx.lowering.batch.layouts import MIXED, SHARED, UNKNOWN, Layout
 
 
 class Placement:
-    """Layouts of tensors and what is known of their shapes; the batch is the dimension `batch`. ``sizes``: which entry of a shape it is."""
+    """Layouts of tensors and what is known of their shapes; the batch is the dimension `batch`. ``sizes``: which
+    entry of a shape it is.
+    """
 
     def __init__(self, batch: str):
         self.batch = batch
@@ -46,7 +48,9 @@ class Placement:
         return value
 
     def settle(self, value: ir.Value, shape: Shape, static: bool) -> ir.Value:
-        """Say what the shape of a wire's tensor is in a pulse; a `static` one without the batch in it is the same for all rows."""
+        """Say what the shape of a wire's tensor is in a pulse; a `static` one without the batch in it is the same
+        for all rows.
+        """
         named = [k for k, d in enumerate(shape) if self.batch in d.symbols()]
         rows = named[0] if len(named) == 1 else MIXED if named or not static else SHARED
         alone = len(named) == 1 and str(shape[named[0]]) == self.batch
@@ -59,11 +63,15 @@ class Placement:
         if rows >= 0 and not alone:
             of_rows = shape[rows].over(found.within[0] * found.within[1]) if found.merged else None
             known = of_rows is not None and str(of_rows) in of_rows.symbols()
-            return self.place(value, found if found.rows == SHARED else replace(found, rank=rank, rows=rows) if known else UNKNOWN)
+            return self.place(
+                value, found if found.rows == SHARED else replace(found, rank=rank, rows=rows) if known else UNKNOWN
+            )
         return self.place(value, Layout(rank, SHARED if found.rows == SHARED and rows == MIXED else rows))
 
     def order(self, value: ir.Value, size: Length) -> tuple[Length, Length] | None:
-        """Sizes of the slower and the faster axis merged with the rows of `value` to a dimension of `size`, where it has one."""
+        """Sizes of the slower and the faster axis merged with the rows of `value` to a dimension of `size`, where it
+        has one.
+        """
         found, shape = self.layout(value), self.shape(value)
         return found.within if found.merged and shape is not None and shape[found.rows] == size else None
 
@@ -76,4 +84,3 @@ class Placement:
         if len(batch) == 1:
             self.sizes[id(shape)] = batch[0]
         return self.measure(shape, sizes)
-

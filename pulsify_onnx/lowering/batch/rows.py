@@ -18,7 +18,18 @@ from pulsify_onnx.algebra.facts import ALONE, Shape
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.lowering.batch import layouts as table
-from pulsify_onnx.lowering.batch.layouts import BATCH_FIRST, ELEMENTWISE, MIXED, SHARED, UNKNOWN, Layout, attribute, constant, entries, met
+from pulsify_onnx.lowering.batch.layouts import (
+    BATCH_FIRST,
+    ELEMENTWISE,
+    MIXED,
+    SHARED,
+    UNKNOWN,
+    Layout,
+    attribute,
+    constant,
+    entries,
+    met,
+)
 from pulsify_onnx.lowering.batch.placement import Placement
 from pulsify_onnx.lowering.writer import Emitter, Writer
 
@@ -30,7 +41,9 @@ class _Shared(Exception):
 
 
 class BatchWriter(Writer):
-    """Writes operators on values per row by the writer `plain`. ``shared``: nodes that rows share; `node` tells the one at hand."""
+    """Writes operators on values per row by the writer `plain`. ``shared``: nodes that rows share; `node` tells the
+    one at hand.
+    """
 
     def __init__(self, plain: Emitter, batch: str, node: Callable[[], str]):
         self.plain, self.opset = plain, plain.opset
@@ -59,8 +72,12 @@ class BatchWriter(Writer):
         self.note()
         return self.place(self.plain.number(value), Layout(found.rank, SHARED))
 
-    def regrouped(self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
-        """`value` reshaped to a `shape` of `rank` dimensions, in which its rows are on `axis`, merged with the axes `within`."""
+    def regrouped(
+        self, value: ir.Value, shape: ir.Value, rank: int, axis: int, within: tuple[Length, Length]
+    ) -> ir.Value:
+        """`value` reshaped to a `shape` of `rank` dimensions, in which its rows are on `axis`, merged with the axes
+        `within`.
+        """
         return self.place(self.plain.one("Reshape", value, shape), Layout(rank, axis, within=within))
 
     def settle(self, value: ir.Value, shape: Shape, static: bool) -> ir.Value:
@@ -76,7 +93,9 @@ class BatchWriter(Writer):
         return self.rows.sized(shape, sizes)
 
     def order(self, value: ir.Value, size: Length) -> tuple[Length, Length] | None:
-        """Sizes of the slower and the faster axis merged with the rows in a dimension of `size`, where that is known."""
+        """Sizes of the slower and the faster axis merged with the rows in a dimension of `size`, where that is
+        known.
+        """
         return self.rows.order(value, size)
 
     def state(self, past: ir.Value, shape: Sequence[int | str], rank: int) -> ir.Value:
@@ -103,8 +122,16 @@ class BatchWriter(Writer):
         """The node at hand does something that rows share."""
         self.shared.setdefault(self._node())
 
-    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, node_name: str = "",
-           rewire: Callable[[ir.Graph], ir.Graph] | None = None, **attributes: Any) -> Values:
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        outputs: int = 1,
+        node_name: str = "",
+        rewire: Callable[[ir.Graph], ir.Graph] | None = None,
+        **attributes: Any,
+    ) -> Values:
         """Outputs of an operator, row by row."""
         if op_type in table.RECURRENT:
             inputs = self._timed(*inputs)
@@ -112,16 +139,23 @@ class BatchWriter(Writer):
         if any(x is not None and x.lifted for x in layouts):
             try:
                 if op_type in BATCH_FIRST and outputs == 1:
-                    return (self._rows_first(op_type, inputs, layouts, domain=domain, node_name=node_name, **attributes),)
+                    return (
+                        self._rows_first(op_type, inputs, layouts, domain=domain, node_name=node_name, **attributes),
+                    )
                 if domain or outputs > 1:
                     raise _Shared
                 return (self._lifted(op_type, inputs, layouts, attributes, node_name),)
             except _Shared:
                 inputs = tuple(None if v is None else self.whole(v) for v in inputs)
                 layouts = [None if v is None else self.layout(v) for v in inputs]
-        if op_type in ("Resize", "Upsample") and (apart := self._resized(op_type, inputs, layouts, attributes, node_name)) is not None:
+        if (
+            op_type in ("Resize", "Upsample")
+            and (apart := self._resized(op_type, inputs, layouts, attributes, node_name)) is not None
+        ):
             return (apart,)
-        made = self.plain.op(op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes)
+        made = self.plain.op(
+            op_type, *inputs, domain=domain, outputs=outputs, node_name=node_name, rewire=rewire, **attributes
+        )
         shape, target = (self.rows.shape(v) for v in (*inputs, None)[:2])
         if op_type == "Reshape" and layouts[0] is not None and shape is not None and target is not None:
             found = [table.regrouped(layouts[0], shape, target)]
@@ -140,14 +174,30 @@ class BatchWriter(Writer):
         """Inputs of a recurrence: lengths per row are repeated for the axes that are merged with the rows."""
         lengths = inputs[4] if len(inputs) > 4 else None
         x = self.layout(inputs[0]) if inputs[0] is not None else UNKNOWN
-        if lengths is None or not self.layout(lengths).lifted or not x.merged or None in (x.within[0].constant, x.within[1].constant):
+        if (
+            lengths is None
+            or not self.layout(lengths).lifted
+            or not x.merged
+            or None in (x.within[0].constant, x.within[1].constant)
+        ):
             return inputs
         each = self.plain.one("Gather", lengths, self.constant(np.asarray(0, np.int64)), axis=1)
-        return (*inputs[:4], self.place(self._repeated(each, 1, 0, x.within), Layout(1, 0, within=x.within)), *inputs[5:])
+        return (
+            *inputs[:4],
+            self.place(self._repeated(each, 1, 0, x.within), Layout(1, 0, within=x.within)),
+            *inputs[5:],
+        )
 
     # operators on lifted tensors
 
-    def _lifted(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
+    def _lifted(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        layouts: Sequence[Layout | None],
+        attributes: Mapping[str, Any],
+        name: str,
+    ) -> ir.Value:
         if op_type in ELEMENTWISE:
             return self._broadcast(op_type, inputs, layouts, attributes, name)
         x, first = inputs[0], layouts[0]
@@ -187,31 +237,68 @@ class BatchWriter(Writer):
             return self.place(made, Layout(first.rank, 0))
         raise _Shared
 
-    def _rows_first(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], **more: Any) -> ir.Value:
+    def _rows_first(
+        self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], **more: Any
+    ) -> ir.Value:
         """An operator whose inputs have the batch first."""
         first = layouts[0]
-        if first is None or first.lifted or first.rows != 0 or any(x is not None and not x.lifted and (x.merged or x.rows not in (0, SHARED)) for x in layouts):
+        if (
+            first is None
+            or first.lifted
+            or first.rows != 0
+            or any(x is not None and not x.lifted and (x.merged or x.rows not in (0, SHARED)) for x in layouts)
+        ):
             raise _Shared
-        brought = [v if v is None or x is None or not x.lifted else self._to(v, max(x.rank or 0, BATCH_FIRST[op_type]), 0) for v, x in zip(inputs, layouts)]
+        brought = [
+            v if v is None or x is None or not x.lifted else self._to(v, max(x.rank or 0, BATCH_FIRST[op_type]), 0)
+            for v, x in zip(inputs, layouts)
+        ]
         return self.place(self.plain.one(op_type, *brought, **more), first)
 
-    def _resized(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any],
-                 name: str) -> ir.Value | None:
+    def _resized(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        layouts: Sequence[Layout | None],
+        attributes: Mapping[str, Any],
+        name: str,
+    ) -> ir.Value | None:
         """A Resize between whose rows onnxruntime would interpolate, or to sizes that are computed; None for others."""
         x, sizes, scales = layouts[0], inputs[3] if len(inputs) > 3 else None, table.scales_of(inputs, attributes)
         if x is None or inputs[0] is None or x.rank is None or x.rows < 0 or x.lifted:
             return None
-        if self.rows.sizes.get(id(sizes)) != x.rows if sizes is not None else scales is None or scales.size != x.rank or scales[x.rows] != 1:
+        if (
+            self.rows.sizes.get(id(sizes)) != x.rows
+            if sizes is not None
+            else scales is None or scales.size != x.rank or scales[x.rows] != 1
+        ):
             return None
         rows, rank, wanted = x.rows, x.rank, None if sizes is not None or scales is None else [float(f) for f in scales]
         if not table.interpolated(attribute(attributes, "mode", "nearest"), rank, rows):
-            if rank > 3 and attribute(attributes, "mode", "nearest") not in ("nearest", b"nearest") and table.transposed(inputs[0]):
+            if (
+                rank > 3
+                and attribute(attributes, "mode", "nearest") not in ("nearest", b"nearest")
+                and table.transposed(inputs[0])
+            ):
                 # onnxruntime moves a Transpose to behind a Resize that can't do what it is left with
-                return self.place(self.plain.one(op_type, self.plain.fenced(inputs[0]), *inputs[1:], node_name=name, **attributes), x)
-            return None if sizes is None else self.place(self.plain.one(op_type, *inputs, node_name=name, **attributes), x)
-        return self.place(self.plain.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes), x)
+                return self.place(
+                    self.plain.one(op_type, self.plain.fenced(inputs[0]), *inputs[1:], node_name=name, **attributes), x
+                )
+            return (
+                None if sizes is None else self.place(self.plain.one(op_type, *inputs, node_name=name, **attributes), x)
+            )
+        return self.place(
+            self.plain.resized_apart(op_type, inputs, wanted, rows, rank, node_name=name, **attributes), x
+        )
 
-    def _broadcast(self, op_type: str, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None], attributes: Mapping[str, Any], name: str) -> ir.Value:
+    def _broadcast(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        layouts: Sequence[Layout | None],
+        attributes: Mapping[str, Any],
+        name: str,
+    ) -> ir.Value:
         ranks = [x.rank for x in layouts if x is not None]
         plain = [x for x in layouts if x is not None and not x.lifted and x.rows != SHARED]
         if None in ranks or any(x.rows == MIXED for x in plain):
@@ -221,8 +308,14 @@ class BatchWriter(Writer):
         if len(axes) > 1:
             raise _Shared
         axis, within = axes.pop() if axes else (None, ALONE)
-        aligned = [v if v is None or x is None or not x.lifted else self._padded(v, rank) if axis is None else
-                   self._repeated(self._to(v, rank, axis), rank, axis, within) for v, x in zip(inputs, layouts)]
+        aligned = [
+            v
+            if v is None or x is None or not x.lifted
+            else self._padded(v, rank)
+            if axis is None
+            else self._repeated(self._to(v, rank, axis), rank, axis, within)
+            for v, x in zip(inputs, layouts)
+        ]
         made = self.plain.one(op_type, *aligned, node_name=name, **attributes)
         if axis is not None:
             return self.place(made, Layout(rank, axis, within=within))
@@ -232,7 +325,13 @@ class BatchWriter(Writer):
     def _ones(self, value: ir.Value, rank: int) -> tuple[bool, ...]:
         """Which dimensions of a tensor brought to `rank` have one element."""
         found = self.layout(value)
-        own = found.ones if found.lifted else tuple(d == 1 for d in value.const_value.shape) if value.const_value is not None else (False,) * (found.rank or 0)
+        own = (
+            found.ones
+            if found.lifted
+            else tuple(d == 1 for d in value.const_value.shape)
+            if value.const_value is not None
+            else (False,) * (found.rank or 0)
+        )
         return (True,) * (rank - len(own)) + own
 
     def _padded(self, value: ir.Value, rank: int) -> ir.Value:
@@ -257,7 +356,9 @@ class BatchWriter(Writer):
         return self.plain.unsqueeze(value, list(range(missing))) if missing else value
 
     def _repeated(self, value: ir.Value, rank: int, axis: int, within: tuple[Length, Length]) -> ir.Value:
-        """A tensor with its rows on `axis`, every row as often as the axes merged with the rows of another one ask for."""
+        """A tensor with its rows on `axis`, every row as often as the axes merged with the rows of another one ask
+        for.
+        """
         if within == ALONE:
             return value
         slower, faster = (d.constant for d in within)
@@ -265,9 +366,13 @@ class BatchWriter(Writer):
             raise _Shared
         perm = [*(k for k in range(rank) if k != axis), axis]
         value = self.plain.one("Transpose", value, perm=perm) if axis < rank - 1 else value
-        value = self.plain.one("Tile", self.plain.unsqueeze(value, [rank - 1, rank + 1]), self.ints(*[1] * (rank - 1), slower, 1, faster))
+        value = self.plain.one(
+            "Tile", self.plain.unsqueeze(value, [rank - 1, rank + 1]), self.ints(*[1] * (rank - 1), slower, 1, faster)
+        )
         value = self.plain.one("Reshape", value, self.ints(*[0] * (rank - 1), -1))
-        return self.plain.one("Transpose", value, perm=[perm.index(k) for k in range(rank)]) if axis < rank - 1 else value
+        return (
+            self.plain.one("Transpose", value, perm=[perm.index(k) for k in range(rank)]) if axis < rank - 1 else value
+        )
 
     def _unsqueezed(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         x = self.layout(value)
@@ -315,22 +420,38 @@ class BatchWriter(Writer):
         if batch is not None or rank != full:
             raise _Shared
         target = constant(shape)
-        made = self.plain.one("Expand", self._padded(value, full), self.plain.one("Concat", self.ints(1), shape, axis=0))
+        made = self.plain.one(
+            "Expand", self._padded(value, full), self.plain.one("Concat", self.ints(1), shape, axis=0)
+        )
         ones = self._ones(value, full)
-        return self.place(made, Layout(full, SHARED, True, tuple(o and target is not None and target[k] == 1 for k, o in enumerate(ones))))
+        return self.place(
+            made,
+            Layout(full, SHARED, True, tuple(o and target is not None and target[k] == 1 for k, o in enumerate(ones))),
+        )
 
     def _product(self, inputs: Sequence[ir.Value | None], layouts: Sequence[Layout | None]) -> ir.Value:
         (a, b), (x, y) = inputs, layouts
-        if a is None or b is None or x is None or y is None or None in (x.rank, y.rank) or min(x.rank or 0, y.rank or 0) < 2:
+        if (
+            a is None
+            or b is None
+            or x is None
+            or y is None
+            or None in (x.rank, y.rank)
+            or min(x.rank or 0, y.rank or 0) < 2
+        ):
             raise _Shared
         rank = max(x.rank or 0, y.rank or 0)
-        plain = met([Layout(v.rank, v.rows) for v in (x, y) if not v.lifted]) if not (x.lifted and y.lifted) else Layout(rank, SHARED)
+        plain = (
+            met([Layout(v.rank, v.rows) for v in (x, y) if not v.lifted])
+            if not (x.lifted and y.lifted)
+            else Layout(rank, SHARED)
+        )
         if plain.rows == MIXED:
             raise _Shared
         if plain.rows == SHARED:
             made = self.plain.one("MatMul", *(self._padded(v, rank) if w.lifted else v for v, w in ((a, x), (b, y))))
             ones = [self._ones(a, rank), self._ones(b, rank)]
-            joined = [*(p and q for p, q in zip(*ones))][: rank - 2] + [ones[0][rank - 2], ones[1][rank - 1]]
+            joined = [*[p and q for p, q in zip(*ones)][: rank - 2], ones[0][rank - 2], ones[1][rank - 1]]
             return self.place(made, Layout(rank, SHARED, True, tuple(joined)))
         axis = plain.rows + rank - (plain.rank or 0)
         if axis >= rank - 2:
@@ -349,15 +470,17 @@ class BatchWriter(Writer):
             if i.rows != SHARED:
                 raise _Shared
             made = self.plain.one("Gather", value, index, axis=axis + 1)
-            inner = tuple(d == 1 for d in index.const_value.shape) if index.const_value is not None else (False,) * i.rank
-            return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + inner + x.ones[axis + 1:]))
+            inner = (
+                tuple(d == 1 for d in index.const_value.shape) if index.const_value is not None else (False,) * i.rank
+            )
+            return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + inner + x.ones[axis + 1 :]))
         if not x.lifted and x.rows == SHARED:
             made = self.plain.one("Gather", value, index, axis=axis)
             if axis:
                 perm = [axis, *range(axis), *range(axis + 1, full + 1)]
                 made = self.plain.one("Transpose", made, perm=perm)
             own = self._ones(value, x.rank)
-            return self.place(made, Layout(full, SHARED, True, own[:axis] + i.ones + own[axis + 1:]))
+            return self.place(made, Layout(full, SHARED, True, own[:axis] + i.ones + own[axis + 1 :]))
         if x.rows == MIXED or i.rank > 1 or (not x.lifted and x.rows == axis):
             raise _Shared
         rank, rows, at = (x.rank + 1, 0, axis + 1) if x.lifted else (x.rank, x.rows, axis)
@@ -369,5 +492,5 @@ class BatchWriter(Writer):
         made = self.plain.picked(ordered, index, count)
         made = self.plain.one("Transpose", made, perm=back) if back != sorted(back) else made
         if x.lifted:
-            return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + i.ones + x.ones[axis + 1:]))
+            return self.place(made, Layout(full, SHARED, True, x.ones[:axis] + i.ones + x.ones[axis + 1 :]))
         return self.place(made, Layout(full, rows if i.rank or rows < axis else rows - 1, within=x.within))

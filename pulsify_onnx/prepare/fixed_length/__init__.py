@@ -2,6 +2,26 @@
 
 from pulsify_onnx.prepare.fixed_length.make_dynamic import MakeLengthDynamic
 from pulsify_onnx.prepare.fixed_length.regroup import OTHER_LENGTH
-from pulsify_onnx.prepare.fixed_length.relax import DynamicLength, NoReading, checked, dynamic, make_length_dynamic, readings, runnable, settle
+from pulsify_onnx.prepare.fixed_length.relax import (
+    DynamicLength,
+    NoReading,
+    checked,
+    dynamic,
+    make_length_dynamic,
+    readings,
+    runnable,
+    settle,
+)
 
-__all__ = ["OTHER_LENGTH", "DynamicLength", "MakeLengthDynamic", "NoReading", "checked", "dynamic", "make_length_dynamic", "readings", "runnable", "settle"]
+__all__ = [
+    "OTHER_LENGTH",
+    "DynamicLength",
+    "MakeLengthDynamic",
+    "NoReading",
+    "checked",
+    "dynamic",
+    "make_length_dynamic",
+    "readings",
+    "runnable",
+    "settle",
+]

@@ -20,7 +20,9 @@ from pulsify_onnx.runtime.sidecar import ReadAnew
 
 EXPORT = "export the model with a dynamic length"
 NUMBER, SHARE, FILL = "number", "share", "fill"
-"""Answers to what a number of an export means: it is one, it follows the length, it fills up to a multiple of frames."""
+"""Answers to what a number of an export means: it is one, it follows the length, it fills up to a multiple of
+frames.
+"""
 READINGS = (NUMBER, SHARE, FILL)
 ENDING = "convert without an end of stream, or export the model with a dynamic length"
 
@@ -39,13 +41,17 @@ class AmbiguousConstant:
     choices: tuple[str, ...] = (NUMBER, SHARE)
 
     def model(self, model: ir.Model) -> ir.Model:
-        """A copy of the model in the other reading: with `other` as the initializer `written`, or with the node's `inputs` as they were."""
+        """A copy of the model in the other reading: with `other` as the initializer `written`, or with the node's
+        `inputs` as they were.
+        """
         copy = model.clone()
         if self.other is not None:
             copy.graph.initializers[self.written].const_value = ir.tensor(self.other)
             return copy
         node = next(n for n in copy.graph if n.name == self.node)
-        known = {v.name: v for n in copy.graph for v in (*n.inputs, *n.outputs) if v is not None} | dict(copy.graph.initializers)
+        known = {v.name: v for n in copy.graph for v in (*n.inputs, *n.outputs) if v is not None} | dict(
+            copy.graph.initializers
+        )
         node.resize_inputs(len(self.inputs))
         for k, name in enumerate(self.inputs):
             node.replace_input_with(k, None if name is None else known[name])
@@ -54,14 +60,17 @@ class AmbiguousConstant:
 
 def offered(hint: str, node: str, choices: Sequence[str]) -> str:
     """`hint`, and the options that answer which reading of `node` is meant."""
-    return f"{hint}; or say what it is: " + " or ".join(f"--reading {shlex.quote(f'{node}={choice}')}" for choice in choices)
+    return f"{hint}; or say what it is: " + " or ".join(
+        f"--reading {shlex.quote(f'{node}={choice}')}" for choice in choices
+    )
 
 
 @dataclass
 class Export:
     """A model that was exported for `frames` base frames, on the `walk` through which its graph is rewritten.
 
-    `given`: readings by node, `asked`: which were asked for. `fills`: of pads that are read as filling up, the multiple of frames;
+    `given`: readings by node, `asked`: which were asked for. `fills`: of pads that are read as filling up, the multiple
+    of frames;
     `filling`: those that were found on the way. `ends`: what blocks streams that end. `taken`: names in use.
     """
 

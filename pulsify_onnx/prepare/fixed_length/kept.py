@@ -27,8 +27,14 @@ def numbers_kept(export: Export) -> tuple[KeptNumber, ...]:
     found: dict[KeptNumber, None] = {}
     for raw in export.source.model.graph:
         node = export.walk.node(raw)
-        refused = any(isinstance(export.facts.get(out), Blocked) for out in node.outputs)  # it may not be as its schema says
-        if refused or "/length/" in node.name or not any(isinstance(f, (Stream, QueryKey, Running)) for f in node.facts):
+        refused = any(
+            isinstance(export.facts.get(out), Blocked) for out in node.outputs
+        )  # it may not be as its schema says
+        if (
+            refused
+            or "/length/" in node.name
+            or not any(isinstance(f, (Stream, QueryKey, Running)) for f in node.facts)
+        ):
             continue
         own = {export.at(f.extent) for f in node.streams}
         likely = sorted(lengths, key=lambda n: n not in own)
@@ -72,7 +78,11 @@ def _constants(export: Export, node: Node, lengths: list[int]) -> Found:
         if not isinstance(fact, Static) or fact.dtype == ir.DataType.STRING or "/length/" in name:
             continue
         array = fact.value.array if fact.value is not None else export.source.constant(fact.wire)
-        if array is None or array.dtype.kind not in "iuf" or not 0 < array.size <= (64 if shaped or bounds is not None else array.size):
+        if (
+            array is None
+            or array.dtype.kind not in "iuf"
+            or not 0 < array.size <= (64 if shaped or bounds is not None else array.size)
+        ):
             continue
         if shaped:
             numbers = sorted({int(v) for v in array.reshape(-1)} & {n for n in lengths if n >= LEAST})
@@ -113,8 +123,14 @@ def _follows(value: float | int, lengths: list[int]) -> str:
         return ""
     for n in lengths:
         for of, told in ((of, told) for of, told in ((n, "T"), (n - 1, "(T - 1)"), (n + 1, "(T + 1)")) if of > 1):
-            usual = ((of, told), (1 / of, f"1/{told}"), (math.sqrt(of), f"sqrt {told}"), (1 / math.sqrt(of), f"1/sqrt {told}"),
-                     (math.log(of), f"log {told}"), (1 / math.log(of), f"1/log {told}"))
+            usual = (
+                (of, told),
+                (1 / of, f"1/{told}"),
+                (math.sqrt(of), f"sqrt {told}"),
+                (1 / math.sqrt(of), f"1/sqrt {told}"),
+                (math.log(of), f"log {told}"),
+                (1 / math.log(of), f"1/log {told}"),
+            )
             why = next((why for number, why in usual if abs(size - number) <= 1e-6 * number), "")
             if why:
                 return f"{why} of T = {n}"

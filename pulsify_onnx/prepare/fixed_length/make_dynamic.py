@@ -16,9 +16,11 @@ from pulsify_onnx.prepare.passes import ANY_LENGTH, NAMED, ORDERED, Contract, Pr
 
 @dataclass(frozen=True)
 class MakeLengthDynamic:
-    """A model that was exported for one length becomes one for any; others stay as they are, and it is known how they were read.
+    """A model that was exported for one length becomes one for any; others stay as they are, and it is known how they
+    were read.
 
-    ``states``: pairs of the source's own. ``readings``: of numbers by node. ``end_of_stream``: whether the streams will have an end.
+    ``states``: pairs of the source's own. ``readings``: of numbers by node. ``end_of_stream``: whether the streams will
+    have an end.
     """
 
     states: tuple[tuple[str, str], ...] = ()
@@ -41,7 +43,9 @@ class MakeLengthDynamic:
             found = implied(source, *read, self.readings) if read[1].blockers else None
         if found is None:
             if self.readings:
-                raise UsageError("--reading: this model was not exported for one length, so no number of it has two readings")
+                raise UsageError(
+                    "--reading: this model was not exported for one length, so no number of it has two readings"
+                )
             return replace(model, read=read)
         found.require_answers()
         found.require_ends(self.end_of_stream)
@@ -59,4 +63,7 @@ def _hinted(blocker: Blocker) -> Blocker:
     """What else may be done about a node of a model of one length that can't stream."""
     if blocker.op_type in ("input", "output"):
         return blocker
-    return replace(blocker, hint=f"{blocker.hint}; or --head window: a result a pulse, over the last frames, as many as the export has")
+    return replace(
+        blocker,
+        hint=f"{blocker.hint}; or --head window: a result a pulse, over the last frames, as many as the export has",
+    )

@@ -1,4 +1,6 @@
-"""Reshapes at one length: which dimensions of the target follow the length, by matching runs with the same number of elements."""
+"""Reshapes at one length: which dimensions of the target follow the length, by matching runs with the same number of
+elements.
+"""
 
 from __future__ import annotations
 
@@ -64,12 +66,19 @@ def _rows_apart(whole: Length, wanted: list[int], places: list[int], target: lis
     if not all(monomial.count(symbol) == 1 for monomial, _ in whole.terms):
         return whole, places
     target[rows] = Length.symbol(names[0]) * (wanted[rows] // OTHER_LENGTH)
-    left = Length(tuple((tuple(a for a in monomial if a != symbol), c / (wanted[rows] // OTHER_LENGTH)) for monomial, c in whole.terms))
+    left = Length(
+        tuple(
+            (tuple(a for a in monomial if a != symbol), c / (wanted[rows] // OTHER_LENGTH))
+            for monomial, c in whole.terms
+        )
+    )
     return left, [k for k in places if k != rows]
 
 
 def steady(array: Array, axis: int) -> float | int | None:
-    """How much the entries along `axis` grow from one to the next, if always the same; 0 where all are equal, None if neither."""
+    """How much the entries along `axis` grow from one to the next, if always the same; 0 where all are equal, None
+    if neither.
+    """
     first = np.take(array, [0], axis)
     if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         return 0 if (array == first).all() else None

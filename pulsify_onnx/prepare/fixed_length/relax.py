@@ -1,6 +1,8 @@
-"""Exports of one length: the dimension that was fixed becomes symbolic again, and every number that followed it with it.
+"""Exports of one length: the dimension that was fixed becomes symbolic again, and every number that followed it with
+it.
 
-The result is a batch model for any length. It is run beside the original at the original length, where both must give the
+The result is a batch model for any length. It is run beside the original at the original length, where both must give
+the
 same, and at two others, where it must run; a number that could be read otherwise and runs there too is refused.
 """
 
@@ -51,9 +53,11 @@ class NoReading(CannotStream):
 
 @dataclass(frozen=True)
 class DynamicLength:
-    """A model of `frames` base frames as one of any length: stream axes, its plan, and the constants that were read anew.
+    """A model of `frames` base frames as one of any length: stream axes, its plan, and the constants that were read
+    anew.
 
-    `ends`: what pads the end by a number that may follow the length, and blocks streams that end. `kept`: numbers that were kept,
+    `ends`: what pads the end by a number that may follow the length, and blocks streams that end. `kept`: numbers that
+    were kept,
     though they may follow the length. `given`: readings by node, as the caller said; `asked`: those that there are.
     """
 
@@ -71,26 +75,44 @@ class DynamicLength:
     def require_answers(self) -> None:
         """Raises `UsageError` for a reading of what was not asked, or of what has no such reading."""
         for node, said in self.given.items():
-            if said not in self.asked.get(node, ()) and not (self.plan.blockers and node in {n.name for n in self.source.model.graph}
-                                                             and node not in self.asked):
-                options = [f"--reading {shlex.quote(f'{name}={c}')}" for name, choices in self.asked.items() for c in sorted(choices)]
-                raise UsageError(f"--reading {node}={said}: nothing asks for it; " + ("there is\n  " + "\n  ".join(options) if options else
-                                 "no number of this model has two readings"))
+            if said not in self.asked.get(node, ()) and not (
+                self.plan.blockers and node in {n.name for n in self.source.model.graph} and node not in self.asked
+            ):
+                options = [
+                    f"--reading {shlex.quote(f'{name}={c}')}"
+                    for name, choices in self.asked.items()
+                    for c in sorted(choices)
+                ]
+                raise UsageError(
+                    f"--reading {node}={said}: nothing asks for it; "
+                    + ("there is\n  " + "\n  ".join(options) if options else "no number of this model has two readings")
+                )
 
     def require_ends(self, end: bool) -> None:
-        """Raises `CannotStream` where a stream that has an `end`, or a value over all of it, would need what the export does not tell."""
+        """Raises `CannotStream` where a stream that has an `end`, or a value over all of it, would need what the
+        export does not tell.
+        """
         whole = (self.plan.facts[name] for name in self.plan.outputs)
         if self.ends and (end or any(isinstance(f, Running) and f.exact for f in whole)):
             raise NoReading(self.ends, self.plan)
 
     def told(self) -> FixedLength:
         """The ``fixed_length`` of the sidecar."""
-        lengths = {name: int(f.extent.at(self.frames)) for name in self.axes if isinstance(f := self.plan.facts[name], Stream)}
-        return FixedLength(frames=self.frames, length=lengths, constants=self.changes, kept=self.kept, readings=dict(self.given))
+        lengths = {
+            name: int(f.extent.at(self.frames)) for name in self.axes if isinstance(f := self.plan.facts[name], Stream)
+        }
+        return FixedLength(
+            frames=self.frames, length=lengths, constants=self.changes, kept=self.kept, readings=dict(self.given)
+        )
 
 
-def make_length_dynamic(source: Source, axes: Mapping[str, int], frames: int | None = None, options: Options | None = None,
-          given: Mapping[str, str] | None = None) -> DynamicLength:
+def make_length_dynamic(
+    source: Source,
+    axes: Mapping[str, int],
+    frames: int | None = None,
+    options: Options | None = None,
+    given: Mapping[str, str] | None = None,
+) -> DynamicLength:
     """`source` with symbolic stream axes; what can't be read anew is in ``plan.blockers``.
 
     `frames`: base frames of the export, where no axis says it. `given`: readings of numbers by node.
@@ -108,7 +130,10 @@ def make_length_dynamic(source: Source, axes: Mapping[str, int], frames: int | N
         bases = {Fraction(n) / scaled[name] for name, n in numbers.items() if n is not None} or {Fraction(frames or 1)}
         base = bases.pop()
         if bases or base.denominator != 1:
-            raise UsageError("the inputs have lengths that do not belong together: " + ", ".join(f"{k} {n}" for k, n in numbers.items()))
+            raise UsageError(
+                "the inputs have lengths that do not belong together: "
+                + ", ".join(f"{k} {n}" for k, n in numbers.items())
+            )
         walker = Walker(_opened(source, axes), axes, scaled, options or Options(), settled)
         export = Export(walker, int(base), given or {}, fills, asked)
         try:
@@ -122,8 +147,18 @@ def make_length_dynamic(source: Source, axes: Mapping[str, int], frames: int | N
             continue
         _say_shapes(export.source, plan)
         ends = {b.node: b for b in (*found, *export.ends)}
-        return DynamicLength(export.source, dict(axes), plan, int(base), tuple(export.changes), tuple(export.doubts), tuple(ends.values()),
-                       numbers_kept(export), given or {}, asked)
+        return DynamicLength(
+            export.source,
+            dict(axes),
+            plan,
+            int(base),
+            tuple(export.changes),
+            tuple(export.doubts),
+            tuple(ends.values()),
+            numbers_kept(export),
+            given or {},
+            asked,
+        )
 
 
 def _dim(source: Source, name: str, axis: int) -> int | None:
@@ -146,7 +181,9 @@ def _opened(source: Source, axes: Mapping[str, int]) -> Source:
 
 
 def _reshaped_once(model: ir.Model) -> None:
-    """A reshape of a reshape is one of what went in: the shape between tells nothing, and hides what is only written back."""
+    """A reshape of a reshape is one of what went in: the shape between tells nothing, and hides what is only written
+    back.
+    """
     for node in model.graph:
         before = node.inputs[0].producer() if has(node, Trait.RESHAPES) and node.inputs[0] is not None else None
         shape = node.inputs[1] if before is not None and len(node.inputs) > 1 else None
@@ -164,10 +201,14 @@ def _say_shapes(source: Source, plan: Plan) -> None:
             value.shape = ir.Shape([d.constant if getattr(d, "constant", None) is not None else None for d in shape])
 
 
-def settle(source: Source, given: Mapping[str, int | str], options: Options, said: Mapping[str, str] | None = None) -> DynamicLength | None:
-    """The model with its fixed length made symbolic, where `given` or the lack of dynamic dimensions asks for it; else None.
+def settle(
+    source: Source, given: Mapping[str, int | str], options: Options, said: Mapping[str, str] | None = None
+) -> DynamicLength | None:
+    """The model with its fixed length made symbolic, where `given` or the lack of dynamic dimensions asks for it; else
+    None.
 
-    `said`: readings of numbers by node. Raises `UsageError`, `AmbiguousAxis` where several readings are possible, `CannotStream` where none is.
+    `said`: readings of numbers by node. Raises `UsageError`, `AmbiguousAxis` where several readings are possible,
+    `CannotStream` where none is.
     """
     told = {name: index_of(source, name, axis) for name, axis in given.items()}
     if all(_dim(source, name, axis) is None for name, axis in told.items()) and (told or dynamic(source)):
@@ -178,13 +219,20 @@ def settle(source: Source, given: Mapping[str, int | str], options: Options, sai
     tried = [checked(source, make_length_dynamic(source, axes, None, options, said)) for axes in possibly]
     possible = [r for r in tried if not r.plan.blockers]
     asking = [r for r in tried if r.plan.blockers and all(b.node in r.asked for b in r.plan.blockers)]
-    maximal = [r for r in [*possible, *(asking if possible else [])] if not any(set(r.axes.items()) < set(other.axes.items()) for other in [*possible, *asking])]
+    maximal = [
+        r
+        for r in [*possible, *(asking if possible else [])]
+        if not any(set(r.axes.items()) < set(other.axes.items()) for other in [*possible, *asking])
+    ]
     lines = [" ".join(f"--axis {name}={axis}" for name, axis in r.axes.items()) for r in maximal]
     if possible and not told and any(0 < len(v.shape or ()) < 3 for v in source.inputs):
         lines += _batch_reading(source)  # [N, 64] may be N frames; in [N, 900, 64] there are other axes for them
     if len(lines) > 1:
-        raise AmbiguousAxis("the model has a fixed length, and it can be read in more than one way which axis it is; choose one of\n  "
-                            + "\n  ".join(lines), tuple(lines))
+        raise AmbiguousAxis(
+            "the model has a fixed length, and it can be read in more than one way which axis it is; choose one of\n  "
+            + "\n  ".join(lines),
+            tuple(lines),
+        )
     if maximal:
         return maximal[0]
     if not told and _batch_reading(source):
@@ -200,7 +248,12 @@ def _blocked(found: DynamicLength) -> tuple[int, int]:
 
 def dynamic(source: Source) -> list[tuple[str, int]]:
     """Inputs and their dynamic dimensions that are no batch by their name."""
-    return [(v.name or "", k) for v in source.inputs for k, d in enumerate(v.shape or ()) if not isinstance(d, int) and not _batch(k, d.value)]
+    return [
+        (v.name or "", k)
+        for v in source.inputs
+        for k, d in enumerate(v.shape or ())
+        if not isinstance(d, int) and not _batch(k, d.value)
+    ]
 
 
 def _batch(axis: int, label: str | None) -> bool:
@@ -221,12 +274,18 @@ def readings(source: Source, told: Mapping[str, int], states: set[str]) -> Itera
     choices: list[list[int | None]] = []
     for value in source.inputs:
         free = [k for k, d in enumerate(value.shape or ()) if isinstance(d, int) and d > 1]
-        choices.append([told[value.name]] if value.name and value.name in told else [None] if value.name in states else [None, *free])
+        choices.append(
+            [told[value.name]]
+            if value.name and value.name in told
+            else [None]
+            if value.name in states
+            else [None, *free]
+        )
     found = 0
     for axes in product(*choices):
         reading = {name: axis for name, axis in zip(names, axes) if axis is not None}
         more = {_dim(source, name, axis) for name, axis in reading.items() if name not in told}
-        if not reading or len(more) > 1 or told and not more <= {_dim(source, n, a) for n, a in told.items()}:
+        if not reading or len(more) > 1 or (told and not more <= {_dim(source, n, a) for n, a in told.items()}):
             continue
         yield reading
         found += 1
@@ -234,8 +293,11 @@ def readings(source: Source, told: Mapping[str, int], states: set[str]) -> Itera
             return
 
 
-def implied(source: Source, axes: Mapping[str, int], plan: Plan, said: Mapping[str, str] | None = None) -> DynamicLength | None:
-    """A model with a dynamic axis that runs at one length only, since numbers in it were fixed all the same; None for any other.
+def implied(
+    source: Source, axes: Mapping[str, int], plan: Plan, said: Mapping[str, str] | None = None
+) -> DynamicLength | None:
+    """A model with a dynamic axis that runs at one length only, since numbers in it were fixed all the same; None for
+    any other.
 
     `plan`: why it does not stream as it is.
     """
@@ -244,7 +306,9 @@ def implied(source: Source, axes: Mapping[str, int], plan: Plan, said: Mapping[s
         if found.plan.blockers or not found.changes:
             continue
         runs = _Runs(source, found)
-        if runs.original(frames) is None or any(runs.original(n) is not None for n in (frames + 1, frames + found.plan.pulse_multiple, 2 * frames)):
+        if runs.original(frames) is None or any(
+            runs.original(n) is not None for n in (frames + 1, frames + found.plan.pulse_multiple, 2 * frames)
+        ):
             continue
         found = checked(source, found)
         if not found.plan.blockers:
@@ -257,7 +321,14 @@ def _lengths_told(source: Source, plan: Plan) -> list[int]:
     blocked = {b.node for b in plan.blockers}
     wanted: list[int] = []
     for node in source.model.graph:
-        stream = next((plan.facts.get(v.name or "") for v in node.inputs if v is not None and isinstance(plan.facts.get(v.name or ""), Stream)), None)
+        stream = next(
+            (
+                plan.facts.get(v.name or "")
+                for v in node.inputs
+                if v is not None and isinstance(plan.facts.get(v.name or ""), Stream)
+            ),
+            None,
+        )
         if node.name not in blocked or not isinstance(stream, Stream):
             continue
         rest = math.prod(d.constant or 1 for k, d in enumerate(stream.shape) if k != stream.axis)
@@ -303,7 +374,11 @@ class _Runs:
             if isinstance(fact, Stream):
                 shape[fact.axis] = fact.extent.at(frames)
             dtype = (value.dtype or ir.DataType.FLOAT).numpy()
-            made[value.name or ""] = rng.standard_normal(shape).astype(dtype) if dtype.kind not in "iub" else rng.integers(0, 2, shape).astype(dtype)
+            made[value.name or ""] = (
+                rng.standard_normal(shape).astype(dtype)
+                if dtype.kind not in "iub"
+                else rng.integers(0, 2, shape).astype(dtype)
+            )
         return made
 
     def original(self, frames: int, rows: int = 1) -> list[Array] | None:
@@ -335,7 +410,9 @@ def _session(model: ir.Model) -> ort.InferenceSession:
 
 
 def checked(source: Source, found: DynamicLength) -> DynamicLength:
-    """`found`, with a blocker where it is not the original at the original length, or not the only reading at others."""
+    """`found`, with a blocker where it is not the original at the original length, or not the only reading at
+    others.
+    """
     if found.plan.blockers or not found.changes:
         return found
     problem = _problem(source, found)
@@ -349,18 +426,38 @@ def _problem(source: Source, found: DynamicLength) -> Blocker | None:
     rows = next((n for n in (2, 1) if runs.original(found.frames, n) is not None), 1)
     want, got = runs.original(found.frames, rows), runs.run(anew, found.frames, rows)
     if want is None or got is None:
-        return Blocker(name, "input", f"the model does not run at its own length of {found.frames} frames ({runs.error})", "check that the model runs")
+        return Blocker(
+            name,
+            "input",
+            f"the model does not run at its own length of {found.frames} frames ({runs.error})",
+            "check that the model runs",
+        )
     if not all(_same(a, b) for a, b in zip(want, got)):
-        return Blocker(name, "input", f"with a dynamic length the model gives something else at {found.frames} frames", "export the model with a dynamic length")
+        return Blocker(
+            name,
+            "input",
+            f"with a dynamic length the model gives something else at {found.frames} frames",
+            "export the model with a dynamic length",
+        )
     lengths = list(islice((n for n in _others(found) if _fits(found, runs.run(anew, n, rows), n)), 2))
     if len(lengths) < 2:
-        return Blocker(name, "input", f"with the numbers that follow the length read anew, it still runs at {found.frames} frames only ({runs.error})",
-                       "export the model with a dynamic length")
+        return Blocker(
+            name,
+            "input",
+            f"with the numbers that follow the length read anew, it still runs at {found.frames} frames only "
+            f"({runs.error})",
+            "export the model with a dynamic length",
+        )
     for doubt in found.doubts:
         second = _session(doubt.model(found.source.model))
         if any(runs.run(second, n, rows) is not None for n in (2 * found.frames, *lengths)):
-            return Blocker(doubt.node, doubt.op_type, f"its constant {doubt.constant!r} can be read in two ways for other lengths than {found.frames}: "
-                           f"as {doubt.told}", offered("export the model with a dynamic length", doubt.node, doubt.choices))
+            return Blocker(
+                doubt.node,
+                doubt.op_type,
+                f"its constant {doubt.constant!r} can be read in two ways for other lengths than {found.frames}: "
+                f"as {doubt.told}",
+                offered("export the model with a dynamic length", doubt.node, doubt.choices),
+            )
     return None
 
 

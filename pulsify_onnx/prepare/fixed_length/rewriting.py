@@ -1,4 +1,6 @@
-"""One node of a model of fixed length that is about to be read anew: what its constants are, and how to replace them."""
+"""One node of a model of fixed length that is about to be read anew: what its constants are, and how to replace
+them.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class Rewriting:
         said = self.export.said(self.node.name, (NUMBER, SHARE)) if others else None
         for other in others if said is None else ():
             told = f"{now} or as {other.tolist()}"
-            self.export.doubts.append(AmbiguousConstant(self.node.name, self.node.op_type, name, told, value.name or "", other))
+            self.export.doubts.append(
+                AmbiguousConstant(self.node.name, self.node.op_type, name, told, value.name or "", other)
+            )
         self.raw.replace_input_with(index, value)
 
     def integers(self, index: int, values: Sequence[int], others: Sequence[Sequence[int]] = ()) -> None:
@@ -78,7 +82,9 @@ class Rewriting:
             self.put(index, self.value(made[0]), str(list(values)), made[1:])
 
     def length(self, source: ir.Value, axis: int, times: Fraction, plus: int = 0) -> ir.Value:
-        """int64 [1]: dimension `axis` of `source`, times the top of a fraction, plus a number, divided by its bottom."""
+        """int64 [1]: dimension `axis` of `source`, times the top of a fraction, plus a number, divided by its
+        bottom.
+        """
         size = self.op("Gather", self.op("Shape", source), self.value(np.asarray([axis], np.int64)), axis=0)
         if times.numerator != 1:
             size = self.op("Mul", size, self.value(np.asarray([times.numerator], np.int64)))

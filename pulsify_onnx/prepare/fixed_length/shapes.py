@@ -30,15 +30,23 @@ class Shapes(Rewriting):
     def reshape(self) -> None:
         """Write the target shape with 0, -1 and computed lengths."""
         fact, numbers = self.node.facts[0], self.numbers(1) if len(self.node.facts) > 1 else None
-        if numbers is None or not isinstance(fact, (Stream, QueryKey)) or fact.shape and any(self.export.at(d) < 1 for d in fact.shape):
+        if (
+            numbers is None
+            or not isinstance(fact, (Stream, QueryKey))
+            or (fact.shape and any(self.export.at(d) < 1 for d in fact.shape))
+        ):
             return
         export, allowzero = self.export, bool(self.node.attr("allowzero", 0))
         shape = list(fact.shape)
         if isinstance(fact, Stream) and fact.merged:
             slower, faster = fact.around
-            shape[fact.axis: fact.axis + 1] = [slower, fact.extent, faster]
-        elif isinstance(fact, Stream) and (inner := math.gcd(*(int(c) for _, c in fact.extent.terms))) > 1 and fact.extent.divisors() <= {1}:
-            shape[fact.axis: fact.axis + 1] = [fact.extent.floordiv(inner), Length.of(inner)]
+            shape[fact.axis : fact.axis + 1] = [slower, fact.extent, faster]
+        elif (
+            isinstance(fact, Stream)
+            and (inner := math.gcd(*(int(c) for _, c in fact.extent.terms))) > 1
+            and fact.extent.divisors() <= {1}
+        ):
+            shape[fact.axis : fact.axis + 1] = [fact.extent.floordiv(inner), Length.of(inner)]
         whole = shape_of(fact)
         sizes = [export.at(d) for d in whole]
         wanted = [sizes[k] if n == 0 and not allowzero and k < len(sizes) else n for k, n in enumerate(numbers)]
@@ -50,14 +58,21 @@ class Shapes(Rewriting):
         target, doubtful = regrouped(shape, [export.at(d) for d in shape], wanted)
         if target == _as_written(whole, numbers, allowzero):
             return
-        written = [d.constant if d.constant is not None else 0 if k < len(whole) and whole[k] == d else -1 for k, d in enumerate(target)]
+        written = [
+            d.constant if d.constant is not None else 0 if k < len(whole) and whole[k] == d else -1
+            for k, d in enumerate(target)
+        ]
         if allowzero:
             self.raw.attributes.pop("allowzero")
         if written.count(-1) <= 1:
-            others = [numbers] if -1 in numbers and not allowzero else []  # as it is written it may fit other lengths too
+            others = (
+                [numbers] if -1 in numbers and not allowzero else []
+            )  # as it is written it may fit other lengths too
             for first, *more in doubtful:
                 if written[first] == -1:
-                    others += [[-1 if j == k else wanted[j] if j == first else n for j, n in enumerate(written)] for k in more]
+                    others += [
+                        [-1 if j == k else wanted[j] if j == first else n for j, n in enumerate(written)] for k in more
+                    ]
             self.integers(1, written, others)
             return
         if isinstance(fact, QueryKey):
@@ -102,7 +117,9 @@ class Shapes(Rewriting):
         start, end, lengths = starts[k], ends[k], self._lengths()
         natural = end > 0 and end - max(start, 0) == fact.rate * self.export.frames
         for at, bound in ((1, start), (2, end)):
-            if not natural and (_share(abs(bound), n) and bound not in lengths or at == 1 and 0 < bound < n and bound in lengths):
+            if not natural and (
+                (_share(abs(bound), n) and bound not in lengths) or (at == 1 and 0 < bound < n and bound in lengths)
+            ):
                 self.ask(at, f"cuts at {bound} of {n} frames, which may be a number or a share of them")
         if n - start < start <= n:
             self.integers(1, _swapped(starts, k, start - n), [starts] if start < n else [])
@@ -111,10 +128,20 @@ class Shapes(Rewriting):
         if end in lengths and lengths[end][2] != fact.extent:
             name, axis, _ = lengths[end]
             if end == n and self.export.said(self.node.name, (FILL,)) is None:
-                self.export.ends.append(Blocker(self.node.name, self.node.op_type, f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
-                                                "of another number: padding that was computed for it", offered(ENDING, self.node.name, (FILL,))))
+                self.export.ends.append(
+                    Blocker(
+                        self.node.name,
+                        self.node.op_type,
+                        f"its constant {self.constant(2)!r} cuts nothing off {n} frames, but may "
+                        "of another number: padding that was computed for it",
+                        offered(ENDING, self.node.name, (FILL,)),
+                    )
+                )
             value = next(v for v in self.export.source.inputs if v.name == name)
-            parts = [self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64)) for j, e in enumerate(ends)]
+            parts = [
+                self.length(value, axis, Fraction(1)) if j == k else self.value(np.asarray([e], np.int64))
+                for j, e in enumerate(ends)
+            ]
             self.put(2, self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0], f"the length of {name}")
         elif n <= end <= BEYOND_ANY_SIZE:
             self.integers(2, _swapped(ends, k, END))
@@ -129,7 +156,9 @@ class Shapes(Rewriting):
         for k, a in enumerate(self.node.ints("axes") or range(len(starts))):
             if a % fact.rank == fact.axis and n <= ends[k] <= BEYOND_ANY_SIZE:
                 self.raw.attributes["ends"] = ir.AttrInt64s("ends", _swapped(ends, k, END))
-                self.export.changes.append(ReadAnew(node=self.node.name, constant="ends", was=str(ends), now=str(_swapped(ends, k, END))))
+                self.export.changes.append(
+                    ReadAnew(node=self.node.name, constant="ends", was=str(ends), now=str(_swapped(ends, k, END)))
+                )
             elif a % fact.rank == fact.axis and n - ends[k] < ends[k] < n:
                 refuse(f"its end {ends[k]} of {n} frames can be counted from the start or from the end", hint=EXPORT)
 
@@ -158,7 +187,11 @@ class Shapes(Rewriting):
         self.put(index, self.value(scales), f"scales {scales.tolist()}")
         told = f"{sizes[at]} of {n} frames, a share of them, or as {sizes[at]} whatever their number"
         if self.export.said(self.node.name, (SHARE,)) is None:
-            self.export.doubts.append(AmbiguousConstant(self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)))
+            self.export.doubts.append(
+                AmbiguousConstant(
+                    self.node.name, self.node.op_type, self.constant(index), told, inputs=was, choices=(SHARE,)
+                )
+            )
         self.raw.replace_input_with(2, self.raw.inputs[index])
         self.raw.replace_input_with(index, None)
         self.raw.resize_inputs(3)
@@ -170,7 +203,11 @@ class Shapes(Rewriting):
         if multiple is None or pads is None or not isinstance(fact, Stream) or self.raw.inputs[0] is None:
             return
         more = pads[fact.rank + fact.axis] - -self.export.at(fact.extent) % multiple
-        lack = self.op("Mod", self.op("Neg", self.length(self.raw.inputs[0], fact.axis, Fraction(1))), self.value(np.asarray([multiple], np.int64)))
+        lack = self.op(
+            "Mod",
+            self.op("Neg", self.length(self.raw.inputs[0], fact.axis, Fraction(1))),
+            self.value(np.asarray([multiple], np.int64)),
+        )
         after = self.op("Add", lack, self.value(np.asarray([more], np.int64))) if more else lack
         at = fact.rank + fact.axis
         parts = [after if j == at else self.value(np.asarray([n], np.int64)) for j, n in enumerate(pads)]
@@ -183,18 +220,26 @@ class Shapes(Rewriting):
             return
         assert self.raw.inputs[0] is not None
         if len(sizes) > 1 and len(set(sizes)) == 1:
-            self.refuse(1, f"cuts the stream into {len(sizes)} equal parts {sizes}, so that each depends on its length",
-                        hint="cut a fixed number of frames")
+            self.refuse(
+                1,
+                f"cuts the stream into {len(sizes)} equal parts {sizes}, so that each depends on its length",
+                hint="cut a fixed number of frames",
+            )
         if 2 * sizes[-1] <= sum(sizes):
-            self.refuse(1, f"cuts {sum(sizes)} frames into parts of {sizes}, and nothing says which of them grows with the stream")
+            self.refuse(
+                1,
+                f"cuts {sum(sizes)} frames into parts of {sizes}, and nothing says which of them grows with the stream",
+            )
         last = self.length(self.raw.inputs[0], fact.axis, Fraction(1), -sum(sizes[:-1]))
-        whole = self.op("Concat", self.value(np.asarray(sizes[:-1], np.int64)), last, axis=0) if len(sizes) > 1 else last
+        whole = (
+            self.op("Concat", self.value(np.asarray(sizes[:-1], np.int64)), last, axis=0) if len(sizes) > 1 else last
+        )
         self.put(1, whole, f"{sizes[:-1]} and the rest")
 
 
 def _share(bound: int, frames: int) -> bool:
     """Whether a bound may have been computed as a half, a third or a quarter of the frames."""
-    if LEAST <= frames and bound in (frames // 2, -(-frames // 2)):
+    if frames >= LEAST and bound in (frames // 2, -(-frames // 2)):
         return True
     return bound >= 2 * LEAST and any(bound * q == frames * p for q in (3, 4) for p in range(1, q))
 

@@ -74,7 +74,11 @@ class Tables(Rewriting):
         if x.axis == layout:
             lengths = self.numbers(4) if self.node.fact(4) is not None else None
             if lengths is not None and set(lengths) == {n}:
-                self.export.changes.append(ReadAnew(node=self.node.name, constant=self.constant(4), was=str(lengths), now="the length of the stream"))
+                self.export.changes.append(
+                    ReadAnew(
+                        node=self.node.name, constant=self.constant(4), was=str(lengths), now="the length of the stream"
+                    )
+                )
                 self.raw.replace_input_with(4, None)
         elif x.axis == 1 - layout:
             for k in (5, 6):
@@ -130,7 +134,9 @@ class Tables(Rewriting):
         return self.op("Add", line, self.value(first)) if first.any() or first.size > 1 else line
 
     def table(self, index: int, axes: list[int], alone: bool) -> None:
-        """A static input with an entry for each frame along `axes`; `alone`: broadcasting brings it to the length again."""
+        """A static input with an entry for each frame along `axes`; `alone`: broadcasting brings it to the length
+        again.
+        """
         fact = self.node.facts[index]
         assert isinstance(fact, (Static, ShapeTensor))
         sizes = [shape_of(fact)[a].constant or 0 for a in axes]
@@ -140,23 +146,39 @@ class Tables(Rewriting):
         source = self.raw.inputs[index]
         assert source is not None
         if array is None and not all(self._same_frames(source, a) for a in axes):
-            self.refuse(index, f"has values for each of {sizes[0]} frames, and none for those of a longer stream",
-                        hint="make it an input that streams (--axis)")
+            self.refuse(
+                index,
+                f"has values for each of {sizes[0]} frames, and none for those of a longer stream",
+                hint="make it an input that streams (--axis)",
+            )
         step = None if array is None or len(axes) > 1 else steady(array, axes[0])
         if array is not None and step is None:
             if len(axes) == 2:
                 self.mask(index, axes, array)
                 return
-            self.refuse(index, f"has other values for each of {sizes[0]} frames, and none for those of a longer stream",
-                        hint=f"compute positions in the graph; {EXPORT}")
+            self.refuse(
+                index,
+                f"has other values for each of {sizes[0]} frames, and none for those of a longer stream",
+                hint=f"compute positions in the graph; {EXPORT}",
+            )
         stream, at = self._beside(axes[0] - len(fact.shape))
         if step:
             assert array is not None
             first = np.take(array, [0], axes[0])
-            if sizes[0] < 4 or step < 0 or step >= sizes[0] or step != int(step) or (first != first.astype(np.int64)).any() \
-                    or (first < 0).any() or (2 * first > sizes[0]).any():
-                self.refuse(index, f"counts over {sizes[0]} frames in a way that may depend on their number",
-                            hint=f"compute positions in the graph; {EXPORT}")
+            if (
+                sizes[0] < 4
+                or step < 0
+                or step >= sizes[0]
+                or step != int(step)
+                or (first != first.astype(np.int64)).any()
+                or (first < 0).any()
+                or (2 * first > sizes[0]).any()
+            ):
+                self.refuse(
+                    index,
+                    f"counts over {sizes[0]} frames in a way that may depend on their number",
+                    hint=f"compute positions in the graph; {EXPORT}",
+                )
             count = self.length(stream, at, Fraction(1))
             self.put(index, self.ramp(count, first, step, axes[0], array), "positions")
             return
@@ -168,7 +190,10 @@ class Tables(Rewriting):
             zero, one, along = (self.value(np.asarray(v, np.int64)) for v in ([0] * len(axes), [1] * len(axes), axes))
             row = self.op("Slice", source, zero, one, along)
         if not alone:
-            shape = [self.length(stream, at, Fraction(1)) if k == axes[0] else self.value(np.asarray([1], np.int64)) for k in range(len(fact.shape))]
+            shape = [
+                self.length(stream, at, Fraction(1)) if k == axes[0] else self.value(np.asarray([1], np.int64))
+                for k in range(len(fact.shape))
+            ]
             row = self.op("Expand", row, self.op("Concat", *shape, axis=0))
         self.put(index, row, "the same for every frame")
 
@@ -178,10 +203,17 @@ class Tables(Rewriting):
         n = array.shape[rows]
         found = band_of_table(array.reshape(n, -1)) if array.size == n * n else None
         if found is None:
-            spread = distances_of(array) if (rows, columns) == (array.ndim - 2, array.ndim - 1) and array.shape[columns] == n else None
+            spread = (
+                distances_of(array)
+                if (rows, columns) == (array.ndim - 2, array.ndim - 1) and array.shape[columns] == n
+                else None
+            )
             if spread is None:
-                self.refuse(index, f"is a table of {n} × {array.shape[columns]} frames, which fits one length only",
-                            hint=f"compute the mask from positions; {EXPORT}")
+                self.refuse(
+                    index,
+                    f"is a table of {n} × {array.shape[columns]} frames, which fits one length only",
+                    hint=f"compute the mask from positions; {EXPORT}",
+                )
             self.distances(index, array, spread)
             return
         distance = self.apart(rows, columns, array.ndim, found.chunk)
@@ -203,7 +235,9 @@ class Tables(Rewriting):
         sides = []
         for at in (rows, columns):
             stream, axis = self._beside(at - rank)
-            line = self.ramp(self.length(stream, axis, Fraction(1)), np.zeros([1], np.int64), 1, at, np.zeros([1] * rank, np.int64))
+            line = self.ramp(
+                self.length(stream, axis, Fraction(1)), np.zeros([1], np.int64), 1, at, np.zeros([1] * rank, np.int64)
+            )
             sides.append(self.op("Div", line, self.value(np.asarray(chunk, np.int64))) if chunk > 1 else line)
         return self.op("Sub", sides[1], sides[0])
 
@@ -224,7 +258,12 @@ class Tables(Rewriting):
         """A number beside a value over the whole stream: it may be the count of frames."""
         for k, fact in enumerate(self.node.facts):
             array = self.array(k) if isinstance(fact, Static) and fact.dtype != ir.DataType.STRING else None
-            if array is None or array.dtype.kind not in "iuf" or not array.size or not (array == array.reshape(-1)[0]).all():
+            if (
+                array is None
+                or array.dtype.kind not in "iuf"
+                or not array.size
+                or not (array == array.reshape(-1)[0]).all()
+            ):
                 continue
             value = float(array.reshape(-1)[0])
             n = next((n for n in self.export.lengths() if n >= 8 and _tells(value, n)), None)
@@ -259,8 +298,15 @@ class Tables(Rewriting):
 
 
 def _follows(value: float, frames: int) -> bool:
-    """Whether a factor is the number of frames, or what is often computed from it; whole square roots are also those of other sizes."""
-    found = [float(frames), float(frames - 1), math.log(frames), *([] if math.isqrt(frames) ** 2 == frames else [math.sqrt(frames)])]
+    """Whether a factor is the number of frames, or what is often computed from it; whole square roots are also those
+    of other sizes.
+    """
+    found = [
+        float(frames),
+        float(frames - 1),
+        math.log(frames),
+        *([] if math.isqrt(frames) ** 2 == frames else [math.sqrt(frames)]),
+    ]
     return any(abs(value - v) <= 1e-6 * v for f in found for v in (f, 1 / f))
 
 

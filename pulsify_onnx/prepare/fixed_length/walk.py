@@ -1,12 +1,14 @@
 """The walk over an export of one length: every number is read anew before its node is analysed.
 
-The facts of everything before a node are known, so what a number must be follows from the shape that it meets. Where it has
+The facts of everything before a node are known, so what a number must be follows from the shape that it meets. Where it
+has
 two readings, the other one is kept as a `Doubt`, to be tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -33,10 +35,8 @@ class Rereading(Visitor):
         """Put lengths in place of the numbers of a node with a stream."""
         if not _concerned(node):
             return
-        try:
+        with suppress(TypeError, ValueError, IndexError, AttributeError):  # not as its schema says: its rule will tell
             self._rewrite(raw, node)
-        except (TypeError, ValueError, IndexError, AttributeError):
-            pass  # a node that is not as its schema says: its rule will tell
 
     def after(self, raw: ir.Node, node: Node) -> None:
         """Refuse windows as wide as the whole export, and find what fills up the last one."""
@@ -53,9 +53,14 @@ class Rereading(Visitor):
             return
         at, facts = self.export.at, self.export.facts
         frames = max((at(f.extent) for f in node.streams), default=1)
-        if frames > 1 and any(isinstance(made := facts.get(out), Stream) and at(made.extent) == 1 for out in node.outputs):
-            refuse(f"it makes one frame of all {frames} frames of the export, and nothing says whether "
-                   "a longer recording would have more of them or one wider one", hint=f"{EXPORT}, or pool by a mean over time")
+        if frames > 1 and any(
+            isinstance(made := facts.get(out), Stream) and at(made.extent) == 1 for out in node.outputs
+        ):
+            refuse(
+                f"it makes one frame of all {frames} frames of the export, and nothing says whether "
+                "a longer recording would have more of them or one wider one",
+                hint=f"{EXPORT}, or pool by a mean over time",
+            )
 
     def _rewrite(self, raw: ir.Node, node: Node) -> None:
         tables = Tables(self.export, raw, node)
@@ -79,13 +84,21 @@ class Rereading(Visitor):
 
 def _concerned(node: Node) -> bool:
     """Whether a node reads a stream, or what follows from one, and nothing that is blocked."""
-    return not any(isinstance(f, Blocked) for f in (*node.facts, *node.outer.values())) and any(isinstance(f, (Stream, QueryKey, Running)) for f in node.facts)
+    return not any(isinstance(f, Blocked) for f in (*node.facts, *node.outer.values())) and any(
+        isinstance(f, (Stream, QueryKey, Running)) for f in node.facts
+    )
 
 
 _SHAPES: dict[Trait, Callable[[Shapes], None]] = {
-    Trait.RESHAPES: Shapes.reshape, Trait.EXPANDS: Shapes.expand, Trait.SLICES: Shapes.slice, Trait.RESIZES: Shapes.resize,
-    Trait.SPLITS: Shapes.split, Trait.PADS: Shapes.pad,
+    Trait.RESHAPES: Shapes.reshape,
+    Trait.EXPANDS: Shapes.expand,
+    Trait.SLICES: Shapes.slice,
+    Trait.RESIZES: Shapes.resize,
+    Trait.SPLITS: Shapes.split,
+    Trait.PADS: Shapes.pad,
 }
 _TABLES: dict[Trait, Callable[[Tables], None]] = {
-    Trait.JOINS: Tables.concat, Trait.GATHERS: Tables.gather, Trait.RECURRENT: Tables.recurrent,
+    Trait.JOINS: Tables.concat,
+    Trait.GATHERS: Tables.gather,
+    Trait.RECURRENT: Tables.recurrent,
 }

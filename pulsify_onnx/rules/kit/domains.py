@@ -1,6 +1,7 @@
 """Operators that are not defined everywhere: what is not a frame of the batch model must not take them to infinity.
 
-While a delayed stream warms up its frames are zeros or less than whole sums, so a quotient, a root or a logarithm of them
+While a delayed stream warms up its frames are zeros or less than whole sums, so a quotient, a root or a logarithm of
+them
 may be infinite or NaN where no frame of the batch model is. Such an operator reads a harmless number there, unless its
 operand is known to suit it whatever the frames are.
 """
@@ -18,12 +19,31 @@ from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Op, Outcome, Ref,
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.rules.kit.node import Context
 
-HARMLESS = {"Div": (1, 1), "Mod": (1, 1), "Reciprocal": (0, 1), "Log": (0, 1), "Sqrt": (0, 1), "Pow": (0, 1), "ReduceLogSum": (0, 1),
-            "Acos": (0, 0), "Acosh": (0, 1), "Asin": (0, 0), "Atanh": (0, 0)}
+HARMLESS = {
+    "Div": (1, 1),
+    "Mod": (1, 1),
+    "Reciprocal": (0, 1),
+    "Log": (0, 1),
+    "Sqrt": (0, 1),
+    "Pow": (0, 1),
+    "ReduceLogSum": (0, 1),
+    "Acos": (0, 0),
+    "Acosh": (0, 1),
+    "Asin": (0, 0),
+    "Atanh": (0, 0),
+}
 """The operand that matters, and a value of it that suits."""
 
-NORMS = {"MeanVarianceNormalization": 0.0, "LayerNormalization": 1e-5, "InstanceNormalization": 1e-5, "GroupNormalization": 1e-5, "RMSNormalization": 1e-5}
-"""Operators that divide by a deviation, and the epsilon they add to it unless told; without one, values that are all alike do not suit."""
+NORMS = {
+    "MeanVarianceNormalization": 0.0,
+    "LayerNormalization": 1e-5,
+    "InstanceNormalization": 1e-5,
+    "GroupNormalization": 1e-5,
+    "RMSNormalization": 1e-5,
+}
+"""Operators that divide by a deviation, and the epsilon they add to it unless told; without one, values that are all
+alike do not suit.
+"""
 
 RISKY = {*HARMLESS, *NORMS}
 
@@ -41,12 +61,18 @@ def _total(step: Step, world: Context) -> Step:
         return step
     exprs = []
     for expr, y in zip(step.exprs, step.facts):
-        if isinstance(expr, Op) and expr.domain == "" and isinstance(y, Stream) and y.dtype.is_floating_point() and expr.op_type in RISKY:
+        if (
+            isinstance(expr, Op)
+            and expr.domain == ""
+            and isinstance(y, Stream)
+            and y.dtype.is_floating_point()
+            and expr.op_type in RISKY
+        ):
             index, value = HARMLESS.get(expr.op_type, (0, None))
             operand = expr.inputs[index]
             if isinstance(operand, Window) and not _suits(expr, world):
                 window = _masked(operand, y, value, world)
-                expr = replace(expr, inputs=(*expr.inputs[:index], window, *expr.inputs[index + 1:]))
+                expr = replace(expr, inputs=(*expr.inputs[:index], window, *expr.inputs[index + 1 :]))
         exprs.append(expr)
     return replace(step, exprs=tuple(exprs))
 
@@ -93,7 +119,9 @@ class Bounds:
     def constant(self, expr: Expr | None) -> Array | None:
         """The value of a constant."""
         found = expr if isinstance(expr, Const) else self.world.value_of(expr.wire) if isinstance(expr, Ref) else None
-        return None if found is None or not np.issubdtype(found.array.dtype, np.number) else found.array.astype(np.float64)
+        return (
+            None if found is None or not np.issubdtype(found.array.dtype, np.number) else found.array.astype(np.float64)
+        )
 
     def least(self, expr: Expr | None, depth: int = DEEP) -> float:
         """What `expr` is never below; -inf where that is not known."""
@@ -120,11 +148,22 @@ class Bounds:
 
     def _operator(self, e: Op, depth: int) -> float:
         name = e.op_type
-        if name in ("Abs", "Exp", "Sigmoid", "Softmax", "Softplus", "Relu", "HardSigmoid", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
+        if name in (
+            "Abs",
+            "Exp",
+            "Sigmoid",
+            "Softmax",
+            "Softplus",
+            "Relu",
+            "HardSigmoid",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceSumSquare",
+        ):
             return max(0.0, self.least(e.inputs[0], depth)) if name in ("Abs", "Relu") else 0.0
         if name in ("Mul", "Pow"):
             power = self.constant(e.inputs[1]) if name == "Pow" else None
-            if name == "Mul" and e.inputs[0] == e.inputs[1] or power is not None and bool((power % 2 == 0).all()):
+            if (name == "Mul" and e.inputs[0] == e.inputs[1]) or (power is not None and bool((power % 2 == 0).all())):
                 return 0.0
         parts = [self.least(x, depth) for x in e.inputs if x is not None]
         if name in ("Mul", "Div"):
@@ -143,7 +182,19 @@ class Bounds:
             return min(parts)
         if name == "Sqrt":
             return float(np.sqrt(max(0.0, parts[0])))
-        if name in ("Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Slice", "Gather", "ReduceMean", "ReduceMax", "ReduceMin"):
+        if name in (
+            "Identity",
+            "Reshape",
+            "Transpose",
+            "Unsqueeze",
+            "Squeeze",
+            "Expand",
+            "Slice",
+            "Gather",
+            "ReduceMean",
+            "ReduceMax",
+            "ReduceMin",
+        ):
             return parts[0]
         if name == "ReduceSum":
             return 0.0 if parts[0] >= 0 else -np.inf

@@ -16,11 +16,14 @@ from pulsify_onnx.rules.kit.combinators import const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
 
 
-def recurrence_inputs(xs: Sequence[Stream], options: Options, finals: bool, frames: bool, steps: list[Step]) -> tuple[list[Window], Stream]:
+def recurrence_inputs(
+    xs: Sequence[Stream], options: Options, finals: bool, frames: bool, steps: list[Step]
+) -> tuple[list[Window], Stream]:
     """Streams a recurrence reads, aligned and without borders; the second is what a carried value makes of their time.
 
     `finals` and `frames` say whether its final values and its values at every frame are read. Final values are of real
-    frames only: a frame may then not come before it is known to stay real (without an end, where that delays no frames).
+    frames only: a frame may then not come before it is known to stay real (without an end, where that delays no
+    frames).
     Whole numbers may be used as indices, so theirs read as zeros where they are not real.
     """
     indices = [not x.dtype.is_floating_point() and not x.positional for x in xs]
@@ -40,7 +43,12 @@ def starts_as_zeros(node: Node, fact: Fact | None) -> bool:
         return not fact.value.array.any()
     made = node.world.step_of(fact.wire)
     expr = made.exprs[made.wires.index(fact.wire)] if made is not None else None
-    return isinstance(expr, Op) and expr.op_type == "Expand" and isinstance(expr.inputs[0], Const) and not expr.inputs[0].array.any()
+    return (
+        isinstance(expr, Op)
+        and expr.op_type == "Expand"
+        and isinstance(expr.inputs[0], Const)
+        and not expr.inputs[0].array.any()
+    )
 
 
 def along(flags: Expr, x: Stream) -> Expr:
@@ -55,4 +63,8 @@ def select(flag: Expr, yes: Expr, no: Expr, dtype: ir.DataType) -> Expr:
     wide = carrier(dtype)
     if wide == dtype:
         return onnx_op("Where", flag, yes, no)
-    return onnx_op("Cast", onnx_op("Where", flag, onnx_op("Cast", yes, to=int(wide)), onnx_op("Cast", no, to=int(wide))), to=int(dtype))
+    return onnx_op(
+        "Cast",
+        onnx_op("Where", flag, onnx_op("Cast", yes, to=int(wide)), onnx_op("Cast", no, to=int(wide))),
+        to=int(dtype),
+    )

@@ -20,8 +20,12 @@ Typed = tuple[ir.DataType, Shape]
 Inferred = tuple[ir.DataType, tuple[Length | None, ...] | None]
 
 
-def infer_graph(graph: ir.Graph, inputs: Mapping[str, Typed], constants: Mapping[str, Const], opset: int) -> list[Inferred]:
-    """(dtype, shape) of the outputs of a subgraph on `inputs` and outer `constants`; what onnx can't tell is as declared, or None."""
+def infer_graph(
+    graph: ir.Graph, inputs: Mapping[str, Typed], constants: Mapping[str, Const], opset: int
+) -> list[Inferred]:
+    """(dtype, shape) of the outputs of a subgraph on `inputs` and outer `constants`; what onnx can't tell is as
+    declared, or None.
+    """
     proto = ir.serde.serialize_graph(graph)
     declared = {v.name: v for v in proto.output}
     rows = [helper.make_tensor_value_info(v.name or "", ir.DataType.UNDEFINED.value, None) for v in graph.outputs]
@@ -29,14 +33,29 @@ def infer_graph(graph: ir.Graph, inputs: Mapping[str, Typed], constants: Mapping
     return infer_nodes(proto.node, values, inputs, rows, declared, opset)
 
 
-def infer_nodes(nodes: Iterable[onnx.NodeProto], initializers: Iterable[onnx.TensorProto], inputs: Mapping[str, Typed],
-                outputs: list[onnx.ValueInfoProto], declared: Mapping[str, onnx.ValueInfoProto], opset: int) -> list[Inferred]:
-    """(dtype, shape) of `outputs` of a graph of `nodes` on typed `inputs`. Raises ValueError where onnx can't tell a type."""
+def infer_nodes(
+    nodes: Iterable[onnx.NodeProto],
+    initializers: Iterable[onnx.TensorProto],
+    inputs: Mapping[str, Typed],
+    outputs: list[onnx.ValueInfoProto],
+    declared: Mapping[str, onnx.ValueInfoProto],
+    opset: int,
+) -> list[Inferred]:
+    """(dtype, shape) of `outputs` of a graph of `nodes` on typed `inputs`. Raises ValueError where onnx can't tell a
+    type.
+    """
     names: dict[str, Length] = {}
-    rows = [helper.make_tensor_value_info(name, dtype.value, [_dim(d, names) for d in shape]) for name, (dtype, shape) in inputs.items()]
+    rows = [
+        helper.make_tensor_value_info(name, dtype.value, [_dim(d, names) for d in shape])
+        for name, (dtype, shape) in inputs.items()
+    ]
     graph = helper.make_graph(list(nodes), "body", rows, outputs, list(initializers))
     domains = {n.domain for n in graph.node} - {"", "ai.onnx"}
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))], ir_version=10)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))],
+        ir_version=10,
+    )
     told = all(d.constant is None or d.constant <= MOST_TOLD for _, shape in inputs.values() for d in shape)
     try:
         found = {v.name: v for v in onnx.shape_inference.infer_shapes(model, data_prop=told).graph.output}
@@ -63,10 +82,14 @@ def _dim(d: Length, names: dict[str, Length]) -> int | str:
 def _shape(tensor: onnx.TypeProto.Tensor, names: Mapping[str, Length]) -> tuple[Length | None, ...] | None:
     if not tensor.HasField("shape"):
         return None
-    return tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
+    return tuple(
+        Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim
+    )
 
 
-def _merged(a: tuple[Length | None, ...] | None, b: tuple[Length | None, ...] | None) -> tuple[Length | None, ...] | None:
+def _merged(
+    a: tuple[Length | None, ...] | None, b: tuple[Length | None, ...] | None
+) -> tuple[Length | None, ...] | None:
     if a is None or b is None or len(a) != len(b):
         return a if a is not None else b
     return tuple(x if x is not None else y for x, y in zip(a, b))

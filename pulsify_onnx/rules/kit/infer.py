@@ -12,7 +12,18 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.algebra import evaluate
-from pulsify_onnx.algebra.facts import Deferred, Fact, QueryKey, RelativeScores, Running, Shape, ShapeTensor, Static, Stream, WindowValue
+from pulsify_onnx.algebra.facts import (
+    Deferred,
+    Fact,
+    QueryKey,
+    RelativeScores,
+    Running,
+    Shape,
+    ShapeTensor,
+    Static,
+    Stream,
+    WindowValue,
+)
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, Refusal
@@ -26,7 +37,10 @@ class NotInferred(Refusal, ValueError):
     """The types of a node's outputs can't be told: it is not as its schema says, or its inputs are not."""
 
     def __init__(self, problem: str):
-        super().__init__(f"the type of its result can't be told ({' '.join(problem.split())})"[:300], "check the model with onnx.checker")
+        super().__init__(
+            f"the type of its result can't be told ({' '.join(problem.split())})"[:300],
+            "check the model with onnx.checker",
+        )
 
 
 def shape_of(fact: Fact) -> Shape:
@@ -71,19 +85,26 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
         if isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= 1024:
             data[f"i{k}"] = onnx.numpy_helper.from_array(fact.value.array)
     kind = node.op_type if node.domain else _SAME_TYPES.get(node.op_type, node.op_type)
-    proto = onnx.NodeProto(op_type=kind, domain=node.domain,
-                           input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
-                           output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)])
+    proto = onnx.NodeProto(
+        op_type=kind,
+        domain=node.domain,
+        input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
+        output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)],
+    )
     proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
     try:
         schema = onnx.defs.get_schema(kind, node.opset, node.domain)
         single = onnx.defs.OpSchema.FormalParameterOption.Single
-        proto.output[:] = [o or (f"o{k}" if k < len(schema.outputs) and schema.outputs[k].option == single else "") for k, o in enumerate(proto.output)]
+        proto.output[:] = [
+            o or (f"o{k}" if k < len(schema.outputs) and schema.outputs[k].option == single else "")
+            for k, o in enumerate(proto.output)
+        ]
     except onnx.defs.SchemaError:
         return _by_runtime(node, proto, types, data, names)
     try:
-        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data,
-                                                        opset_imports=[helper.make_opsetid(node.domain, node.opset)], ir_version=10)
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, proto, types, data, opset_imports=[helper.make_opsetid(node.domain, node.opset)], ir_version=10
+        )
     except Exception as problem:
         raise NotInferred(str(problem)) from problem
     out: list[Inferred] = []
@@ -96,8 +117,12 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
             raise NotInferred(f"no type for output {k}")
         shape = None
         if tensor.HasField("shape"):
-            shape = tuple(Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim)
-            shape = _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
+            shape = tuple(
+                Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim
+            )
+            shape = (
+                _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
+            )
             shape = _measured(node, facts, shape) if measured and kind in ROUNDED else shape
         elif kind in _AS_FIRST and facts[0] is not None:
             shape = shape_of(facts[0])
@@ -124,12 +149,23 @@ def overstated(node: Node, shape: tuple[Length | None, ...]) -> dict[int, int]:
     if node.op_type not in ROUNDED or node.domain:
         return {}
     told = infer(node, measured=False)[0][1] or ()
-    return {k: d.constant for k, (d, t) in enumerate(zip(shape, told))
-            if d is not None and t is not None and d.constant is not None and t.constant is not None and d.constant < t.constant}
+    return {
+        k: d.constant
+        for k, (d, t) in enumerate(zip(shape, told))
+        if d is not None
+        and t is not None
+        and d.constant is not None
+        and t.constant is not None
+        and d.constant < t.constant
+    }
 
 
-def _measured(node: Node, facts: tuple[Fact | None, ...], shape: tuple[Length | None, ...]) -> tuple[Length | None, ...]:
-    """`shape` with the sizes that onnxruntime gives where those of the input are known, found by running the operator on zeros."""
+def _measured(
+    node: Node, facts: tuple[Fact | None, ...], shape: tuple[Length | None, ...]
+) -> tuple[Length | None, ...]:
+    """`shape` with the sizes that onnxruntime gives where those of the input are known, found by running the
+    operator on zeros.
+    """
     x = facts[0]
     if x is None or len(shape) != len(shape_of(x)):
         return shape
@@ -143,7 +179,10 @@ def _measured(node: Node, facts: tuple[Fact | None, ...], shape: tuple[Length | 
     found = evaluate.evaluate(node.op_type, inputs, {**node.attributes, **changes}, opset=node.opset)
     if found is None:
         return shape
-    return tuple(d if dims[k].constant is None or k < 2 and not resized else Length.of(n) for k, (d, n) in enumerate(zip(shape, found[0].shape)))
+    return tuple(
+        d if dims[k].constant is None or (k < 2 and not resized) else Length.of(n)
+        for k, (d, n) in enumerate(zip(shape, found[0].shape))
+    )
 
 
 def _resized(facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[str, Any]] | None:
@@ -153,11 +192,17 @@ def _resized(facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[s
     known = all((v is None) == (f is None) for v, f in zip(values, facts[1:])) and None not in dims
     whole = all(v is None or not v.size or v.dtype.kind != "f" or (v == np.floor(v)).all() for v in values)
     size = math.prod(d for d in dims if d is not None)
-    return ([np.zeros([d or 0 for d in dims], np.float32), *values], {}) if known and not whole and size <= evaluate.FOLDED_ELEMENTS else None
+    return (
+        ([np.zeros([d or 0 for d in dims], np.float32), *values], {})
+        if known and not whole and size <= evaluate.FOLDED_ELEMENTS
+        else None
+    )
 
 
 def _in_windows(node: Node, facts: tuple[Fact | None, ...]) -> tuple[list[Array | None], dict[str, Any]] | None:
-    """Inputs and attributes of a pool or transposed convolution of one channel; axes of unknown size are long enough for a window."""
+    """Inputs and attributes of a pool or transposed convolution of one channel; axes of unknown size are long enough
+    for a window.
+    """
     kernel = node.ints("kernel_shape") or [d.constant or 0 for d in shape_of(facts[1])[2:]]  # type: ignore[arg-type]
     spans = [k * d for k, d in zip(kernel, node.ints("dilations") or [1] * len(kernel))]
     size = [1, 1, *(s if d.constant is None else d.constant for s, d in zip(spans, shape_of(facts[0])[2:]))]  # type: ignore[arg-type]
@@ -180,33 +225,68 @@ def _counted(shape: tuple[Length | None, ...], source: Fact | None) -> tuple[Len
 def _repeated(shape: tuple[Length | None, ...], facts: tuple[Fact | None, ...]) -> tuple[Length | None, ...]:
     """The dimensions of a tiled tensor that onnx gives no name: those of the source as often as they are repeated."""
     source, repeats = facts[0], facts[1] if len(facts) == 2 else None
-    if source is None or not isinstance(repeats, Static) or repeats.value is None or repeats.value.array.shape != (len(shape),):
+    if (
+        source is None
+        or not isinstance(repeats, Static)
+        or repeats.value is None
+        or repeats.value.array.shape != (len(shape),)
+    ):
         return shape
     return tuple(own * int(n) if d is None else d for d, own, n in zip(shape, shape_of(source), repeats.value.array))
 
 
 def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
     """The same for a node with subgraphs, which also read outer values."""
-    inputs = {name: (fact.dtype, shape_of(fact)) for name, fact in [*zip(node.inputs, facts), *node.outer.items()]  # type: ignore[union-attr]
-              if name and fact is not None}
-    constants = {name: fact.value for name, fact in [*zip(node.inputs, facts), *node.outer.items()]
-                 if name and isinstance(fact, Static) and fact.value is not None}
-    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=[n or "" for n in node.inputs], output=node.outputs)
+    inputs = {
+        name: (fact.dtype, shape_of(fact))
+        for name, fact in [*zip(node.inputs, facts), *node.outer.items()]  # type: ignore[union-attr]
+        if name and fact is not None
+    }
+    constants = {
+        name: fact.value
+        for name, fact in [*zip(node.inputs, facts), *node.outer.items()]
+        if name and isinstance(fact, Static) and fact.value is not None
+    }
+    proto = onnx.NodeProto(
+        op_type=node.op_type, domain=node.domain, input=[n or "" for n in node.inputs], output=node.outputs
+    )
     proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
     wanted = [helper.make_tensor_value_info(o, 0, None) for o in node.outputs if o]
-    found = iter(infer_nodes([proto], [onnx.numpy_helper.from_array(v.array, n) for n, v in constants.items()],
-                             {n: t for n, t in inputs.items() if n not in constants}, wanted, {}, node.opset))
+    found = iter(
+        infer_nodes(
+            [proto],
+            [onnx.numpy_helper.from_array(v.array, n) for n, v in constants.items()],
+            {n: t for n, t in inputs.items() if n not in constants},
+            wanted,
+            {},
+            node.opset,
+        )
+    )
     return [next(found) if o else (ir.DataType.UNDEFINED, None) for o in node.outputs]
 
 
-def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.TypeProto], data: Mapping[str, onnx.TensorProto],
-                names: Mapping[str, Length]) -> list[Inferred]:
+def _by_runtime(
+    node: Node,
+    proto: onnx.NodeProto,
+    types: Mapping[str, onnx.TypeProto],
+    data: Mapping[str, onnx.TensorProto],
+    names: Mapping[str, Length],
+) -> list[Inferred]:
     """Output types of a model of that node alone, as onnxruntime sees them."""
     for name, tensor in data.items():
         tensor.name = name
-    graph = helper.make_graph([proto], "types", [helper.make_value_info(n, t) for n, t in types.items() if n not in data],
-                              [onnx.ValueInfoProto(name=o) for o in proto.output if o], list(data.values()))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in {"": 17, node.domain: node.opset}.items()], ir_version=8)
+    graph = helper.make_graph(
+        [proto],
+        "types",
+        [helper.make_value_info(n, t) for n, t in types.items() if n not in data],
+        [onnx.ValueInfoProto(name=o) for o in proto.output if o],
+        list(data.values()),
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(d, v) for d, v in {"": 17, node.domain: node.opset}.items()],
+        ir_version=8,
+    )
     try:
         found = {o.name: o for o in session(model.SerializeToString(), severity=4, plain=True).get_outputs()}
     except InvalidModel as problem:
@@ -224,4 +304,9 @@ def _by_runtime(node: Node, proto: onnx.NodeProto, types: Mapping[str, onnx.Type
     return out
 
 
-_RUNTIME_TYPES = {"float": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "double": ir.DataType.DOUBLE, "bfloat16": ir.DataType.BFLOAT16}
+_RUNTIME_TYPES = {
+    "float": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "double": ir.DataType.DOUBLE,
+    "bfloat16": ir.DataType.BFLOAT16,
+}

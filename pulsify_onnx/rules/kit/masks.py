@@ -21,13 +21,18 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Context
 
 MASKED = -9000.0
-"""A masked score: minus infinity, or so low that float32 and float16 softmax give exactly 0 (scores are far smaller)."""
+"""A masked score: minus infinity, or so low that float32 and float16 softmax give exactly 0 (scores are far
+smaller).
+"""
 
 LENGTHS = (24, 48, 96, 192, 384, 768, 1536, 3072)
 FAR_FRAME = 1_000_000
 """About where a mask is looked at again, far from the start."""
 
-UNBOUNDED = f"attention over the whole past, or over more than {LENGTHS[-1] // 3} frames of it: what it must remember grows with the stream"
+UNBOUNDED = (
+    f"attention over the whole past, or over more than {LENGTHS[-1] // 3} frames of it: what it must "
+    "remember grows with the stream"
+)
 UNBOUNDED_HINT = "train with a left context (a band or chunk mask), or cut it to the last frames with --left-context"
 
 
@@ -37,7 +42,9 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Sides:
-    """Frames before the first one (negative: after it) at which either side is evaluated, and how many more than asked for."""
+    """Frames before the first one (negative: after it) at which either side is evaluated, and how many more than
+    asked for.
+    """
 
     a: DelayLike
     b: DelayLike
@@ -78,9 +85,21 @@ class Positions:
             return const.array
         if isinstance(expr, Position):
             back = at.b if expr.role else at.a
-            return np.arange(self.frames + _number(expr.extra) + at.more[expr.role], dtype=np.int64) - _number(back + expr.delay)
+            return np.arange(self.frames + _number(expr.extra) + at.more[expr.role], dtype=np.int64) - _number(
+                back + expr.delay
+            )
         if isinstance(expr, Dims):
-            return np.asarray([self.frames + _number(d.extra) + at.more[d.role] if isinstance(d, Frames) else d if isinstance(d, int) else 1 for d in expr.dims], np.int64)
+            return np.asarray(
+                [
+                    self.frames + _number(d.extra) + at.more[d.role]
+                    if isinstance(d, Frames)
+                    else d
+                    if isinstance(d, int)
+                    else 1
+                    for d in expr.dims
+                ],
+                np.int64,
+            )
         if isinstance(expr, Window):
             fact = self.world.fact_of(expr.wire)
             if not isinstance(fact, Stream) or not fact.positional or fact.origin is not None or expr.mask is not None:
@@ -94,7 +113,9 @@ class Positions:
             return self.of(expr.wire, sides_inside(expr, at))
         if isinstance(expr, Op):
             inputs = [self.value(e, at) for e in expr.inputs]
-            found = evaluate.evaluate(expr.op_type, inputs, dict(expr.attributes), opset=self.opset, domain=expr.domain, outputs=expr.outputs)
+            found = evaluate.evaluate(
+                expr.op_type, inputs, dict(expr.attributes), opset=self.opset, domain=expr.domain, outputs=expr.outputs
+            )
             if found is None:
                 raise Unknown
             return found[expr.index]
@@ -154,7 +175,10 @@ class Scores:
             with np.errstate(invalid="ignore", over="ignore"):
                 low, high = _RANGES[expr.domain, expr.op_type](self, expr, at)
             return _known(low, -np.inf), _known(high, np.inf)
-        if isinstance(expr, Op) and any(low.any() or high.any() for low, high in (self.range(e, at) for e in expr.inputs if isinstance(e, (Op, QueryKeyRead)))):
+        if isinstance(expr, Op) and any(
+            low.any() or high.any()
+            for low, high in (self.range(e, at) for e in expr.inputs if isinstance(e, (Op, QueryKeyRead)))
+        ):
             return ANYTHING
         return DATA
 
@@ -192,7 +216,9 @@ class Scores:
             rest = [self.positions.value(e, at) for e in expr.inputs[1:]]
         except Unknown:
             return None
-        moved = [evaluate.evaluate(expr.op_type, [b, *rest], dict(expr.attributes), opset=self.positions.opset) for b in both]
+        moved = [
+            evaluate.evaluate(expr.op_type, [b, *rest], dict(expr.attributes), opset=self.positions.opset) for b in both
+        ]
         return None if moved[0] is None or moved[1] is None else (moved[0][0], moved[1][0])
 
 
@@ -205,7 +231,9 @@ def _known(bound: Array, unknown: float) -> Array:
 def _where(s: Scores, e: Op, at: Sides) -> Range:
     true, false = s.truth(e.inputs[0], at)
     (a, b), (c, d) = s.range(e.inputs[1], at), s.range(e.inputs[2], at)
-    return np.where(true, a, np.where(false, c, np.minimum(a, c))), np.where(true, b, np.where(false, d, np.maximum(b, d)))
+    return np.where(true, a, np.where(false, c, np.minimum(a, c))), np.where(
+        true, b, np.where(false, d, np.maximum(b, d))
+    )
 
 
 def _products(s: Scores, e: Op, at: Sides) -> Range:
@@ -265,33 +293,61 @@ def _moved_range(s: Scores, e: Op, at: Sides) -> Range:
     except Unknown:
         return ANYTHING
     full = np.broadcast_shapes(*(x.shape for x in ends))
-    moved = [evaluate.evaluate(e.op_type, [np.ascontiguousarray(np.broadcast_to(x, full), np.float32), *rest], dict(e.attributes), opset=s.positions.opset)
-             for x in ends]
-    return ANYTHING if moved[0] is None or moved[1] is None else (np.asarray(moved[0][0], np.float32), np.asarray(moved[1][0], np.float32))
+    moved = [
+        evaluate.evaluate(
+            e.op_type,
+            [np.ascontiguousarray(np.broadcast_to(x, full), np.float32), *rest],
+            dict(e.attributes),
+            opset=s.positions.opset,
+        )
+        for x in ends
+    ]
+    return (
+        ANYTHING
+        if moved[0] is None or moved[1] is None
+        else (np.asarray(moved[0][0], np.float32), np.asarray(moved[1][0], np.float32))
+    )
 
 
 _RANGES: dict[tuple[str, str], Callable[[Scores, Op, Sides], Range]] = {
-    ("", name): function for function, names in (
-        (_where, "Where"), (_sum, "Add Sum"), (_difference, "Sub"), (_negative, "Neg"), (_products, "Mul Div"), (_extreme, "Min Max"), (_cast, "Cast"),
-        (_moved_range, "Identity Unsqueeze Squeeze Reshape Expand Transpose")) for name in names.split()
+    ("", name): function
+    for function, names in (
+        (_where, "Where"),
+        (_sum, "Add Sum"),
+        (_difference, "Sub"),
+        (_negative, "Neg"),
+        (_products, "Mul Div"),
+        (_extreme, "Min Max"),
+        (_cast, "Cast"),
+        (_moved_range, "Identity Unsqueeze Squeeze Reshape Expand Transpose"),
+    )
+    for name in names.split()
 }
 
 
-def band_of(pair: QueryKey, side: int, world: Context, opset: int, masked: Callable[[Scores, Expr, Sides], Array] | None = None) -> Band:
+def band_of(
+    pair: QueryKey, side: int, world: Context, opset: int, masked: Callable[[Scores, Expr, Sides], Array] | None = None
+) -> Band:
     """The band of keys (along side `side` of `pair`) that a softmax over it can see; refuses what is not bounded."""
     previous: tuple[int, int] | None = None
     rows = _table_rows(pair.wire, world)
     for frames in [n for n in LENGTHS if rows is None or n <= rows] or [rows or 0]:
         spread = _spread(_open(pair, side, world, opset, frames, 0, masked))
         if spread is None:
-            refuse("some query sees no key at all, and then a softmax spreads over the whole stream", hint="let every frame see itself")
+            refuse(
+                "some query sees no key at all, and then a softmax spreads over the whole stream",
+                hint="let every frame see itself",
+            )
         left, right = spread
         if previous == spread and max(left, right) * 3 < frames:
             break
         previous = spread
     else:
         if right * 3 >= frames:
-            refuse("attention over the whole stream: every frame needs the last", hint="train with a mask that hides the future (a band or chunks)")
+            refuse(
+                "attention over the whole stream: every frame needs the last",
+                hint="train with a mask that hides the future (a band or chunks)",
+            )
         refuse(UNBOUNDED, UNBOUNDED_HINT)
     near = _open(pair, side, world, opset, frames, 0, masked)
     band = _shaped(near, left, right, side)
@@ -301,12 +357,25 @@ def band_of(pair: QueryKey, side: int, world: Context, opset: int, masked: Calla
     far = _open(pair, side, world, opset, frames, FAR_FRAME // (period or 1) * (period or 1), masked)
     inner = slice(max(left, 0), frames - max(right, 0))
     if period is None or not (far[inner] == near[inner]).all():
-        refuse("which keys a query sees changes along the stream", hint="use a mask that is the same at every frame (a band or chunks)")
+        refuse(
+            "which keys a query sees changes along the stream",
+            hint="use a mask that is the same at every frame (a band or chunks)",
+        )
     return band
 
 
-def _open(pair: QueryKey, side: int, world: Context, opset: int, frames: int, first: int, masked: Callable[[Scores, Expr, Sides], Array] | None) -> Array:
-    """bool [query, key]: which keys are open for `frames` queries from `first` on, and as many keys, or as many more as there always are."""
+def _open(
+    pair: QueryKey,
+    side: int,
+    world: Context,
+    opset: int,
+    frames: int,
+    first: int,
+    masked: Callable[[Scores, Expr, Sides], Array] | None,
+) -> Array:
+    """Bool [query, key]: which keys are open for `frames` queries from `first` on, and as many keys, or as many more
+    as there always are.
+    """
     scores = Scores(Positions(world, opset, frames))
     ahead = max((pair.shape[pair.axes[side]] - pair.shape[pair.axes[1 - side]]).constant or 0, 0)
     more = (0, ahead) if side else (ahead, 0)
@@ -321,7 +390,9 @@ def _open(pair: QueryKey, side: int, world: Context, opset: int, frames: int, fi
     extra = opened.ndim - len(shape)
     others = tuple(k for k in range(opened.ndim) if k - extra not in pair.axes)
     seeing: Array = np.asarray(opened.any(axis=pair.axes[side] + extra, keepdims=True))
-    matrix: Array = np.asarray(opened.any(axis=others)) & np.asarray(seeing.all(axis=others))  # one head that sees nothing is enough to spread
+    matrix: Array = np.asarray(opened.any(axis=others)) & np.asarray(
+        seeing.all(axis=others)
+    )  # one head that sees nothing is enough to spread
     return matrix.T if side == 0 else matrix
 
 
@@ -370,7 +441,11 @@ def _table_rows(wire: str, world: Context) -> int | None:
     while todo:
         name = todo.pop()
         step, fact = world.step_of(name), world.fact_of(name)
-        if name in seen or step is None or not (isinstance(fact, QueryKey) or isinstance(fact, Stream) and fact.positional):
+        if (
+            name in seen
+            or step is None
+            or not (isinstance(fact, QueryKey) or (isinstance(fact, Stream) and fact.positional))
+        ):
             continue
         seen.add(name)
         for expr in walk(*step.exprs):

@@ -1,4 +1,5 @@
-"""Streams with other axes merged with time ([B, T] as B*T): a rule sees one of their rows, and must treat all frames alike.
+"""Streams with other axes merged with time ([B, T] as B*T): a rule sees one of their rows, and must treat all frames
+alike.
 
 What an operator makes of any number of frames without a state, a position or another frame, it makes of the frames of
 all rows at once, whatever their order.
@@ -16,9 +17,15 @@ from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Context, Node
 
-REASON = "an axis was merged with time (batch and time as one dimension), so frames of one time lie far apart, and it does not treat all frames alike"
+REASON = (
+    "an axis was merged with time (batch and time as one dimension), so frames of one time lie far apart, and "
+    "it does not treat all frames alike"
+)
 HINT = "split the merged axis again before this operator"
-LEAVES = "an axis is merged with time in it (batch and time as one dimension), so its frames can't be told apart pulse by pulse"
+LEAVES = (
+    "an axis is merged with time in it (batch and time as one dimension), so its frames can't be told apart "
+    "pulse by pulse"
+)
 LEAVES_HINT = "split the merged axis again before the output ([B*T, C] to [B, T, C])"
 MEETS = "it joins frames with frames of another order (an axis merged with time)"
 MEETS_HINT = "split the merged axis again first"
@@ -73,7 +80,9 @@ def _row(fact: Fact | None, model: Stream, world: Context) -> Fact | None:
     if fact.around != model.around:
         if not fact.positional or fact.whole[fact.axis] != model.whole[model.axis] or not constant_in_time(fact, world):
             refuse(MEETS, MEETS_HINT)
-        fact = replace(fact, rate=model.rate, shape=(*fact.shape[: fact.axis], model.extent, *fact.shape[fact.axis + 1:]))
+        fact = replace(
+            fact, rate=model.rate, shape=(*fact.shape[: fact.axis], model.extent, *fact.shape[fact.axis + 1 :])
+        )
     return replace(fact, around=ALONE)
 
 
@@ -97,7 +106,12 @@ def alike(fact: Fact, model: Stream, rows: dict[str, Stream], steps: Iterable[St
     own = rows.get(fact.wire)
     if own is None or any(fact.wire in step.wires for step in steps):
         return True
-    return (own.delay, own.pad_before, own.pad_after, own.border) == (fact.delay, fact.pad_before, fact.pad_after, fact.border)
+    return (own.delay, own.pad_before, own.pad_after, own.border) == (
+        fact.delay,
+        fact.pad_before,
+        fact.pad_after,
+        fact.border,
+    )
 
 
 def by_frame(made: Step, rows: dict[str, Stream]) -> bool:
@@ -108,7 +122,11 @@ def by_frame(made: Step, rows: dict[str, Stream]) -> bool:
     rates = {f.rate for f in made.facts if isinstance(f, Stream)}
     for leaf in leaves(made):
         if isinstance(leaf, Window):
-            if leaf.wire not in rows or leaf.frames != Frames(rows[leaf.wire].rate) or delay != {rows[leaf.wire].delay + leaf.back}:
+            if (
+                leaf.wire not in rows
+                or leaf.frames != Frames(rows[leaf.wire].rate)
+                or delay != {rows[leaf.wire].delay + leaf.back}
+            ):
                 return False
         elif isinstance(leaf, Dims):
             if any(isinstance(d, Frames) and (d.extra or d.role or {d.rate} != rates) for d in leaf.dims):
@@ -121,7 +139,9 @@ def by_frame(made: Step, rows: dict[str, Stream]) -> bool:
 def _laid_out(expr: Expr, model: Stream) -> Expr:
     """An expression for one row as one for all of them."""
     if isinstance(expr, Dims):
-        return Dims(tuple(Merged(model.around[0], d, model.around[1]) if isinstance(d, Frames) else d for d in expr.dims))
+        return Dims(
+            tuple(Merged(model.around[0], d, model.around[1]) if isinstance(d, Frames) else d for d in expr.dims)
+        )
     return rebuilt(expr, lambda e: _laid_out(e, model))
 
 

@@ -24,7 +24,11 @@ def _defaults(op_type: str, since: int, domain: str) -> dict[str, Any]:
         schema = onnx.defs.get_schema(op_type, since, domain)
     except onnx.defs.SchemaError:
         return {}
-    return {name: onnx.helper.get_attribute_value(a.default_value) for name, a in schema.attributes.items() if a.default_value.name}
+    return {
+        name: onnx.helper.get_attribute_value(a.default_value)
+        for name, a in schema.attributes.items()
+        if a.default_value.name
+    }
 
 
 class Context(Protocol):
@@ -51,7 +55,9 @@ class Context(Protocol):
         """Its value, where it is a constant that no step computes: weights are not copied."""
 
     def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], Sequence[Step]]:
-        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its nodes can't stream."""
+        """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its
+        nodes can't stream.
+        """
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ class Node:
     def attr(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, else the schema's default, else `default`. Strings are str."""
         found = self.attributes.get(name)
-        value = found.value if found is not None else _defaults(self.op_type, self.since, self.domain).get(name, default)
+        value = (
+            found.value if found is not None else _defaults(self.op_type, self.since, self.domain).get(name, default)
+        )
         return value.decode() if isinstance(value, bytes) else value
 
     @cached_property

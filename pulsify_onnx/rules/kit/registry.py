@@ -35,12 +35,14 @@ RULES: dict[tuple[str, str], Rule] = {}
 
 def rule(*names: str, versions: tuple[int, ...] | None, domain: str = "") -> Callable[[RuleFunction], RuleFunction]:
     """Register a rule for operators `names` of `domain`, written for the schema `versions` given."""
+
     def register(function: RuleFunction) -> RuleFunction:
         for name in names:
             if (domain, name) in RULES:
                 raise ValueError(f"two rules for {domain}:{name}")
             RULES[domain, name] = Rule(function, name, domain, versions)
         return function
+
     return register
 
 
@@ -49,11 +51,16 @@ def lookup(node: Node) -> RuleFunction:
     found = RULES.get((node.domain, node.op_type))
     title = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
     if found is None:
-        refuse(f"no rule knows the operator {title}, so nothing can be said about what it does along the stream",
-               hint="export it as standard operators, or write a rule for it")
+        refuse(
+            f"no rule knows the operator {title}, so nothing can be said about what it does along the stream",
+            hint="export it as standard operators, or write a rule for it",
+        )
     if found.versions is not None and node.since not in found.versions:
-        refuse(f"version {node.since} of {title} is not one that its rule was written for: {', '.join(map(str, found.versions))}",
-               hint="export with another opset, or update pulsify-onnx")
+        refuse(
+            f"version {node.since} of {title} is not one that its rule was written for: "
+            f"{', '.join(map(str, found.versions))}",
+            hint="export with another opset, or update pulsify-onnx",
+        )
     return found.function
 
 

@@ -2,7 +2,8 @@
 
 A `Feed` is the pulse of one or more streams about to be reduced: frames that are not real are hidden by a fill, and
 only real frames are counted. An `Accumulator` is a state that starts as zeros: where zero is not neutral, the past
-counts only once a real frame came before this pulse. Half floats accumulate in float32; a float32 `running_sum` has a second
+counts only once a real frame came before this pulse. Half floats accumulate in float32; a float32 `running_sum` has a
+second
 state for what every addition loses, as it would stop growing after 2^24 frames.
 """
 
@@ -25,9 +26,15 @@ from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import begins, real_of, started, where_real
 from pulsify_onnx.rules.kit.views import by_axes
 
-_WIDE = {ir.DataType.FLOAT16: ir.DataType.FLOAT, ir.DataType.BFLOAT16: ir.DataType.FLOAT, ir.DataType.INT8: ir.DataType.INT32,
-         ir.DataType.UINT8: ir.DataType.INT32, ir.DataType.INT16: ir.DataType.INT32, ir.DataType.UINT16: ir.DataType.INT32,
-         ir.DataType.BOOL: ir.DataType.INT32}
+_WIDE = {
+    ir.DataType.FLOAT16: ir.DataType.FLOAT,
+    ir.DataType.BFLOAT16: ir.DataType.FLOAT,
+    ir.DataType.INT8: ir.DataType.INT32,
+    ir.DataType.UINT8: ir.DataType.INT32,
+    ir.DataType.INT16: ir.DataType.INT32,
+    ir.DataType.UINT16: ir.DataType.INT32,
+    ir.DataType.BOOL: ir.DataType.INT32,
+}
 
 
 def wide(dtype: ir.DataType) -> ir.DataType:
@@ -83,13 +90,19 @@ class Feed:
 
     def only_real(self, value: Expr, fill: Const, index: int = 0) -> Expr:
         """`value`, whose frames run along the axis of stream `index`, with `fill` where a frame is not real."""
-        return where_real(self.x, True, lambda real: onnx_op("Where", along(real, self.streams[index]), value, fill), value)
+        return where_real(
+            self.x, True, lambda real: onnx_op("Where", along(real, self.streams[index]), value, fill), value
+        )
 
     def settled(self, value: Expr, dtype: ir.DataType) -> Expr:
         """A running value of `dtype`, 0 while no real frame has come: the neutral element is not finite."""
         if not dtype.is_floating_point():
             return value
-        return When(Test(ends=True, late=self.x.delay), onnx_op("Where", onnx_op("Less", const([0]), self.seen()), value, number(0, dtype)), value)
+        return When(
+            Test(ends=True, late=self.x.delay),
+            onnx_op("Where", onnx_op("Less", const([0]), self.seen()), value, number(0, dtype)),
+            value,
+        )
 
     def before(self) -> Expr:
         """int64 [1]: real frames before this pulse."""
@@ -139,7 +152,8 @@ class Accumulator:
 def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tuple[Expr, tuple[State, ...]]:
     """``past * scale + added``: the accumulator after this pulse, and its states.
 
-    In float32 what the addition rounds off is found exactly (Knuth's two-sum), kept, and part of what the next pulse adds. Past
+    In float32 what the addition rounds off is found exactly (Knuth's two-sum), kept, and part of what the next pulse
+    adds. Past
     the range of floats nothing is kept, so that an infinite sum stays infinite.
     """
     past = held.past if scale is None else onnx_op("Mul", held.past, scale)

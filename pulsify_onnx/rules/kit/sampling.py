@@ -35,11 +35,20 @@ class Sampling:
             return Sampling(mode, "asymmetric", "simple")
         coordinates = str(node.attr("coordinate_transformation_mode", "half_pixel"))
         if coordinates not in (*_HALF, "asymmetric", "tf_half_pixel_for_nn"):
-            refuse(f"coordinate mode {coordinates} stretches the sampling points over the whole stream", hint="use half_pixel or asymmetric")
+            refuse(
+                f"coordinate mode {coordinates} stretches the sampling points over the whole stream",
+                hint="use half_pixel or asymmetric",
+            )
         if node.attr("antialias", 0):
-            refuse("antialiasing spreads its filter by the scale", hint="filter by a convolution, then resize without antialias")
+            refuse(
+                "antialiasing spreads its filter by the scale",
+                hint="filter by a convolution, then resize without antialias",
+            )
         if mode == "cubic" and node.attr("exclude_outside", 0):
-            refuse("exclude_outside weighs the first and the last frames differently", hint="resize without exclude_outside")
+            refuse(
+                "exclude_outside weighs the first and the last frames differently",
+                hint="resize without exclude_outside",
+            )
         return Sampling(mode, coordinates, str(node.attr("nearest_mode", "round_prefer_floor")))
 
     def points(self, scale: Fraction) -> Array:
@@ -75,19 +84,30 @@ _ROUNDING: dict[str, Callable[[Array], Array]] = {
 
 
 def periodic(sampling: Sampling, scale: Fraction) -> list[tuple[int, int]]:
-    """(first, last) frame read, relative to frame t, by outputs ``up * t + r``; downwards (one entry) relative to ``by * t``."""
+    """(first, last) frame read, relative to frame t, by outputs ``up * t + r``; downwards (one entry) relative to
+    ``by * t``.
+    """
     up, by = scale.numerator, scale.denominator
     if by > 1:
         if sampling.coordinates in ("pytorch_half_pixel", "half_pixel_symmetric"):
-            refuse(f"coordinate mode {sampling.coordinates} samples elsewhere where the result has one frame, or the length is odd",
-                   hint="use half_pixel or asymmetric")
+            refuse(
+                f"coordinate mode {sampling.coordinates} samples elsewhere where the result has one frame, or the "
+                "length is odd",
+                hint="use half_pixel or asymmetric",
+            )
         lengths = np.arange(1, TRIED)
         if (np.floor(lengths.astype(np.float32) * np.float32(1 / by)) != lengths // by).any():
-            refuse(f"the scale 1/{by} is not exact, so how many frames it gives depends on rounding", hint="use a stride instead")
+            refuse(
+                f"the scale 1/{by} is not exact, so how many frames it gives depends on rounding",
+                hint="use a stride instead",
+            )
     first, last = sampling.taps(sampling.points(scale), scale)
     frame = (np.arange(TRIED) // up) * by
     pairs = np.stack([first - frame, last - frame], axis=1).astype(np.int64)
     pairs = pairs[: TRIED // up * up].reshape(-1, up, 2)
     if (pairs != pairs[0]).any():
-        refuse(f"rounding moves its sampling points (scale {scale}, {sampling.coordinates}, {sampling.rounding})", hint="use half_pixel, or asymmetric with floor")
+        refuse(
+            f"rounding moves its sampling points (scale {scale}, {sampling.coordinates}, {sampling.rounding})",
+            hint="use half_pixel, or asymmetric with floor",
+        )
     return [(int(a), int(b)) for a, b in pairs[0]]

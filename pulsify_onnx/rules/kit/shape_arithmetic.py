@@ -36,7 +36,9 @@ _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
 
 
 def evaluate_shapes(node: Node) -> Fact | None:
-    """The fact of the only output of a node on Sizes and constants, or of ``Shape`` and ``Size``; None if it has none."""
+    """The fact of the only output of a node on Sizes and constants, or of ``Shape`` and ``Size``; None if it has
+    none.
+    """
     compute = _OPERATORS.get(node.op_type) if node.domain == "" else None
     if compute is None or len([o for o in node.outputs if o]) != 1:
         return None
@@ -67,7 +69,9 @@ def asks_for_sizes(node: Node) -> bool:
 
 
 def told(node: Node) -> bool:
-    """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the graph's inputs."""
+    """Whether the sizes that a Shape or Size of a value that does not stream asks for follow from those of the
+    graph's inputs.
+    """
     fact = node.facts[0] if asks_for_sizes(node) else None
     if not isinstance(fact, (Static, Running)):
         return True
@@ -101,7 +105,11 @@ def _dtype(node: Node) -> ir.DataType:
         return ir.DataType.BOOL
     if node.op_type == "ConstantOfShape":
         value = node.attr("value")
-        return ir.DataType.FLOAT if value is None else ir.DataType(value.data_type if hasattr(value, "data_type") else value.dtype)
+        return (
+            ir.DataType.FLOAT
+            if value is None
+            else ir.DataType(value.data_type if hasattr(value, "data_type") else value.dtype)
+        )
     index = 1 if node.op_type == "Where" else 0
     fact = node.facts[index]
     assert fact is not None and not hasattr(fact, "by")
@@ -120,16 +128,19 @@ def _elementwise(f: Callable[..., Length | None]) -> Callable[[Node, list[Array 
                 return None
             out[i] = value
         return out.reshape(shape)
+
     return run
 
 
 def _reduced(f: Callable[[Length, Length], Length | None]) -> Callable[[Node, list[Array | None]], Array | None]:
     """Elementwise on any number of inputs."""
+
     def many(node: Node, *values: Length) -> Length | None:
         total: Length | None = values[0]
         for v in values[1:]:
             total = None if total is None else f(total, v)
         return total
+
     return _elementwise(many)
 
 
@@ -156,8 +167,12 @@ def _compared(*signs: int) -> Callable[..., Length | None]:
     def run(node: Node, a: Length, b: Length) -> Length | None:
         answer = holds(a, b, *signs)
         if answer is None and not (a - b).moves:
-            refuse(f"it compares {a} with {b}, which is true of some sizes and not of others", hint="export with fixed sizes for all axes but time")
+            refuse(
+                f"it compares {a} with {b}, which is true of some sizes and not of others",
+                hint="export with fixed sizes for all axes but time",
+            )
         return None if answer is None else Length.of(int(answer))
+
     return run
 
 
@@ -215,7 +230,13 @@ def _gather(node: Node, arrays: list[Array | None]) -> Array | None:
     data, indices = arrays
     assert data is not None and indices is not None
     at = _ints(indices)
-    return None if at is None else np.asarray(np.take(data, np.array(at, dtype=int).reshape(indices.shape), axis=node.attr("axis", 0)), dtype=object)
+    return (
+        None
+        if at is None
+        else np.asarray(
+            np.take(data, np.array(at, dtype=int).reshape(indices.shape), axis=node.attr("axis", 0)), dtype=object
+        )
+    )
 
 
 def _concat(node: Node, arrays: list[Array | None]) -> Array | None:
@@ -284,8 +305,17 @@ def _product(node: Node, arrays: list[Array | None]) -> Array | None:
 _Evaluator = Callable[[Node, list[Array | None]], "Array | None"]
 
 _OPERATORS: dict[str, _Evaluator] = {
-    "Shape": _shape, "Size": _size, "Gather": _gather, "Concat": _concat, "Slice": _slice, "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze, "Reshape": _reshape, "Transpose": _transpose, "Expand": _expand, "ReduceProd": _product,
+    "Shape": _shape,
+    "Size": _size,
+    "Gather": _gather,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Expand": _expand,
+    "ReduceProd": _product,
     "Identity": _elementwise(lambda node, a: a),
     "Cast": _elementwise(_cast),
     "Add": _reduced(lambda a, b: a + b),
@@ -306,5 +336,5 @@ _OPERATORS: dict[str, _Evaluator] = {
     "Where": _elementwise(_where),
     "Not": _elementwise(_not),
     "And": _reduced(lambda a, b: a * b),
-    "Or": _reduced(lambda a, b: larger(a, b)),
+    "Or": _reduced(larger),
 }

@@ -72,6 +72,7 @@ def declare(trait: Trait, *names: str, domain: str = "", value: Any = True) -> N
 
 def declares(trait: Trait, value: Any = True, only: str = "") -> Callable[[RuleFunction], RuleFunction]:
     """Say it of all operators whose rule stands below, or of the one named `only`."""
+
     def register(function: RuleFunction) -> RuleFunction:
         mine = [key for key, rule in RULES.items() if rule.function is function]
         found = [(domain, name) for domain, name in mine if only in ("", name)]
@@ -80,6 +81,7 @@ def declares(trait: Trait, value: Any = True, only: str = "") -> Callable[[RuleF
         for domain, name in found:
             declare(trait, name, domain=domain, value=value)
         return function
+
     return register
 
 

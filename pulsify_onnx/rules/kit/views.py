@@ -1,4 +1,6 @@
-"""Typed views of a node's attributes across opset versions: where an attribute became an input, or a default changed."""
+"""Typed views of a node's attributes across opset versions: where an attribute became an input, or a default
+changed.
+"""
 
 from __future__ import annotations
 
@@ -45,22 +47,36 @@ EXPLICIT = "export with explicit pads"
 
 
 def spatial(node: Node, kernel: list[int]) -> Spatial:
-    """The window of a convolution or pool with spatial `kernel`; refuses auto_pad SAME where onnxruntime is not as the standard says."""
+    """The window of a convolution or pool with spatial `kernel`; refuses auto_pad SAME where onnxruntime is not as
+    the standard says.
+    """
     n = len(kernel)
     auto = node.attr("auto_pad", "NOTSET")
     pads = [0] * (2 * n) if auto != "NOTSET" else node.ints("pads") or [0] * (2 * n)
-    view = Spatial(kernel, node.ints("strides") or [1] * n, node.ints("dilations") or [1] * n, pads, auto, SHORT_KERNELS.get(node.op_type, 0))
+    view = Spatial(
+        kernel,
+        node.ints("strides") or [1] * n,
+        node.ints("dilations") or [1] * n,
+        pads,
+        auto,
+        SHORT_KERNELS.get(node.op_type, 0),
+    )
     if view.same and node.op_type != "ConvTranspose":
         dilated = max(view.dilations) > 1 if "Conv" in node.op_type else view.spans != kernel
         if dilated:
-            refuse(f"auto_pad {auto} with dilations, which onnxruntime does not pad as the standard says", hint=EXPLICIT)
+            refuse(
+                f"auto_pad {auto} with dilations, which onnxruntime does not pad as the standard says", hint=EXPLICIT
+            )
     return view
 
 
 def shorter(view: Spatial, k: int) -> NoReturn:
     """Refuse auto_pad SAME at spatial axis `k`, whose window is shorter than its stride."""
-    refuse(f"auto_pad {view.auto_pad} with a kernel of {view.kernel[k]} and a stride of {view.strides[k]}, which onnxruntime does not pad as the standard says",
-           hint=EXPLICIT)
+    refuse(
+        f"auto_pad {view.auto_pad} with a kernel of {view.kernel[k]} and a stride of {view.strides[k]}, which "
+        "onnxruntime does not pad as the standard says",
+        hint=EXPLICIT,
+    )
 
 
 def by_attribute(node: Node, name: str) -> bool:
@@ -93,14 +109,18 @@ def axes_of(node: Node, rank: int, index: int = 1) -> list[int] | None:
 
 
 def normalised_axes(node: Node, rank: int) -> list[int]:
-    """The axes that a softmax goes over: one, or (before opset 13) all from that on. A quantised one says its opset itself."""
+    """The axes that a softmax goes over: one, or (before opset 13) all from that on. A quantised one says its opset
+    itself.
+    """
     version = int(node.attr("opset", 13)) if node.domain else node.since
     axis = node.axis(rank, default=-1)
     return [axis] if version >= 13 else list(range(axis, rank))
 
 
 def scales_at(node: Node) -> tuple[int, int | None]:
-    """The inputs of a Resize or Upsample that say the scales and the sizes; None where these can't be said, nor how to sample."""
+    """The inputs of a Resize or Upsample that say the scales and the sizes; None where these can't be said, nor how
+    to sample.
+    """
     return (1, None) if node.op_type == "Upsample" or node.since < 11 else (2, 3)
 
 
@@ -165,7 +185,10 @@ def never_empty(node: Node, outcome: Outcome) -> Outcome:
     for what, facts in (("input", node.facts), ("result", outcome.facts)):
         for fact in facts:
             if isinstance(fact, (Stream, Running)) and any(d.constant == 0 for d in fact.shape):
-                refuse(f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0", hint="remove it from the model")
+                refuse(
+                    f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0",
+                    hint="remove it from the model",
+                )
     return outcome
 
 
