@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 
+import onnx_ir as ir
+
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, QueryKey, ReceptiveField, RelativeScores, Stream
 from pulsify_onnx.algebra.hidden import only_real
@@ -181,8 +183,8 @@ def unskewed(x: RelativeScores, wire: str, behind: bool) -> QueryKey:
 
 
 def placed(
-    pair: QueryKey | RelativeScores, wire: str, dtype, shape: Sequence[Length | None]
-) -> QueryKey | RelativeScores:  # type: ignore[no-untyped-def]
+    pair: QueryKey | RelativeScores, wire: str, dtype: ir.DataType, shape: Sequence[Length | None]
+) -> QueryKey | RelativeScores:
     """`pair` as output `wire`; the dimensions of `shape` at its axes become the extents."""
     a, b = pair.axes
     full = [Length.symbol(f"{wire}.{k}") if d is None else d for k, d in enumerate(shape)]

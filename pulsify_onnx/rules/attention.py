@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Fact, QueryKey, Shape, Stream
 from pulsify_onnx.algebra.length import Length
@@ -64,9 +65,23 @@ def softmax_over_keys(node: Node, s: QueryKey) -> Outcome:
     return as_outcome(node, [same_op(node, [onnx_op("Where", real, grid, low)])], [y])
 
 
+Sum = Callable[[Expr, Expr], Expr]
+"""What is made of weights and values."""
+
+Fused = Callable[[Expr, Expr, Expr, Expr], Expr]
+"""What an operator makes of queries, keys, values, and which pairs may meet."""
+
+
 def weighted_sum(
-    node: Node, weights: QueryKey, values: Stream | QueryKey, query_axis: int, make, shape: Shape, dtype, side: int = 0
-) -> Outcome:  # type: ignore[no-untyped-def]
+    node: Node,
+    weights: QueryKey,
+    values: Stream | QueryKey,
+    query_axis: int,
+    make: Sum,
+    shape: Shape,
+    dtype: ir.DataType,
+    side: int = 0,
+) -> Outcome:
     """Close a pair by summing over its keys: `make` (weights, values) -> expression of the sum.
 
     The values are those of the keys, or positional ones of every pair of query and key, with the keys along `side`.
@@ -162,8 +177,8 @@ def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
 
 
 def _fused(
-    node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make, shape: Shape
-) -> Outcome:  # type: ignore[no-untyped-def]
+    node: Node, q: Fact | None, k: Fact | None, v: Fact | None, mask: Fact | None, axis: int, make: Fused, shape: Shape
+) -> Outcome:
     """An attention operator on streams `q`, `k`, `v` along `axis` with positions' mask `mask` (a pair)."""
     if not isinstance(q, Stream) or not isinstance(k, Stream) or not isinstance(v, Stream):
         refuse(

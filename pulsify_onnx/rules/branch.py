@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Deferred, Fact, QueryKey, ShapeTensor, Stream
+from pulsify_onnx.algebra.facts import Blocked, Deferred, Fact, QueryKey, ShapeTensor, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.model.schema import since_version
@@ -61,11 +61,12 @@ def choosable(yes: Fact, no: Fact) -> None:
     same = len(a) == len(b) and all(p == q or (_along(yes, k) and _along(no, k)) for k, (p, q) in enumerate(zip(a, b)))
     if not same or isinstance(yes, Stream) != isinstance(no, Stream):
         refuse(f"{DECIDED}, and its branches give different shapes", hint="export one of the branches")
-    if carrier(yes.dtype) != yes.dtype:  # type: ignore[union-attr]
+    assert not isinstance(yes, Blocked)
+    if carrier(yes.dtype) != yes.dtype:
         refuse(
             f"{DECIDED}, and no operator chooses between tensors of type {yes.dtype.name}",
             hint="export one of the branches",
-        )  # type: ignore[union-attr]
+        )
 
 
 def _along(fact: Fact, k: int) -> bool:

@@ -13,6 +13,7 @@ from onnx import helper
 
 from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.facts import (
+    Blocked,
     Deferred,
     Fact,
     QueryKey,
@@ -239,8 +240,8 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
     """The same for a node with subgraphs, which also read outer values."""
     inputs = {
         name: (fact.dtype, shape_of(fact))
-        for name, fact in [*zip(node.inputs, facts), *node.outer.items()]  # type: ignore[union-attr]
-        if name and fact is not None
+        for name, fact in [*zip(node.inputs, facts), *node.outer.items()]
+        if name and fact is not None and not isinstance(fact, Blocked)
     }
     constants = {
         name: fact.value
