@@ -24,7 +24,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -rs -q
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check pulsify_onnx testing tests tools fixtures benchmarks examples
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pulsify_onnx
 
 # every test case of the onnx package along every axis; the sample is drawn anew with every commit

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import ALONE, Fact, QueryKey, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
-from pulsify_onnx.algebra.plan import Dim, Dims, Frames, Merged, Op, Outcome, Step
+from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Outcome, Step
 from pulsify_onnx.algebra.quotients import ratio
 from pulsify_onnx.algebra.windows import align, at_higher_rate, foldable, materialise_padding, windowed
 from pulsify_onnx.errors import refuse
@@ -205,7 +205,11 @@ def expand(node: Node) -> Outcome:
     return constant_over_time(node, fact, shape, lambda dims: onnx_op("Expand", value, Dims(dims)))
 
 
-def constant_over_time(node: Node, fact: Fact, shape: Shape, make) -> Outcome:  # type: ignore[no-untyped-def]
+Repeat = Callable[[tuple[Dim, ...]], Expr]
+"""What repeats a value to so many dimensions."""
+
+
+def constant_over_time(node: Node, fact: Fact, shape: Shape, make: Repeat) -> Outcome:
     """A value that is the same in every frame: a positional stream along the dimension that moves, static where none
     does.
     """
@@ -242,7 +246,9 @@ def _rows(length: Length) -> tuple[Length, Length]:
     return slower, length
 
 
-def _constant_over_pairs(node: Node, fact: Static | ShapeTensor, shape: Shape, axes: tuple[int, int], make) -> Outcome:  # type: ignore[no-untyped-def]
+def _constant_over_pairs(
+    node: Node, fact: Static | ShapeTensor, shape: Shape, axes: tuple[int, int], make: Repeat
+) -> Outcome:
     """A value that is the same for every pair of frames."""
     rates = [rate_of(shape[k]) for k in axes]
     if rates[0] != rates[1]:
