@@ -27,7 +27,8 @@ BASE = {"errors", "arrays", "version"}
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "api runtime verification",
-    "cli": "api report verification output",
+    "cli": "cli_options api report verification output",
+    "cli_options": "api",
     "api": "convert prepare verification report runtime passes analysis algebra model",
     "convert": "prepare report lowering runtime verification output passes analysis rules algebra model ort",
     "verification": "runtime output algebra model ort",
