@@ -295,9 +295,21 @@ class Step:
     requires: tuple[Requirement, ...] = ()
 
     @cached_property
+    def everything(self) -> tuple[Expr, ...]:
+        """All that is in its expressions and in its states' updates, each once."""
+        return tuple(walk(*self.exprs, *(s.next for s in self.states)))
+
+    @cached_property
     def leaves(self) -> tuple[Expr, ...]:
         """Every leaf of its expressions and of its states' updates."""
-        return tuple(e for e in walk(*self.exprs, *(s.next for s in self.states)) if not isinstance(e, (Op, When)))
+        return tuple(e for e in self.everything if not isinstance(e, (Op, When)))
+
+    @cached_property
+    def graphs(self) -> tuple[ir.Graph, ...]:
+        """The subgraphs of its operators."""
+        values = (value for e in self.everything if isinstance(e, Op) for _, value in e.attributes)
+        graphs = (value.attr.value if isinstance(value, Attribute) else value for value in values)
+        return tuple(graph for graph in graphs if isinstance(graph, ir.Graph))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from pulsify_onnx.algebra.plan import (
     Step,
     When,
     Window,
-    walk,
 )
 from pulsify_onnx.errors import BrokenRule
 
@@ -56,7 +55,7 @@ def check_plan(plan: Plan, stage: str) -> None:
     made = frozenset(wire for step in plan.steps for wire in step.wires)
     before: set[str] = set()
     for step in plan.steps:
-        place = Place(plan, step, tuple(walk(*step.exprs, *(s.next for s in step.states))), before, made)
+        place = Place(plan, step, step.everything, before, made)
         for rule in PLAN_RULES:
             for problem in rule.broken(place):
                 raise BrokenRule(rule.name, stage, f"{step.node}: {problem}")

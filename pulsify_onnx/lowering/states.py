@@ -101,7 +101,8 @@ class Draft(Measures):
 
     def _settled(self, value: ir.Value, fact: Fact, extra: int = 0) -> ir.Value:
         """The tensor of a wire, of a stream with `extra` frames, with what its shape says of its rows."""
-        if isinstance(fact, (Static, Stream, QueryKey, RelativeScores, Running)):
+        told = self.emit is not self.graph  # shapes matter to the writer of a batch only
+        if told and isinstance(fact, (Static, Stream, QueryKey, RelativeScores, Running)):
             self.emit.settle(value, self._pulsed(fact, extra), isinstance(fact, Static))
         return value
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import onnx_ir as ir
-
-from pulsify_onnx.algebra.plan import Attribute, Op, Plan, QueryKeyRead, Ref, Step, Window, leaves, walk
+from pulsify_onnx.algebra.plan import Plan, QueryKeyRead, Ref, Step, Window, leaves
 from pulsify_onnx.model.subgraphs import outer_names
 
 
@@ -20,14 +18,10 @@ def live(plan: Plan) -> Plan:
             alive.append(step)
             wanted |= {leaf.wire for leaf in leaves(step) if isinstance(leaf, (Ref, Window, QueryKeyRead))}
             wanted |= {*outer_wires(step, plan), step.history}
-    return replace(plan, steps=tuple(alive[::-1]))
+    return plan if len(alive) == len(plan.steps) else replace(plan, steps=tuple(alive[::-1]))
 
 
 def outer_wires(step: Step, plan: Plan) -> Iterator[str]:
     """Wires that subgraphs of a step read by name."""
-    for expr in walk(*step.exprs, *(s.next for s in step.states)):
-        for _, value in expr.attributes if isinstance(expr, Op) else ():
-            attr = value.attr if isinstance(value, Attribute) else None
-            graph = attr.as_graph() if attr is not None and attr.type == ir.AttributeType.GRAPH else value
-            if isinstance(graph, ir.Graph):
-                yield from (plan.facts[n].wire if n in plan.facts else n for n in outer_names(graph))
+    for graph in step.graphs:
+        yield from (plan.facts[n].wire if n in plan.facts else n for n in outer_names(graph))
