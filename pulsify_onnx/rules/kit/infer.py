@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from pulsify_onnx.algebra.facts import (
     WindowValue,
 )
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.arrays import Array
+from pulsify_onnx.algebra.plan import Attribute
+from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import InvalidModel, Refusal
 from pulsify_onnx.model.subgraphs import subgraphs
 from pulsify_onnx.ort import ROUNDED, session
@@ -62,6 +64,10 @@ _SAME_TYPES = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
 """Functions, which onnx infers no shape for in old opsets, and operators of the same types."""
 
 
+MOST_KNOWN = 1024
+"""Values of constants of more elements are not handed to the inference."""
+
+
 def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bool = True) -> list[Inferred]:
     """(dtype, shape) of every output; a dimension that onnx can't tell is None. Raises `NotInferred`.
 
@@ -70,64 +76,88 @@ def infer(node: Node, facts: tuple[Fact | None, ...] | None = None, measured: bo
     facts = node.facts if facts is None else facts
     if subgraphs(node.attributes.values()):
         return _infer_outer(node, facts)
+    kind = node.op_type if node.domain else _SAME_TYPES.get(node.op_type, node.op_type)
+    inputs = tuple(None if fact is None else _input(fact) for fact in facts)
+    found = _inferred(kind, node.domain, node.opset, node.kept, tuple(map(bool, node.outputs)), inputs)
+    out: list[Inferred] = []
+    for dtype, told in found:
+        shape = told
+        if shape is not None and dtype != ir.DataType.UNDEFINED:
+            shape = (
+                _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
+            )
+            shape = _measured(node, facts, shape) if measured and kind in ROUNDED else shape
+        elif kind in _AS_FIRST and facts[0] is not None and dtype != ir.DataType.UNDEFINED:
+            shape = shape_of(facts[0])
+        out.append((dtype, shape))
+    return out
+
+
+Input = tuple[ir.DataType, Shape, Const | None]
+"""What onnx's inference may know of an input: its type, its shape, and its value where that is known and small."""
+
+
+def _input(fact: Fact) -> Input:
+    assert not isinstance(fact, Blocked)
+    small = isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= MOST_KNOWN
+    return fact.dtype, shape_of(fact), fact.value if isinstance(fact, Static) and small else None
+
+
+@lru_cache(maxsize=4096)
+def _inferred(
+    kind: str,
+    domain: str,
+    opset: int,
+    attributes: tuple[tuple[str, Attribute], ...],
+    outputs: tuple[bool, ...],
+    inputs: tuple[Input | None, ...],
+) -> list[Inferred]:
+    """(dtype, shape) of every output as onnx has them, or onnxruntime for an operator that onnx has no schema of."""
     names: dict[str, Length] = {}
     types, data = {}, {}
-    for k, fact in enumerate(facts):
-        if fact is None:
+    for k, told in enumerate(inputs):
+        if told is None:
             continue
-        dims: list[int | str] = []
-        for d in shape_of(fact):
-            if d.constant is not None:
-                dims.append(d.constant)
-            else:
-                names[str(d)] = d
-                dims.append(str(d))
-        types[f"i{k}"] = helper.make_tensor_type_proto(fact.dtype.value, dims)  # type: ignore[union-attr]
-        if isinstance(fact, Static) and fact.value is not None and fact.value.array.size <= 1024:
-            data[f"i{k}"] = onnx.numpy_helper.from_array(fact.value.array)
-    kind = node.op_type if node.domain else _SAME_TYPES.get(node.op_type, node.op_type)
+        dtype, shape, value = told
+        names |= {str(d): d for d in shape if d.constant is None}
+        dims = [str(d) if d.constant is None else d.constant for d in shape]
+        types[f"i{k}"] = helper.make_tensor_type_proto(dtype.value, dims)
+        if value is not None:
+            data[f"i{k}"] = onnx.numpy_helper.from_array(value.array)
     proto = onnx.NodeProto(
         op_type=kind,
-        domain=node.domain,
-        input=[f"i{k}" if f is not None else "" for k, f in enumerate(facts)],
-        output=[f"o{k}" if o else "" for k, o in enumerate(node.outputs)],
+        domain=domain,
+        input=["" if told is None else f"i{k}" for k, told in enumerate(inputs)],
+        output=[f"o{k}" if there else "" for k, there in enumerate(outputs)],
     )
-    proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
+    proto.attribute.extend(ir.serde.serialize_attribute(kept.attr) for _, kept in attributes)
     try:
-        schema = onnx.defs.get_schema(kind, node.opset, node.domain)
-        single = onnx.defs.OpSchema.FormalParameterOption.Single
-        proto.output[:] = [
-            o or (f"o{k}" if k < len(schema.outputs) and schema.outputs[k].option == single else "")
-            for k, o in enumerate(proto.output)
-        ]
+        schema = onnx.defs.get_schema(kind, opset, domain)
     except onnx.defs.SchemaError:
-        return _by_runtime(node, proto, types, data, names)
+        return _by_runtime(domain, opset, proto, types, data, names)
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    proto.output[:] = [
+        o or (f"o{k}" if k < len(schema.outputs) and schema.outputs[k].option == single else "")
+        for k, o in enumerate(proto.output)
+    ]
     try:
         found = onnx.shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[helper.make_opsetid(node.domain, node.opset)], ir_version=10
+            schema, proto, types, data, opset_imports=[helper.make_opsetid(domain, opset)], ir_version=10
         )
     except Exception as problem:
         raise NotInferred(str(problem)) from problem
     out: list[Inferred] = []
-    for k in range(len(node.outputs)):
-        if not node.outputs[k]:
+    for k, there in enumerate(outputs):
+        if not there:
             out.append((ir.DataType.UNDEFINED, None))
             continue
         tensor = found[f"o{k}"].tensor_type if f"o{k}" in found and found[f"o{k}"].HasField("tensor_type") else None
         if tensor is None:
             raise NotInferred(f"no type for output {k}")
-        shape = None
-        if tensor.HasField("shape"):
-            shape = tuple(
-                Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim
-            )
-            shape = (
-                _counted(shape, facts[0]) if kind == "Reshape" else _repeated(shape, facts) if kind == "Tile" else shape
-            )
-            shape = _measured(node, facts, shape) if measured and kind in ROUNDED else shape
-        elif kind in _AS_FIRST and facts[0] is not None:
-            shape = shape_of(facts[0])
-        out.append((ir.DataType(tensor.elem_type), shape))
+        sizes = (
+            Length.of(d.dim_value) if d.HasField("dim_value") else names.get(d.dim_param) for d in tensor.shape.dim
+        )
+        out.append((ir.DataType(tensor.elem_type), tuple(sizes) if tensor.HasField("shape") else None))
     return out
 
 
@@ -267,7 +297,8 @@ def _infer_outer(node: Node, facts: tuple[Fact | None, ...]) -> list[Inferred]:
 
 
 def _by_runtime(
-    node: Node,
+    domain: str,
+    opset: int,
     proto: onnx.NodeProto,
     types: Mapping[str, onnx.TypeProto],
     data: Mapping[str, onnx.TensorProto],
@@ -285,7 +316,7 @@ def _by_runtime(
     )
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid(d, v) for d, v in {"": 17, node.domain: node.opset}.items()],
+        opset_imports=[helper.make_opsetid(d, v) for d, v in {"": 17, domain: opset}.items()],
         ir_version=8,
     )
     try:
