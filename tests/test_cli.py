@@ -148,7 +148,7 @@ def test_inspect_batch_and_pulsed(conv: Path, tmp_path: Path, capfd):
 def test_a_wrong_stream_is_not_written(conv: Path, tmp_path: Path, capfd, monkeypatch):
     from pulsify_onnx.algebra import windows
 
-    monkeypatch.setattr(windows, "_mask", lambda *_: None)
+    monkeypatch.setattr(windows, "border_mask", lambda *_: None)
     stacked = write(
         tmp_path / "m.onnx",
         """agraph (float[1,4,T] x) => (float[1,4,U] y) {

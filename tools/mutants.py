@@ -29,6 +29,8 @@ from tools.mutations import Mutation, mutations
 PACKAGE = "pulsify_onnx"
 FILES = (
     "algebra/windows.py",
+    "algebra/padding.py",
+    "algebra/border.py",
     "rules/pool.py",
     "rules/conv.py",
     "rules/slicing.py",

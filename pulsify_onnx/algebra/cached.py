@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pulsify_onnx.algebra.border import NONE
 from pulsify_onnx.algebra.delay import Delay
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.plan import Frames, Window
-from pulsify_onnx.algebra.windows import NONE, undelayed
+from pulsify_onnx.algebra.windows import undelayed
 
 
 def behind_cache(x: Stream, count: int) -> tuple[Window, Stream]:

@@ -10,13 +10,15 @@ from functools import reduce
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.border import ending, has_border, zero
 from pulsify_onnx.algebra.delay import AtLeast, Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Band, Fact, QueryKey, ReceptiveField, RelativeScores, Stream
 from pulsify_onnx.algebra.hidden import only_real
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.periods import common_unit, long_streams, run_ahead
 from pulsify_onnx.algebra.plan import Expr, Frames, Options, Position, QueryKeyRead, Step, Window
-from pulsify_onnx.algebra.windows import RateMismatch, ending, has_border, materialise_padding, zero
+from pulsify_onnx.algebra.windows import RateMismatch
 from pulsify_onnx.errors import refuse
 
 Side = int | tuple[int, int] | None

@@ -10,8 +10,9 @@ from fractions import Fraction
 
 from pulsify_onnx.algebra.delay import Bound, Delay, Timing, time
 from pulsify_onnx.algebra.facts import Padding, Stream
+from pulsify_onnx.algebra.padding import pad
 from pulsify_onnx.algebra.plan import Options, Step, Window
-from pulsify_onnx.algebra.windows import at_higher_rate, pad, windowed
+from pulsify_onnx.algebra.windows import at_higher_rate, windowed
 
 
 @dataclass(frozen=True)

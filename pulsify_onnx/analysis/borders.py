@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from pulsify_onnx.algebra import padding_fold
 from pulsify_onnx.algebra.facts import Fact, PaddingFrames, Stream
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Outcome, Step
-from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.node import Node
 

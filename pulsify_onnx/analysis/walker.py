@@ -29,8 +29,9 @@ from pulsify_onnx.algebra.facts import (
 )
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.ordering import assuming
+from pulsify_onnx.algebra.padding import as_output
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
-from pulsify_onnx.algebra.windows import RateMismatch, as_output
+from pulsify_onnx.algebra.windows import RateMismatch
 from pulsify_onnx.analysis import source_states
 from pulsify_onnx.analysis.branches import branches
 from pulsify_onnx.analysis.readings import READINGS, Reading, apply_readings

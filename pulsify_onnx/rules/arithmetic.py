@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Blocked, QueryKey, Static, Stream
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step, Window
-from pulsify_onnx.algebra.windows import align, materialise_padding
+from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, broadcast, onnx_op, static_value, the_stream
 from pulsify_onnx.rules.kit.guarded import guarded

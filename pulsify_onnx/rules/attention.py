@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.border import has_border
 from pulsify_onnx.algebra.facts import Fact, QueryKey, Shape, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Op, Outcome, QueryKeyRead, Step
 from pulsify_onnx.algebra.query_key import (
     aligned_values,
@@ -21,15 +23,16 @@ from pulsify_onnx.algebra.query_key import (
     reduce_over_keys,
     timed,
 )
-from pulsify_onnx.algebra.windows import has_border, materialise_padding
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, same_op, static
 from pulsify_onnx.rules.kit.infer import infer
-from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, Scores, Sides, band_of
+from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, band_of
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.positions import Sides
 from pulsify_onnx.rules.kit.real import Valid
 from pulsify_onnx.rules.kit.registry import CONTRIB, rule
+from pulsify_onnx.rules.kit.scores import Scores
 from pulsify_onnx.rules.kit.traits import Trait, declares
 from pulsify_onnx.rules.kit.views import normalised_axes
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Outcome, Step
-from pulsify_onnx.algebra.windows import align, at_higher_rate, materialise_padding, windowed
+from pulsify_onnx.algebra.windows import align, at_higher_rate, windowed
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, passthrough, same_op, the_stream
 from pulsify_onnx.rules.kit.node import Node

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from pulsify_onnx.algebra.border import has_border, zero
 from pulsify_onnx.algebra.facts import Fact, PaddingFrames, QueryKey, Static, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import pad
 from pulsify_onnx.algebra.plan import Op, Outcome, Position, Ref, Step
-from pulsify_onnx.algebra.windows import align, has_border, pad, zero
+from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import aligned_inputs, as_outcome, const, onnx_op, own, paired

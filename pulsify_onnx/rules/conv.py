@@ -7,22 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from pulsify_onnx.algebra.border import foldable, zero
 from pulsify_onnx.algebra.delay import Delay, DelayLike
 from pulsify_onnx.algebra.facts import Mirror, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import larger
+from pulsify_onnx.algebra.padding import crop, lengthened, materialise_padding, pad
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Number, Op, Outcome, Step, Test, When
 from pulsify_onnx.algebra.upsampling import spread
-from pulsify_onnx.algebra.windows import (
-    crop,
-    foldable,
-    indices_read,
-    lengthened,
-    materialise_padding,
-    pad,
-    windowed,
-    zero,
-)
+from pulsify_onnx.algebra.windows import indices_read, windowed
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import (

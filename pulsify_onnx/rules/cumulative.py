@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.border import has_border
 from pulsify_onnx.algebra.facts import ALONE, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import crop, pad
 from pulsify_onnx.algebra.plan import Expr, Outcome, Past, Position, State, Step, Window
-from pulsify_onnx.algebra.windows import crop, frames, has_border, pad
+from pulsify_onnx.algebra.windows import frames
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, the_stream

@@ -8,13 +8,14 @@ import numpy as np
 
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.ordering import holds
+from pulsify_onnx.algebra.padding import crop
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome
-from pulsify_onnx.algebra.windows import crop, windowed
+from pulsify_onnx.algebra.windows import windowed
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
-from pulsify_onnx.rules.kit.masks import FAR_FRAME, Positions, Sides, Unknown
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.positions import FAR_FRAME, Positions, Sides, Unknown
 from pulsify_onnx.rules.kit.views import offers
 
 FRAMES = 97

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pulsify_onnx.algebra.facts import Fact, Stream
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step, Window
-from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, aligned_inputs, as_outcome, same_op
 from pulsify_onnx.rules.kit.guarded import guarded

@@ -9,8 +9,9 @@ import numpy as np
 from pulsify_onnx.algebra.facts import Running, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length, LengthLike
 from pulsify_onnx.algebra.ordering import assume
+from pulsify_onnx.algebra.padding import crop
 from pulsify_onnx.algebra.plan import Expr, Outcome, State, Test, When
-from pulsify_onnx.algebra.windows import crop, wait_until_known, windowed
+from pulsify_onnx.algebra.windows import wait_until_known, windowed
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.real import going_on, newest_real

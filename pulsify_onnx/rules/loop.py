@@ -14,8 +14,9 @@ from pulsify_onnx.algebra import evaluate
 from pulsify_onnx.algebra.facts import ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import holds
+from pulsify_onnx.algebra.padding import crop
 from pulsify_onnx.algebra.plan import Options, Outcome, Step
-from pulsify_onnx.algebra.windows import crop, wait_until_known
+from pulsify_onnx.algebra.windows import wait_until_known
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.subgraphs import all_nodes, prune, subgraphs

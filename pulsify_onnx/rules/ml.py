@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Outcome, Step
-from pulsify_onnx.algebra.windows import align, materialise_padding, wait_until_known
+from pulsify_onnx.algebra.windows import align, wait_until_known
 from pulsify_onnx.rules.kit.combinators import as_outcome, same_op, the_stream
 from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.node import Node

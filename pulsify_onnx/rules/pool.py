@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from pulsify_onnx.algebra.border import zero
 from pulsify_onnx.algebra.facts import Stream
+from pulsify_onnx.algebra.padding import pad
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import fewer, indices_read, pad, windowed, zero
+from pulsify_onnx.algebra.windows import fewer, indices_read, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import border_pads, kernel_of, other_pads

@@ -13,8 +13,8 @@ import numpy as np
 
 from pulsify_onnx.algebra.facts import Deferred, Shape, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step
-from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, same_op
 from pulsify_onnx.rules.kit.infer import infer

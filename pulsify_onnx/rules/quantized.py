@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Fact, Static, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import pad
 from pulsify_onnx.algebra.plan import Expr, Frames, Op, Outcome, Step, Unsigned, Window
-from pulsify_onnx.algebra.windows import pad, windowed
+from pulsify_onnx.algebra.windows import windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import convolution, kernel_of, other_pads

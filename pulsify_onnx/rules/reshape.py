@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pulsify_onnx.algebra.border import foldable
 from pulsify_onnx.algebra.facts import ALONE, Fact, QueryKey, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Outcome, Step
 from pulsify_onnx.algebra.quotients import ratio
-from pulsify_onnx.algebra.windows import align, at_higher_rate, foldable, materialise_padding, windowed
+from pulsify_onnx.algebra.windows import align, at_higher_rate, windowed
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, paired, static_value, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of

@@ -8,11 +8,13 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.border import foldable
 from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import materialise_padding, pad
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
 from pulsify_onnx.algebra.upsampling import upsampled
-from pulsify_onnx.algebra.windows import align, foldable, materialise_padding, pad, windowed
+from pulsify_onnx.algebra.windows import align, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.conv import cut

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
 from pulsify_onnx.algebra.facts import Running, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import (
     Dims,
     Expr,
@@ -21,7 +22,6 @@ from pulsify_onnx.algebra.plan import (
     Window,
     rebuilt,
 )
-from pulsify_onnx.algebra.windows import materialise_padding
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.merged_time import alike, by_frame

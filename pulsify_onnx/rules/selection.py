@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.border import zero
 from pulsify_onnx.algebra.facts import QueryKey, Static, Stream
+from pulsify_onnx.algebra.padding import crop, pad
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Outcome, QueryKeyRead, Step
 from pulsify_onnx.algebra.query_key import indices_of
-from pulsify_onnx.algebra.windows import align, crop, indices, pad, zero
+from pulsify_onnx.algebra.windows import align, indices
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, keep_unless, onnx_op, passthrough, static, the_stream

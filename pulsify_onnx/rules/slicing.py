@@ -7,20 +7,13 @@ from fractions import Fraction
 
 import numpy as np
 
+from pulsify_onnx.algebra.border import mask_padding
 from pulsify_onnx.algebra.facts import Fact, QueryKey, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import LONG_STREAM, Length
 from pulsify_onnx.algebra.ordering import compare, holds, larger, smaller
+from pulsify_onnx.algebra.padding import crop, materialise_padding, pad
 from pulsify_onnx.algebra.plan import Expr, Outcome, Position, Ref, Step, Window
-from pulsify_onnx.algebra.windows import (
-    align,
-    crop,
-    mask_padding,
-    materialise_padding,
-    pad,
-    undelayed,
-    wait_until_known,
-    windowed,
-)
+from pulsify_onnx.algebra.windows import align, undelayed, wait_until_known, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.border import border_of

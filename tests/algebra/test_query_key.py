@@ -8,11 +8,13 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.border import zero
 from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Solution, Timing, time
 from pulsify_onnx.algebra.facts import Band, QueryKey, Static, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.padding import pad
 from pulsify_onnx.algebra.plan import Options, QueryKeyRead, Window
 from pulsify_onnx.algebra.query_key import (
     aligned_values,
@@ -26,7 +28,7 @@ from pulsify_onnx.algebra.query_key import (
     reduce_over_keys,
     visible,
 )
-from pulsify_onnx.algebra.windows import RateMismatch, pad, zero
+from pulsify_onnx.algebra.windows import RateMismatch
 from pulsify_onnx.errors import Refusal
 
 T = Length.symbol(TIME)

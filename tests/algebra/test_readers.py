@@ -11,16 +11,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.border import zero
 from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
 from pulsify_onnx.algebra.clips import clipped, frames_back
 from pulsify_onnx.algebra.delay import Delay, Solution, Timing
 from pulsify_onnx.algebra.facts import Fact, Mirror, Running, Stream, Wait
 from pulsify_onnx.algebra.hidden import Mask, only_read_by, only_real
 from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.padding import pad
 from pulsify_onnx.algebra.plan import Frames, Op, Options, Plan, Position, Step, Window
 from pulsify_onnx.algebra.promises import flush_pulses, least_frames
 from pulsify_onnx.algebra.upsampling import Upsampled, upsampled
-from pulsify_onnx.algebra.windows import fewer, indices, indices_read, kept_real, pad, undelayed, windowed, zero
+from pulsify_onnx.algebra.windows import fewer, indices, indices_read, kept_real, undelayed, windowed
 from pulsify_onnx.arrays import Const
 
 T = Length.symbol(TIME)

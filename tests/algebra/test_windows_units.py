@@ -12,25 +12,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from pulsify_onnx.algebra.border import mask_padding, zero
 from pulsify_onnx.algebra.bounds import Known
 from pulsify_onnx.algebra.delay import AtLeast, Delay, Solution, Timing, time
 from pulsify_onnx.algebra.facts import Mirror, PaddingFrames, ReceptiveField, Stream
 from pulsify_onnx.algebra.hidden import Mask
 from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.padding import as_output, crop, materialise_padding, pad
 from pulsify_onnx.algebra.plan import Frames, Options, Step, Window
-from pulsify_onnx.algebra.windows import (
-    RateMismatch,
-    align,
-    as_output,
-    at_higher_rate,
-    crop,
-    mask_padding,
-    materialise_padding,
-    pad,
-    wait_until_known,
-    windowed,
-    zero,
-)
+from pulsify_onnx.algebra.windows import RateMismatch, align, at_higher_rate, wait_until_known, windowed
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Refusal
 

@@ -99,7 +99,7 @@ def verify_with(found, case: Case):
 
 
 def test_a_wrong_mask_is_traced_to_the_layer_that_lost_it(monkeypatch):
-    monkeypatch.setattr(windows, "_mask", lambda *_: None)
+    monkeypatch.setattr(windows, "border_mask", lambda *_: None)
     pulsed = pulsify(stack(), pulse=4)
     found = verify(stack(), pulsed)
     first = trace(stack(), pulsed, found)

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.border import mask_padding
 from pulsify_onnx.algebra.facts import Fact, Static, Stream
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Op, Options, Step, Window
-from pulsify_onnx.algebra.windows import align, mask_padding, materialise_padding, wait_until_known
+from pulsify_onnx.algebra.windows import align, wait_until_known
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.ort import carrier
 from pulsify_onnx.rules.kit.combinators import const, onnx_op

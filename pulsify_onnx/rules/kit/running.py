@@ -17,8 +17,9 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.facts import Running, Shape, Stream, Wait
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Options, Past, State, Step, Test, When, Window
-from pulsify_onnx.algebra.windows import kept_real, materialise_padding
+from pulsify_onnx.algebra.windows import kept_real
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.rules.kit.combinators import const, onnx_op
 from pulsify_onnx.rules.kit.gating import along
