@@ -228,11 +228,11 @@ MUTANTS = [
         "tests/rules/test_conv_transpose.py",
     ),
     Mutant(
-        "delay of a transposed conv not scaled",
+        "delay at a higher rate not scaled",
         "algebra/windows.py",
         "delay=x.delay * factor,",
         "delay=x.delay,",
-        "tests/rules/test_conv_transpose.py",
+        "tests/rules/test_reshape.py",
     ),
     Mutant(
         "max pool pads with zeros",
