@@ -16,21 +16,18 @@ import onnx
 
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import InvalidModel, UnusableStream, UsageError
-from pulsify_onnx.model.precision import TOLERANCES, float_types, nodes
+from pulsify_onnx.model.precision import float_types, nodes
 from pulsify_onnx.model.schema import QUANTISED
 from pulsify_onnx.ort import session, unsound
 from pulsify_onnx.runtime.runner import HasProto, PulseRunner, filled, take
 from pulsify_onnx.runtime.sidecar import Output, PrefixOutput, StaticOutput, StreamInput, StreamOutput
 from pulsify_onnx.verification.clips import clips_apart
-from pulsify_onnx.verification.inputs import NEAR_FRAMES, TimeBudget, lengths, run_shape, values
+from pulsify_onnx.verification.differences import UNDEFINED, Differences
+from pulsify_onnx.verification.inputs import TimeBudget
 from pulsify_onnx.verification.lanes import RowByRow, rows_apart
 from pulsify_onnx.verification.receptive_field import ReceptiveFieldProbe
-from pulsify_onnx.verification.recordings import fitting
-from pulsify_onnx.verification.result import Case, ErrorTally, Verification
-
-TIES = 0.005
-"""Share of the values of a quantised graph that may be rounded the other way."""
-UNDEFINED = "output {} of the batch model itself has values that are no numbers; are all weights finite?"
+from pulsify_onnx.verification.result import Case, Verification
+from pulsify_onnx.verification.trials import Trials
 
 
 def opened(pulsed: str | Path | HasProto, plain: bool = False) -> PulseRunner:
@@ -88,7 +85,6 @@ class Check:
         batch: Any = None,
     ):
         proto = _proto(model)
-        self.types = float_types(proto.graph)
         self.quantised = any(n.op_type in QUANTISED for n in nodes(proto.graph))
         # as it is written, but for quantised graphs: they round in other places once onnxruntime has put them together,
         # as its users have them
@@ -102,7 +98,7 @@ class Check:
         self.sidecar = self.runner.sidecar
         if self.sidecar.source_batch and not traced:
             self.batch = RowByRow(self.batch, self.sidecar)
-        self.seed, self.rtol, self.atol = seed, rtol, atol
+        self.seed = seed
         self.ends, self.pulse = self.sidecar.ends, self.sidecar.step
         self.own = {s.input: s for s in self.sidecar.source_states}
         own_outputs = {s.output for s in self.own.values()}
@@ -112,28 +108,21 @@ class Check:
                 f"the pulsed model has outputs {', '.join(wanted)}, the batch model "
                 f"{', '.join(o.name for o in self.batch.get_outputs())}"
             )
-        self.streams = self.sidecar.stream_inputs
-        outs = self.sidecar.stream_outputs
-        self.delay = max([0, *(math.ceil(o.delay / o.rate) for o in outs)])
-        self.field = max([64, *(o.receptive_field or 64 for o in outs)])
-        # without an end the stream goes on: the batch model must not end where the fed frames do
         self.least = self.sidecar.least_frames
-        self.margin = 0 if self.ends else self.delay + 2 * self.pulse + max(64, self.field)
-        self.full = self.sidecar.head.full if self.sidecar.head is not None else 0
         self.megabytes = sum(math.prod(t.dims) for t in proto.graph.initializer) * 4e-6
         self.patient = False
-        self.tally = ErrorTally()
-        self.error = ""
-        self.recorded = fitting(recorded or {}, self.sidecar)
+        self.differences = Differences(float_types(proto.graph), self.quantised, rtol, atol)
+        self.tally = self.differences.tally
+        self.trials = Trials(self.batch, self.sidecar, seed, recorded or {})
 
     def run(self, frames: int | None, measure: bool = False) -> Verification:
         """Compare. Who asks for a number of `frames`, or brings data, waits for the end of it."""
         used: list[int] = []
         late: Mapping[str, int] = {}
-        self.patient = bool(frames or self.recorded)
-        for target in self._targets(frames):
+        self.patient = bool(frames or self.trials.recorded)
+        for target in self.trials.targets(frames):
             for rows in (2, 1) if any(isinstance(d, str) for i in self.sidecar.inputs for d in i.shape) else (1,):
-                found = self._first_valid(target, rows, used)
+                found = self.trials.first_valid(target, rows, used)
                 if found is not None:
                     break
             if found is None:
@@ -159,7 +148,7 @@ class Check:
         def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
             return dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, given)))
 
-        reach = ReceptiveFieldProbe(run, self.sidecar, arrays, want, total, self.allowed)
+        reach = ReceptiveFieldProbe(run, self.sidecar, arrays, want, total, self.differences.allowed)
         self.tally.problem = reach.outside()
         return reach.late()
 
@@ -169,7 +158,7 @@ class Check:
         if t.problem:
             ok, message = False, t.problem
         elif not used:
-            ok, message = False, f"the batch model runs at none of the lengths tried: {self.error}"
+            ok, message = False, f"the batch model runs at none of the lengths tried: {self.trials.error}"
         elif t.worst > 1 and t.undefined:
             ok, message = False, UNDEFINED.format(t.output)
         elif t.worst > 1:
@@ -192,86 +181,6 @@ class Check:
     def _checkable(self, output: Output) -> bool:
         return not isinstance(output, PrefixOutput) or self.ends or output.exact_every_pulse
 
-    # data
-
-    def _targets(self, frames: int | None) -> list[int]:
-        recorded = self._recorded_frames()
-        if recorded is not None:
-            return [recorded]
-        long = frames or max(self.delay, self.full) + self.pulse * 3 + min(self.field, 300 * self.pulse)
-        long = self.pulse * math.ceil(max(long, self.least) / self.pulse) + self.margin
-        if not self.ends:
-            return [long, long + self.pulse * 4]
-        ragged = max(1, self.pulse // 2)
-        # what is reduced over the stream has no value while no frame of it is there
-        least = 8 * self.sidecar.pulse_multiple if any(isinstance(o, PrefixOutput) for o in self.sidecar.outputs) else 1
-        least = max(least, self.least)
-        return [long + ragged, long, max(least, self.pulse // 3), max(least, self.pulse + ragged), least]
-
-    def _first_valid(
-        self, target: int, rows: int, used: list[int]
-    ) -> tuple[int, dict[str, Array], dict[str, Array]] | None:
-        """The first length from `target` on that the batch model takes: not every length suits every model."""
-        errors: set[str] = set()
-        for k, total in enumerate([target] if self.recorded else lengths(target, self.pulse)):
-            if (
-                k > NEAR_FRAMES and len(errors) == 1 and total > 2 * target + self.pulse
-            ):  # it has nothing to do with the length
-                break
-            if total in used or not all(i.fits(total) for i in self.streams):
-                continue
-            for positive in (False, True):
-                try:
-                    arrays = self._draw(total, rows, positive)
-                    want = dict(zip((o.name for o in self.batch.get_outputs()), self.batch.run(None, arrays)))
-                except Exception as problem:
-                    self.error = " ".join(str(problem).split())[:300]
-                    errors.add(self.error)
-                    break
-                finite = positive or all(np.isfinite(_float(v)).all() for v in want.values())
-                if finite and all(v.size for v in want.values()) and self._has_frames(total):
-                    return total, arrays, want
-        return None
-
-    def _has_frames(self, total: int) -> bool:
-        """Whether every output has frames for `total` base frames: onnxruntime's pools give one even where there
-        should be none.
-        """
-        return all(o.total(total) != 0 for o in self.sidecar.stream_outputs)
-
-    def _recorded_frames(self) -> int | None:
-        """Base frames of the recorded inputs, None without them."""
-        lengths = {
-            math.floor(self.recorded[i.name].shape[i.axis] / i.rate) for i in self.streams if i.name in self.recorded
-        }
-        if len(lengths) > 1:
-            raise UsageError(
-                f"the recorded inputs are of different lengths: {', '.join(map(str, sorted(lengths)))} base frames"
-            )
-        found = next(iter(lengths), None)
-        if found is not None and found <= self.margin:
-            raise UsageError(
-                f"the recording has {found} base frames; a stream without an end needs more than {self.margin} to "
-                "be compared"
-            )
-        return found
-
-    def _draw(self, total: int, rows: int, positive: bool) -> dict[str, Array]:
-        rng = np.random.default_rng([self.seed, total])
-        arrays = {}
-        for i in self.sidecar.inputs:
-            if i.name in self.recorded:
-                arrays[i.name] = self.recorded[i.name]
-                continue
-            arrays[i.name] = values(rng, np.dtype(i.dtype), run_shape(i, total, rows), positive)
-        for o in self.sidecar.outputs:
-            run_shape(o, total, rows)
-        for name, s in self.own.items():
-            arrays[name] = values(
-                rng, np.dtype(s.dtype), [rows if isinstance(d, str) else d for d in s.shape], positive
-            )
-        return arrays
-
     # comparison
 
     def _compare(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
@@ -288,7 +197,7 @@ class Check:
             )
         for o in self.sidecar.outputs:
             name = o.name
-            self._declared(o, got[name][0])
+            self.differences.declared(o, got[name][0])
             if isinstance(o, StreamOutput):
                 axis = o.axis
                 early = max(0, -o.delay)  # frames that never come
@@ -303,25 +212,27 @@ class Check:
                     return
                 n = min(n, flow.shape[axis])
                 if n > 0:
-                    self._difference(name, take(flow, axis, 0, n), take(expected, axis, 0, n), axis)
+                    self.differences.add(name, take(flow, axis, 0, n), take(expected, axis, 0, n), axis)
             elif self.ends or isinstance(o, StaticOutput):
-                self._difference(name, got[name][-1], want[name], None)
+                self.differences.add(name, got[name][-1], want[name], None)
             elif isinstance(o, PrefixOutput) and o.exact_every_pulse:
                 self._prefix(name, got[name], fed, arrays)
         for name, mine, theirs in clips_apart(self.batch, self.sidecar, got, fed, arrays):
-            self._difference(name, mine, theirs, None)
+            self.differences.add(name, mine, theirs, None)
         for s in self.own.values():
             if self.ends:
-                self._difference(s.output, got[s.output][-1], want[s.output], None)
+                self.differences.add(s.output, got[s.output][-1], want[s.output], None)
             elif s.exact_every_pulse:
                 self._prefix(s.output, got[s.output], fed, arrays)
 
     def _rows_apart(self, total: int, arrays: Mapping[str, Array], want: Mapping[str, Array]) -> None:
         if not self.tally.problem and self.tally.worst <= 1:
             for output, got, wanted in rows_apart(
-                self.runner, self.batch, arrays, want, total, self.pulse, self.margin, self.seed
+                self.runner, self.batch, arrays, want, total, self.pulse, self.trials.margin, self.seed
             ):
-                self._difference(output.name, got, wanted, output.axis if isinstance(output, StreamOutput) else None)
+                self.differences.add(
+                    output.name, got, wanted, output.axis if isinstance(output, StreamOutput) else None
+                )
             if self.tally.worst > 1:
                 self.tally.problem = (
                     f"output {self.tally.output}: a row that starts while others are under way "
@@ -344,7 +255,7 @@ class Check:
                 want = self.batch.run([name], part)[0]
             except Exception:  # not every length suits every model
                 continue
-            self._difference(name, got[k], want, None)
+            self.differences.add(name, got[k], want, None)
 
     def stream(self, total: int, arrays: Mapping[str, Array]) -> tuple[dict[str, list[Array]], list[int]]:
         """Outputs pulse by pulse, and the base frames fed after each."""
@@ -376,7 +287,7 @@ class Check:
         """Sizes of the pulses; of a dynamic model, another one each time."""
         rng = np.random.default_rng([self.seed, total, 2])
         step, done = self.pulse, 0
-        whole = total if self.ends else (total - self.margin) // step * step
+        whole = total if self.ends else (total - self.trials.margin) // step * step
         while done < whole:
             size = (
                 step
@@ -387,60 +298,6 @@ class Check:
             yield size
         for _ in range(self.sidecar.flush_pulses):
             yield step
-
-    def _declared(self, output: Output, value: Array) -> None:
-        """A wrong declared shape misleads whoever plans memory by it."""
-        for label, size in zip(output.shape, value.shape):
-            if isinstance(label, int) and label != size:
-                self.tally.problem = (
-                    f"output {output.name} has shape {list(value.shape)}, the sidecar says {list(output.shape)}"
-                )
-        if len(output.shape) != value.ndim:
-            self.tally.problem = (
-                f"output {output.name} has {value.ndim} dimensions, the sidecar says {len(output.shape)}"
-            )
-
-    def _difference(self, name: str, got: Array, want: Array, axis: int | None) -> None:
-        t = self.tally
-        if got.shape != want.shape or got.dtype != want.dtype:
-            t.problem = (
-                f"output {name} is {got.dtype}{list(got.shape)}, the batch model gives {want.dtype}{list(want.shape)}"
-            )
-            return
-        t.seen.add(name)
-        t.compared += want.shape[axis] if axis is not None else 1
-        if not want.size:
-            return
-        a, b = _float(got), _float(want)
-        if b.dtype.kind == "f" and np.isnan(b).all():
-            t.problem = UNDEFINED.format(name)
-            return
-        with np.errstate(invalid="ignore"):
-            errors = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-        errors = np.where(np.isnan(errors), np.inf, errors)
-        allowed = self.allowed(want)
-        beyond = int((errors > allowed).sum())
-        if self.quantised and 0 < beyond <= TIES * errors.size and np.isfinite(errors).all():
-            t.ties += beyond
-            errors = np.minimum(errors, allowed)
-        worst = int(np.argmax(errors))
-        where = np.unravel_index(worst, errors.shape)
-        t.add(
-            name,
-            float(errors.reshape(-1)[worst]),
-            allowed,
-            int(where[axis]) if axis is not None else None,
-            bool(np.isnan(b).any()),
-        )
-
-    def allowed(self, want: Array) -> float:
-        """Largest error that a value may have where the batch model gives `want`."""
-        values = _float(want)
-        if want.dtype.kind not in "fV":
-            return self.atol or 0.0
-        loose = max(TOLERANCES.get(t, 2e-4) for t in {*self.types, str(want.dtype)})
-        scale = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
-        return max(loose if self.atol is None else self.atol, (loose if self.rtol is None else self.rtol) * scale)
 
 
 def _proto(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
@@ -453,10 +310,6 @@ def _proto(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(path, load_external_data=False)
     except Exception as problem:
         raise InvalidModel(f"{path}: not a valid ONNX model") from problem
-
-
-def _float(x: Array) -> Array:
-    return x.astype(np.float64) if x.dtype.kind in "fiubV" else x
 
 
 __all__ = ["Case", "Verification", "opened", "verify"]

@@ -85,11 +85,13 @@ def first_difference(
         found = [f for f in _compared(fact, plan, got[fact.wire], want[wire], case.frames, check.ends)]
         for mine, theirs, first, axis in found:
             error = _errors(mine, theirs)
-            if error.size and error.max() > check.allowed(want[wire]):
+            if error.size and error.max() > check.differences.allowed(want[wire]):
                 index = tuple(
                     int(k)
                     for k in np.unravel_index(
-                        int(np.argmax(error)) if axis is None else _earliest(error, check.allowed(want[wire]), axis),
+                        int(np.argmax(error))
+                        if axis is None
+                        else _earliest(error, check.differences.allowed(want[wire]), axis),
                         error.shape,
                     )
                 )

@@ -9,8 +9,9 @@ from typing import ClassVar
 from pulsify_onnx.algebra.plan import Options
 from pulsify_onnx.analysis.axis import choose
 from pulsify_onnx.errors import Blocker, UsageError
+from pulsify_onnx.prepare.fixed_length.dynamic_length import NoReading
 from pulsify_onnx.prepare.fixed_length.export import READINGS
-from pulsify_onnx.prepare.fixed_length.relax import NoReading, implied, settle
+from pulsify_onnx.prepare.fixed_length.fixed_axes import implied, settle
 from pulsify_onnx.prepare.passes import ANY_LENGTH, NAMED, ORDERED, Contract, Prepared
 
 
