@@ -214,6 +214,7 @@ ASK_FOR_OPSETS = {
     "rules/kit/views.py": "what rules, the analysis and passes may ask of a node's version",
     "rules/kit/registry.py": "whether a rule was written for it",
     "lowering/writer.py": "the form of what is written",
+    "lowering/older_forms.py": "the form that an older opset has",
     "model/schema.py": "what onnx's schemas say of an operator at an opset",
     "model/opsets.py": "which opsets a model is read as",
     "model/validity.py": "which opsets there are",
@@ -275,6 +276,7 @@ KNOW_OPERATORS = {
     "model/sequences.py": "loops over sequences, which are read as loops over tensors before any rule sees them",
     "ort.py": "what onnxruntime does not do with them",
     "lowering/writer.py": "the forms of what is written",
+    "lowering/older_forms.py": "the forms that older opsets have",
     "lowering/batch": "what is written of a batch",
 }
 """Where operators are known by name. Others ask for what a rule declares (`rules/kit/traits.py`), and name what they

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.errors import BrokenRule
+from pulsify_onnx.lowering.emitter import serves
 from pulsify_onnx.lowering.states import Lowered
-from pulsify_onnx.lowering.writer import serves
 
 
 @dataclass(frozen=True)

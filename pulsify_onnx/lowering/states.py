@@ -28,7 +28,8 @@ from pulsify_onnx.errors import Blocker, CannotStream
 from pulsify_onnx.lowering.batch.packing import Packing, packing
 from pulsify_onnx.lowering.batch.rows import BatchWriter
 from pulsify_onnx.lowering.clock import Measures
-from pulsify_onnx.lowering.writer import Emitter, Writer
+from pulsify_onnx.lowering.emitter import Emitter
+from pulsify_onnx.lowering.writer import Writer
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.ort import carrier
 
