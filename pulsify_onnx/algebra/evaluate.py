@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnxruntime import InferenceSession
 
-from pulsify_onnx.algebra.plan import Attribute
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.ort import BY_ZERO
 from pulsify_onnx.ort import session as open_session

@@ -7,7 +7,7 @@ data; wires are named, so expressions stay shallow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Any, Union
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.delay import Delay, DelayLike, Timing
 from pulsify_onnx.algebra.facts import Fact, Padding, Shape
 from pulsify_onnx.algebra.hidden import Mask, TimedMask
@@ -163,35 +164,6 @@ class Past:
     """The value that state `state` of this step had after the last pulse (zeros at first)."""
 
     state: str
-
-
-class Attribute:
-    """An attribute of the source, kept as it is; compares by value (subgraphs and tensors: by identity)."""
-
-    __slots__ = ("_key", "attr")
-
-    def __init__(self, attr: ir.Attr):
-        self.attr = attr
-        whole = attr.type in (
-            ir.AttributeType.GRAPH,
-            ir.AttributeType.GRAPHS,
-            ir.AttributeType.TENSOR,
-            ir.AttributeType.TENSORS,
-        )
-        self._key = (attr.name, attr.type, id(attr.value) if whole else repr(attr.value))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attribute) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-def attributes(values: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
-    """Attributes in the hashable form that an `Op` has them."""
-    return tuple(
-        (k, Attribute(v) if isinstance(v, ir.Attr) else tuple(v) if isinstance(v, list) else v) for k, v in values
-    )
 
 
 @dataclass(frozen=True)

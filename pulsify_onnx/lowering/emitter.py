@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Shape
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.lowering.older_forms import older
 from pulsify_onnx.lowering.writer import Writer

@@ -13,23 +13,10 @@ from typing import TypeVar
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Fact, Mirror, Stream
 from pulsify_onnx.algebra.hidden import Mask
-from pulsify_onnx.algebra.plan import (
-    Attribute,
-    Dims,
-    Expr,
-    Frames,
-    Merged,
-    Op,
-    Plan,
-    Ref,
-    Step,
-    Window,
-    leaves,
-    rebuilt,
-    walk,
-)
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Merged, Op, Plan, Ref, Step, Window, leaves, rebuilt, walk
 from pulsify_onnx.arrays import Const
 
 Kind = TypeVar("Kind", bound=Fact)

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Fact, Static, Stream
 from pulsify_onnx.algebra.frame_by_frame import all_apart
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Expr, Op, Outcome
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.model.subgraphs import all_nodes
 from pulsify_onnx.rules.kit.combinators import aligned_inputs, as_outcome, same_op, static_value

@@ -6,9 +6,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import attributes
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step, attributes
+from pulsify_onnx.algebra.plan import Expr, Op, Outcome, Step
 from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, the_stream

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Op
 from pulsify_onnx.algebra.windows import indices
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse

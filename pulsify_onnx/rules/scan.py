@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Fact, Running, ShapeTensor, Static, Stream, Wait
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Dims, Expr, Frames, Op, Outcome, Past, State, Step
+from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Op, Outcome, Past, State, Step
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.schema import axes_are_input
 from pulsify_onnx.model.subgraphs import all_nodes

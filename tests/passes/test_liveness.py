@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Static
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute, Op, Plan, QueryKeyRead, Ref, State
+from pulsify_onnx.algebra.plan import Op, Plan, QueryKeyRead, Ref, State
 from pulsify_onnx.passes.liveness import live
 from testing.plans import op, plan, read, step, stream
 

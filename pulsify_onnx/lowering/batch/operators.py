@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.plan import Attribute
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.arrays import Array
 
 ELEMENTWISE = frozenset(

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import attributes
 from pulsify_onnx.algebra.facts import Band, Fact, QueryKey, RelativeScores, Running, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Count, Expr, Op, Outcome, Ref, State, StateLink, Step, attributes
+from pulsify_onnx.algebra.plan import Count, Expr, Op, Outcome, Ref, State, StateLink, Step
 from pulsify_onnx.algebra.query_key import Side, meet, meet_offsets, meets, placed, relative
 from pulsify_onnx.algebra.windows import align, wait_until_known
 from pulsify_onnx.arrays import Const

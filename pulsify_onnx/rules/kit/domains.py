@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import Stream
 from pulsify_onnx.algebra.hidden import only_read_by
-from pulsify_onnx.algebra.plan import Attribute, Expr, Frames, Op, Outcome, Ref, Step, Window
+from pulsify_onnx.algebra.plan import Expr, Frames, Op, Outcome, Ref, Step, Window
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.rules.kit.node import Context
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx import helper
 
 from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.attributes import Attribute
 from pulsify_onnx.algebra.facts import (
     Blocked,
     Deferred,
@@ -27,7 +28,6 @@ from pulsify_onnx.algebra.facts import (
     WindowValue,
 )
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Attribute
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import InvalidModel, Refusal
 from pulsify_onnx.model.subgraphs import subgraphs

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from pulsify_onnx.algebra.attributes import attributes
 from pulsify_onnx.algebra.facts import Fact, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Options, Step, attributes
+from pulsify_onnx.algebra.plan import Options, Step
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 
