@@ -26,6 +26,7 @@ from pulsify_onnx.algebra.query_key import (
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, passthrough, same_op, static
+from pulsify_onnx.rules.kit.guarded import always_valid
 from pulsify_onnx.rules.kit.infer import infer
 from pulsify_onnx.rules.kit.masks import MASKED, UNBOUNDED, UNBOUNDED_HINT, band_of
 from pulsify_onnx.rules.kit.node import Node
@@ -159,9 +160,11 @@ def matmul_pair(node: Node) -> Outcome | None:
     )
 
 
-def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
+def _across(node: Node, lengths: int, shared: Sequence[int] = ()) -> Outcome:
     """Every frame is a sequence of its own: time is the batch, first in all inputs that have it; those `shared` have
     none.
+
+    Input `lengths` says how many keys of a sequence are no padding; a number that can't be stops onnxruntime.
     """
     axes: list[int | None] = []
     for k, fact in enumerate(node.facts):
@@ -176,7 +179,7 @@ def _across(node: Node, shared: Sequence[int] = ()) -> Outcome:
                 hint="attend among streams, or over a static memory by MatMul and Softmax",
             )
         axes.append(0 if isinstance(fact, Stream) else None)
-    return passthrough(node, axes)
+    return always_valid(node, lengths, 1, lambda shown, counts: passthrough(shown, axes, leads=not counts, late=counts))
 
 
 def _fused(
@@ -243,7 +246,7 @@ def attention(node: Node) -> Outcome:
     State: a window of keys and values.  Refuses: no mask, unbounded causal attention, past and present keys.
     """
     if isinstance(first := node.fact(0), Stream) and first.axis == 0:
-        return _across(node)
+        return _across(node, lengths=6)
     if any(node.fact(k) is not None for k in range(4, len(node.facts))):
         refuse(
             "it keeps keys of the past itself (past_key, past_value) or hides padded keys (nonpad_kv_seqlen)",
@@ -286,7 +289,7 @@ def multi_head_attention(node: Node) -> Outcome:
     Refuses: packed inputs, padding masks, past and present keys, unbounded attention.
     """
     if isinstance(first := node.fact(0), Stream) and first.axis == 0:
-        return _across(node, shared=(3,))
+        return _across(node, lengths=4, shared=(3,))
     if node.fact(4) is not None or any(node.fact(k) is not None for k in range(6, len(node.facts))):
         if node.fact(4) is not None:
             refuse("it hides keys by a padding mask", hint="export without key_padding_mask")

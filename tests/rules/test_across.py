@@ -186,3 +186,34 @@ def test_a_scan_across_behind_a_border() -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
     check(model, axes={"x": 0}, **QUICK)
     assert pulsify(model, pulse=3, axes={"x": 0}).spec["outputs"][0]["delay"] <= 1
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        "y = Attention(q, q, q, , , , n)",
+        "y = Attention<is_causal=1>(q, q, q, , , , n)",
+        "y = Attention(d, d, d, , , , n)",
+    ],
+)
+def test_numbers_of_keys_are_valid_past_the_end_too(attention: str) -> None:
+    """What the caller leaves past the end would be more keys than there are, of which onnxruntime stops."""
+    model = parse(
+        f"""<ir_version: 10, opset_import: ["": 24]>
+        agraph (float[T,2,3,4] q, int64[T] n) => (float[U,2,3,4] y) {{
+            f = Reshape(q, flat)
+            t = Transpose<perm=[1,0]>(f)
+            u = Unsqueeze(t, first)
+            c = Conv<pads=[1,1], group=24>(u, w, b)
+            s = Squeeze(c, first)
+            r = Transpose<perm=[1,0]>(s)
+            d = Reshape(r, deep)
+            {attention} }}""",
+        flat=np.array([-1, 24]),
+        first=np.array([0]),
+        w=rand(24, 1, 3),
+        b=rand(24),
+        deep=np.array([-1, 2, 3, 4]),
+    )
+    counts = {"n": lambda rng, shape: rng.integers(1, 4, shape)}
+    check(model, axes={"q": 0, "n": 0}, inputs=counts, **QUICK)
