@@ -3,7 +3,8 @@
 import pytest
 
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.multiples import of_multiples, promised
+from pulsify_onnx.algebra.multiples import of_multiples, promised, quotient, same
+from pulsify_onnx.algebra.ordering import smaller
 from pulsify_onnx.api import pulsify, verify
 from testing.oracle import check, every_length, parse, rand, refused
 
@@ -64,3 +65,50 @@ def test_lengths_of_multiples():
     assert of_multiples((T + 1).floordiv(2), 2) == T
     assert of_multiples((T + 3).floordiv(4) * 4, 4) == T * 4
     assert of_multiples((T + 1).floordiv(2), 3) == (T * 3 + 1).floordiv(2)
+
+
+PADDED = """ng = Neg(sh) more = Mod(ng, eight) pads = Concat<axis=0>(zero, zero, zero, zero, more, zero)
+    p = Pad(x, pads)"""
+COUNTED = {
+    "ceil": "up = Add(sh, seven) blocks = Div(up, eight)",
+    "float": "n = Cast<to=1>(sh) share = Div(n, octave) whole = Ceil(share) blocks = Cast<to=7>(whole)",
+    "floor": "blocks = Div(sh, eight)",
+}
+
+
+def blocks(count, source):
+    """Attention within blocks of eight frames, of `source`."""
+    return parse(
+        f"""agraph (float[1,T,8] x) => (float[1,U,8] y)
+        <int64[1] zero = {{0}}, int64[1] eight = {{8}}, int64[1] seven = {{7}}, float[1] octave = {{8}},
+         int64[3] rest = {{8, 2, -1}}, int64[3] back = {{1, -1, 8}}> {{
+        sh = Shape<start=1, end=2>(x) {PADDED if source == "p" else ""} {COUNTED[count]}
+        size = Concat<axis=0>(blocks, rest)
+        h = Reshape({source}, size) r = Transpose<perm=[0,2,1,3]>(h) k = MatMul(r, wk)
+        kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(r, kt) a = Softmax<axis=-1>(s) m = MatMul(a, r)
+        j = Transpose<perm=[0,2,1,3]>(m) y = Reshape(j, back) }}""",
+        wk=rand(4, 4),
+    )
+
+
+@pytest.mark.parametrize("count", ["ceil", "float"])
+def test_blocks_of_padded_frames(count):
+    pulsed = check(blocks(count, "p"), pulses=(8, 24), length=45)
+    assert "length_multiple" not in pulsed.spec and pulsed.spec["pulse_multiple"] == 8
+    every_length(blocks(count, "p"), pulses=(8,))
+
+
+@pytest.mark.parametrize("count", ["ceil", "float", "floor"])
+def test_blocks_of_whole_frames(count):
+    pulsed = check(blocks(count, "x"), pulses=(8, 24), length=45)
+    assert pulsed.spec["length_multiple"] == pulsed.spec["pulse_multiple"] == 8
+
+
+def test_quotients():
+    up = (T + 7).floordiv(8)
+    assert quotient(T + -T - (-T).floordiv(8) * 8 * 3, up * 8) == (3, 1)
+    assert quotient(T * 8, up * 16) == (4, 8) and quotient(T * 8, up * 3) is None
+    assert quotient(T * 8, T.floordiv(8) * 16) == (4, 8)
+    assert quotient(T * 8 + 1, up) is None and quotient(T, Length.of(2)) is None
+    assert same((T * 7).floordiv(8), T - (T + 7).floordiv(8)) and not same((T * 7).floordiv(8), T - T.floordiv(8))
+    assert not same(smaller(T, Length.symbol("B") + 3), T)
