@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from testing import networks as plain
+from testing.blocks import interpolated_by_index, padded_blocks
 from testing.builder import Builder, Invalid, Lengths, Network, Wire
 from testing.networks import Layer
 from testing.oracle import session
@@ -280,6 +281,8 @@ CORNERS: tuple[tuple[Layer, float], ...] = (
     (crop_resample, 0.8),
     (last_frames, 0.6),
     (first_again, 0.6),
+    (padded_blocks, 0.3),
+    (interpolated_by_index, 0.3),
 )
 """Layers that any network may have."""
 

@@ -304,6 +304,7 @@ def check(
         for end in (False, True) if both else (False,):
             pulsed = pulsify(model, pulse=pulse, axes=axes, end_of_stream=end)
             spec, what = pulsed.spec, f"pulse {pulse}{' with end' if end else ''}"
+            unit = math.lcm(unit, spec.get("length_multiple", 1))
             base = unit * math.ceil(length / unit)
             ahead = 0 if end else pulse * beyond + longest_delay(spec)
             total = base if end else unit * multiple * math.ceil((base + ahead) / (unit * multiple))
@@ -399,7 +400,9 @@ def every_length(
         pulsed = pulsify(model, pulse=pulse, axes=axes, end_of_stream=True)
         spec, stream = pulsed.spec, session(pulsed.proto().SerializeToString())
         for base in range(spec["least_frames"], spec["least_frames"] + 3 * pulse + longest_delay(spec) + 1):
-            if any(base * i["rate"][0] % i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"):
+            if base % spec.get("length_multiple", 1) or any(
+                base * i["rate"][0] % i["rate"][1] for i in spec["inputs"] if i["kind"] == "stream"
+            ):
                 continue
             arrays, fixed = drawn(spec, base, np.random.default_rng(base), {}, {})
             got = run_stream(pulsed, arrays, fixed, base, spec["flush_pulses"], sess=stream)

@@ -66,6 +66,11 @@ def documents() -> tuple[Mapping[str, object], ...]:
         axis1=np.asarray([1]),
         low=np.float32(-1e9),
     )
+    resized = parse(
+        """agraph (float[1,4,"2*k"] x) => (float[1,4,"2*k"] y) {
+        h = MaxPool<kernel_shape=[3], strides=[2], pads=[1, 1]>(x)  shape = Shape(x)
+        y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(h, , , shape) }"""
+    )
     pooled = static(
         parse(
             """agraph (float[1, 4, T] x) => (float[1, 4, M] y) {
@@ -83,6 +88,7 @@ def documents() -> tuple[Mapping[str, object], ...]:
         pulsify(pooled, pulse=8, axes={"x": 2}, readings={"h": "number"}),
         pulsify(parse(GRU, w=rand(1, 12, 3), r=rand(1, 12, 4), b=rand(1, 24)), pulse=4, states={"h0": "h1"}),
         pulsify(rows, pulse=4, axes={"x": 2}),
+        pulsify(resized, pulse=4),
         pulsify(running, pulse=4, end_of_stream=True),
         pulsify(past, pulse=4, left_context=3),
         pulsify(

@@ -288,12 +288,14 @@ class Step:
 class Outcome:
     """What a rule gives: a fact per output of the node, and the steps that compute their wires.
 
-    ``pulse_multiple``: where the node itself asks for pulses of so many base frames.
+    ``pulse_multiple``: where the node itself asks for pulses of so many base frames. ``length_multiple``: where it is
+    what the facts say for streams of a multiple of so many base frames only.
     """
 
     facts: tuple[Fact, ...]
     steps: tuple[Step, ...] = ()
     pulse_multiple: int = 1
+    length_multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -319,7 +321,8 @@ class Plan:
     wire, once it is
     scheduled, nobody reads: they may be wrong, or come never. ``waits``: by how many base frames wires come later than
     they
-    could, of a plan in which it is settled where streams wait.
+    could, of a plan in which it is settled where streams wait. ``length_multiple``: the streams have a multiple of so
+    many base frames.
     """
 
     inputs: tuple[str, ...]
@@ -334,6 +337,7 @@ class Plan:
     timing: Timing | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
     waits: Mapping[str, int] = field(default_factory=dict)
+    length_multiple: int = 1
 
     @property
     def ends(self) -> bool:

@@ -28,6 +28,7 @@ from pulsify_onnx.algebra.facts import (
     Stream,
 )
 from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.multiples import base_frames, promised
 from pulsify_onnx.algebra.ordering import assuming
 from pulsify_onnx.algebra.padding import as_output
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan, Requirement, Step
@@ -106,6 +107,7 @@ class Walker:
     groups: dict[str, set[str]] = field(default_factory=dict)
     producers: dict[str, Step] = field(default_factory=dict)
     multiple: int = 1
+    length_multiple: int = 1
     order: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,6 +141,7 @@ class Walker:
             tuple(blockers),
             multiple,
             self.options,
+            length_multiple=self.length_multiple,
         )
 
     def visit(self, raw: ir.Node) -> None:
@@ -265,6 +268,17 @@ class Walker:
             {TIME}.union(*(d.symbols() for f in facts if isinstance(f, (Static, Stream)) for d in f.shape))
         )
 
+    @property
+    def promised_multiple(self) -> int:
+        """What the base frames of the stream are a multiple of, as the names of the inputs' dimensions say."""
+        found = 1
+        for value in self.source.inputs:
+            axis = self.axes.get(value.name or "")
+            label = None if axis is None or value.shape is None else value.shape[axis]
+            if isinstance(label, ir.SymbolicDim):
+                found = math.lcm(found, base_frames(promised(label.value), self.rates[value.name or ""]))
+        return found
+
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
         return self.wires.get(wire)
@@ -311,6 +325,7 @@ class Walker:
         for name, value in graph.initializers.items():
             inner.learn(name, value)
         found = inner._branch(graph)
+        self.length_multiple = math.lcm(self.length_multiple, inner.length_multiple)
         if inner.blockers:
             refuse(inner.blockers[0].reason, hint=inner.blockers[0].hint)
         return found, inner.steps
@@ -326,6 +341,7 @@ class Walker:
             self.wires.update(zip(step.wires, step.facts))
             self.producers.update(dict.fromkeys(step.wires, step))
         self.multiple = math.lcm(self.multiple, outcome.pulse_multiple)
+        self.length_multiple = math.lcm(self.length_multiple, outcome.length_multiple)
         sources = [f.source for f in node.facts if isinstance(f, (Stream, QueryKey, RelativeScores)) and f.source]
         for source in sources[1:]:
             self.groups[sources[0]] |= self.groups[source]

@@ -21,6 +21,7 @@ from pulsify_onnx.errors import Blocker, PulseDoesNotFit, UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.passes.placement import place
 from pulsify_onnx.prepare.fixed_length import MakeLengthDynamic
+from pulsify_onnx.prepare.interpolation import InterpolationAsResize
 from pulsify_onnx.prepare.left_context import CutPast
 from pulsify_onnx.prepare.passes import Pass, Prepared, run_passes
 from pulsify_onnx.prepare.split_head import SplitHead
@@ -96,7 +97,7 @@ def passes(source: Source, options: ConvertOptions) -> list[Pass]:
     if options.head is not None:
         return [SplitHead(options.window)]
     states = state_pairs(source, options.states)
-    found: list[Pass] = [MakeLengthDynamic(states, options.readings, options.end_of_stream)]
+    found: list[Pass] = [MakeLengthDynamic(states, options.readings, options.end_of_stream), InterpolationAsResize()]
     return found if options.left_context is None else [*found, CutPast(options.left_context)]
 
 

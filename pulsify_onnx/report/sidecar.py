@@ -180,6 +180,7 @@ def sidecar(plan: Plan, lowered: Lowered, source: Source, pulse: int | None) -> 
         state_bytes=sum(s.bytes for s in found),
         flush_pulses=flush_pulses(plan, pulse),
         least_frames=least_frames(plan, _meetings(source)),
+        length_multiple=plan.length_multiple,
         independent_rows=not lowered.shared,
         shared_by=lowered.shared,
     )

@@ -45,6 +45,8 @@ def table(found: Description, frame_rate: float | None = None) -> str:
         f"pulse {'dynamic' if sidecar.pulse is None else sidecar.pulse}, a multiple of {sidecar.pulse_multiple} "
         "base frames"
     ]
+    if sidecar.length_multiple > 1:
+        lines.append(f"streams have a multiple of {sidecar.length_multiple} base frames, of others nothing is promised")
     if sidecar.fixed_length is not None:
         count = len(sidecar.fixed_length.constants)
         lines.append(

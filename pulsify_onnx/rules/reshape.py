@@ -9,6 +9,7 @@ from dataclasses import replace
 from pulsify_onnx.algebra.border import foldable
 from pulsify_onnx.algebra.facts import ALONE, Fact, QueryKey, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import TIME, Length
+from pulsify_onnx.algebra.multiples import quotient
 from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Outcome, Step
 from pulsify_onnx.algebra.quotients import ratio
@@ -28,18 +29,32 @@ LENGTH_TOLD = "the target shape has a fixed number of frames, so it fits one len
 ONE = Length.of(1)
 
 
-def resolve(
-    shape: Shape, target: Sequence[Length], allowzero: bool, parts: Sequence[Length] | None = None
-) -> list[Length]:
-    """The shape that `target` means for a tensor of `shape` (the product of `parts`): 0 copied, -1 worked out."""
+def resolve(shape: Shape, target: Sequence[Length], allowzero: bool) -> list[Length]:
+    """The shape that `target` means for a tensor of `shape`: 0 copied, -1 worked out."""
+    out, multiple = _resolved(shape, target, allowzero, shape)
+    if multiple > 1:
+        refuse(LENGTH_TOLD, hint="export with a dynamic length, so that the shape is computed from the input's")
+    return out
+
+
+def _resolved(
+    shape: Shape, target: Sequence[Length], allowzero: bool, parts: Sequence[Length]
+) -> tuple[list[Length], int]:
+    """`resolve` for a tensor whose dimensions are the product of `parts`, and the multiple of base frames that a stream
+    must have so that this is the shape.
+    """
+    multiple = 1
     out = [shape[k] if d.constant == 0 and not allowzero else d for k, d in enumerate(target)]
     if any(d.constant == -1 for d in out):
         at = next(k for k, d in enumerate(out) if d.constant == -1)
-        top, bottom = ratio(shape if parts is None else parts, [d for k, d in enumerate(out) if k != at])
+        top, bottom = ratio(parts, [d for k, d in enumerate(out) if k != at])
+        found = quotient(top, bottom)
+        if found is not None:
+            top, bottom, multiple = Length.of(found[0]), ONE, found[1]
         if bottom.constant is None:
             refuse(LENGTH_TOLD, hint="export with a dynamic length, so that the shape is computed from the input's")
         out[at] = top.floordiv(bottom.constant)
-    return out
+    return out, multiple
 
 
 def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
@@ -118,7 +133,7 @@ def _around(x: Stream, target: Sequence[Length], at: int) -> tuple[Length, Lengt
 @rule("Reshape", versions=(5, 13, 14, 19, 21, 23, 24, 25))
 def reshape(node: Node) -> Outcome:
     """Any reshape that splits or joins whole frames: [T, k] to [T*k], [T*k] to [T, k]; [n, T] or [T, B] to one axis for
-    operators that treat all frames alike.
+    operators that treat all frames alike; to a number of blocks, of streams of a multiple of their frames.
 
     Refuses: a number of frames written into the shape, and one that mixes frames of different rows.
     """
@@ -131,7 +146,8 @@ def reshape(node: Node) -> Outcome:
     x = the_stream(node)
     slower, faster = x.around
     parts = [*x.shape[: x.axis], slower, x.extent, faster, *x.shape[x.axis + 1 :]]
-    return rearrange(node, x, resolve(x.whole, target, bool(node.attr("allowzero", 0)), parts))
+    shape, multiple = _resolved(x.whole, target, bool(node.attr("allowzero", 0)), parts)
+    return replace(rearrange(node, x, shape), pulse_multiple=multiple, length_multiple=multiple)
 
 
 @declares(Trait.SAME_ORDER)

@@ -11,6 +11,7 @@ import numpy as np
 from pulsify_onnx.algebra.border import foldable
 from pulsify_onnx.algebra.facts import Mirror, Shape, Stream
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.multiples import of_multiples
 from pulsify_onnx.algebra.padding import materialise_padding, pad
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Outcome, Step, Window
 from pulsify_onnx.algebra.upsampling import upsampled
@@ -30,11 +31,14 @@ WHOLE = "resize by a whole factor"
 
 @dataclass(frozen=True)
 class Scaling:
-    """Scale of every axis, that of the stream as a fraction; ``sizes`` of the result where they were told."""
+    """Scale of every axis, that of the stream as a fraction; ``sizes`` of the result where they were told. True of
+    streams of a `multiple` of so many base frames.
+    """
 
     scales: tuple[float, ...]
     along: Fraction
     sizes: tuple[Length, ...] | None
+    multiple: int = 1
 
 
 def scaling(node: Node, x: Stream) -> Scaling:
@@ -55,7 +59,8 @@ def scaling(node: Node, x: Stream) -> Scaling:
         sizes = list(x.shape)
         for axis, size in zip(axes, told):
             sizes[axis] = size
-        return Scaling((1.0,) * x.rank, _ratio(x.extent, sizes[x.axis]), tuple(sizes))
+        along, multiple = _ratio(x.extent, sizes[x.axis], node.world.promised_multiple)
+        return Scaling((1.0,) * x.rank, along, tuple(sizes), multiple)
     value = node.const(first, "the scales")
     if value is None:
         refuse("it has neither scales nor sizes", hint="resize by fixed scales")
@@ -74,14 +79,29 @@ def _fraction(scale: float) -> Fraction:
     return simple if np.float32(float(simple)) == np.float32(scale) else Fraction(scale)
 
 
-def _ratio(size: Length, wanted: Length) -> Fraction:
-    for factor in range(1, 1025):
-        if wanted == size * factor:
-            return Fraction(factor)
-        if size == wanted * factor:
-            return Fraction(1, factor)
+def _ratio(size: Length, wanted: Length, promised: int) -> tuple[Fraction, int]:
+    """The whole factor from `size` to `wanted` or back, and the multiple of base frames for which it is that.
+
+    Of other lengths the operator samples elsewhere, so that they must be ruled out by what is `promised`.
+    """
+    for multiple in range(1, promised + 1):
+        if promised % multiple:
+            continue
+        a, b = of_multiples(size, multiple), of_multiples(wanted, multiple)
+        for factor in range(1, 1025):
+            if b == a * factor:
+                return Fraction(factor), multiple
+            if a == b * factor:
+                return Fraction(1, factor), multiple
+    unit = math.lcm(*size.divisors(), *wanted.divisors())
+    a, b = of_multiples(size, unit), of_multiples(wanted, unit)
+    told = any(b == a * factor or a == b * factor for factor in range(1, 1025))
     refuse(
-        f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream", hint=WHOLE
+        f"it resizes {size} frames to {wanted}, so every sampling point depends on the length of the stream",
+        hint=f"{WHOLE}, or name the input's dimension {unit}*k, which says that every stream has a multiple of "
+        f"{unit} frames"
+        if told
+        else WHOLE,
     )
 
 
@@ -89,13 +109,17 @@ def _ratio(size: Length, wanted: Length) -> Fraction:
 @rule("Resize", versions=(10, 11, 13, 18, 19))
 @rule("Upsample", versions=(7, 9, 10))
 def resize(node: Node) -> Outcome:
-    """Other axes in any mode; along the stream nearest, linear or cubic, up or down by a whole factor. State:
-    neighbours.
+    """Other axes in any mode; along the stream nearest, linear or cubic, up or down by a whole factor, for streams of
+    a multiple of frames where the input's dimension is named so (`2*k`). State: neighbours.
 
     Refuses: other scales, coordinates that depend on the length (align_corners, crops), and a fixed number of frames.
     """
     x = the_stream(node)
     how = scaling(node, x)
+    return replace(_resized(node, x, how), pulse_multiple=how.multiple, length_multiple=how.multiple)
+
+
+def _resized(node: Node, x: Stream, how: Scaling) -> Outcome:
     if how.along == 1:
         if all(s == 1 for s in how.scales) and how.sizes in (None, x.shape):
             return Outcome((x,))

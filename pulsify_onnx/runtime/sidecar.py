@@ -288,10 +288,7 @@ class Sidecar:
     pulse_multiple: int = field(metadata=says("every pulse is a multiple of it"))
     inputs: tuple[Input, ...] = field(metadata=says("in the order of the graph, as below"))
     valid_frames_input: str | None = field(
-        metadata=says(
-            "with an end of stream, the name of the input for the number of real base frames in the pulse (int64); "
-            "else null"
-        )
+        metadata=says("with an end of stream, the input for the number of real base frames (int64); else null")
     )
     valid_frames_shape: tuple[int | str, ...] = field(
         metadata=says(
@@ -314,6 +311,10 @@ class Sidecar:
             " picks more frames than there are, or takes another branch",
             always=True,
         ),
+    )
+    length_multiple: int = field(
+        default=1,
+        metadata=says("only there where it is more than 1: streams have a multiple of so many base frames"),
     )
     independent_rows: bool = field(
         default=True,

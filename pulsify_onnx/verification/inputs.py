@@ -13,7 +13,7 @@ import numpy as np
 
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import UsageError
-from pulsify_onnx.runtime.sidecar import Input, Output, StreamInput, StreamOutput
+from pulsify_onnx.runtime.sidecar import Input, Output, Sidecar, StreamInput, StreamOutput
 
 MOST_VALUES = 1 << 28
 """Largest size of an input or an output that is tried."""
@@ -36,6 +36,11 @@ def lengths(target: int, step: int) -> Iterator[int]:
     for factor in (2, 4, 8, 16):
         for unit in (1, step, 64, 1024):
             yield unit * math.ceil(factor * target / unit)
+
+
+def fits(sidecar: Sidecar, frames: int) -> bool:
+    """Whether a stream may have so many base frames."""
+    return frames % sidecar.length_multiple == 0 and all(i.fits(frames) for i in sidecar.stream_inputs)
 
 
 def values(rng: np.random.Generator, dtype: np.dtype[Any], shape: list[int], positive: bool) -> Array:

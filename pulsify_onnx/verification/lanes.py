@@ -13,6 +13,7 @@ import onnxruntime as ort
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.runtime.runner import PulseRunner, filled, take
 from pulsify_onnx.runtime.sidecar import Input, Output, Sidecar, StaticInput, StreamOutput
+from pulsify_onnx.verification.inputs import fits
 
 
 class RowByRow:
@@ -125,7 +126,7 @@ def _shorter(
     unit = sidecar.pulse_multiple
     length = total - unit * int(rng.integers(1, max(2, min(total // unit, 16))))
     part = {i.name: take(arrays[i.name], i.axis, 0, i.count(length)) for i in sidecar.stream_inputs}
-    if length < max(8 * unit, sidecar.least_frames) or not all(i.fits(length) for i in sidecar.stream_inputs):
+    if length < max(8 * unit, sidecar.least_frames) or not fits(sidecar, length):
         return total, want
     try:
         found = dict(zip((o.name for o in batch.get_outputs()), batch.run(None, {**arrays, **part})))

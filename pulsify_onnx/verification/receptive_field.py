@@ -12,6 +12,7 @@ import numpy as np
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.runtime.runner import take
 from pulsify_onnx.runtime.sidecar import Sidecar, StreamOutput
+from pulsify_onnx.verification.inputs import fits
 
 Arrays = Mapping[str, Array]
 Run = Callable[[Arrays], Arrays]
@@ -101,7 +102,7 @@ class ReceptiveFieldProbe:
     def _continued(self, p: int, seed: int) -> Iterator[tuple[Arrays, bool]]:
         """What the model gives where the stream goes on in another way from base frame `p`, or ends there."""
         yield self.run(self._changed(p, self.total, seed)), False
-        if self.sidecar.ends and not seed:
+        if self.sidecar.ends and not seed and fits(self.sidecar, p):
             short = {i.name: take(self.arrays[i.name], i.axis, 0, i.count(p)) for i in self.inputs}
             try:
                 yield self.run({**self.arrays, **short}), True

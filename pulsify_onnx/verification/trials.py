@@ -12,7 +12,7 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import UsageError
 from pulsify_onnx.runtime.sidecar import PrefixOutput, Sidecar
 from pulsify_onnx.verification.differences import as_float
-from pulsify_onnx.verification.inputs import NEAR_FRAMES, lengths, run_shape, values
+from pulsify_onnx.verification.inputs import NEAR_FRAMES, fits, lengths, run_shape, values
 from pulsify_onnx.verification.recordings import fitting
 
 
@@ -60,7 +60,7 @@ class Trials:
                 k > NEAR_FRAMES and len(errors) == 1 and total > 2 * target + self.pulse
             ):  # it has nothing to do with the length
                 break
-            if total in used or not all(i.fits(total) for i in self.streams):
+            if total in used or not fits(self.sidecar, total):
                 continue
             for positive in (False, True):
                 try:

@@ -43,6 +43,10 @@ class Context(Protocol):
     def symbols(self) -> frozenset[str]:
         """Names of the lengths that the sizes of the graph's inputs are made of."""
 
+    @property
+    def promised_multiple(self) -> int:
+        """What the base frames of every stream are a multiple of, as the model itself says."""
+
     def fact_of(self, wire: str) -> Fact | None:
         """The fact of a tensor that flows."""
 
