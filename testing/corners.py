@@ -183,6 +183,37 @@ def first_again(b: Builder) -> None:
         b.heads.append((first, (1, x.channels, k)))
 
 
+def edge_by_hand(b: Builder) -> None:
+    """The first frame before the stream and the last one after it, so often or up to a multiple."""
+    x = b.any((3,))
+    before, after = b.pick(0, 1, 2, 5), b.pick(0, 1, 3, 4)
+    how = b.pick("Tile", "Expand", "Gather", "Concat")
+
+    def copies(first: bool, count: int) -> list[str]:
+        if how == "Gather":
+            return [b.node("Gather", x.name, b.ints(*[0 if first else -1] * count), axis=2)]
+        frame = b.node("Slice", x.name, b.ints(0 if first else -1), b.ints(1 if first else FAR), b.ints(2))
+        if how == "Concat":
+            return [frame] * count
+        to = (1, 1, count) if how == "Tile" or b.lanes else (1, x.channels, count)
+        return [b.node(how, frame, b.ints(*to))]
+
+    parts = [*(copies(True, before) if before else []), x.name]
+    lengths = x.lengths + before
+    if b.opset >= 10 and b.chance(0.3):
+        unit = b.pick(2, 3, 4)
+        more = b.node("Mod", b.node("Neg", b.node("Unsqueeze", _frames(b, x), b.ints(0))), b.ints(unit))
+        last = b.node("Slice", x.name, b.ints(-1), b.ints(FAR), b.ints(2))
+        parts.append(b.node("Expand", last, b.node("Concat", b.ints(1, 1), more, axis=0)))
+        lengths = lengths + -x.lengths % unit
+    elif after:
+        parts += copies(False, after)
+        lengths = lengths + after
+    if len(parts) == 1:
+        raise Invalid
+    b.wire(b.node("Concat", *parts, axis=2), x, lengths=b.grown(lengths))
+
+
 def _of_input(b: Builder, x: Wire, op_type: str) -> str:
     """The input of which `x` is another layout, if it is made of one by such a node."""
     made = next((n for n in b.nodes if n.output[0] == x.name), None)
@@ -280,6 +311,7 @@ CORNERS: tuple[tuple[Layer, float], ...] = (
     (crop_resample, 0.8),
     (last_frames, 0.6),
     (first_again, 0.6),
+    (edge_by_hand, 0.6),
 )
 """Layers that any network may have."""
 
