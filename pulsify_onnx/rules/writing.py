@@ -61,7 +61,7 @@ def written(node: Node, axis: int | None) -> Outcome:
         if new.axis != data.axis or new.merged or new.rate * box.step != data.rate or new.rank != data.rank:
             refuse(WRITES, HINT)
         read.append(_shifted(node, data, new, box, fixed, before))
-    elif not isinstance(new, Static) or not fixed:
+    elif not isinstance(new, Static) or not fixed or new.own:
         refuse(WRITES, HINT)
     (kept, *moved), y = align(read, node.options, leads=False)
     y = y.placed(node.outputs[0], data.dtype, data.shape, data.axis)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from testing.oracle import check, every_length, parse, rand, refused
+from testing.rowing import check_rows
 
 WEIGHTS = {"w": rand(2, 2, 3), "b": rand(2)}
 INTS = {
@@ -96,6 +97,71 @@ def test_first_frame_by_rows() -> None:
 def test_edge_of_an_edge() -> None:
     body = FIRST["tile"] + "\n d = Concat<axis=2>(p, a)\n f2 = Slice(d, zero, one, two)"
     check(edged(body, "f2, d"), delays={"y": 1}, absorbed=True, pulses=PULSES)
+
+
+def test_frames_of_a_low_rate() -> None:
+    """The first frame in front, the last one up to whole groups, joined group by group."""
+    model = parse(
+        """<ir_version: 8, opset_import: ["": 18]> agraph (float[T,4] x) => (float[U,12] y) {
+        f = Slice(x, zero, one, zero)
+        d = Concat<axis=0>(f, x)
+        n = Shape<start=0, end=1>(d)
+        g = Neg(n)
+        r = Mod(g, three)
+        l = Slice(d, minus, far, zero)
+        s = Concat<axis=0>(r, four)
+        q = Expand(l, s)
+        c = Concat<axis=0>(d, q)
+        y = Reshape(c, groups) }""",
+        four=np.array([4]),
+        groups=np.array([-1, 12]),
+        **{k: np.asarray(INTS[k], np.int64) for k in ("zero", "one", "three", "minus", "far")},
+    )
+    check(model, delays={"y": 0}, pulses=(3, 6))
+    every_length(model)
+
+
+def test_halved_with_the_last_frame_again() -> None:
+    model = parse(
+        """agraph (float[T,N,2] x) => (float[U,N,2] y) {
+        s = Shape(x)
+        n = Gather(s, none)
+        b = Slice(s, one, two, zero)
+        m = Add(n, c1)
+        d = Div(m, c2)
+        e = Mul(d, c2)
+        p = Sub(e, n)
+        k = Sub(n, c1)
+        start = Unsqueeze(k, zero)
+        more = Unsqueeze(p, zero)
+        l = Slice(x, start, far, zero)
+        sh = Concat<axis=0>(more, b, two)
+        q = Expand(l, sh)
+        c = Concat<axis=0>(x, q)
+        half = Unsqueeze(d, zero)
+        pairs = Concat<axis=0>(half, two, b, two)
+        r = Reshape(c, pairs)
+        y = ReduceMean<axes=[1], keepdims=0>(r) }""",
+        c1=np.int64(1),
+        c2=np.int64(2),
+        **{k: np.asarray(INTS[k], np.int64) for k in ("none", "zero", "one", "two", "far")},
+    )
+    check(model, axes={"x": 0}, delays={"y": 0}, pulses=(2, 6))
+    every_length(model, axes={"x": 0})
+
+
+def test_rows_of_a_batch_are_streams_of_their_own() -> None:
+    model = parse(
+        """agraph (float[N,T,2] x) => (float[N,U,2] y) {
+        f = Slice(x, zero, one, one)
+        p = Tile(f, again)
+        l = Slice(x, minus, far, one)
+        q = Tile(l, again)
+        y = Concat<axis=1>(p, x, q) }""",
+        again=np.array([1, 3, 1]),
+        **{k: np.asarray(INTS[k], np.int64) for k in ("zero", "one", "minus", "far")},
+    )
+    check_rows(model, axes={"x": 1})
 
 
 def test_first_frame_of_another_stream() -> None:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from testing.oracle import check, every_length, parse, rand, refused
+from testing.rowing import check_rows
 
 PULSES = (1, 3, 7)
 WEIGHTS = {"w": rand(2, 2, 3), "b": rand(2)}
@@ -167,6 +168,34 @@ def test_a_batch_of_any_size() -> None:
         **{k: np.asarray(INTS[k], np.int64) for k in ("one", "minus", "zeros", "ones", "far")},
     )
     check(model, axes={"x": 0}, delays={"y": 0}, pulses=PULSES)
+
+
+def test_every_other_frame() -> None:
+    body = at("zero", "n", "two") + "\n e = Slice(v, zeros, far, zeros, twos)\n g = Tanh(e)\n y = ScatterND(v, i, g)"
+    model = made(body, conv=False)
+    check(model, delays={"y": 0}, pulses=(2, 4, 6))
+    every_length(model)
+
+
+def test_rows_of_a_batch_are_streams_of_their_own() -> None:
+    model = parse(
+        """<ir_version: 8, opset_import: ["": 18]> agraph (float[N,T,2] x) => (float[N,U,2] y) {
+        t = Transpose<perm=[1,0,2]>(x)
+        h = Shape<start=0, end=1>(t)
+        n = Squeeze(h)
+        r = Range(one, n, one)
+        i = Unsqueeze(r, minus)
+        e = Slice(t, zeros, minus, zeros)
+        s = ScatterND(t, i, e)
+        y = Transpose<perm=[1,0,2]>(s) }""",
+        **{k: np.asarray(INTS[k], np.int64) for k in ("one", "minus", "zeros")},
+    )
+    check_rows(model, axes={"x": 1})
+
+
+def test_truth_values() -> None:
+    body = f"k = Cast<to=9>(v)\n {at('one', 'n')}\n e = Slice(k, zeros, minus, zeros)\n f = Not(e)"
+    check(made(f"{body}\n y = ScatterND(k, i, f)", "bool[U,2] y"), delays={"y": 1}, pulses=PULSES)
 
 
 def test_what_is_no_range() -> None:
