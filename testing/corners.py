@@ -184,6 +184,70 @@ def first_again(b: Builder) -> None:
         b.heads.append((first, (1, x.channels, k)))
 
 
+def edge_by_hand(b: Builder) -> None:
+    """The first frame before the stream and the last one after it, so often or up to a multiple."""
+    x = b.any((3,))
+    before, after = b.pick(0, 1, 2, 5), b.pick(0, 1, 3, 4)
+    how = b.pick("Tile", "Gather", "Concat", *(["Expand"] if b.opset >= 8 else []))
+
+    def copies(first: bool, count: int) -> list[str]:
+        if how == "Gather":
+            return [b.node("Gather", x.name, b.ints(*[0 if first else -1] * count), axis=2)]
+        frame = b.node("Slice", x.name, b.ints(0 if first else -1), b.ints(1 if first else FAR), b.ints(2))
+        if how == "Concat":
+            return [frame] * count
+        to = (1, 1, count) if how == "Tile" or b.lanes else (1, x.channels, count)
+        return [b.node(how, frame, b.ints(*to))]
+
+    parts = [*(copies(True, before) if before else []), x.name]
+    lengths = x.lengths + before
+    if b.opset >= 10 and b.chance(0.3):  # Mod
+        unit = b.pick(2, 3, 4)
+        more = b.node("Mod", b.node("Neg", b.node("Unsqueeze", _frames(b, x), b.ints(0))), b.ints(unit))
+        last = b.node("Slice", x.name, b.ints(-1), b.ints(FAR), b.ints(2))
+        parts.append(b.node("Expand", last, b.node("Concat", b.ints(1, 1), more, axis=0)))
+        lengths = lengths + -x.lengths % unit
+    elif after:
+        parts += copies(False, after)
+        lengths = lengths + after
+    if len(parts) == 1:
+        raise Invalid
+    b.wire(b.node("Concat", *parts, axis=2), x, lengths=b.grown(lengths))
+
+
+def written(b: Builder) -> None:
+    """Frames written over others by index: a range of them, or every other one."""
+    x = b.any((3,))
+    if b.opset < 11 or b.lanes:
+        raise Invalid
+    n, other = _frames(b, x), b.node(b.pick("Tanh", "Neg"), x.name)
+
+    def number(value: int) -> str:
+        return b.constant(np.asarray(value, np.int64))
+
+    def into(y: str, start: int, stop: str, step: int, new: str) -> str:
+        at = b.node("Range", number(start), stop, number(step))
+        if b.chance(0.5):
+            rows = b.node("Expand", b.node("Reshape", at, b.ints(1, 1, -1)), b.ints(1, x.channels, 1))
+            return str(b.node("ScatterElements", y, rows, new, axis=2))
+        first, entries = (b.node("Transpose", v, perm=[2, 0, 1]) for v in (y, new))
+        done = b.node("ScatterND", first, b.node("Unsqueeze", at, b.ints(1)), entries)
+        return str(b.node("Transpose", done, perm=[1, 2, 0]))
+
+    if b.chance(0.3):
+        long = b.node("Mul", n, number(2))
+        shape = b.node("Concat", b.ints(1, x.channels), b.node("Unsqueeze", long, b.ints(0)), axis=0)
+        y = into(b.node("ConstantOfShape", shape), 0, long, 2, x.name)
+        y = into(y, 1, long, 2, other) if b.chance(0.7) else y
+        b.wire(y, x, lengths=b.grown(x.lengths * 2), rate=x.rate * 2)
+        return
+    start, left = b.pick(0, 1, 1, 2, 4), b.pick(0, 0, 1, 2)
+    b.grown(x.lengths - start - left)
+    first = b.pick(*range(start + left + 1))
+    new = b.node("Slice", other, b.ints(first), b.ints(first - start - left or FAR), b.ints(2))
+    b.wire(into(x.name, start, b.node("Sub", n, number(left)), 1, new), x)
+
+
 def _of_input(b: Builder, x: Wire, op_type: str) -> str:
     """The input of which `x` is another layout, if it is made of one by such a node."""
     made = next((n for n in b.nodes if n.output[0] == x.name), None)
@@ -283,6 +347,8 @@ CORNERS: tuple[tuple[Layer, float], ...] = (
     (first_again, 0.6),
     (padded_blocks, 0.3),
     (interpolated_by_index, 0.3),
+    (edge_by_hand, 0.6),
+    (written, 0.6),
 )
 """Layers that any network may have."""
 

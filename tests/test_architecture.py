@@ -148,7 +148,7 @@ RULE_FILES = [path for path in FILES if room(path) == "rules"]
 TIMES = {"Time", "Bound", "AtLeast", "time", "Timing", "Solution"}
 """What bounds delays are made of: `algebra` has them, and `passes` solves them."""
 
-ANYWHERE = {"framing", "masks", "merged_time", "positions"}
+ANYWHERE = {"masks", "merged_time", "positions"}
 """Rules that evaluate positions at places of their own, or compare what others made."""
 
 ASKS = PACKAGE / "rules" / "kit" / "real.py"

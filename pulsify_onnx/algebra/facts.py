@@ -286,7 +286,8 @@ class Running:
     ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false
     where
     that is only after the flush, and is known once the plan is scheduled. ``mean``: the stream whose mean over some
-    axes it is, element by element in this order, and these axes.
+    axes it is, element by element in this order, and these axes. ``last``: the stream whose last frame it is, once or
+    again and again along the stream's axis, or without that axis.
     """
 
     wire: str
@@ -295,6 +296,7 @@ class Running:
     waits: tuple[Wait, ...] = ()
     exact: bool = False
     mean: tuple[Stream, tuple[int, ...]] | None = None
+    last: Stream | None = None
 
 
 @dataclass(frozen=True)
@@ -302,8 +304,9 @@ class Deferred:
     """One value per frame that needs the whole stream; only a reduction over the stream can close it.
 
     ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
-    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``. ``blame`` is the
-    blocker where a reader needs it frame by frame.
+    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``; "first", the only
+    frame of ``x`` without its axis; "last", that of ``x`` as often as the length tells. ``blame`` is the blocker where
+    a reader needs it frame by frame.
     """
 
     wire: str

@@ -29,6 +29,9 @@ from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.arrays import Array, Const
 from pulsify_onnx.errors import refuse
 
+EDGE = Mirror(edge=True)
+"""The outermost frame again and again."""
+
 NEVER_NEGATIVE = "pad by a number that is never negative"
 
 SHORT = 33
@@ -65,7 +68,8 @@ def pad(x: Stream, before: int, after: LengthLike, border: Padding, options: Opt
         most_mirrored(after)
         for count in (before, after) if not border.edge else ():
             assume(x.extent - count, (1,))  # onnxruntime mirrors no more frames than there are
-    if has_border(x) and (x.border != border or (not isinstance(border, Const) and (before or x.pad_after.terms))):
+    again = isinstance(border, Const) or border == EDGE  # more of the same frames
+    if has_border(x) and (x.border != border or (not again and (before or x.pad_after.terms))):
         if not _led(x, before, after, border, options):
             x = materialise_padding(x, options, steps)
         elif before and not x.pad_after.terms and not after.terms:
@@ -121,6 +125,18 @@ def crop(x: Stream, start: int = 0, end: LengthLike = 0) -> Stream:
         reach=x.reach.shifted(start / x.rate),
         positional=x.positional and not start,
     )
+
+
+def border_of_copies(first: Stream, x: Stream, count: int) -> Padding | None:
+    """The border that the `count` frames of `first` are before `x`: one constant frame, or the first one of `x` itself,
+    again and again. None for others.
+    """
+    if isinstance(first.border, Const) and count <= first.pad_before:
+        return first.border
+    alone = count <= first.pad_before + 1 and (not first.pad_before or first.border == EDGE)
+    begins = first.delay + first.pad_before == x.delay + x.pad_before and (not x.pad_before or x.border == EDGE)
+    same = (first.wire, first.rate, first.cached) == (x.wire, x.rate, x.cached) and not (first.merged or x.merged)
+    return EDGE if alone and begins and same else None
 
 
 def materialise_padding(x: Stream, options: Options, steps: list[Step]) -> Stream:

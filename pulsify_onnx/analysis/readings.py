@@ -19,6 +19,7 @@ from pulsify_onnx.analysis.untouched import fold_static, running
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.edges import at_edges, of_edges
 from pulsify_onnx.rules.kit import shape_arithmetic
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
 from pulsify_onnx.rules.kit.domains import total
@@ -115,6 +116,7 @@ READINGS: tuple[Reading, ...] = (
     Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: fold_static(node)),
     Reading("source state", _every, _source_state),
     Reading("merged axes", _has_merged_axes, flattened_time),
+    Reading("edges", of_edges, at_edges),
     Reading("deferred", _meets_the_whole, lambda node, then: closed(node)),
     Reading("running", _of_running_values, lambda node, then: running(node)),
     Reading("cached", _every, carried_on),

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pulsify_onnx.algebra.border import has_border, zero
+from pulsify_onnx.algebra.border import zero
 from pulsify_onnx.algebra.facts import Fact, PaddingFrames, QueryKey, Static, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.padding import pad
+from pulsify_onnx.algebra.padding import border_of_copies, materialise_padding, pad
 from pulsify_onnx.algebra.plan import Op, Outcome, Position, Ref, Step
 from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.arrays import Array, Const
@@ -151,11 +151,15 @@ def _prepended(node: Node, x: Stream, block: Array | None, steps: list[Step]) ->
 def _led(node: Node, first: Stream, x: Stream, axis: int, steps: list[Step]) -> Stream:
     """`x` after a part of another stream that has a fixed number of frames."""
     count = first.extent.constant
-    if count is None or first.axis != axis or has_border(first):
+    if count is None or first.axis != axis or first.pad_after.terms:
         refuse(
             "it puts one stream after another, so the second begins when the first has ended",
             hint="concatenate along the channels",
         )
+    border = border_of_copies(first, x, count)
+    if border is not None:
+        return pad(x, count, 0, border, node.options, steps)
+    first = materialise_padding(first, node.options, steps)
     shifted = pad(x, count, 0, zero(x), node.options, steps)
     whole = replace(first, shape=(*first.shape[: first.axis], shifted.extent, *first.shape[first.axis + 1 :]))
     (rest, start), y = align([shifted, whole], node.options, leads=False)

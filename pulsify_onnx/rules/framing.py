@@ -15,13 +15,8 @@ from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
-from pulsify_onnx.rules.kit.positions import FAR_FRAME, Positions, Sides, Unknown
+from pulsify_onnx.rules.kit.positions import PLACES, TRIED, Positions, Unknown
 from pulsify_onnx.rules.kit.views import offers
-
-FRAMES = 97
-"""Consecutive frames on which indices are tried: a prime, so that no period of theirs goes unseen."""
-
-PLACES = (0, 5, 1000, FAR_FRAME, FAR_FRAME + 1001)
 
 HINT = "slice from a fixed start, or frame by a strided convolution"
 
@@ -79,19 +74,18 @@ def _pattern(node: Node, indices: Stream) -> _Frame:
             "it looks up one stream in another",
             hint="attention and copying over the whole stream can't stream; look up in a constant table",
         )
-    positions = Positions(node.world, node.world.opset, FRAMES)
+    positions = Positions(node.world, node.world.opset, TRIED)
     found: _Frame | None = None
     for place in PLACES:
-        back = -(place + indices.delay)
         try:
-            values = positions.of(indices.wire, Sides(back, back)).astype(np.int64)
+            values = positions.batch(indices, place).astype(np.int64)
         except Unknown:
             refuse("which frames it picks is not known before the stream runs", hint=HINT)
         values = np.moveaxis(values, indices.axis, 0)
-        if values.shape[0] != FRAMES:
+        if values.shape[0] != TRIED:
             refuse("which frames it picks is not known before the stream runs", hint=HINT)
         hop = int((values[1] - values[0]).flat[0])
-        steps = (np.arange(FRAMES) + place).reshape(-1, *[1] * (values.ndim - 1)) * hop
+        steps = (np.arange(TRIED) + place).reshape(-1, *[1] * (values.ndim - 1)) * hop
         offsets = values - steps
         here = _Frame(hop, np.expand_dims(offsets[0], indices.axis))
         if (offsets != offsets[0]).any() or (

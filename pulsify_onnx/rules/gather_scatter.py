@@ -17,10 +17,9 @@ from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
+from pulsify_onnx.rules.writing import HINT, WRITES, written
 
 PICKS = "it picks frames of the stream by index"
-WRITES = "it writes to frames of the stream by index"
-HINT = "slice from a fixed start, or frame by a strided convolution"
 FIXED = "its indices have a fixed number of frames, so they fit one length of the stream only"
 FIXED_HINT = "compute the indices from the input, so that they have its length"
 
@@ -102,12 +101,15 @@ def gather_nd(node: Node) -> Outcome:
 @rule("ScatterElements", versions=(11, 13, 16, 18))
 @rule("Scatter", versions=(9, 11))
 def scatter_elements(node: Node) -> Outcome:
-    """Data, indices and updates that all stream along an axis that is not indexed.
+    """Data, indices and updates that all stream along an axis that is not indexed; along the stream a range of frames
+    from a fixed one on, by positions.
 
-    Refuses: writing to frames of the stream by index.
+    Refuses: writing to other frames of the stream by index.
     """
     data = node.facts[0]
     axis = node.axis(_rank(data), default=0)
+    if isinstance(data, Stream) and data.axis == axis:
+        return written(node, axis)
     for fact in node.facts:
         if isinstance(fact, Stream) and fact.axis == axis:
             refuse(WRITES, HINT)
@@ -118,16 +120,19 @@ def scatter_elements(node: Node) -> Outcome:
 
 @rule("ScatterND", versions=(11, 13, 16, 18))
 def scatter_nd(node: Node) -> Outcome:
-    """Data and updates that stream along an axis that is not indexed, with constant indices.
+    """Data and updates that stream along an axis that is not indexed, with constant indices; along the stream a range
+    of frames from a fixed one on, by positions.
 
-    Refuses: writing to frames of the stream by index.
+    Refuses: writing to other frames of the stream by index.
     """
     data, indices, updates = node.facts
     assert indices is not None
     depth = shape_of(indices)[-1].constant
     if depth is None:
         refuse("the length of an index is not known", hint=UNKNOWN_SHAPE)
-    if isinstance(indices, Stream) or (isinstance(data, Stream) and data.axis < depth):
+    if isinstance(data, Stream) and data.axis < depth:
+        return written(node, None)
+    if isinstance(indices, Stream):
         refuse(WRITES, HINT)
     if not isinstance(data, Stream) or not isinstance(updates, Stream):
         refuse(

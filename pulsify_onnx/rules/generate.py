@@ -10,6 +10,7 @@ from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.plan import Dims, Expr, Outcome, Position
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules.edges import repeated
 from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, passthrough, static_value
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
@@ -67,7 +68,7 @@ def constant_of_shape(node: Node) -> Outcome:
 @declares(Trait.REPEATS)
 @rule("Tile", versions=(6, 13))
 def tile(node: Node) -> Outcome:
-    """A stream repeated along other axes, or a single static frame repeated along the stream.
+    """A stream repeated along other axes, or a single frame repeated along it.
 
     Refuses: repeating the stream itself.
     """
@@ -78,6 +79,9 @@ def tile(node: Node) -> Outcome:
     own = shape_of(fact)
     shape = tuple(d * r for d, r in zip(own, repeats))
     if isinstance(fact, Stream):
+        again = repeated(node, fact, shape)
+        if again is not None:
+            return again
         if repeats[fact.axis].constant != 1:
             refuse("it repeats the whole stream after its end", hint="repeat along another axis")
         if any(r.constant is None for r in repeats):

@@ -15,6 +15,7 @@ from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Outco
 from pulsify_onnx.algebra.quotients import ratio
 from pulsify_onnx.algebra.windows import align, at_higher_rate, windowed
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules.edges import repeated
 from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, paired, static_value, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.merged_time import dim
@@ -172,7 +173,7 @@ def flatten(node: Node) -> Outcome:
 @declares(Trait.REPEATS)
 @rule("Expand", versions=(8, 13))
 def expand(node: Node) -> Outcome:
-    """A stream along its other axes, or a static value along the stream.
+    """A stream along its other axes, or a static value or a single frame along the stream.
 
     Refuses: a number of frames written into the shape, and an axis of unknown size repeated.
     """
@@ -198,10 +199,13 @@ def expand(node: Node) -> Outcome:
     if isinstance(fact, Stream) and any(w.moves for k, w in enumerate(wanted) if k != fact.axis + rank - len(own)):
         refuse("it repeats every frame for every other frame", hint="broadcast instead, as attention does")
     if isinstance(fact, Stream):
+        again = repeated(node, fact, shape)
+        if again is not None:
+            return again
         at = fact.axis + rank - len(own)
         if wanted[at].constant not in (None, 1):
             refuse(LENGTH_TOLD, hint="export with a dynamic length")
-        if repeated := next(
+        if more := next(
             (
                 (m, w)
                 for m, w in zip(mine, wanted)
@@ -210,8 +214,8 @@ def expand(node: Node) -> Outcome:
             None,
         ):
             refuse(
-                f"it repeats an axis of {repeated[0]} entries {repeated[1]} times where there is one, and else "
-                f"takes {repeated[1]} only",
+                f"it repeats an axis of {more[0]} entries {more[1]} times where there is one, and else "
+                f"takes {more[1]} only",
                 hint="export with fixed sizes for all axes but time, or with 1 in the target shape",
             )
         (window,), y = align([fact], node.options)

@@ -17,6 +17,7 @@ from pulsify_onnx.algebra.windows import align, undelayed, wait_until_known, win
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.border import border_of
+from pulsify_onnx.rules.edges import PICKS, PICKS_HINT, first_entries
 from pulsify_onnx.rules.framing import framed
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, paired, passthrough, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
@@ -294,7 +295,8 @@ def pad_rule(node: Node) -> Outcome:
 @declares(Trait.BOUNDS, (1,))
 @rule("Gather", versions=(1, 11, 13))
 def gather(node: Node) -> Outcome:
-    """Indices that stream (an embedding), a stream whose other axis is indexed, or framing by positions at a fixed hop.
+    """Indices that stream (an embedding), a stream whose other axis is indexed, framing by positions at a fixed hop,
+    or fixed frames that follow each other or are one and the same.
 
     Prefix: frames counted from the end (the last is -1).  Refuses: picking frames of the stream by other indices.
     """
@@ -332,9 +334,7 @@ def gather(node: Node) -> Outcome:
         return framed(node, data, indices)
     if isinstance(data, Stream) and data.axis == axis:
         last = last_entries(node, data, indices) if isinstance(indices, (Static, ShapeTensor)) else None
-        return last or refuse(
-            "it picks frames of the stream by index", hint="slice from a fixed start, or frame by a strided convolution"
-        )
+        return last or first_entries(node, data, indices) or refuse(PICKS, PICKS_HINT)
     refuse(
         "it looks up one stream in another",
         hint="attention and copying over the whole stream can't stream; look up in a constant table",

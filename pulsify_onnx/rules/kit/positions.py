@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -15,6 +16,13 @@ from pulsify_onnx.rules.kit.node import Context
 
 FAR_FRAME = 1_000_000
 """About where a mask is looked at again, far from the start."""
+
+
+TRIED = 97
+"""Consecutive frames on which indices are tried: a prime, so that no period of theirs goes unseen."""
+
+PLACES = (0, 5, 1000, FAR_FRAME, FAR_FRAME + 1001)
+"""Where they are tried."""
 
 
 class Unknown(Exception):
@@ -41,10 +49,13 @@ def _number(frames: DelayLike) -> int:
 
 
 class Positions:
-    """Evaluates expressions on `frames` consecutive frames of either side, without any stream."""
+    """Evaluates expressions on `frames` consecutive frames of either side, without any stream.
 
-    def __init__(self, world: Context, opset: int, frames: int):
-        self.world, self.opset, self.frames = world, opset, frames
+    With a `rate` also of streams that come late: whatever they are made of must have that rate, frame by frame.
+    """
+
+    def __init__(self, world: Context, opset: int, frames: int, rate: Fraction | None = None):
+        self.world, self.opset, self.frames, self.rate = world, opset, frames, rate
         self.memo: dict[object, Array] = {}
 
     def value(self, expr: Expr | None, at: Sides) -> Array | None:
@@ -83,7 +94,11 @@ class Positions:
             )
         if isinstance(expr, Window):
             fact = self.world.fact_of(expr.wire)
-            if not isinstance(fact, Stream) or not fact.positional or fact.origin is not None or expr.mask is not None:
+            if not isinstance(fact, Stream) or fact.origin is not None or expr.mask is not None:
+                raise Unknown
+            if self.rate is None and not fact.positional:
+                raise Unknown
+            if self.rate is not None and expr.frames != Frames(self.rate):
                 raise Unknown
             back = (at.b if expr.role else at.a) + expr.back
             return self.of(expr.wire, Sides(back, back, (at.more[expr.role],) * 2))
@@ -101,6 +116,11 @@ class Positions:
                 raise Unknown
             return found[expr.index]
         raise Unknown
+
+    def batch(self, x: Stream, place: int) -> Array:
+        """Frames `place` and on of the batch tensor of `x`, which is computed from positions."""
+        back = -(place + x.delay)
+        return self.of(x.wire, Sides(back, back))
 
     def of(self, wire: str, at: Sides) -> Array:
         """The value of a positional wire."""
