@@ -183,6 +183,17 @@ def first_again(b: Builder) -> None:
         b.heads.append((first, (1, x.channels, k)))
 
 
+def log_sum_so_far(b: Builder) -> None:
+    """Sums of exponentials so far, in the space of logarithms: less the maximum over the stream, and that again."""
+    x = b.any()
+    bounded = b.node("Tanh", x.name)
+    inputs, axes = ([bounded], {"axes": [2]}) if b.opset < 18 else ([bounded, b.ints(2)], {})
+    top = b.node("ReduceMax", *inputs, **axes, keepdims=1)
+    powers = b.node("Exp", b.node("Sub", bounded, top))
+    sums = b.node("Log", b.node("CumSum", powers, b.constant(np.asarray(2, np.int64))))
+    b.wire(b.node("Mul", b.node("Add", *b.pick((sums, top), (top, sums))), b.constant(np.float32(0.3))), x)
+
+
 def _of_input(b: Builder, x: Wire, op_type: str) -> str:
     """The input of which `x` is another layout, if it is made of one by such a node."""
     made = next((n for n in b.nodes if n.output[0] == x.name), None)
@@ -280,6 +291,7 @@ CORNERS: tuple[tuple[Layer, float], ...] = (
     (crop_resample, 0.8),
     (last_frames, 0.6),
     (first_again, 0.6),
+    (log_sum_so_far, 0.3),
 )
 """Layers that any network may have."""
 

@@ -285,8 +285,8 @@ class Running:
 
     ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false
     where
-    that is only after the flush, and is known once the plan is scheduled. ``mean``: the stream whose mean over some
-    axes it is, element by element in this order, and these axes.
+    that is only after the flush, and is known once the plan is scheduled. ``mean`` (``maximum``): the stream whose mean
+    (maximum) over some axes it is, element by element in this order, and these axes.
     """
 
     wire: str
@@ -295,6 +295,7 @@ class Running:
     waits: tuple[Wait, ...] = ()
     exact: bool = False
     mean: tuple[Stream, tuple[int, ...]] | None = None
+    maximum: tuple[Stream, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -302,8 +303,9 @@ class Deferred:
     """One value per frame that needs the whole stream; only a reduction over the stream can close it.
 
     ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
-    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``. ``blame`` is the
-    blocker where a reader needs it frame by frame.
+    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``; ``x`` "below its
+    maximum" over ``axes``, the "powers" (exponentials) of that, their "sums" so far, the "logarithms" of these.
+    ``blame`` is the blocker where a reader needs it frame by frame.
     """
 
     wire: str
