@@ -19,6 +19,7 @@ from pulsify_onnx.analysis.untouched import fold_static, running
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.axes import squeezed_whole
 from pulsify_onnx.rules.kit import shape_arithmetic
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
 from pulsify_onnx.rules.kit.domains import total
@@ -112,6 +113,7 @@ READINGS: tuple[Reading, ...] = (
     Reading("never empty", _every, lambda node, then: never_empty(node, then(node))),
     Reading("shapes", _of_shapes, _shapes),
     Reading("identity", lambda node: has(node, Trait.IDENTITY), _identity),
+    Reading("sizes of one", _every, lambda node, then: squeezed_whole(node)),
     Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: fold_static(node)),
     Reading("source state", _every, _source_state),
     Reading("merged axes", _has_merged_axes, flattened_time),

@@ -292,6 +292,11 @@ class Walker:
             return None
         return fact.value.array if fact.value is not None else self.source.constant(wire)
 
+    def declared_rank(self, wire: str) -> int | None:
+        """How many dimensions it has as an output of the graph, where that says so."""
+        shapes = (v.shape for v in self.source.model.graph.outputs if v.name == wire)
+        return next((len(shape) for shape in shapes if shape is not None), None)
+
     def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], list[Step]]:
         """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its
         nodes can't stream.
