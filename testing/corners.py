@@ -194,6 +194,18 @@ def log_sum_so_far(b: Builder) -> None:
     b.wire(b.node("Mul", b.node("Add", *b.pick((sums, top), (top, sums))), b.constant(np.float32(0.3))), x)
 
 
+def beside_nothing(b: Builder) -> None:
+    """Channels beside a slice or a part of a Split that has none."""
+    x = b.any()
+    if b.chance(0.5):
+        empty, rest = b.node("Slice", x.name, b.ints(0), b.ints(0), b.ints(1)), b.node("Tanh", x.name)
+    elif b.opset >= 13:
+        empty, rest = b.node("Split", x.name, b.ints(0, x.channels), outputs=2, axis=1)
+    else:
+        raise Invalid
+    b.wire(b.node("Concat", *b.pick((empty, rest), (rest, b.node("Neg", empty))), axis=1), x)
+
+
 def _of_input(b: Builder, x: Wire, op_type: str) -> str:
     """The input of which `x` is another layout, if it is made of one by such a node."""
     made = next((n for n in b.nodes if n.output[0] == x.name), None)
@@ -292,6 +304,7 @@ CORNERS: tuple[tuple[Layer, float], ...] = (
     (last_frames, 0.6),
     (first_again, 0.6),
     (log_sum_so_far, 0.3),
+    (beside_nothing, 0.2),
 )
 """Layers that any network may have."""
 

@@ -319,6 +319,16 @@ class Deferred:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """A tensor without a single element, however long the stream is; ``blame`` is the blocker where it is needed."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    blame: Blocker
+
+
+@dataclass(frozen=True)
 class WindowValue:
     """After each pulse, the value over the last window of a fixed number of frames; ``shape`` is as for a clip of
     that length.
@@ -337,4 +347,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, ShapeTensor, Stream, QueryKey, RelativeScores, Running, Deferred, WindowValue, Blocked]
+Fact = Union[Static, ShapeTensor, Stream, QueryKey, RelativeScores, Running, Deferred, Nothing, WindowValue, Blocked]

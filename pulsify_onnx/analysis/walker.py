@@ -20,6 +20,7 @@ from pulsify_onnx.algebra.facts import (
     Blocked,
     Deferred,
     Fact,
+    Nothing,
     QueryKey,
     RelativeScores,
     Shape,
@@ -350,7 +351,7 @@ class Walker:
             unfit = unfit_output(fact)
             if unfit is not None:
                 self._block(name, "output", unfit)
-            elif isinstance(fact, Deferred):
+            elif isinstance(fact, (Deferred, Nothing)):
                 self._blame(fact.blame)
             elif isinstance(fact, Stream):
                 before: list[Step] = []
