@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.cached import with_data
 from pulsify_onnx.algebra.facts import (
     Blocked,
     Deferred,
@@ -360,6 +361,7 @@ class Walker:
                     if step.wires[0] not in self.wires:
                         self.steps.append(step)
                         self.wires.update(zip(step.wires, step.facts))
+        self.steps = with_data([self.facts.get(v.name or "") for v in self.source.model.graph.outputs], self.steps)
 
 
 def _blamed(node: Node, need: Requirement) -> Blocker:
