@@ -545,3 +545,20 @@ def test_initial_states_of_frames_of_their_own():
     )
     with pytest.raises(CannotStream, match="values for each of 12 frames"):
         pulsify(model, pulse=4, axes={"x": 1})
+
+
+@pytest.mark.parametrize("back", [(1, 1, 4), (1, 1, -1)])
+@pytest.mark.parametrize("between", ["g = Relu(f)", "g = Mul(f, two)"])
+def test_a_reshape_of_one_frame_with_two_good_readings_is_refused(back: tuple[int, ...], between: str):
+    """The frame may be the first or the second dimension of 1."""
+    body = f"f = Reshape(x, flat) {between} y = Reshape(g, back)"
+    model = text(body, "float[1, 1, 4] x", "float[1, 1, 4] y", flat=ints(-1), back=ints(*back), two=np.float32(2))
+    refused(model, "can be read in two ways for other lengths than 1", axes={"x": 1}, op_type="Reshape")
+    assert verify(model, pulsify(model, pulse=2, axes={"x": 2})).ok
+
+
+def test_a_reshape_of_one_frame_that_keeps_its_place():
+    body = "f = Reshape(x, apart) g = Relu(f) y = Reshape(g, back)"
+    model = text(body, "float[1, 1, 4] x", "float[1, 1, 4] y", apart=ints(1, 1, 2, 2), back=ints(1, 1, 4))
+    made = pulsify(model, pulse=2, axes={"x": 1})
+    assert made.spec["outputs"][0]["axis"] == 1 and verify(model, made).ok
