@@ -15,10 +15,12 @@ from pulsify_onnx.algebra.facts import Deferred, Fact, Running, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Outcome, Step
+from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.errors import Blocker
 from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT, as_outcome, const, onnx_op
-from pulsify_onnx.rules.kit.gating import recurrence_inputs
+from pulsify_onnx.rules.kit.gating import along, recurrence_inputs
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import where_real
 from pulsify_onnx.rules.kit.running import Accumulator, Feed, cast, number, reduce_by, reduced, running_sum, wide
 
 _BELOW, _POWERS, _SUMS, _LOGS = "below its maximum", "powers", "sums", "logarithms"
@@ -87,6 +89,11 @@ def _so_far(node: Node, pending: Deferred) -> Outcome:
     scale = onnx_op("Exp", onnx_op("Sub", top.past, high))
     _, sums = running_sum(total, reduce_by(node, "ReduceSum", share, [x.axis]), scale)
     here = onnx_op("Add", onnx_op("CumSum", share, const(x.axis)), onnx_op("Mul", total.past, scale))
-    logs = onnx_op("Log", source.only_real(here, number(1, dtype)))
-    made = cast(onnx_op("Add", logs, high), dtype, x.dtype)
-    return as_outcome(node, [made], [y.placed(name, x.dtype, x.shape, x.axis)], [top.becomes(high), *sums], steps)
+    made = cast(onnx_op("Add", onnx_op("Log", here), high), dtype, x.dtype)
+    logs = y.placed(f"{name}#so_far", x.dtype, x.shape, x.axis)
+    states = (top.becomes(high), *sums)
+    steps.append(Step(node.name, node.op_type, (logs.wire,), (made,), (logs,), states))
+    (window,), y = align([logs], node.options)
+    # before the first frame there is nothing to take the logarithm of
+    shown = where_real(y, True, lambda real: onnx_op("Where", along(real, x), window, number(0, x.dtype)), window)
+    return as_outcome(node, [shown], [y.placed(name, x.dtype, x.shape, x.axis)], before=steps)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pulsify_onnx.api import pulsify, verify
 from testing.oracle import check, every_length, parse, rand, refused
 
 BODY = "agraph (float[1,T,4] x) => (float[1,T,4] y) {\n"
@@ -69,6 +70,13 @@ def test_a_recurrence_in_log_space():
     """Gates and values of a minimal recurrence: its states are the exponentials of sums of logarithms so far."""
     before = "g = Softplus(x)\n o = Neg(g)\n p = CumSum(o, axis)\n a = Sub(x, p)\n"
     check(model("kept", before, "h = Add(z, p)\n y = Exp(h)"), delays={"y": 0}, beyond=1)
+
+
+@pytest.mark.parametrize("form", ["kept", "squeezed"])
+@pytest.mark.parametrize("before", ["a = Identity(x)\n", CONV])
+def test_rows_that_end_apart(form, before):
+    found = model(form, before)
+    assert verify(found, pulsify(found, pulse=3, end_of_stream=True, batch="dynamic")).ok
 
 
 @pytest.mark.parametrize(
