@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pulsify_onnx.api import pulsify, verify
 from testing.oracle import check, every_length, parse, rand, refused
 
 NOTHING = {
@@ -37,6 +38,12 @@ def test_beside_a_stream(kind, inputs):
     found = model(f"{NOTHING[kind]}\n c = Conv<pads=[1,1]>(x, w, b)\n y = Concat<axis={axis}>({inputs})")
     check(found, delays={"y": 1})
     every_length(found)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NOTHING if kind != "a slice of frames"])
+def test_rows_of_a_batch(kind):
+    found = model(f"{NOTHING[kind]}\n c = Conv<pads=[1,1]>(x, w, b)\n y = Concat<axis=1>(e, c)")
+    assert verify(found, pulsify(found, pulse=3, end_of_stream=True, batch="dynamic")).ok
 
 
 def test_a_split_with_a_part_of_nothing():
