@@ -248,6 +248,29 @@ def written(b: Builder) -> None:
     b.wire(into(x.name, start, b.node("Sub", n, number(left)), 1, new), x)
 
 
+def log_sum_so_far(b: Builder) -> None:
+    """Sums of exponentials so far, in the space of logarithms: less the maximum over the stream, and that again."""
+    x = b.any()
+    bounded = b.node("Tanh", x.name)
+    inputs, axes = ([bounded], {"axes": [2]}) if b.opset < 18 else ([bounded, b.ints(2)], {})
+    top = b.node("ReduceMax", *inputs, **axes, keepdims=1)
+    powers = b.node("Exp", b.node("Sub", bounded, top))
+    sums = b.node("Log", b.node("CumSum", powers, b.constant(np.asarray(2, np.int64))))
+    b.wire(b.node("Mul", b.node("Add", *b.pick((sums, top), (top, sums))), b.constant(np.float32(0.3))), x)
+
+
+def beside_nothing(b: Builder) -> None:
+    """Channels beside a slice or a part of a Split that has none."""
+    x = b.any()
+    if b.chance(0.5):
+        empty, rest = b.node("Slice", x.name, b.ints(0), b.ints(0), b.ints(1)), b.node("Tanh", x.name)
+    elif b.opset >= 13:
+        empty, rest = b.node("Split", x.name, b.ints(0, x.channels), outputs=2, axis=1)
+    else:
+        raise Invalid
+    b.wire(b.node("Concat", *b.pick((empty, rest), (rest, b.node("Neg", empty))), axis=1), x)
+
+
 def _of_input(b: Builder, x: Wire, op_type: str) -> str:
     """The input of which `x` is another layout, if it is made of one by such a node."""
     made = next((n for n in b.nodes if n.output[0] == x.name), None)
@@ -349,6 +372,8 @@ CORNERS: tuple[tuple[Layer, float], ...] = (
     (interpolated_by_index, 0.3),
     (edge_by_hand, 0.6),
     (written, 0.6),
+    (log_sum_so_far, 0.3),
+    (beside_nothing, 0.2),
 )
 """Layers that any network may have."""
 

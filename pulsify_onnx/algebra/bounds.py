@@ -12,6 +12,24 @@ from pulsify_onnx.algebra.periods import run_ahead
 
 
 @dataclass(frozen=True)
+class AfterEnd(Bound):
+    """How many frames of a wire of `delay` come after the pulse with the last data, where it has `more` of them than
+    its rate says; nothing where the stream does not end.
+    """
+
+    delay: Delay
+    more: int
+
+    def delays(self) -> tuple[Delay, ...]:
+        """That of the wire."""
+        return (self.delay,)
+
+    def least(self, at: Timing, values: tuple[int, ...], first: int) -> int | None:
+        """As many as come late or are more."""
+        return values[0] + self.more if at.end_of_stream else None
+
+
+@dataclass(frozen=True)
 class Known(Bound):
     """A wire of `rate` at which every frame that has come is one of the `extent` frames, however the stream goes on;
     ``always`` also where it never ends.

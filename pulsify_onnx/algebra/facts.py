@@ -94,26 +94,52 @@ class ReceptiveField:
     Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending`
     is
     ``future``, or more where what pads the end was read. Some frames may reach back further by ``between``: those that
-    lie between two frames of what they were made from.
+    lie between two frames of what they were made from. Where frames are parts of one, from frame 0 on so many each,
+    ``parts`` is their number and what all of them together depend on.
     """
 
     past: Fraction | None = Fraction(0)
     future: Fraction = Fraction(0)
     ending: Fraction = Fraction(0)
     between: Fraction = Fraction(0)
+    parts: tuple[int, ReceptiveField] | None = None
 
     def shifted(self, by: Fraction) -> ReceptiveField:
         """Seen from an index that is `by` base frames later."""
-        return replace(
-            self, past=None if self.past is None else self.past + by, future=self.future + by, ending=self.ending + by
-        )
+        past = None if self.past is None else self.past + by
+        return replace(self, past=past, future=self.future + by, ending=self.ending + by, parts=None)
+
+    def carried(self) -> ReceptiveField:
+        """With everything before."""
+        return replace(self, past=None, parts=None)
+
+    def apart(self, by: Fraction) -> ReceptiveField:
+        """Where some frames reach back further by that."""
+        return replace(self, between=self.between + by, parts=None)
+
+    def in_parts(self, count: int, duration: Fraction) -> ReceptiveField:
+        """Of the `count` parts of frames, each of which lasts that long."""
+        return replace(self.apart(duration - duration / count), parts=(count, replace(self, parts=None)))
+
+    def together(self, count: int, duration: Fraction) -> ReceptiveField | None:
+        """Of `count` frames that last that long each as one; None where they are no parts of frames that it holds, or
+        that hold it, wholly.
+        """
+        parts, whole = self.parts or (0, self)
+        if not parts or (count % parts and parts % count):
+            return None
+        if parts > count:
+            return whole.in_parts(parts // count, parts * duration)
+        return whole.joined(whole.shifted((count - parts) * duration))
 
     def padded(self, ending: Fraction) -> ReceptiveField:
         """With frames at the end that are there only once the stream is over, from `ending` on."""
-        return replace(self, ending=max(self.ending, ending))
+        return replace(self, ending=max(self.ending, ending), parts=None)
 
     def joined(self, other: ReceptiveField) -> ReceptiveField:
         """The hull of both."""
+        if self == other:
+            return self
         future, ending = max(self.future, other.future), max(self.ending, other.ending)
         if self.past is None or other.past is None:
             return ReceptiveField(None, future, ending)
@@ -285,9 +311,9 @@ class Running:
 
     ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false
     where
-    that is only after the flush, and is known once the plan is scheduled. ``mean``: the stream whose mean over some
-    axes it is, element by element in this order, and these axes. ``last``: the stream whose last frame it is, once or
-    again and again along the stream's axis, or without that axis.
+    that is only after the flush, and is known once the plan is scheduled. ``mean`` (``maximum``): the stream whose mean
+    (maximum) over some axes it is, element by element in this order, and these axes. ``last``: the stream whose last
+    frame it is, once or again and again along the stream's axis, or without that axis.
     """
 
     wire: str
@@ -297,6 +323,7 @@ class Running:
     exact: bool = False
     mean: tuple[Stream, tuple[int, ...]] | None = None
     last: Stream | None = None
+    maximum: tuple[Stream, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -305,8 +332,9 @@ class Deferred:
 
     ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
     "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``; "first", the only
-    frame of ``x`` without its axis; "last", that of ``x`` as often as the length tells. ``blame`` is the blocker where
-    a reader needs it frame by frame.
+    frame of ``x`` without its axis; "last", that of ``x`` as often as the length tells; ``x`` "below its maximum" over
+    ``axes``, the "powers" (exponentials) of that, their "sums" so far, the "logarithms" of these. ``blame`` is the
+    blocker where a reader needs it frame by frame.
     """
 
     wire: str
@@ -317,6 +345,16 @@ class Deferred:
     axes: tuple[int, ...]
     blame: Blocker
     values: Stream | None = None
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A tensor without a single element, however long the stream is; ``blame`` is the blocker where it is needed."""
+
+    wire: str
+    dtype: ir.DataType
+    shape: Shape
+    blame: Blocker
 
 
 @dataclass(frozen=True)
@@ -338,4 +376,4 @@ class Blocked:
     by: str
 
 
-Fact = Union[Static, ShapeTensor, Stream, QueryKey, RelativeScores, Running, Deferred, WindowValue, Blocked]
+Fact = Union[Static, ShapeTensor, Stream, QueryKey, RelativeScores, Running, Deferred, Nothing, WindowValue, Blocked]

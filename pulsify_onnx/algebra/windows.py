@@ -173,9 +173,7 @@ def at_higher_rate(x: Stream, factor: int, between: Fraction | None = None) -> S
     `between`: how much further back than `x` one of them reaches, in frames of `x`; told where the last of them, which
     lies nearly a frame later, has less to read than the first.
     """
-    reach = replace(
-        x.reach, between=x.reach.between + (1 - Fraction(1, factor) if between is None else between) / x.rate
-    )
+    reach = x.reach.apart((1 - Fraction(1, factor) if between is None else between) / x.rate)
     return replace(
         x,
         rate=x.rate * factor,
@@ -214,3 +212,13 @@ def _mirrored(x: Stream, stride: int, hidden: int = 0) -> tuple[Bound, ...]:
     if not x.pad_before or not isinstance(x.border, Mirror):
         return ()
     return (SeenInwards(x.delay, x.pad_before, x.border.edge, stride, x.rate, hidden),)
+
+
+def in_parts(x: Stream, count: int) -> Stream:
+    """`x` with every frame taken to `count` parts that follow each other."""
+    return replace(at_higher_rate(x, count), reach=x.reach.in_parts(count, 1 / x.rate))
+
+
+def of_parts(x: Stream, y: Stream, count: int) -> Stream:
+    """`y`, of which each frame is `count` of those of `x`: where these are parts of frames, it depends on these."""
+    return replace(y, reach=x.reach.together(count, 1 / x.rate) or y.reach)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Blocked, Fact, Running, Shape, Static, Stream, WindowValue
+from pulsify_onnx.algebra.facts import Blocked, Fact, Nothing, Running, Shape, Static, Stream, WindowValue
 from pulsify_onnx.algebra.frame_by_frame import frames_apart, in_place
 from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.plan import Options, Outcome, Plan
@@ -120,7 +120,8 @@ def _not_apart(source: Source, plan: Plan, along: Plan) -> Iterator[str]:
     moved = {
         name
         for name, fact in along.facts.items()
-        if not isinstance(fact, Blocked) and not (in_place(fact, extent) and _agree(fact, plan.facts.get(name)))
+        if not isinstance(fact, (Blocked, Nothing))
+        and not (in_place(fact, extent) and _agree(fact, plan.facts.get(name)))
     }
     for node in source.model.graph:
         causes = node.name in mixed or node.name in blocked or any(out.name in moved for out in node.outputs)

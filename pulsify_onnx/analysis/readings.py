@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pulsify_onnx.algebra.facts import Blocked, Deferred, Running, ShapeTensor, Static, Stream
+from pulsify_onnx.algebra.facts import Blocked, Deferred, Nothing, Running, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.analysis import source_states
 from pulsify_onnx.analysis.borders import with_borders
@@ -19,14 +19,15 @@ from pulsify_onnx.analysis.untouched import fold_static, running
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules import lookup
 from pulsify_onnx.rules.arithmetic import ELEMENTWISE
+from pulsify_onnx.rules.axes import squeezed_whole
 from pulsify_onnx.rules.edges import at_edges, of_edges
 from pulsify_onnx.rules.kit import shape_arithmetic
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE
 from pulsify_onnx.rules.kit.domains import total
 from pulsify_onnx.rules.kit.merged_time import flattened, flattened_time
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.nothing import beside_nothing, emptied
 from pulsify_onnx.rules.kit.traits import Trait, has
-from pulsify_onnx.rules.kit.views import never_empty
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.relative import applied
 from pulsify_onnx.rules.resumed import carried_on
@@ -88,6 +89,10 @@ def _source_state(node: Node, then: Next) -> None:
     source_states.check_use(node)
 
 
+def _beside_nothing(node: Node) -> bool:
+    return Nothing in node.kinds and not shape_arithmetic.asks_for_sizes(node)
+
+
 def _has_merged_axes(node: Node) -> bool:
     return any(map(flattened, node.read_facts))
 
@@ -110,9 +115,11 @@ def _of_running_values(node: Node) -> bool:
 
 READINGS: tuple[Reading, ...] = (
     Reading("blocked", _every, _blocked),
-    Reading("never empty", _every, lambda node, then: never_empty(node, then(node))),
+    Reading("beside nothing", _beside_nothing, beside_nothing),
+    Reading("nothing", _every, lambda node, then: emptied(node, then(node))),
     Reading("shapes", _of_shapes, _shapes),
     Reading("identity", lambda node: has(node, Trait.IDENTITY), _identity),
+    Reading("sizes of one", _every, lambda node, then: squeezed_whole(node)),
     Reading("static", lambda node: node.kinds <= {Static}, lambda node, then: fold_static(node)),
     Reading("source state", _every, _source_state),
     Reading("merged axes", _has_merged_axes, flattened_time),

@@ -59,8 +59,10 @@ def running(node: Node) -> Outcome:
     waits = tuple(dict.fromkeys(w for f in values for w in f.waits))
     _no_chance(node)
     first = node.facts[0]
-    mean = first.mean if isinstance(first, Running) and has(node, Trait.SAME_ORDER) else None
-    return _untouched(node, lambda o, dtype, shape: Running(o, dtype, shape, waits, mean=mean))
+    kept = first if isinstance(first, Running) and has(node, Trait.SAME_ORDER) else Running("", ir.DataType.FLOAT, ())
+    return _untouched(
+        node, lambda o, dtype, shape: Running(o, dtype, shape, waits, mean=kept.mean, maximum=kept.maximum)
+    )
 
 
 def _untouched(node: Node, fact: Callable[[str, ir.DataType, Shape], Fact]) -> Outcome:

@@ -16,10 +16,12 @@ import numpy as np
 import onnx_ir as ir
 
 from pulsify_onnx.algebra import evaluate
+from pulsify_onnx.algebra.cached import with_data
 from pulsify_onnx.algebra.facts import (
     Blocked,
     Deferred,
     Fact,
+    Nothing,
     QueryKey,
     RelativeScores,
     Shape,
@@ -306,6 +308,11 @@ class Walker:
             return None
         return fact.value.array if fact.value is not None else self.source.constant(wire)
 
+    def declared_rank(self, wire: str) -> int | None:
+        """How many dimensions it has as an output of the graph, where that says so."""
+        shapes = (v.shape for v in self.source.model.graph.outputs if v.name == wire)
+        return next((len(shape) for shape in shapes if shape is not None), None)
+
     def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], list[Step]]:
         """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its
         nodes can't stream.
@@ -361,7 +368,7 @@ class Walker:
             unfit = unfit_output(fact)
             if unfit is not None:
                 self._block(name, "output", unfit)
-            elif isinstance(fact, Deferred):
+            elif isinstance(fact, (Deferred, Nothing)):
                 self._blame(fact.blame)
             elif isinstance(fact, Stream):
                 before: list[Step] = []
@@ -370,6 +377,7 @@ class Walker:
                     if step.wires[0] not in self.wires:
                         self.steps.append(step)
                         self.wires.update(zip(step.wires, step.facts))
+        self.steps = with_data([self.facts.get(v.name or "") for v in self.source.model.graph.outputs], self.steps)
 
 
 def _blamed(node: Node, need: Requirement) -> Blocker:

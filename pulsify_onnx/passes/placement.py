@@ -285,8 +285,8 @@ def _held(plan: Plan, least: Plan) -> Iterator[str]:
     for fact in least.facts.values():
         if isinstance(fact, Deferred):
             yield from (x.wire for x in (fact.x, fact.values) if x is not None)
-        if isinstance(fact, Running) and fact.mean is not None:
-            yield fact.mean[0].wire
+        if isinstance(fact, Running):
+            yield from (known[0].wire for known in (fact.mean, fact.maximum) if known is not None)
     for step in plan.steps:
         if not set(step.wires) <= least.wires.keys() and not copies(step):
             yield from (leaf.wire for leaf in leaves(step) if isinstance(leaf, Window))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Band, QueryKey
-from pulsify_onnx.algebra.plan import Outcome
+from pulsify_onnx.algebra.facts import Band, QueryKey, Running, Static
+from pulsify_onnx.algebra.plan import Outcome, Ref
 from pulsify_onnx.algebra.windows import align
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, passthrough, the_stream
@@ -64,6 +64,24 @@ def squeeze(node: Node) -> Outcome:
     (window,), y = align([x], node.options)
     shape = tuple(d for k, d in enumerate(x.shape) if k not in axes)
     return as_outcome(node, [by_axes(node, "Squeeze", window, axes)], [y.placed(node.outputs[0], x.dtype, shape, out)])
+
+
+def squeezed_whole(node: Node) -> Outcome | None:
+    """A value that does not stream without the sizes that are 1, where a batch of any size is none of them; None for
+    anything else.
+    """
+    x = node.facts[0] if node.op_type == "Squeeze" and not node.domain else None
+    if not isinstance(x, (Running, Static)) or axes_said(node) is not None or all(d.constant for d in x.shape):
+        return None
+    axes = [k for k, d in enumerate(x.shape) if d.constant == 1]
+    shape = tuple(d for d in x.shape if d.constant != 1)
+    if node.world.declared_rank(node.outputs[0]) not in (None, len(shape)):
+        refuse(
+            "an axis of unknown size goes where its size is 1, and stays elsewhere",
+            hint="export it with the axes that it squeezes, or with a batch of fixed size",
+        )
+    fact = replace(x, wire=node.outputs[0], shape=shape)
+    return as_outcome(node, [by_axes(node, "Squeeze", Ref(x.wire), axes)], [fact])
 
 
 @declares(Trait.FORM)

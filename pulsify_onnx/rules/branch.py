@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pulsify_onnx.algebra.facts import Blocked, Deferred, Fact, QueryKey, ShapeTensor, Stream
+from pulsify_onnx.algebra.facts import Blocked, Deferred, Fact, Nothing, QueryKey, ShapeTensor, Stream
 from pulsify_onnx.algebra.plan import Outcome
 from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.model.schema import since_version
@@ -53,7 +53,7 @@ def choosable(yes: Fact, no: Fact) -> None:
     if yes == no:
         return
     for fact in (yes, no):
-        if isinstance(fact, Deferred):
+        if isinstance(fact, (Deferred, Nothing)):
             raise Refusal(fact.blame.reason, fact.blame.hint, fact.blame)
     if isinstance(yes, (ShapeTensor, QueryKey)) or isinstance(no, (ShapeTensor, QueryKey)):
         refuse(f"{DECIDED}, and its branches give different lengths", hint="export one of the branches")

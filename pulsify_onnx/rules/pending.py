@@ -9,12 +9,13 @@ from pulsify_onnx.rules.deviation import deviating
 from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import lookup
+from pulsify_onnx.rules.log_sum_so_far import summing
 from pulsify_onnx.rules.pooling_attention import pooling
 
 
 def closed(node: Node) -> Outcome:
     """What a node makes of pending values, or of a running value and a stream; refuses what needs it frame by frame."""
-    found = deviating(node) or pooling(node) if node.domain == "" else None
+    found = (deviating(node) or pooling(node) or summing(node)) if node.domain == "" else None
     if found is not None:
         return found
     for fact in (*node.facts, *node.outer.values()):

@@ -172,6 +172,8 @@ def reduce_stream(node: Node, running: Reduction | None, x: Stream, axes: Sequen
     fact = source.fact(node.outputs[0], x.dtype, reduced(x.shape, axes, keepdims))
     if running is RUNNING["ReduceMean"]:
         fact = replace(fact, mean=(x, tuple(sorted(axes))))
+    if running is RUNNING["ReduceMax"]:
+        fact = replace(fact, maximum=(x, tuple(sorted(axes))))
     return as_outcome(node, [cast(value, dtype, x.dtype)], [fact], states, steps)
 
 

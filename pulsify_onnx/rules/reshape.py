@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.multiples import quotient
 from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Merged, Op, Outcome, Step
 from pulsify_onnx.algebra.quotients import ratio
-from pulsify_onnx.algebra.windows import align, at_higher_rate, windowed
+from pulsify_onnx.algebra.windows import align, in_parts, of_parts, windowed
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.edges import repeated
 from pulsify_onnx.rules.kit.combinators import as_outcome, onnx_op, paired, static_value, the_stream
@@ -79,11 +79,12 @@ def rearrange(node: Node, x: Stream, target: list[Length]) -> Outcome:
             refuse("it joins frames whose rows another axis keeps apart", hint="split the merged axis first")
         whole = x if slow == ONE and foldable(x, fast.constant or 1) else materialise_padding(x, node.options, steps)
         window, y = windowed(whole, together, together, node.options)
+        y = of_parts(whole, y, together)
     else:
         (window,), y = align([x], node.options)
     if fast.constant not in (None, 1):
         extent = y.extent * fast
-        y = replace(at_higher_rate(y, fast.constant or 1), shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1 :]))
+        y = replace(in_parts(y, fast.constant or 1), shape=(*y.shape[: y.axis], extent, *y.shape[y.axis + 1 :]))
         fast = ONE
     around = (slow, fast)
     if around != ALONE and slow * y.extent * fast != target[at]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from pulsify_onnx.algebra.cached import behind_cache, with_cache, without_first
 from pulsify_onnx.algebra.facts import Running, Static, Stream, Wait
-from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.algebra.length import TIME, Length
 from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import (
+    Count,
     Dims,
     Expr,
     Frames,
@@ -19,6 +22,7 @@ from pulsify_onnx.algebra.plan import (
     StateLink,
     Step,
     Test,
+    When,
     Window,
     rebuilt,
 )
@@ -26,6 +30,7 @@ from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.merged_time import alike, by_frame
 from pulsify_onnx.rules.kit.node import Node
+from pulsify_onnx.rules.kit.real import begins
 from pulsify_onnx.rules.kit.views import BEYOND_ANY_SIZE
 
 
@@ -45,12 +50,13 @@ def resumed(node: Node, axis: int) -> Outcome:
     count = cache.shape[axis].constant or 0
     steps: list[Step] = []
     x = materialise_padding(x, node.options, steps)
+    past_the_end = Requirement(
+        Test(ends=True),
+        "its cache would hold frames from past the end",
+        "convert without --end-of-stream: the model streams by its own caches",
+    )
     requires = (
-        Requirement(
-            Test(ends=True),
-            "its cache would hold frames from past the end",
-            "convert without --end-of-stream: the model streams by its own caches",
-        ),
+        *(() if x.extent == Length.symbol(TIME) * x.rate else (past_the_end,)),
         Requirement(
             Test(late=x.delay),
             "its cache goes on with a stream that comes {} frames late, so it would hold frames from before the "
@@ -66,14 +72,20 @@ def resumed(node: Node, axis: int) -> Outcome:
 
 
 def newest(node: Node, x: Stream, start: Length, end: Length, by: int) -> Outcome | None:
-    """As many of the last frames as a cache had: what the cache is at the next pulse. None for other slices."""
+    """As many of the last frames as a cache had: what the cache is at the next pulse. None for other slices.
+
+    Where the stream may end, those before the last real one: a cache never holds frames from past the end.
+    """
     made, whole = node.world.step_of(x.wire), node.world.fact_of(x.wire)
     if made is None or not made.history or not isinstance(whole, Stream) or x != whole or by != 1 or end != x.extent:
         return None
     count = x.cached
     if (x.extent - start).constant != count:
         return None
-    last = onnx_op("Slice", with_cache(x), const([-count]), const([BEYOND_ANY_SIZE]), const([x.axis]))
+    last: Expr = onnx_op("Slice", with_cache(x), const([-count]), const([BEYOND_ANY_SIZE]), const([x.axis]))
+    real = onnx_op("Max", onnx_op("Sub", Count(x.extent - count), begins(without_first(x, count))), const(0))
+    at = onnx_op("Add", onnx_op("Reshape", real, const([1])), const(np.arange(count)))
+    last = When(Test(ends=True), onnx_op("Gather", with_cache(x), at, axis=x.axis), last)
     shape = (*x.shape[: x.axis], Length.of(count), *x.shape[x.axis + 1 :])
     fact = Running(node.outputs[0], x.dtype, shape, (Wait.of(x),))
     return as_outcome(node, [last], [fact], carries=[StateLink(made.history, node.outputs[0], x.wire)])

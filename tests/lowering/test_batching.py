@@ -124,8 +124,6 @@ def test_states_of_the_source(
     model: onnx.ModelProto, states: dict[str, str], axes: list[int], end: bool, batch: int | str
 ):
     """Each row has its own, on the axis that the graph has it on; a row that starts anew begins with its own."""
-    if end and "in_cache" in states:
-        pytest.skip("its caches would hold frames from past the end")
     pulsed = pulsify(model, pulse=3, end_of_stream=end, states=states, batch=batch)
     own = [s for s in pulsed.spec["states"] if s["role"] == "source"]
     assert [(s["input"], s["row_axis"]) for s in own] == list(zip(states, axes))

@@ -13,7 +13,7 @@ from pulsify_onnx import pulsify
 from pulsify_onnx.api import inspect, verify
 from pulsify_onnx.cli import main
 from pulsify_onnx.errors import CannotStream, UsageError
-from testing.oracle import parse, rand, refused, session
+from testing.oracle import parse, rand, refused, run_stream, session
 
 GRU = """agraph (float[T,B,3] x, float[1,B,4] h0) => (float[T,1,B,4] y, float[1,B,4] h1) {
     y, h1 = GRU<hidden_size=4, linear_before_reset=1>(x, w, r, b, , h0) }"""
@@ -288,7 +288,7 @@ def stacked_swapped():
     return model
 
 
-def test_a_cache_behind_lookahead_or_with_an_end_is_refused():
+def test_a_cache_behind_lookahead_is_refused():
     model = parse(
         """agraph (float[1,3,T] x, float[1,3,2] c0) => (float[1,3,T] y, float[1,3,2] c1) {
         f = Conv<pads=[1,1]>(x, w, b)
@@ -302,8 +302,55 @@ def test_a_cache_behind_lookahead_or_with_an_end_is_refused():
         axis=_ints(2),
     )
     _refused(model, {"c0": "c1"}, "1 frames late")
-    with pytest.raises(CannotStream, match="past the end"):
-        pulsify(cached(), pulse=4, states={"in_cache": "out_cache"}, end_of_stream=True)
+
+
+def behind_a_cache(after: str, before: str = "f = Tanh(x)"):
+    return parse(
+        f"""agraph (float[1,3,T] x, float[1,3,2] c0) => (float[1,3,U] y, float[1,3,2] c1) {{
+        {before}
+        a = Concat<axis=2>(c0, f)
+        c1 = Slice(a, m, e, axis)
+        {after} }}""",
+        w=rand(3, 3, 3),
+        b=rand(3),
+        m=_ints(-2),
+        e=_ints(2**62),
+        axis=_ints(2),
+    )
+
+
+@pytest.mark.parametrize(
+    "after", ["y = Conv(a, w, b)", "r = Relu(a)\n y = Conv(r, w, b)", "q = Conv(a, w, b)\n y = Add(q, x)"]
+)
+@pytest.mark.parametrize("pulse", [1, 2, 5, None])
+def test_a_cache_of_a_stream_that_may_end(after, pulse):
+    """Nothing after the end is read, and the cache that is left is that of the last real frame."""
+    model = behind_a_cache(after)
+    pulsed = pulsify(model, pulse=pulse, states={"c0": "c1"}, end_of_stream=True)
+    assert pulsed.spec["outputs"][0]["delay"] == 0 and pulsed.spec["flush_pulses"] == 0
+    found = verify(model, pulsed)
+    assert found.ok, found.message
+    for frames in range(1, 3 * pulse + 2 if pulse else 1):
+        x = np.random.default_rng(frames).standard_normal((1, 3, frames)).astype(np.float32)
+        got = run_stream(pulsed, {"x": x}, {}, frames, 0)
+        want, left = session(model.SerializeToString()).run(["y", "c1"], {"x": x, "c0": np.zeros((1, 3, 2), "float32")})
+        np.testing.assert_allclose(np.concatenate(got["y"], 2)[:, :, :frames], want, atol=1e-5)
+        np.testing.assert_allclose(got["c1"][-1], left, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "after, before, reason",
+    [
+        ("y = Conv<pads=[1,1]>(a, w, b)", "f = Tanh(x)", "come after the last data"),
+        ("q = Conv(a, w, b)\n y = Conv<pads=[1,1]>(q, w, b)", "f = Tanh(x)", "come after the last data"),
+        ("y = Conv(a, w, b)", "f = Conv<strides=[2], pads=[2,0]>(x, w, b)", "past the end"),
+    ],
+)
+def test_a_cache_of_a_stream_that_ends_with_frames_to_come_is_refused(after, before, reason):
+    model = behind_a_cache(after, before)
+    assert pulsify(model, pulse=4, states={"c0": "c1"})
+    with pytest.raises(CannotStream, match=reason):
+        pulsify(model, pulse=4, states={"c0": "c1"}, end_of_stream=True)
 
 
 def test_a_cache_that_is_no_state_says_what_to_do():
@@ -425,12 +472,11 @@ def test_attention_to_cached_keys_is_not_late(caches, back):
     if caches is PROJECTED:
         model.graph.input.remove(next(i for i in model.graph.input if i.name == "v0"))
         model.graph.output.remove(next(o for o in model.graph.output if o.name == "v1"))
-    for pulse in (1, 3, 8, None):
-        pulsed = pulsify(
-            model, pulse=pulse, states={"k0": "k1", "v0": "v1"} if caches is KEYS_AND_VALUES else {"k0": "k1"}
-        )
+    states = {"k0": "k1", "v0": "v1"} if caches is KEYS_AND_VALUES else {"k0": "k1"}
+    for pulse, end in ((1, False), (3, False), (8, False), (None, False), (1, True), (3, True), (None, True)):
+        pulsed = pulsify(model, pulse=pulse, states=states, end_of_stream=end)
         (out,) = pulsed.spec["outputs"]
         assert (out["delay"], out["receptive_field"]) == (0, back)
-        assert {s["role"] for s in pulsed.spec["states"]} <= {"source", "clock"}
+        assert {s["role"] for s in pulsed.spec["states"]} <= {"source", "clock", *(("seen",) if end else ())}
         found = verify(model, pulsed)
         assert found.ok, found.message

@@ -493,3 +493,72 @@ def test_random_twins(seed: int):
     """Random networks, exported for one length as any tool might leave them."""
     what, told = attempt(twin_network(seed, 1 + seed % 8), seed)
     assert what in ("same", "kept", "refused", "none"), told
+
+
+ROWS = {
+    "as a constant": "",
+    "expanded": "h = Expand(rows, size)",
+    "expanded from one layer": "h = Expand(row, size)",
+    "expanded and passed on": "g = Identity(rows) e = Expand(g, size) h = Identity(e)",
+    "expanded by a computed shape": "n = Shape(t) f = Gather(n, one) v = Concat<axis=0>(one, f, five) h = Expand(rows, v)",
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_initial_states_that_are_the_same_for_every_frame(kind: str):
+    """A recurrence within frames, which are its batch: as many rows as the export has frames, all of them equal."""
+    body = f"""s = Reshape(x, flat) t = Transpose<perm=[1, 0, 2]>(s) {ROWS[kind]}
+        r = GRU<hidden_size=5>(t, w, u, , , h) q = Squeeze(r, one) y = Transpose<perm=[1, 0, 2]>(q)"""
+    row = rand(5, seed=3)
+    model = text(
+        body,
+        "float[1, 12, 6, 3] x",
+        "float[12, 6, 5] y",
+        w=rand(1, 15, 3),
+        u=rand(1, 15, 5, seed=1),
+        flat=ints(12, 6, 3),
+        one=ints(1),
+        five=ints(5),
+        size=ints(1, 12, 5),
+        row=np.broadcast_to(row, (12, 5)),
+        rows=np.broadcast_to(row, (1, 12, 5)),
+        **({} if ROWS[kind] else {"h": np.broadcast_to(row, (1, 12, 5))}),
+    )
+    made = pulsify(model, pulse=4, axes={"x": 1}, end_of_stream=True)
+    assert not any(s["role"] == "recurrent" for s in made.spec["states"])
+    assert verify(model, made).ok
+
+
+def test_initial_states_of_frames_of_their_own():
+    body = """s = Reshape(x, flat) t = Transpose<perm=[1, 0, 2]>(s) h = Expand(rows, size)
+        r = GRU<hidden_size=5>(t, w, u, , , h) q = Squeeze(r, one) y = Transpose<perm=[1, 0, 2]>(q)"""
+    model = text(
+        body,
+        "float[1, 12, 6, 3] x",
+        "float[12, 6, 5] y",
+        w=rand(1, 15, 3),
+        u=rand(1, 15, 5, seed=1),
+        flat=ints(12, 6, 3),
+        one=ints(1),
+        size=ints(1, 12, 5),
+        rows=rand(1, 12, 5),
+    )
+    with pytest.raises(CannotStream, match="values for each of 12 frames"):
+        pulsify(model, pulse=4, axes={"x": 1})
+
+
+@pytest.mark.parametrize("back", [(1, 1, 4), (1, 1, -1)])
+@pytest.mark.parametrize("between", ["g = Relu(f)", "g = Mul(f, two)"])
+def test_a_reshape_of_one_frame_with_two_good_readings_is_refused(back: tuple[int, ...], between: str):
+    """The frame may be the first or the second dimension of 1."""
+    body = f"f = Reshape(x, flat) {between} y = Reshape(g, back)"
+    model = text(body, "float[1, 1, 4] x", "float[1, 1, 4] y", flat=ints(-1), back=ints(*back), two=np.float32(2))
+    refused(model, "can be read in two ways for other lengths than 1", axes={"x": 1}, op_type="Reshape")
+    assert verify(model, pulsify(model, pulse=2, axes={"x": 2})).ok
+
+
+def test_a_reshape_of_one_frame_that_keeps_its_place():
+    body = "f = Reshape(x, apart) g = Relu(f) y = Reshape(g, back)"
+    model = text(body, "float[1, 1, 4] x", "float[1, 1, 4] y", apart=ints(1, 1, 2, 2), back=ints(1, 1, 4))
+    made = pulsify(model, pulse=2, axes={"x": 1})
+    assert made.spec["outputs"][0]["axis"] == 1 and verify(model, made).ok

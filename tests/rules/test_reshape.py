@@ -265,3 +265,21 @@ def test_a_batch_of_unknown_size_with_other_axes() -> None:
         delays={"y": 0},
         pulses=(1, 3),
     )
+
+
+@pytest.mark.parametrize("back, field", [(4, 1), (8, 2), (2, 1)])
+@pytest.mark.parametrize(
+    "between, more", [("g = Relu(f)", 0), ("p = Pad(f, front)\n g = Slice(p, zero, ends, zero)", 1)]
+)
+def test_the_receptive_field_of_frames_taken_apart_and_together(back: int, field: int, between: str, more: int):
+    """Parts of a frame that are put together again depend on that frame; shifted by one, they do not."""
+    model = parse(
+        f"agraph (float[T,4] x) => (float[U,{back}] y) {{ f = Reshape(x, flat)\n {between}\n y = Reshape(g, back) }}",
+        flat=np.int64([-1]),
+        back=np.int64([-1, back]),
+        front=np.int64([1, 0]),
+        zero=np.int64([0]),
+        ends=np.int64([-1]),
+    )
+    pulsed = check(model, axes={"x": 0}, unit=2)
+    assert pulsed.spec["outputs"][0]["receptive_field"] == (field if not more else {2: 2, 4: 2, 8: 3}[back])

@@ -39,6 +39,9 @@ def regrouped(shape: list[Length], sizes: list[int], wanted: list[int]) -> tuple
             continue
         if len(ins) == len(outs) == 1:
             target[outs[0]] = shape[ins[0]]
+            places = _ones(sizes, ins[0], wanted, outs[0])
+            if len(places) > 1:
+                doubtful.append(places)
             continue
         inner = math.prod(sizes[k] for k in ins if k > moving[-1])
         outer = math.prod(sizes[k] for k in ins if k < moving[0])
@@ -54,6 +57,26 @@ def regrouped(shape: list[Length], sizes: list[int], wanted: list[int]) -> tuple
         if len(places) > 1:
             doubtful.append(places)
     return target, doubtful
+
+
+def _ones(sizes: list[int], at: int, wanted: list[int], out: int) -> list[int]:
+    """Where a dimension that was 1 may have gone, `out` first: to any 1 beside that one, if there are not as many of
+    them as there were.
+    """
+    if sizes[at] != 1 or wanted[out] != 1:
+        return [out]
+    before, after = _run(sizes, at), _run(wanted, out)
+    return [out, *(k for k in after if k != out)] if len(before) != len(after) else [out]
+
+
+def _run(sizes: list[int], at: int) -> range:
+    """The dimensions of 1 around `at`."""
+    first = last = at
+    while first > 0 and sizes[first - 1] == 1:
+        first -= 1
+    while last + 1 < len(sizes) and sizes[last + 1] == 1:
+        last += 1
+    return range(first, last + 1)
 
 
 def _rows_apart(whole: Length, wanted: list[int], places: list[int], target: list[Length]) -> tuple[Length, list[int]]:

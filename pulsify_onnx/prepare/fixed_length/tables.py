@@ -146,6 +146,8 @@ class Tables(Rewriting):
         source = self.raw.inputs[index]
         assert source is not None
         if array is None and not all(self._same_frames(source, a) for a in axes):
+            array = self._expanded(source)
+        if array is None and not all(self._same_frames(source, a) for a in axes):
             self.refuse(
                 index,
                 f"has values for each of {sizes[0]} frames, and none for those of a longer stream",
@@ -196,6 +198,7 @@ class Tables(Rewriting):
             ]
             row = self.op("Expand", row, self.op("Concat", *shape, axis=0))
         self.put(index, row, "the same for every frame")
+        self._drop(source)
 
     def mask(self, index: int, axes: list[int], array: Array) -> None:
         """A table of frames × frames, computed from positions where it shows a band or chunks."""
@@ -279,6 +282,29 @@ class Tables(Rewriting):
             if isinstance(fact, QueryKey) and value is not None:
                 return value, axis % len(fact.shape)
         raise AssertionError("only nodes with a stream are rewritten")
+
+    def _expanded(self, value: ir.Value) -> Array | None:
+        """A constant behind the nodes that bring it to its shape, as they leave it."""
+        fact, made = self.export.facts.get(value.name or ""), value.producer()
+        if not isinstance(fact, Static):
+            return None
+        known = fact.value.array if fact.value is not None else self.export.source.constant(fact.wire)
+        if known is not None or made is None or not has(made, Trait.EXPANDS, Trait.IDENTITY) or made.inputs[0] is None:
+            return known
+        before, shape = self._expanded(made.inputs[0]), [d.constant for d in fact.shape]
+        if before is None or None in shape:
+            return None
+        return np.broadcast_to(before, [d or 0 for d in shape])
+
+    def _drop(self, value: ir.Value) -> None:
+        """Take out the nodes that bring a constant to the length of the export, where nothing reads it any more."""
+        made = value.producer()
+        while made is not None and has(made, Trait.EXPANDS, Trait.IDENTITY):
+            out, before = made.outputs[0], made.inputs[0]
+            if out.uses() or out.is_graph_output() or made.graph is None:
+                return
+            made.graph.remove(made, safe=True)
+            made = None if before is None else before.producer()
 
     def _same_frames(self, value: ir.Value, axis: int) -> bool:
         """Whether a static value was repeated along `axis`."""

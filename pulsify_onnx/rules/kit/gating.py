@@ -34,7 +34,7 @@ def recurrence_inputs(
     if finals or any(indices):
         windows, y = wait_until_known(windows, y, always=finals and not frames)
     windows = [replace(w, mask=mask_padding(x)) if index else w for w, x, index in zip(windows, xs, indices)]
-    return windows, replace(y, reach=replace(y.reach, past=None), positional=False)
+    return windows, replace(y, reach=y.reach.carried(), positional=False)
 
 
 def starts_as_zeros(node: Node, fact: Fact | None) -> bool:

@@ -18,6 +18,7 @@ from pulsify_onnx.algebra.facts import (
     Blocked,
     Deferred,
     Fact,
+    Nothing,
     QueryKey,
     RelativeScores,
     Running,
@@ -52,7 +53,7 @@ def shape_of(fact: Fact) -> Shape:
         return tuple(Length.of(d) for d in fact.shape)
     if isinstance(fact, Stream):
         return fact.whole
-    if isinstance(fact, (Static, QueryKey, RelativeScores, Running, Deferred, WindowValue)):
+    if isinstance(fact, (Static, QueryKey, RelativeScores, Running, Deferred, Nothing, WindowValue)):
         return fact.shape
     raise TypeError(f"a blocked wire has no shape: {fact}")
 

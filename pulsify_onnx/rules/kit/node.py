@@ -59,6 +59,9 @@ class Context(Protocol):
     def weights_of(self, wire: str) -> Array | None:
         """Its value, where it is a constant that no step computes: weights are not copied."""
 
+    def declared_rank(self, wire: str) -> int | None:
+        """How many dimensions it has as an output of the graph, where that says so."""
+
     def within(self, graph: ir.Graph, inputs: Mapping[str, Fact]) -> tuple[list[Fact], Sequence[Step]]:
         """Facts of the outputs of a subgraph on `inputs`, and the steps that make them. Raises `Refusal` where its
         nodes can't stream.

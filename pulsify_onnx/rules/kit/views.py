@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pulsify_onnx.algebra.facts import Running, Stream
 from pulsify_onnx.algebra.length import Length
-from pulsify_onnx.algebra.plan import Expr, Outcome
+from pulsify_onnx.algebra.plan import Expr
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.model.schema import axes_are_input, has_attribute, has_optional, since_version
 from pulsify_onnx.ort import SHORT_KERNELS
@@ -178,18 +177,6 @@ def pads_of(node: Node, rank: int) -> tuple[list[tuple[Length, Length]], object,
     for k, axis in enumerate(axes):
         pads[axis] = (flat[k], flat[k + len(axes)])
     return pads, value, node.attr("mode", "constant")
-
-
-def never_empty(node: Node, outcome: Outcome) -> Outcome:
-    """The outcome, unless a stream or a value over one is without a single element: there is nothing to carry on."""
-    for what, facts in (("input", node.facts), ("result", outcome.facts)):
-        for fact in facts:
-            if isinstance(fact, (Stream, Running)) and any(d.constant == 0 for d in fact.shape):
-                refuse(
-                    f"its {what} has no elements: dimension {[d.constant for d in fact.shape].index(0)} is 0",
-                    hint="remove it from the model",
-                )
-    return outcome
 
 
 def by_axes(node: Node, op_type: str, data: Expr, axes: Sequence[int], **attributes: Any) -> Expr:
