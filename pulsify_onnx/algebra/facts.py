@@ -302,8 +302,9 @@ class Deferred:
     """One value per frame that needs the whole stream; only a reduction over the stream can close it.
 
     ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
-    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``. ``blame`` is the
-    blocker where a reader needs it frame by frame.
+    "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``. Or it is ``x``,
+    "limited" to the length ``limit``, which a comparison with what is never more closes. ``blame`` is the blocker where
+    a reader needs it frame by frame.
     """
 
     wire: str
@@ -314,6 +315,7 @@ class Deferred:
     axes: tuple[int, ...]
     blame: Blocker
     values: Stream | None = None
+    limit: Length | None = None
 
 
 @dataclass(frozen=True)
