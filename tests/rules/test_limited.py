@@ -62,6 +62,25 @@ def test_a_band_that_ends_with_the_stream():
     check(model(POSITIONS + band, WHERE, two=np.int64(2), three=np.int64(3)), delays={"y": 1}, pulses=(2,))
 
 
+@pytest.mark.parametrize("limit, exact", [("n", True), ("last", False)])
+def test_the_next_key_that_is_clipped_to_the_stream(limit, exact):
+    """At the last frame it is the last key again, where that is the limit."""
+    band = f"""
+        last = Sub(n, one0b)
+        up = Add(i, one0b)
+        cut = Min(up, {limit})
+        next = Unsqueeze(cut, ax1)
+        one = Equal(ki, next)
+        own = Equal(d, zero0)
+        open = Or(one, own)
+    """
+    m = model(POSITIONS + band, WHERE, one0b=np.int64(1))
+    if exact:
+        check(m, delays={"y": 1}, pulses=(1, 3))
+    else:
+        refused(m, "length of the whole stream", op_type="Min")
+
+
 TEXT = """
     <ir_version: 9, opset_import: ["": 17]>
     agraph (float[1,4,T] x) => (float[1,4,U] y) {
