@@ -13,7 +13,7 @@ from pulsify_onnx.algebra.padding import crop
 from pulsify_onnx.algebra.plan import Dims, Expr, Frames, Outcome
 from pulsify_onnx.algebra.windows import align, windowed
 from pulsify_onnx.arrays import Array
-from pulsify_onnx.errors import refuse
+from pulsify_onnx.errors import Refusal, refuse
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.positions import FAR_FRAME, Positions, Sides, Unknown
@@ -88,13 +88,13 @@ def picked(node: Node, x: Stream, indices: Stream) -> Outcome:
     Refuses all other indices.
     """
     depth = indices.shape[-1].constant or 0
-    own = _pattern(node, indices, x.axis).shift
+    own = _plain(node, indices, x.axis).shift
     if own is None or own < 0 or any(d.constant != 1 for k, d in enumerate(indices.shape[:-1]) if k != indices.axis):
         refuse(PICKS, HINT)
     entries: dict[int, int] = {}
     for axis in range(depth):
         if axis != x.axis:
-            entry = _pattern(node, indices, axis)
+            entry = _plain(node, indices, axis)
             if entry.hop or (entry.offsets != entry.offsets.flat[0]).any():
                 refuse(PICKS, HINT)
             entries[axis] = int(entry.offsets.flat[0])
@@ -107,7 +107,7 @@ def shifted(node: Node, x: Stream, indices: Stream) -> Outcome:
 
     Refuses all other indices.
     """
-    own = _pattern(node, indices).shift
+    own = _plain(node, indices).shift
     if own is None or own < 0 or indices.axis != x.axis or _across(indices) != _across(x):
         refuse(PICKS, HINT)
     return Outcome((later(x, indices, own),))
@@ -149,6 +149,14 @@ def _laid_out(
             refuse("the shape of its result is not known", hint=UNKNOWN_SHAPE)
         expr = onnx_op("Reshape", expr, const(sizes))
     return as_outcome(node, [expr], [y.placed(node.outputs[0], x.dtype, shape, at)])
+
+
+def _plain(node: Node, indices: Stream, coordinate: int | None = None) -> _Frame:
+    """Hop and offsets of indices that pick frames one by one; refuses all others alike."""
+    try:
+        return _pattern(node, indices, coordinate)
+    except Refusal:
+        refuse(PICKS, HINT)
 
 
 def _pattern(node: Node, indices: Stream, coordinate: int | None = None) -> _Frame:
