@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from pulsify_onnx.algebra.plan import Plan
 from pulsify_onnx.analysis.state_candidates import possible_states
-from pulsify_onnx.analysis.walker import require
+from pulsify_onnx.analysis.walker import read_axes, require
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.convert import pipeline
 from pulsify_onnx.convert.batch import batched_graph
@@ -104,6 +104,11 @@ class Report:
         possible = {} if pairs is None else {"possible_states": [list(pair) for pair in pairs]}
         blockers = {"blockers": [b.as_json() for b in self.blockers]} if self.plan is not None or self.blockers else {}
         return {**self.found.to_json(frame_rate), **possible, **blockers}
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The stream axis by input, as it was read; empty where the analysis did not come to a plan."""
+        return {} if self.plan is None else read_axes(self.plan)
 
     def plan_lines(self) -> list[str]:
         """The plan, a line a step. Raises `UsageError` for a pulsed model, which has none, and where the analysis

@@ -74,7 +74,8 @@ def convert(model: Path, out: Path, options: ConvertOptions, check: bool, as_jso
 
     write.check_target(out, model)
     pulsed = api.pulsify(model, options)
-    for line in tables.notes(pulsed.sidecar.fixed_length):
+    doubts = [] if options.axes else tables.looks_like_a_batch(pulsed.description)
+    for line in [*doubts, *tables.notes(pulsed.sidecar.fixed_length)]:
         click.echo(line, err=True)
     if options.states and len(pulsed.sidecar.source_states) == len(pulsed.sidecar.states):
         click.echo("note: this model already streams: all its state is its own", err=True)
@@ -134,7 +135,8 @@ def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, with
     from pulsify_onnx.report.description import Description
 
     found = api.inspect(model, options)
-    for line in tables.notes(found.found.fixed_length):
+    doubts = [] if options.axes or found.plan is None else tables.looks_like_a_batch(found.found)
+    for line in [*doubts, *tables.notes(found.found.fixed_length)]:
         click.echo(line, err=True)
     if found.possible_states:
         states = " ".join(f"--state {name}={output}" for name, output in found.possible_states)
@@ -147,7 +149,7 @@ def inspect(model: Path, options: ConvertOptions, frame_rate: float | None, with
     elif isinstance(found.found, Description):
         click.echo(tables.table(found.found, frame_rate))
     if found.blockers:
-        raise CannotStream(found.blockers)
+        raise CannotStream(found.blockers, found.axes)
 
 
 @cli.command()
@@ -269,6 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CannotStream as problem:
         for blocker in problem.blockers:
             click.echo(f"error: {blocker}", err=True)
+        if problem.read:
+            click.echo(problem.read, err=True)
         raise SystemExit(problem.exit_code) from None
     except PulsifyError as problem:
         click.echo(f"error: {problem}", err=True)

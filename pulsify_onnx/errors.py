@@ -15,6 +15,7 @@ names every blocker.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -38,7 +39,9 @@ class UnusableStream(InvalidModel):
 
 
 class AmbiguousAxis(UsageError):
-    """More than one reading of the stream axis is possible; ``options`` are the ``--axis`` choices."""
+    """More than one reading of the stream axis is possible, or only one that may be no time; ``options`` are the
+    ``--axis`` choices.
+    """
 
     def __init__(self, message: str, options: tuple[str, ...]):
         super().__init__(message)
@@ -78,14 +81,27 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def time_along(axes: Mapping[str, int]) -> str:
+    """The stream axis of every input, in words."""
+    return "time along " + ", ".join(f"axis {axis} of {one_line(name)}" for name, axis in axes.items())
+
+
 class CannotStream(PulsifyError):
-    """The model cannot be streamed exactly; ``blockers`` has every root cause."""
+    """The model cannot be streamed exactly; ``blockers`` has every root cause, with time along the ``axes`` of the
+    inputs, where that is known.
+    """
 
     exit_code = 3
 
-    def __init__(self, blockers: tuple[Blocker, ...]):
+    def __init__(self, blockers: tuple[Blocker, ...], axes: Mapping[str, int] | None = None):
         super().__init__("\n".join(map(str, blockers)))
         self.blockers = blockers
+        self.axes = dict(axes or {})
+
+    @property
+    def read(self) -> str:
+        """How the model was read that can't be streamed; empty where it was not."""
+        return f"read with {time_along(self.axes)}" if self.axes else ""
 
 
 class PulseDoesNotFit(PulsifyError):

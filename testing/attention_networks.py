@@ -9,7 +9,7 @@ from testing.builder import Builder, Invalid
 
 
 def attention(b: Builder) -> None:
-    """Self-attention behind a band or chunks, with biases by distance or relative positions now and then."""
+    """Self-attention behind a band or chunks, which end with the stream now and then, with biases by distance or relative positions now and then."""
     x = b.any((3,))
     if x.rate > 1:
         raise Invalid  # the batch model's matrices grow with the square of the length
@@ -21,11 +21,17 @@ def attention(b: Builder) -> None:
     index = b.node("Range", number(0), count, number(1))
     query, key = b.node("Unsqueeze", index, b.ints(1)), b.node("Unsqueeze", index, b.ints(0))
     distance = b.node("Sub", query, key)
+    keys = key
     left, right, chunk = b.pick(0, 1, 2, 5), b.pick(0, 0, 1, 2), b.pick(1, 1, 2, 3)
     if chunk > 1:
         query, key = b.node("Div", query, number(chunk)), b.node("Div", key, number(chunk))
     apart = b.node("Sub", query, key)
-    open_ = b.node("And", b.node("Less", apart, number(left + 1)), b.node("Greater", apart, number(-right - 1)))
+    if b.opset >= 12 and b.chance(0.3):
+        end = b.node("Mul", b.node("Add", query, number(right + 1)), number(chunk))
+        ahead = b.node("Less", keys, b.node("Min", end, count))
+    else:
+        ahead = b.node("Greater", apart, number(-right - 1))
+    open_ = b.node("And", b.node("Less", apart, number(left + 1)), ahead)
     t = b.node("Transpose", x.name, perm=[0, 2, 1])
     q, k, v = (b.node("MatMul", t, b.weight(x.channels, x.channels)) for _ in range(3))
     scores = b.node("MatMul", q, b.node("Transpose", k, perm=[0, 2, 1]))

@@ -290,6 +290,10 @@ def positions(b: Builder) -> None:
     x = b.any((3,))
     count = b.node("Gather", b.node("Shape", x.name), b.constant(np.asarray(2, np.int64)), axis=0)
     index = b.node("Range", b.constant(np.asarray(0, np.int64)), count, b.constant(np.asarray(1, np.int64)))
+    how = b.pick("", "", "Gather", "GatherND")
+    if how:
+        column = index if how == "Gather" else b.node("Unsqueeze", index, b.ints(1))
+        index = b.node(how, index, column)
     wave = b.node("Sin", b.node("Cast", index, to=TensorProto.FLOAT))
     b.wire(b.node("Add", x.name, wave), x)
 

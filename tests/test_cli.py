@@ -54,6 +54,27 @@ def test_convert_writes_model_and_sidecar(conv: Path, tmp_path: Path, capfd):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conv.onnx", "out.onnx", "out.pulse.json"]
 
 
+BATCH = """agraph (float[A,8,1] x) => (float[A,6,2] y) { t = Transpose<perm=[0,2,1]>(x)
+    c = Conv(t, w)
+    y = Transpose<perm=[0,2,1]>(c) }"""
+
+
+def test_time_along_what_looks_like_a_batch_is_told(tmp_path: Path, capfd):
+    model, out = write(tmp_path / "m.onnx", BATCH, w=rand(2, 1, 3)), tmp_path / "out.onnx"
+    for command in (["convert", model, "-o", out, "--pulse", 4], ["inspect", model], ["inspect", model, "--json"]):
+        code, _, stderr = run(capfd, *command)
+        assert code == 0 and "axis 0 of x" in stderr and "looks like a batch" in stderr
+        code, _, stderr = run(capfd, *command, "--axis", "x=0")
+        assert code == 0 and stderr == ""
+
+
+def test_the_axis_that_was_tried_is_told_with_what_blocks(tmp_path: Path, capfd):
+    model = write(tmp_path / "m.onnx", SOFTMAX, axis=np.int32(2))
+    for command in (["convert", model, "-o", tmp_path / "out.onnx", "--pulse", 4], ["inspect", model]):
+        code, _, stderr = run(capfd, *command)
+        assert code == 3 and stderr.endswith("read with time along axis 2 of x\n")
+
+
 def test_convert_json_is_one_document(conv: Path, tmp_path: Path, capfd):
     code, stdout, _ = run(
         capfd, "convert", conv, "-o", tmp_path / "out.onnx", "--pulse", 4, "--end-of-stream", "--json"

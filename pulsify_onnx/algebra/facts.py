@@ -333,8 +333,9 @@ class Deferred:
     ``form`` says what it is: "mean" of ``x`` over ``axes`` spread over its frames, "deviation" of ``x`` from that, its
     "square"; "weights", the softmax of ``x`` over the stream, or these "weighted" by ``values``; "first", the only
     frame of ``x`` without its axis; "last", that of ``x`` as often as the length tells; ``x`` "below its maximum" over
-    ``axes``, the "powers" (exponentials) of that, their "sums" so far, the "logarithms" of these. ``blame`` is the
-    blocker where a reader needs it frame by frame.
+    ``axes``, the "powers" (exponentials) of that, their "sums" so far, the "logarithms" of these; ``x`` "limited" to
+    the length ``limit``, which a comparison with what is never more closes. ``blame`` is the blocker where a reader
+    needs it frame by frame.
     """
 
     wire: str
@@ -345,6 +346,7 @@ class Deferred:
     axes: tuple[int, ...]
     blame: Blocker
     values: Stream | None = None
+    limit: Length | None = None
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,19 @@ with.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
 import onnx_ir as ir
 
-from pulsify_onnx.algebra.facts import Blocked
+from pulsify_onnx.algebra.facts import Blocked, ReceptiveField, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.analysis import growing_caches
 from pulsify_onnx.analysis.walker import analyze
-from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError
+from pulsify_onnx.errors import AmbiguousAxis, Blocker, CannotStream, UsageError, one_line
 from pulsify_onnx.model.load import BATCH_NAMES, Source
+from pulsify_onnx.rules.kit.traits import Trait, has
 
 TIME_NAMES = ("time", "frame", "seq", "length", "len", "sample", "step", "t", "l")
 """Names that rank readings in a list of them; they decide nothing."""
@@ -53,6 +54,9 @@ def choose(source: Source, given: Mapping[str, int | str], options: Options) -> 
         if not any(set(axes.items()) < set(other.items()) for other, _ in possible)
     ]
     if len(maximal) == 1:
+        axes, plan = maximal[0]
+        if not fixed and not any(axes.values()):
+            in_doubt(source, axes, plan, [(a, p.blockers) for a, p in tried if p.blockers and any(a.values())])
         return maximal[0]
     if not maximal:
         return min(
@@ -64,9 +68,46 @@ def choose(source: Source, given: Mapping[str, int | str], options: Options) -> 
             ),
         )
     maximal.sort(key=lambda pair: _rank(source, pair[0]))
-    lines = [" ".join(f"--axis {name}={axis}" for name, axis in axes.items()) for axes, _ in maximal]
+    lines = [as_options(axes) for axes, _ in maximal]
     raise AmbiguousAxis(
         "the stream axis can be read in more than one way; choose one of\n  " + "\n  ".join(lines), tuple(lines)
+    )
+
+
+def as_options(axes: Mapping[str, int]) -> str:
+    """A reading as it is told on the command line."""
+    return " ".join(f"--axis {name}={axis}" for name, axis in axes.items())
+
+
+def in_doubt(
+    source: Source, axes: Mapping[str, int], plan: Plan, refused: Sequence[tuple[Mapping[str, int], Sequence[Blocker]]]
+) -> None:
+    """Raises `AmbiguousAxis` where a model that reads windows or carries a state does neither along the only `axes`
+    that are possible, and was `refused` along others: they may be a batch or channels.
+    """
+    nodes = ir.traversal.RecursiveGraphIterator(source.model.graph)
+    if not refused or not frame_by_frame(plan) or not any(has(n, Trait.WINDOWS, Trait.RECURRENT) for n in nodes):
+        return
+    lines = [as_options(axes), *(as_options(others) for others, _ in refused)]
+    why = [
+        one_line(f'{option}: {b[0].op_type} "{b[0].node}": {b[0].reason}') for option, (_, b) in zip(lines[1:], refused)
+    ]
+    raise AmbiguousAxis(
+        f"the stream axis is not plain: with {lines[0]} the model streams, but frame by frame, without states or "
+        "lookahead, so that may be a batch or channels; it is refused with\n  "
+        + "\n  ".join(why)
+        + "\nsay which axis is time, with one of\n  "
+        + "\n  ".join(lines),
+        tuple(lines),
+    )
+
+
+def frame_by_frame(plan: Plan) -> bool:
+    """Whether each frame of every output follows from the same frame of the inputs, and nothing is carried."""
+    facts = [plan.facts[name] for name in plan.outputs]
+    here = ReceptiveField()
+    return all(isinstance(f, Stream) and f.rate == 1 and f.reach == here for f in facts) and not any(
+        step.states for step in plan.steps
     )
 
 

@@ -28,6 +28,7 @@ from pulsify_onnx.rules.kit.merged_time import flattened, flattened_time
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.nothing import beside_nothing, emptied
 from pulsify_onnx.rules.kit.traits import Trait, has
+from pulsify_onnx.rules.limited import limited
 from pulsify_onnx.rules.pending import closed
 from pulsify_onnx.rules.relative import applied
 from pulsify_onnx.rules.resumed import carried_on
@@ -124,6 +125,7 @@ READINGS: tuple[Reading, ...] = (
     Reading("source state", _every, _source_state),
     Reading("merged axes", _has_merged_axes, flattened_time),
     Reading("edges", of_edges, at_edges),
+    Reading("limited", lambda node: Deferred in node.kinds, limited),
     Reading("deferred", _meets_the_whole, lambda node, then: closed(node)),
     Reading("running", _of_running_values, lambda node, then: running(node)),
     Reading("cached", _every, carried_on),

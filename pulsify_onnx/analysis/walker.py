@@ -388,5 +388,11 @@ def _blamed(node: Node, need: Requirement) -> Blocker:
 def require(plan: Plan) -> Plan:
     """The plan, if it streams; raises `CannotStream` with all blockers if not."""
     if plan.blockers:
-        raise CannotStream(plan.blockers)
+        raise CannotStream(plan.blockers, read_axes(plan))
     return plan
+
+
+def read_axes(plan: Plan) -> dict[str, int]:
+    """The axis of every input that streams."""
+    facts = {name: plan.facts.get(name) for name in plan.inputs}
+    return {name: fact.axis for name, fact in facts.items() if isinstance(fact, Stream)}

@@ -122,7 +122,7 @@ class _Rewriting:
                 break
             plan = analyze(self.source, self.axes, options)
         if plan.blockers:
-            raise CannotStream(plan.blockers)
+            raise CannotStream(plan.blockers, self.axes)
         return plan
 
     def repair(self, names: Collection[str], plan: Plan) -> bool:

@@ -224,7 +224,7 @@ class _Cut:
                 found = {wire: fact for wire in windows if isinstance(fact := body.plan.facts[wire], Stream)}
                 return body, Head(self._head(windows), found, outputs, self.frames)
             if not stuck <= nodes:
-                raise CannotStream(body.plan.blockers)
+                raise CannotStream(body.plan.blockers, body.axes)
             self.grow(stuck)
 
     def _late(self, output: str) -> bool:

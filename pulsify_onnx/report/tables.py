@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from pulsify_onnx.errors import one_line
-from pulsify_onnx.report.description import Description, Explained, milliseconds
+from pulsify_onnx.errors import one_line, time_along
+from pulsify_onnx.report.description import BlockedModel, Description, Explained, milliseconds
 from pulsify_onnx.runtime.sidecar import (
     FixedLength,
     Head,
@@ -36,6 +36,23 @@ def notes(fixed: FixedLength | None) -> list[str]:
     ]
     lines += [one_line(f'  {k.op_type} "{k.node}": {k.what} is {k.value:g}, also {k.why}') for k in kept[:MOST_NOTES]]
     return lines + ([f"  and {len(kept) - MOST_NOTES} more, which the sidecar lists"] if len(kept) > MOST_NOTES else [])
+
+
+def looks_like_a_batch(found: Description | BlockedModel) -> list[str]:
+    """A line where the stream runs along the first axis, as rows of a batch do that have nothing to do with each
+    other.
+    """
+    if isinstance(found, BlockedModel):
+        return []
+    sidecar = found.sidecar
+    axes = {i.name: i.axis for i in sidecar.stream_inputs}
+    apart = all(isinstance(o, StreamOutput) and o.receptive_field == 1 for o in sidecar.outputs)
+    if not axes or any(axes.values()) or sidecar.states or sidecar.head is not None or not apart:
+        return []
+    return [
+        f"note: this is {time_along(axes)}, frame by frame, without states or lookahead, which looks like a batch; "
+        "another axis is named with --axis"
+    ]
 
 
 def table(found: Description, frame_rate: float | None = None) -> str:

@@ -12,14 +12,14 @@ from pulsify_onnx.algebra.facts import Fact, Stream
 from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step, Window
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules.framing import HINT, PICKS, picked, shifted
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, aligned_inputs, as_outcome, same_op
 from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.infer import infer, shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.registry import rule
-from pulsify_onnx.rules.writing import HINT, WRITES, written
+from pulsify_onnx.rules.writing import WRITES, written
 
-PICKS = "it picks frames of the stream by index"
 FIXED = "its indices have a fixed number of frames, so they fit one length of the stream only"
 FIXED_HINT = "compute the indices from the input, so that they have its length"
 
@@ -48,13 +48,16 @@ def indexed(node: Node, axes: Sequence[int | None], index: int = 1) -> Outcome:
 
 @rule("GatherElements", versions=(11, 13))
 def gather_elements(node: Node) -> Outcome:
-    """Data and indices that stream along the same other axis; a constant table looked up by indices that stream.
+    """Data and indices that stream along the same other axis; a constant table looked up by indices that stream; the
+    frames at their own position, or some frames later.
 
-    Refuses: picking frames of the stream by index.
+    Refuses: picking frames of the stream by other indices.
     """
     data, indices = node.facts
     axis = node.axis(_rank(data), default=0)
     if isinstance(data, Stream) and data.axis == axis:
+        if isinstance(indices, Stream) and indices.positional:
+            return shifted(node, data, indices)
         refuse(PICKS, HINT)
     if isinstance(data, Stream) and not isinstance(indices, Stream):
         refuse(FIXED, FIXED_HINT)
@@ -69,9 +72,9 @@ def gather_elements(node: Node) -> Outcome:
 @rule("GatherND", versions=(11, 12, 13))
 def gather_nd(node: Node) -> Outcome:
     """A constant table looked up by indices that stream; a stream along axes that are not indexed; both along a batch
-    axis.
+    axis; the frames at their own position, or some frames later.
 
-    Refuses: picking frames of the stream by index.
+    Refuses: picking frames of the stream by other indices.
     """
     data, indices = node.facts
     batch = int(node.attr("batch_dims", 0))
@@ -91,6 +94,8 @@ def gather_nd(node: Node) -> Outcome:
         axes[1] = indices.axis
     if isinstance(data, Stream):
         if batch <= data.axis < batch + depth:
+            if isinstance(indices, Stream) and indices.positional and not batch:
+                return picked(node, data, indices)
             refuse(PICKS, HINT)
         if data.axis < batch and not isinstance(indices, Stream):
             refuse(FIXED, FIXED_HINT)

@@ -22,7 +22,7 @@ from pulsify_onnx.ort import session, unsound
 from pulsify_onnx.runtime.runner import HasProto, PulseRunner, filled, take
 from pulsify_onnx.runtime.sidecar import Output, PrefixOutput, StaticOutput, StreamInput, StreamOutput
 from pulsify_onnx.verification.clips import clips_apart
-from pulsify_onnx.verification.differences import UNDEFINED, Differences
+from pulsify_onnx.verification.differences import Differences, undefined
 from pulsify_onnx.verification.inputs import TimeBudget
 from pulsify_onnx.verification.lanes import RowByRow, rows_apart
 from pulsify_onnx.verification.receptive_field import ReceptiveFieldProbe
@@ -128,6 +128,7 @@ class Check:
             if found is None:
                 continue
             total, arrays, want = found
+            self.differences.statics = self.trials.statics(arrays)
             used.append(total)
             try:
                 self._compare(total, arrays, want)
@@ -160,7 +161,8 @@ class Check:
         elif not used:
             ok, message = False, f"the batch model runs at none of the lengths tried: {self.trials.error}"
         elif t.worst > 1 and t.undefined:
-            ok, message = False, UNDEFINED.format(t.output)
+            statics = self.trials.statics(t.case.inputs) if t.case is not None else {}
+            ok, message = False, undefined(str(t.output), statics)
         elif t.worst > 1:
             where = f" at frame {t.frame}" if t.frame is not None else ""
             ok, message = False, f"output {t.output} differs from the batch model{where}: largest error {t.error:.3g}"

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from pulsify_onnx.arrays import Array
+from pulsify_onnx.errors import one_line
 from pulsify_onnx.model.precision import TOLERANCES
 from pulsify_onnx.runtime.sidecar import Output
 from pulsify_onnx.verification.result import ErrorTally
 
 TIES = 0.005
 """Share of the values of a quantised graph that may be rounded the other way."""
-UNDEFINED = "output {} of the batch model itself has values that are no numbers; are all weights finite?"
-"""What is said of an output that can't be compared."""
+MOST_SHOWN = 4
+"""Values of an input, and inputs, that are shown."""
+
+
+def undefined(output: str, statics: Mapping[str, Array]) -> str:
+    """What is said of an output that can't be compared: `statics` were drawn for inputs that are the same for all
+    frames, and random numbers may make no sense there.
+    """
+    found = f"output {output} of the batch model itself has values that are no numbers; are all weights finite"
+    if not statics:
+        return f"{found}?"
+    told = []
+    for name, value in list(statics.items())[:MOST_SHOWN]:
+        shown = [f"{v:.3g}" if value.dtype.kind == "f" else str(v) for v in value.reshape(-1)[:MOST_SHOWN]]
+        told.append(f"{one_line(name)} = {', '.join(shown)}{', …' if value.size > MOST_SHOWN else ''}")
+    more = f"; {len(statics) - MOST_SHOWN} more" if len(statics) > MOST_SHOWN else ""
+    return (
+        f"{found}, and do the values suit that were drawn for static inputs ({'; '.join(told)}{more})? "
+        f"verify takes others with --input {one_line(next(iter(statics)))}=FILE.npy (convert with --no-verify first)"
+    )
 
 
 class Differences:
@@ -21,6 +42,7 @@ class Differences:
     def __init__(self, types: set[str], quantised: bool, rtol: float | None, atol: float | None):
         self.types, self.quantised, self.rtol, self.atol = types, quantised, rtol, atol
         self.tally = ErrorTally()
+        self.statics: Mapping[str, Array] = {}
 
     def declared(self, output: Output, value: Array) -> None:
         """A wrong declared shape misleads whoever plans memory by it."""
@@ -48,7 +70,7 @@ class Differences:
             return
         a, b = as_float(got), as_float(want)
         if b.dtype.kind == "f" and np.isnan(b).all():
-            t.problem = UNDEFINED.format(name)
+            t.problem = undefined(name, self.statics)
             return
         with np.errstate(invalid="ignore"):
             errors = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))

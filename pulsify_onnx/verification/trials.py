@@ -75,6 +75,12 @@ class Trials:
                     return total, arrays, want
         return None
 
+    def statics(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Those of `arrays` that were drawn for inputs which are the same for all frames."""
+        streams = {i.name for i in self.streams}
+        known = {i.name for i in self.sidecar.inputs} - streams - self.recorded.keys()
+        return {name: value for name, value in arrays.items() if name in known}
+
     def _has_frames(self, total: int) -> bool:
         """Whether every output has frames for `total` base frames: onnxruntime's pools give one even where there
         should be none.

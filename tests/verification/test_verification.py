@@ -172,6 +172,33 @@ def test_weights_that_are_no_numbers_are_told():
         assert not found.ok and "no numbers" in found.message
 
 
+LIMITS = """<ir_version: 9, opset_import: ["": 17]>
+agraph (float[1,T,4] x, float[1] low, float[1] high) => (float[1,U,4] y) {
+    above = GreaterOrEqual(bins, low)
+    below = LessOrEqual(bins, high)
+    both = And(above, below)
+    inside = Cast<to=1>(both)
+    e = Exp(x)
+    kept = Mul(e, inside)
+    sum = ReduceSum(kept, two)
+    y = Div(kept, sum) }"""
+
+
+def test_static_inputs_drawn_out_of_their_range_are_named_with_what_was_drawn():
+    model = parse(LIMITS, bins=np.float32([50, 100, 200, 400]), two=np.int64([2]))
+    pulsed = pulsify(model, pulse=4)
+    found = verify(model, pulsed)
+    assert not found.ok and "no numbers" in found.message
+    assert found.case is not None
+    for name in ("low", "high"):
+        assert f"{name} = {found.case.inputs[name].item():.3g}" in found.message
+    assert "--input low=FILE" in found.message and "x =" not in found.message
+    sensible = {"low": np.float32([60]), "high": np.float32([300])}
+    assert verify(model, pulsed, recorded=sensible).ok
+    half = verify(model, pulsed, recorded={"high": sensible["high"] * 0})
+    assert "low =" in half.message and "high =" not in half.message
+
+
 def test_too_few_flushing_pulses_are_seen():
     def change(model):
         for prop in model.metadata_props:

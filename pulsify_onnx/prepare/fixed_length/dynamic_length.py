@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 from pulsify_onnx.algebra.facts import Running, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
 from pulsify_onnx.algebra.windows import RateMismatch
-from pulsify_onnx.analysis.walker import Walker
+from pulsify_onnx.analysis.walker import Walker, read_axes
 from pulsify_onnx.errors import Blocker, CannotStream, UsageError
 from pulsify_onnx.model.load import Source
 from pulsify_onnx.prepare.fixed_length.ends import multiples
@@ -32,7 +32,7 @@ class NoReading(CannotStream):
     """A model of one length that cannot stream; `plan` is what is known of it."""
 
     def __init__(self, blockers: tuple[Blocker, ...], plan: Plan):
-        super().__init__(blockers)
+        super().__init__(blockers, read_axes(plan))
         self.plan = plan
 
 

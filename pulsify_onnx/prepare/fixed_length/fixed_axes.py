@@ -8,7 +8,7 @@ from itertools import product
 
 from pulsify_onnx.algebra.facts import Blocked, Static, Stream
 from pulsify_onnx.algebra.plan import Options, Plan
-from pulsify_onnx.analysis.axis import choose, index_of
+from pulsify_onnx.analysis.axis import as_options, choose, in_doubt, index_of
 from pulsify_onnx.errors import AmbiguousAxis
 from pulsify_onnx.model.load import BATCH_NAMES, Source
 from pulsify_onnx.prepare.fixed_length.dynamic_length import DynamicLength, NoReading, fixed_size, make_length_dynamic
@@ -41,7 +41,7 @@ def settle(
         for r in [*possible, *(asking if possible else [])]
         if not any(set(r.axes.items()) < set(other.axes.items()) for other in [*possible, *asking])
     ]
-    lines = [" ".join(f"--axis {name}={axis}" for name, axis in r.axes.items()) for r in maximal]
+    lines = [as_options(r.axes) for r in maximal]
     if possible and not told and any(0 < len(v.shape or ()) < 3 for v in source.inputs):
         lines += _batch_reading(source)  # [N, 64] may be N frames; in [N, 900, 64] there are other axes for them
     if len(lines) > 1:
@@ -50,9 +50,13 @@ def settle(
             + "\n  ".join(lines),
             tuple(lines),
         )
+    refused = [(r.axes, r.plan.blockers) for r in tried if r.plan.blockers and any(r.axes.values())]
     if maximal:
+        if possible and not told:
+            in_doubt(source, maximal[0].axes, maximal[0].plan, refused)
         return maximal[0]
     if not told and _batch_reading(source):
+        in_doubt(source, *choose(source, {}, Options()), refused)
         return None
     nearest = min(tried, key=_blocked)
     nearest.require_answers()
@@ -82,7 +86,7 @@ def _batch_reading(source: Source) -> list[str]:
     if all(isinstance(d, int) for v in source.inputs for d in v.shape or ()):
         return []
     axes, plan = choose(source, {}, Options())
-    return [] if plan.blockers else [" ".join(f"--axis {name}={axis}" for name, axis in axes.items())]
+    return [] if plan.blockers else [as_options(axes)]
 
 
 def readings(source: Source, told: Mapping[str, int], states: set[str]) -> Iterator[dict[str, int]]:

@@ -23,6 +23,8 @@ from pulsify_onnx.rules.kit.node import Node
 
 BACK = "it brings a value over the whole stream back to the frames, so the first frame needs the last"
 BACK_HINT = "use a running value over the frames so far, or cut the model there"
+LENGTH = "it uses the length of the whole stream as a number, which is not known while the stream runs"
+LENGTH_HINT = "count the frames so far instead, for example by CumSum of ones"
 UNKNOWN_SHAPE = "run onnx.shape_inference on the model, or export it with fixed channel sizes"
 
 
@@ -37,10 +39,7 @@ def static_value(fact: Fact) -> Expr:
     if isinstance(fact, Static):
         return Ref(fact.wire)
     if isinstance(fact, ShapeTensor):
-        refuse(
-            "it uses the length of the whole stream as a number, which is not known while the stream runs",
-            hint="count the frames so far instead, for example by CumSum of ones",
-        )
+        refuse(LENGTH, LENGTH_HINT)
     if isinstance(fact, Running):
         refuse(BACK, BACK_HINT)
     refuse(
