@@ -102,6 +102,20 @@ def test_other_frames_are_refused(indices, pick):
     refused(picks(f"{indices}\n {pick}\n z = Cast<to=1>(q)\n y = Add(x, z)"), "pick")
 
 
+def test_frames_across_another_axis_are_refused():
+    """Every row picks frames of its own number."""
+    body = (
+        "m = Squeeze(x, ax0)\n t = Transpose<perm=[1,0]>(m)\n i = Unsqueeze(p, ax0)\n k = Concat<axis=0>(i, i, i, i)\n"
+    )
+    refused(picks(body + " g = GatherElements<axis=0>(t, k)\n y = Unsqueeze(g, ax0)"), "pick")
+
+
+def test_indices_that_differ_from_each_other_are_refused():
+    body = "at = Unsqueeze(p, last)\n next = Mul(at, two)\n both = Concat<axis=1>(at, next)\n"
+    square = "c = Unsqueeze(p, last)\n e = Mul(c, zero)\n table = Concat<axis=1>(c, e)\n"
+    refused(picks(body + square + " q = GatherND(table, both)\n z = Cast<to=1>(q)\n y = Add(x, z)"), "pick")
+
+
 def test_masks_whose_positions_are_gathered():
     body = POSITIONS.replace(
         "qi = Unsqueeze(i, ax1)", "at = Unsqueeze(i, ax1)\n again = GatherND(i, at)\n qi = Unsqueeze(again, ax1)"
