@@ -90,6 +90,12 @@ def test_frames_some_frames_later():
     every_length(m, pulses=(2,))
 
 
+def test_all_frames_but_the_last():
+    m = picks("l = Sub(n, one)\n" + LATER.format(late="Range(zero, l, one)"))
+    check(m, delays={"y": 0}, pulses=(1, 3))
+    every_length(m, pulses=(2,))
+
+
 def test_frames_after_the_last_one_are_refused():
     refused(picks(LATER.format(late="Add(p, two)")), "after the last one")
 
