@@ -27,6 +27,8 @@ ENDS = {
     "last": "top = Sub(high, one0b)\n l = Sub(n, one0b)\n cut = Min(top, l)\n end = Unsqueeze(cut, ax1)\n"
     " ended = LessOrEqual(ki, end)",
     "less_one": "cut = Min(high, n)\n e = Unsqueeze(cut, ax1)\n end = Sub(e, one0b)\n ended = LessOrEqual(ki, end)",
+    "last_and_one": "top = Sub(high, one0b)\n l = Sub(n, one0b)\n cut = Min(top, l)\n e = Unsqueeze(cut, ax1)\n"
+    " end = Add(one0b, e)\n ended = Less(ki, end)",
     "clip": "cut = Clip(high, , n)\n end = Unsqueeze(cut, ax1)\n ended = Less(ki, end)",
     "clip_from": "cut = Clip(high, zero0, n)\n end = Unsqueeze(cut, ax1)\n ended = Less(ki, end)",
     "cast": "cut = Min(high, n)\n e = Unsqueeze(cut, ax1)\n end = Cast<to=6>(e)\n k32 = Cast<to=6>(ki)\n"

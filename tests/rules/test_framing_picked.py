@@ -90,6 +90,12 @@ def test_frames_some_frames_later():
     every_length(m, pulses=(2,))
 
 
+def test_all_frames_but_the_last():
+    m = picks("l = Sub(n, one)\n" + LATER.format(late="Range(zero, l, one)"))
+    check(m, delays={"y": 0}, pulses=(1, 3))
+    every_length(m, pulses=(2,))
+
+
 def test_frames_after_the_last_one_are_refused():
     refused(picks(LATER.format(late="Add(p, two)")), "after the last one")
 
@@ -100,6 +106,20 @@ def test_frames_after_the_last_one_are_refused():
 @pytest.mark.parametrize("pick", ["at = Unsqueeze(i, last)\n q = GatherND(p, at)", "q = GatherElements<axis=0>(p, i)"])
 def test_other_frames_are_refused(indices, pick):
     refused(picks(f"{indices}\n {pick}\n z = Cast<to=1>(q)\n y = Add(x, z)"), "pick")
+
+
+def test_frames_across_another_axis_are_refused():
+    """Every row picks frames of its own number."""
+    body = (
+        "m = Squeeze(x, ax0)\n t = Transpose<perm=[1,0]>(m)\n i = Unsqueeze(p, ax0)\n k = Concat<axis=0>(i, i, i, i)\n"
+    )
+    refused(picks(body + " g = GatherElements<axis=0>(t, k)\n y = Unsqueeze(g, ax0)"), "pick")
+
+
+def test_indices_that_differ_from_each_other_are_refused():
+    body = "at = Unsqueeze(p, last)\n next = Mul(at, two)\n both = Concat<axis=1>(at, next)\n"
+    square = "c = Unsqueeze(p, last)\n e = Mul(c, zero)\n table = Concat<axis=1>(c, e)\n"
+    refused(picks(body + square + " q = GatherND(table, both)\n z = Cast<to=1>(q)\n y = Add(x, z)"), "pick")
 
 
 def test_masks_whose_positions_are_gathered():
