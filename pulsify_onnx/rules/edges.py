@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pulsify_onnx.algebra.facts import Deferred, Fact, Padding, Running, Shape, ShapeTensor, Static, Stream
 from pulsify_onnx.algebra.length import Length
 from pulsify_onnx.algebra.ordering import assume
@@ -41,24 +39,22 @@ def repeated(node: Node, frame: Stream, shape: Shape) -> Outcome | None:
 
 
 def first_entries(node: Node, x: Stream, indices: Fact) -> Outcome | None:
-    """Frames of `x` by constant indices that follow each other, or are all one; None for others."""
+    """Frame 0 of `x`, once or again and again, by constant indices; None for others.
+
+    A later frame alone is no edge: an export of one length that was unrolled takes one after the other.
+    """
     if not isinstance(indices, Static) or indices.value is None or indices.value.array.ndim > 1:
         return None
-    values = indices.value.array.ravel().astype(np.int64)
-    if not values.size or values.min() < 0 or x.merged:
+    values = indices.value.array
+    if not values.size or values.any() or x.merged:
         return None
-    first, count = int(values[0]), values.size
-    alone = bool((values == first).all())
-    if not alone and (values != np.arange(first, first + count)).any():
-        return None
-    end = first + (1 if alone else count)
-    assume(x.extent - end, (0, 1))
-    part = replace(crop(x, first, x.extent - end), shape=_with(x, Length.of(end - first)))
-    if not indices.value.array.ndim:
-        blame = Blocker(node.name, node.op_type, PICKS, PICKS_HINT, x.wire)
-        shape = (*x.shape[: x.axis], *x.shape[x.axis + 1 :])
-        return Outcome((Deferred(node.outputs[0], x.dtype, shape, "first", part, (x.axis,), blame),))
-    return repeated(node, part, _with(x, Length.of(count))) if alone else Outcome((part,))
+    assume(x.extent - 1, (0, 1))
+    part = replace(crop(x, 0, x.extent - 1), shape=_with(x, Length.of(1)))
+    if values.ndim:
+        return repeated(node, part, _with(x, Length.of(values.size)))
+    blame = Blocker(node.name, node.op_type, PICKS, PICKS_HINT, x.wire)
+    shape = (*x.shape[: x.axis], *x.shape[x.axis + 1 :])
+    return Outcome((Deferred(node.outputs[0], x.dtype, shape, "first", part, (x.axis,), blame),))
 
 
 def of_edges(node: Node) -> bool:

@@ -296,7 +296,7 @@ def pad_rule(node: Node) -> Outcome:
 @rule("Gather", versions=(1, 11, 13))
 def gather(node: Node) -> Outcome:
     """Indices that stream (an embedding), a stream whose other axis is indexed, framing by positions at a fixed hop,
-    or fixed frames that follow each other or are one and the same.
+    or the first frame, once or again and again.
 
     Prefix: frames counted from the end (the last is -1).  Refuses: picking frames of the stream by other indices.
     """

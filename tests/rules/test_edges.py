@@ -191,6 +191,7 @@ def test_repeated_frame_as_a_result() -> None:
 
 
 def test_what_is_no_edge() -> None:
+    refused(edged("p = Gather<axis=2>(a, one)", "p, a"), "by index")
     refused(edged("t = Tanh(a)\n l = Slice(t, minus, far, two)\n q = Tile(l, reps)", "a, q"), "over the whole stream")
     refused(edged(LAST["tile"], "q, a"), "over the whole stream")
     refused(edged("i = Gather<axis=2>(a, none)\n d = Softmax<axis=1>(i)", "a, a"), "one stream after another")
