@@ -56,6 +56,8 @@ def written(node: Node, axis: int | None) -> Outcome:
         refuse(WRITES, HINT)
     before: list[Step] = []
     fixed = box.size.constant is not None
+    if fixed and (box.start or box.size.constant != 1):  # an export of one length has so many indices as it has frames
+        refuse(WRITES, HINT)
     read = [data]
     if isinstance(new, Stream):
         if new.axis != data.axis or new.merged or new.rate * box.step != data.rate or new.rank != data.rank:
@@ -65,15 +67,7 @@ def written(node: Node, axis: int | None) -> Outcome:
         refuse(WRITES, HINT)
     (kept, *moved), y = align(read, node.options, leads=False)
     y = y.placed(node.outputs[0], data.dtype, data.shape, data.axis)
-    value: Expr
-    if moved:
-        value = replace(moved[0], mask=None, border=None)
-    else:
-        entry = onnx_op("Div", onnx_op("Sub", indices(y), const(box.start)), const(box.step))
-        last = (box.size.constant or 1) - 1
-        value = onnx_op(
-            "Gather", Ref(new.wire), onnx_op("Min", onnx_op("Max", entry, const(0)), const(last)), axis=data.axis
-        )
+    value: Expr = replace(moved[0], mask=None, border=None) if moved else Ref(new.wire)
     flag = along(_frames(y, box, end), data)
     for k, (start, size) in box.others.items():
         entries = np.arange(data.shape[k].constant or 0) - start
@@ -128,6 +122,8 @@ def _spread(node: Node, x: Stream, factor: int, options: Options, before: list[S
 
 def _box(node: Node, data: Stream, at: Fact, new: tuple[Length, ...], axis: int | None) -> _Box:
     """Where it writes; refuses places that are no box, or not known."""
+    if isinstance(at, Static) and new[data.axis : data.axis + 1] != (Length.of(1),):
+        refuse(WRITES, HINT)
     shape = shape_of(at) if axis is not None else shape_of(at)[:-1]
     depth = len(shape)
     if axis is None and (shape_of(at)[-1].constant != depth or data.axis >= depth):

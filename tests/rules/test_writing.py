@@ -146,11 +146,11 @@ def test_a_grid_of_indices() -> None:
     every_length(model)
 
 
-def test_fixed_frames() -> None:
-    check(made("y = ScatterND(v, pair, u)", u=rand(2, 2)), delays={"y": 1}, pulses=PULSES)
-    body = "c = Slice(v, twos, far, zeros)\n d = Slice(c, zeros, twos, zeros)\n y = ScatterND(v, pair, d)"
+def test_the_first_frame() -> None:
+    check(made("y = ScatterND(v, front, u)", u=rand(1, 2)), delays={"y": 1}, pulses=PULSES)
+    body = "c = Slice(v, twos, far, zeros)\n d = Slice(c, zeros, ones, zeros)\n y = ScatterND(v, front, d)"
     model = made(body)
-    check(model, delays={"y": 2}, absorbed=True, pulses=PULSES)
+    check(model, delays={"y": 3}, absorbed=True, pulses=PULSES)
     every_length(model)
 
 
@@ -203,6 +203,8 @@ def test_what_is_no_range() -> None:
         refused(model, "writes to frames of the stream by index")
 
     blocked(made("y = ScatterND(v, odd, u)", u=rand(3, 2)))
+    blocked(made("y = ScatterND(v, pair, u)", u=rand(2, 2)))
+    blocked(made("c = Slice(v, ones, far, zeros)\n y = ScatterND(v, pair, c)"))
     blocked(
         made(
             "m = Sub(n, two)\n m1 = Sub(m, one)\n r = Range(one, n, one)\n q = Mul(r, r)\n i = Unsqueeze(q, minus)"
