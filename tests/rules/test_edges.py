@@ -161,7 +161,7 @@ def test_rows_of_a_batch_are_streams_of_their_own() -> None:
         again=np.array([1, 3, 1]),
         **{k: np.asarray(INTS[k], np.int64) for k in ("zero", "one", "minus", "far")},
     )
-    check_rows(model, axes={"x": 1})
+    check_rows(model, axes={"x": 1}, pulses=(3,), rows=3)
 
 
 def test_first_frame_of_another_stream() -> None:

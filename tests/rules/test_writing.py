@@ -190,7 +190,7 @@ def test_rows_of_a_batch_are_streams_of_their_own() -> None:
         y = Transpose<perm=[1,0,2]>(s) }""",
         **{k: np.asarray(INTS[k], np.int64) for k in ("one", "minus", "zeros")},
     )
-    check_rows(model, axes={"x": 1})
+    check_rows(model, axes={"x": 1}, pulses=(3,), rows=3)
 
 
 def test_truth_values() -> None:
