@@ -62,7 +62,9 @@ def judged(
         problem = "a bug shows"
     elif code in (1, 2, 4) and len([line for line in lines if not line.startswith("  ")]) != 1 and "--axis" not in err:
         problem = f"{len(lines)} lines of error"
-    elif code == 3 and not all(line.startswith(("error: cannot stream", "  why:", "  hint:")) for line in lines):
+    elif code == 3 and not all(
+        line.startswith(("error: cannot stream", "  why:", "  hint:", "read with time along")) for line in lines
+    ):
         problem = "a refusal of odd form"
     elif code == 1 and "differs from the batch model" in err:
         problem = "a wrong stream"

@@ -5,6 +5,7 @@ difference.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -38,11 +39,10 @@ def interpolations(graph: ir.Graph) -> Iterator[Interpolation]:
     for node in graph:
         if node.op_type != "Add" or node.domain:
             continue
-        for start, rest in _both(node):
-            found = _sum(node, start, rest)
+        with suppress(TypeError, ValueError, IndexError, AttributeError):  # not as its schema says: its rule will tell
+            found = next((s for s in (_sum(node, *pair) for pair in _both(node)) if s is not None), None)
             if found is not None:
                 yield found
-                break
 
 
 def _sum(node: ir.Node, start: ir.Value, rest: ir.Value) -> Interpolation | None:

@@ -55,7 +55,9 @@ def test_names_with_line_breaks_are_escaped(tmp_path: Path):
     model = parse("agraph (float[1,3,T] x) => (float[1,3,T] y) { y = Relu(x) }")
     model.graph.node[0].op_type, model.graph.node[0].name = "Re\nlu", "one\r\n\x1b[31mtwo"
     done = command_line(model, tmp_path)
-    assert done.returncode == 3 and len(done.stderr.splitlines()) == 3 and '"one\\r\\n\\x1b[31mtwo"' in done.stderr
+    lines = done.stderr.splitlines()
+    assert done.returncode == 3 and len(lines) == 4 and lines[3] == "read with time along axis 2 of x"
+    assert '"one\\r\\n\\x1b[31mtwo"' in done.stderr
 
 
 def test_dimensions_beyond_all_measure_take_no_time(tmp_path: Path):
