@@ -52,9 +52,8 @@ def analyze(model: Model | Source, options: ConvertOptions | None = None, **give
     ``pulsed(pulse=…)``. Builds no graph.
 
     Options are those of `ConvertOptions`, as an object or by keyword, but for ``pulse``, which comes later, and
-    ``batch`` and
-    ``head``, which are no matter of the plan. Raises `UsageError` and `AmbiguousAxis`; what cannot stream is in
-    ``blockers``.
+    ``batch`` and ``head``, which are no matter of the plan. Raises `UsageError` and `AmbiguousAxis`; what cannot stream
+    is in ``blockers``.
     """
     if "pulse" in given:
         raise TypeError(
@@ -71,8 +70,7 @@ def pulsify(model: Model | Source, options: ConvertOptions | None = None, **give
     """Turn a batch model into a streaming one that takes ``pulse`` base frames a step.
 
     Options are those of `ConvertOptions`, as an object or by keyword; a pulse (None: any) must be named. Raises
-    `CannotStream` with every
-    blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
+    `CannotStream` with every blocker, `PulseDoesNotFit` with the smallest pulse that does, `UsageError`.
     """
     if options is None and "pulse" not in given:
         raise TypeError("pulsify() needs a pulse (None: any multiple of the pulse multiple)")
@@ -160,8 +158,7 @@ def verify(
     """Stream random data (or `recorded` inputs) through `pulsed` and compare every frame with the batch `model`.
 
     `measure`, by running the batch model some more times, how far it looks: that the receptive field is wide enough,
-    and in ``late``
-    of the result which outputs come later than the data they need.
+    and in ``late`` of the result which outputs come later than the data they need.
     """
     runner = opened(pulsed)
     sidecar, head = runner.sidecar, runner.sidecar.head

@@ -32,13 +32,11 @@ BY_ZERO = {"Div", "Mod"}
 
 ROUNDED = {"MaxPool", "AveragePool", "LpPool", "ConvTranspose", "Resize", "Upsample"}
 """Operators whose sizes are rounded otherwise than by onnx's inference: the last window of a ceil_mode, output_padding
-with
-auto_pad, scales."""
+with auto_pad, scales."""
 
 SHORT_KERNELS = {"Conv": -2, "ConvInteger": -2, "QLinearConv": -2, "LpPool": -1}
 """How much shorter than their stride windows may be to be padded by auto_pad SAME as the standard says; those of other
-operators,
-not at all."""
+operators, not at all."""
 
 UNSOUND = {"MaxPool": "Pad_Fusion"}
 """Optimizers that change what an operator gives: a Pad is fused into a MaxPool, which pads with -inf, whatever its
@@ -66,8 +64,7 @@ def session(
     model: str | Path | bytes, severity: int = 3, plain: bool = False, kept: bool = False, without: Sequence[str] = ()
 ) -> ort.InferenceSession:
     """A session on one CPU thread; a `plain` one leaves the graph as it is, a `kept` one keeps no memory that it
-    computed in; `without` some
-    of onnxruntime's optimizers. Raises `InvalidModel`.
+    computed in; `without` some of onnxruntime's optimizers. Raises `InvalidModel`.
     """
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise InvalidModel(f"{model}: not a file" if Path(model).exists() else f"{model}: no such file")

@@ -286,14 +286,11 @@ def check(
     """Stream `model` at `pulses` (rounded up to its multiple), without and with an end, and compare with batch.
 
     `length` base frames, rounded up to `unit` (what the batch model takes, from `shortest` on), `limit` at most;
-    without an end, the batch model hears `beyond` pulses more than the stream.
-    `absorbed`: larger pulses than the smallest may have less delay than told. `delays`: expected by output, without an
-    end of stream. A quantised stream is compared as it is written, and at onnxruntime's optimisation, with `bits` bit
-    by bit.
-    `inputs`: functions (rng, shape) -> array for inputs that are not plain random. `rows`: entries of dimensions of any
-    size,
-    streams that start and end together. `finite`: whether the batch model has finite values for every length. Returns
-    the last model.
+    without an end, the batch model hears `beyond` pulses more than the stream. `absorbed`: larger pulses than the
+    smallest may have less delay than told. `delays`: expected by output, without an end of stream. A quantised stream
+    is compared as it is written, and at onnxruntime's optimisation, with `bits` bit by bit. `inputs`: functions (rng,
+    shape) -> array for inputs that are not plain random. `rows`: entries of dimensions of any size, streams that start
+    and end together. `finite`: whether the batch model has finite values for every length. Returns the last model.
     """
     from pulsify_onnx.api import analyze
 

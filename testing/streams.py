@@ -32,8 +32,7 @@ class Streams:
     """A pulsed model beside the batch model that each of its lanes must equal; both sessions are made once.
 
     `optimised`: whether both run as onnxruntime has them by default, or neither; only the pulsed one, unless told.
-    `ties`: whether
-    values may be rounded the other way, where sums lie between two integers.
+    `ties`: whether values may be rounded the other way, where sums lie between two integers.
     """
 
     def __init__(

@@ -327,10 +327,8 @@ def attempt(net: Network, seed: int) -> tuple[str, str]:
     """A random network and its export for a random length, as any tool might leave it: (what, more).
 
     "kept" where it streams as the export does, and differs from the network by a number that the sidecar lists; "same"
-    where the
-    export streams as the network does at other lengths, "refused" by a reason, "none" where onnxruntime does not take
-    the export;
-    "WRONG" and "crash" are findings.
+    where the export streams as the network does at other lengths, "refused" by a reason, "none" where onnxruntime does
+    not take the export; "WRONG" and "crash" are findings.
     """
     rng = np.random.default_rng(seed)
     shortest = net.lengths[0]

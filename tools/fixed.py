@@ -2,8 +2,7 @@
 leave them.
 
 Each export must stream as the dynamic network does at other lengths, or be refused. Prints a count of what ran and why
-the rest
-was refused; what fails is written to a folder, with its dynamic twin. Exit status 1 on failure.
+the rest was refused; what fails is written to a folder, with its dynamic twin. Exit status 1 on failure.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Hunt for wrong streams: random networks, converted at random pulses and compared with their batch run.
 
 Every fourth network is made of layers that show every perturbation: its delays are compared with the measured lookahead
-too. Prints
-what ran, by family and by kind of layer, and why the rest was refused; what fails or is late is shrunk and written to a
-folder. Exit
-status 1 on failure: late is not wrong.
+too. Prints what ran, by family and by kind of layer, and why the rest was refused; what fails or is late is shrunk and
+written to a folder. Exit status 1 on failure: late is not wrong.
 """
 
 from __future__ import annotations
@@ -131,8 +129,7 @@ def _bypassed(model: onnx.ModelProto, fails: Callable[[onnx.ModelProto], str], e
 
 TOLD = ("late", "unequal", "unrun")
 """What is counted and shown, and is no failure: frames later than need be, quantised frames that onnxruntime's
-optimisation rounds another
-way, and old models for which onnxruntime infers another shape than it makes."""
+optimisation rounds another way, and old models for which onnxruntime infers another shape than it makes."""
 
 
 class Tally:

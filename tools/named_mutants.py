@@ -2,8 +2,7 @@
 model of some family.
 
 ``verify`` must find that the stream differs (then ``--trace`` names the first node that does), or that it comes later
-than it need, or
-that a frame has an influence beyond the receptive field.
+than it need, or that a frame has an influence beyond the receptive field.
 """
 
 from __future__ import annotations

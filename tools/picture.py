@@ -4,8 +4,7 @@ the imports are held to.
     python -m tools.picture [--write]
 
 A room stands on the floor above the highest one that it imports, and an arrow that follows from others is left out.
-What lives in a
-room is the docstring of its ``__init__``. Without ``--write`` the page is printed as it should be.
+What lives in a room is the docstring of its ``__init__``. Without ``--write`` the page is printed as it should be.
 """
 
 from __future__ import annotations

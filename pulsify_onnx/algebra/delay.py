@@ -1,8 +1,7 @@
 """Delays before they are known: sums of unknowns, of which each says what it must not be less than.
 
 Rules tell which frames a result reads. How long a wire waits follows from that, from the pulse and from whether the
-stream
-ends: the schedule finds the least value of every unknown, and only then a delay is a number.
+stream ends: the schedule finds the least value of every unknown, and only then a delay is a number.
 """
 
 from __future__ import annotations

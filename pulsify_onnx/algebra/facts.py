@@ -92,10 +92,9 @@ class ReceptiveField:
     """Base frames that a frame depends on, relative to its own time; ``past`` is None when unbounded.
 
     Frame `t` of a stream of `n` base frames is the same however the stream goes on where ``t + ending < n``: `ending`
-    is
-    ``future``, or more where what pads the end was read. Some frames may reach back further by ``between``: those that
-    lie between two frames of what they were made from. Where frames are parts of one, from frame 0 on so many each,
-    ``parts`` is their number and what all of them together depend on.
+    is ``future``, or more where what pads the end was read. Some frames may reach back further by ``between``: those
+    that lie between two frames of what they were made from. Where frames are parts of one, from frame 0 on so many
+    each, ``parts`` is their number and what all of them together depend on.
     """
 
     past: Fraction | None = Fraction(0)
@@ -155,18 +154,15 @@ ALONE = (Length.of(1), Length.of(1))
 class Stream:
     """The stream runs along ``axis``: ``S[delay + i] == batch[i]`` for the frames that are real.
 
-    ``wire`` names the tensor whose pulses carry the values. ``shape`` is the batch shape; ``shape[axis]``
-    is the extent as data. The first ``pad_before`` and the last ``pad_after`` frames equal ``border`` (a constant
-    frame, or mirrored ones) and need not have come over the wire: a padded tensor is the tensor itself with a border.
-    Hence ``delay`` may go down to ``-pad_before``. A ``positional`` wire is computed from frame indices alone and
-    can be had at any delay without a state. With an ``origin`` it is no stream of frames but a table of relative
-    positions: entry ``origin + e`` holds what belongs to keys `e` frames after their query. The first ``cached`` frames
-    are those of
-    a cache that the caller carries: they come before the first pulse. ``around`` are the sizes of
-    the axes that are merged with time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of
-    one
-    of their rows, a pulse is laid out as the batch tensor is, and only operators that treat all frames alike may see
-    it.
+    ``wire`` names the tensor whose pulses carry the values. ``shape`` is the batch shape; ``shape[axis]`` is the extent
+    as data. The first ``pad_before`` and the last ``pad_after`` frames equal ``border`` (a constant frame, or mirrored
+    ones) and need not have come over the wire: a padded tensor is the tensor itself with a border. Hence ``delay`` may
+    go down to ``-pad_before``. A ``positional`` wire is computed from frame indices alone and can be had at any delay
+    without a state. With an ``origin`` it is no stream of frames but a table of relative positions: entry ``origin +
+    e`` holds what belongs to keys `e` frames after their query. The first ``cached`` frames are those of a cache that
+    the caller carries: they come before the first pulse. ``around`` are the sizes of the axes that are merged with
+    time, a slower one and a faster one ([B, T, n] as B*T*n): ``shape`` is then that of one of their rows, a pulse is
+    laid out as the batch tensor is, and only operators that treat all frames alike may see it.
     """
 
     wire: str
@@ -245,11 +241,10 @@ class RelativeScores:
     """Every query meets every offset (key minus query) of a table of relative positions, on the way to query × key.
 
     ``axis`` is that of the queries, the next one that of the offsets: `width` entries, of which entry ``origin`` is
-    offset 0.
-    The wire is evaluated on a window of either stream, for the offsets that occur there. ``form`` says how far the
-    batch
-    model has come in skewing it: "rows" as computed, with `padded` entries before the first offset; "folded" to rows of
-    as many entries as there are queries; "dropped" without the first of these rows; "skewed" back to a row per query.
+    offset 0. The wire is evaluated on a window of either stream, for the offsets that occur there. ``form`` says how
+    far the batch model has come in skewing it: "rows" as computed, with `padded` entries before the first offset;
+    "folded" to rows of as many entries as there are queries; "dropped" without the first of these rows; "skewed" back
+    to a row per query.
     """
 
     wire: str
@@ -310,10 +305,9 @@ class Running:
     """A running value: after each pulse, that of the batch model over all frames so far.
 
     ``waits`` are the streams it was reduced from: it is complete when all of their frames have come. ``exact`` is false
-    where
-    that is only after the flush, and is known once the plan is scheduled. ``mean`` (``maximum``): the stream whose mean
-    (maximum) over some axes it is, element by element in this order, and these axes. ``last``: the stream whose last
-    frame it is, once or again and again along the stream's axis, or without that axis.
+    where that is only after the flush, and is known once the plan is scheduled. ``mean`` (``maximum``): the stream
+    whose mean (maximum) over some axes it is, element by element in this order, and these axes. ``last``: the stream
+    whose last frame it is, once or again and again along the stream's axis, or without that axis.
     """
 
     wire: str

@@ -15,15 +15,12 @@ class Mask:
     """Frames of a wire that are real; all others read as ``border``: a constant frame, or mirrored ones.
 
     Those of a wire with `delay` whose index is at least `first` and below `end` are real; `before` and `after` say
-    which side is
-    asked about at all. With `computed` the frames before the first are not zeros by themselves. With `sealed` the
-    window
-    is masked whatever the border; a `guard` hides what may be there before the stream begins even where nothing comes
-    late. Frames mirrored at the end are found up to `reach` frames before their place. ``infinite``: the number of
-    frames with those
-    of an infinite border; all others read as zeros, so that what is made of no frame at all is finite. ``reader``: the
-    delay of a
-    reader whose own frames are meant; past the end it hides only what is known to be no frame.
+    which side is asked about at all. With `computed` the frames before the first are not zeros by themselves. With
+    `sealed` the window is masked whatever the border; a `guard` hides what may be there before the stream begins even
+    where nothing comes late. Frames mirrored at the end are found up to `reach` frames before their place.
+    ``infinite``: the number of frames with those of an infinite border; all others read as zeros, so that what is made
+    of no frame at all is finite. ``reader``: the delay of a reader whose own frames are meant; past the end it hides
+    only what is known to be no frame.
     """
 
     delay: Delay
@@ -80,9 +77,8 @@ class TimedMask:
     """A mask at a time: a frame is real iff ``low <= position < high``, positions counted in the concatenation of the
     wire's pulses.
 
-    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the
-    history begins with frames of the border (a constant) and remembers masked ones; else the window is masked.
-    ``within``: the
+    `start` and `end` say which side needs the test at all. With `arrival` the arriving pulse is masked, and the history
+    begins with frames of the border (a constant) and remembers masked ones; else the window is masked. ``within``: the
     positions of an infinite border and of the frames between its two sides.
     """
 

@@ -25,8 +25,7 @@ class _NotConstant(Exception):
 
 SIZES = (2, 33)
 """Sizes of axes of unknown size at which a border must be what it is at size 1. What multiplies n equal rows may agree
-at an odd
-number of them, and a dilated kernel sees a neighbour only along an axis that is longer than its dilation."""
+at an odd number of them, and a dilated kernel sees a neighbour only along an axis that is longer than its dilation."""
 
 ROUNDING = {ir.DataType.DOUBLE: 1e-13, ir.DataType.FLOAT: 1e-5}
 """How much of the largest value of a border may be rounding, which depends on how many rows there are; one in a

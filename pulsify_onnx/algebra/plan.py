@@ -193,8 +193,7 @@ class State:
     """A state of a step. ``next`` is its value after this pulse; it starts as zeros.
 
     It is kept with the batch first, and a scalar with an axis of its own; nobody but lowering sees that. ``batch``:
-    which axis of
-    the value is the batch, also where that has a fixed size.
+    which axis of the value is the batch, also where that has a fixed size.
     """
 
     name: str
@@ -244,13 +243,10 @@ class Step:
     """Computes ``wires``, of which ``facts`` hold, from ``exprs`` on behalf of node `node`.
 
     ``history`` names a static tensor: the frames that came before this pulse, of a stream that has them from the
-    caller.
-    ``undo``: what gives back from the frames of the only wire those of the only stream that it was computed from, frame
-    by
-    frame and never larger: a history of that stream serves readers of the wire. A `deferred` step is computed where its
-    wire is
-    read, on the window of each reader. ``unsigned``: its other form, where its result or what it reads are signed 8-bit
-    integers.
+    caller. ``undo``: what gives back from the frames of the only wire those of the only stream that it was computed
+    from, frame by frame and never larger: a history of that stream serves readers of the wire. A `deferred` step is
+    computed where its wire is read, on the window of each reader. ``unsigned``: its other form, where its result or
+    what it reads are signed 8-bit integers.
     """
 
     node: str
@@ -316,13 +312,10 @@ class Plan:
 
     ``facts`` are those of the source's wires (a view may name another wire as its carrier), ``wires`` those of the
     tensors that really flow, by name. ``inputs`` and ``outputs`` are the graph's, in their order. ``least``: base
-    frames from
-    which on all is true that was decided by the length of the stream. ``unread``: how many of the first frames of a
-    wire, once it is
-    scheduled, nobody reads: they may be wrong, or come never. ``waits``: by how many base frames wires come later than
-    they
-    could, of a plan in which it is settled where streams wait. ``length_multiple``: the streams have a multiple of so
-    many base frames.
+    frames from which on all is true that was decided by the length of the stream. ``unread``: how many of the first
+    frames of a wire, once it is scheduled, nobody reads: they may be wrong, or come never. ``waits``: by how many base
+    frames wires come later than they could, of a plan in which it is settled where streams wait. ``length_multiple``:
+    the streams have a multiple of so many base frames.
     """
 
     inputs: tuple[str, ...]

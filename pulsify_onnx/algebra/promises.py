@@ -42,9 +42,8 @@ def least_frames(plan: Plan, meetings: Iterable[Iterable[str]]) -> int:
     meets.
 
     Of fewer, the batch model does not run or gives what its formulas do not tell: a crop of more frames than there are
-    leaves none, a
-    pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided by the length
-    is not true of fewer, too.
+    leaves none, a pool makes one of none, and a single frame is repeated for a longer stream. What the analysis decided
+    by the length is not true of fewer, too.
     """
     extents = {
         name: f.extent for name, f in plan.facts.items() if isinstance(f, Stream) and f.extent.symbols() <= {TIME}

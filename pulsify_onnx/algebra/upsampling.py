@@ -50,8 +50,7 @@ class Upsampled:
     """Several frames in the place of each: the stream `y` of them, whose extent is the caller's to tell.
 
     The frames of a pulse begin at frame ``start`` of what the operator makes of the window that it is given. With
-    `more`
-    copies of its last frame at the end of that window the operator makes all of them.
+    `more` copies of its last frame at the end of that window the operator makes all of them.
     """
 
     y: Stream

@@ -2,8 +2,7 @@
 given back with them.
 
 A state has a fixed size, so such a cache is none. The model may be run as it is, though, where it makes the same of a
-stream
-however that is cut: which is established by running it.
+stream however that is cut: which is established by running it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Readings of a node: every way in which it may be understood, the first that applies and gives an outcome is taken.
 
 A reading is data. It gets the node and `then`, what the readings after it make of a node: so one may see another node
-(a
-row of it, a cache) or finish what they give (borders). A walk may have readings of its own before these.
+(a row of it, a cache) or finish what they give (borders). A walk may have readings of its own before these.
 """
 
 from __future__ import annotations

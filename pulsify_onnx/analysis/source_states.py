@@ -1,9 +1,8 @@
 """States that the source itself already has: an input that the caller feeds back from an output.
 
 The pair is a state if a pulse may begin with what the last one has left. Recurrences and caches say what they begin
-with
-and what they leave (`Carry`); what lies between them and the graph's input and output only moves data, which is tried
-on random values: what the caller feeds back must give every carry exactly what it left.
+with and what they leave (`Carry`); what lies between them and the graph's input and output only moves data, which is
+tried on random values: what the caller feeds back must give every carry exactly what it left.
 """
 
 from __future__ import annotations

@@ -57,8 +57,7 @@ def analyze(
     """The plan of a model whose stream inputs run along `axes`; refusals are in its ``blockers``.
 
     Inputs are taken to have `shapes`, where these are given, instead of those that they declare. `readings`: in what
-    ways
-    nodes may be understood.
+    ways nodes may be understood.
 
     Rates of the inputs come from the graph: where two streams meet at different rates, their inputs run at these
     rates, and the analysis starts again with that knowledge.

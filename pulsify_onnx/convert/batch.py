@@ -60,10 +60,8 @@ def batched_graph(source: Source, plan: Plan, pulse: int | None, batch: int | st
     """The pulsed graph of `source` as `plan` reads it.
 
     With a `batch` (a number of rows or "dynamic"), of a model that was exported with a batch of 1: raises
-    `CannotStream` where rows can't
-    be kept apart. Without one, rows that the source has a fixed number of are streams of their own where they can be;
-    else the
-    nodes that they share are noted.
+    `CannotStream` where rows can't be kept apart. Without one, rows that the source has a fixed number of are streams
+    of their own where they can be; else the nodes that they share are noted.
     """
     rows = batch if isinstance(batch, int) else static_batch(plan)
     if batch is None and rows is None:

@@ -14,18 +14,13 @@ class ConvertOptions:
 
     ``pulse``: base frames of a step; None: any multiple of ``pulse_multiple`` (of a report: the smallest that fits).
     ``axes``: the stream axis by input, an index or the name of a dimension; only needed where it can't be told.
-    ``end_of_stream``: exact to the last frame, for streams of any length.
-    ``left_context``: attention over the whole past sees that many frames of it, which is another network; the sidecar
-    says so.
-    ``states``: outputs by input that the caller feeds back, as states of the model's own.
-    ``allow_advance``: outputs may have a delay below 0.
-    ``batch``: so many rows, or any number ("dynamic"), each a stream of its own, for a model that was exported with a
-    batch of 1.
+    ``end_of_stream``: exact to the last frame, for streams of any length. ``left_context``: attention over the whole
+    past sees that many frames of it, which is another network; the sidecar says so. ``states``: outputs by input that
+    the caller feeds back, as states of the model's own. ``allow_advance``: outputs may have a delay below 0. ``batch``:
+    so many rows, or any number ("dynamic"), each a stream of its own, for a model that was exported with a batch of 1.
     ``head``: "window" (or "window=FRAMES", for a model of any length) runs what needs a whole clip on the last window
-    of frames, once a pulse.
-    ``readings``: by node, what a number of an export of one length means, where a refusal asks: "number", "share" (it
-    follows the
-    length) or "fill" (it fills up to a multiple).
+    of frames, once a pulse. ``readings``: by node, what a number of an export of one length means, where a refusal
+    asks: "number", "share" (it follows the length) or "fill" (it fills up to a multiple).
     """
 
     pulse: int | None = None

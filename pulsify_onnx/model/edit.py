@@ -37,9 +37,8 @@ class GraphEditor:
     """Adds to a graph.
 
     `label`: what new names say behind that of the node before which they stand, "{kind}" in it being node, value or
-    number. Without
-    one they are onnx_ir's, as at loading, where all names are looked through in the end. `taken`: names in use, where
-    the caller has them.
+    number. Without one they are onnx_ir's, as at loading, where all names are looked through in the end. `taken`: names
+    in use, where the caller has them.
     """
 
     def __init__(self, graph: ir.Graph, label: str = "", taken: set[str] | None = None):

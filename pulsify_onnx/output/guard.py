@@ -1,12 +1,9 @@
 """Two processes: one does the work, the other watches it.
 
 Libraries may end the process on a model that is not what they expect (onnxruntime aborts on some, a deep graph
-overflows
-the stack of a parser). The watcher imports nothing, so nothing ends it: it turns the end of the worker into one line
-and
-an exit code, removes what the worker had not finished, and finishes what it had begun to move into place. A worker
-whose
-watcher is killed cleans up and ends.
+overflows the stack of a parser). The watcher imports nothing, so nothing ends it: it turns the end of the worker into
+one line and an exit code, removes what the worker had not finished, and finishes what it had begun to move into place.
+A worker whose watcher is killed cleans up and ends.
 """
 
 from __future__ import annotations

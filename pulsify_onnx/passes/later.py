@@ -1,8 +1,7 @@
 """A plan of which some wires come later: what may be moved so, and how.
 
 A wire that comes `n` base frames later is the same wire, read so many frames later: only indices move. That is done on
-a plan
-whose delays are unknowns still, so that the schedule finds again what depends on them.
+a plan whose delays are unknowns still, so that the schedule finds again what depends on them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Where streams wait: what waits for a slower branch does so where the fewest bytes are remembered.
 
 The delays of the outputs are the least ones. How much later wires come, and up to where they are read, are numbers with
-least
-differences, and what is remembered is a weighted sum of them.
+least differences, and what is remembered is a weighted sum of them.
 """
 
 from __future__ import annotations

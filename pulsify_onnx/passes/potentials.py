@@ -16,10 +16,8 @@ def least_sum(weights: Sequence[int], differences: Sequence[Difference], start: 
     """Numbers with the least sum of `weights` times them, where `start` satisfies the `differences`; the first stays 0.
 
     Numbers whose weights (negative) pull them up are raised together, as far as differences let them, until a flow
-    along
-    differences that leave no room balances all weights. What is found satisfies the differences at any time, and is
-    never
-    worse than `start`.
+    along differences that leave no room balances all weights. What is found satisfies the differences at any time, and
+    is never worse than `start`.
     """
     flow = _Flow(weights, differences, start)
     for _ in range(MOST_ROUNDS * len(start)):

@@ -1,10 +1,8 @@
 """Histories on the narrow side of an operator: what its rule says to `undo` is remembered as what it is computed from.
 
 A history behind a DequantizeLinear is four times as large as one of integers, and stands between it and its reader,
-where
-runtimes look for the two side by side to compute in integers. So a reader dequantises a window of the integers instead,
-whose
-frames that are not real are those that become the border it sees: for zeros, the zero point.
+where runtimes look for the two side by side to compute in integers. So a reader dequantises a window of the integers
+instead, whose frames that are not real are those that become the border it sees: for zeros, the zero point.
 """
 
 from __future__ import annotations
@@ -112,8 +110,7 @@ def _unsigned(plan: Plan, source: Source) -> Plan:
     only.
 
     It rewrites those of a QuantizeLinear and of the one DequantizeLinear that reads it, side by side and for one
-    reader: not
-    those with a history between them. Those of several readers stay signed there, so they do here.
+    reader: not those with a history between them. Those of several readers stay signed there, so they do here.
     """
     readers: dict[str, list[Step]] = {}
     for step in plan.steps:

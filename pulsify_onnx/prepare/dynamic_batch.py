@@ -51,10 +51,8 @@ class MakeBatchDynamic:
     """A model whose inputs have a batch of `rows` becomes one for any number of rows.
 
     ``own``: on which axis the states of the source's own have the batch. ``statics``: whether static inputs with as
-    many rows
-    have it too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of theirs get
-    the
-    rows that they need.
+    many rows have it too. ``meeting``: names of nodes in which rows were found to meet, again and again: constants of
+    theirs get the rows that they need.
     """
 
     rows: int

@@ -46,8 +46,7 @@ class Prepared:
     """A batch model on its way to the analysis.
 
     ``axes``: the stream axes that are known. ``notes``: what the sidecar says of the passes. ``read``: all stream axes
-    and the plan
-    of the model as it is now, where a pass had to find them. ``head``: what was cut off it.
+    and the plan of the model as it is now, where a pass had to find them. ``head``: what was cut off it.
     """
 
     source: Source

@@ -2,9 +2,8 @@
 needs one whole window.
 
 The head is every node that can't stream or reduces the stream, every one that counts frames or carries something on
-from
-frame to frame (in another window it would start elsewhere), and all that follows. The body is cut from the model with
-the streams that the head reads as its outputs, and read anew for any length; the head stays as it was exported.
+from frame to frame (in another window it would start elsewhere), and all that follows. The body is cut from the model
+with the streams that the head reads as its outputs, and read anew for any length; the head stays as it was exported.
 """
 
 from __future__ import annotations
@@ -66,8 +65,7 @@ class SplitHead:
 
     def __call__(self, model: Prepared) -> Prepared:
         """Raises `UsageError`, `AmbiguousAxis` where it can be read in several ways which axis is time, and
-        `CannotStream`
-        where the body is no model of any length.
+        `CannotStream` where the body is no model of any length.
         """
         told = {name: index_of(model.source, name, axis) for name, axis in model.axes.items()}
         source = _clip(model.source, told, self.frames)

@@ -1,8 +1,7 @@
 """Where the delay of an output comes from: the chain of nodes on its critical path, with what each adds.
 
 Delays are compared in base frames, so that the numbers of a chain add up to the delay of the output. A wire that waits
-for others
-where that takes the least state counts as if it came as early as it can.
+for others where that takes the least state counts as if it came as early as it can.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pulsify_onnx.algebra.length import Length
+from pulsify_onnx.report.pages import between, command
 from pulsify_onnx.runtime.json_form import NAMES
 from pulsify_onnx.runtime.sidecar import FixedLength, Head, Input, LeftContext, Output, Sidecar, State
 
@@ -135,21 +135,12 @@ def _table(found: Iterable[Row]) -> str:
 
 def written(text: str) -> str:
     """`text` with the tables between its markers; unchanged where it has none."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    return f"{before}{START}\n\n{page()}\n\n{END}{after}" if start and end else text
+    return between(text, START, END, f"\n{page()}\n")
 
 
 def main(arguments: Iterable[str]) -> None:
     """Print the tables, or write them into a file."""
-    words = list(arguments)
-    if words[:1] == ["--write"] and len(words) == 2:
-        path = Path(words[1])
-        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
-    elif not words:
-        print(page())
-    else:
-        raise SystemExit("usage: python -m pulsify_onnx.report.sidecar_page [--write FILE]")
+    command(arguments, "pulsify_onnx.report.sidecar_page", page, written)
 
 
 if __name__ == "__main__":

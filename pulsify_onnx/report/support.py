@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from pulsify_onnx.report.pages import between, command
 from pulsify_onnx.rules.kit.registry import RULES, Rule
 from pulsify_onnx.rules.kit.shape_arithmetic import FOLDED
 
@@ -66,21 +66,12 @@ def _cell(text: str) -> str:
 
 def written(text: str) -> str:
     """`text` with the table between its markers; unchanged where it has none."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    return f"{before}{START}\n{operators_table()}\n{END}{after}" if start and end else text
+    return between(text, START, END, operators_table())
 
 
 def main(arguments: Iterable[str]) -> None:
     """Print the table, or write it into a file."""
-    words = list(arguments)
-    if words[:1] == ["--write"] and len(words) == 2:
-        path = Path(words[1])
-        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
-    elif not words:
-        print(operators_table())
-    else:
-        raise SystemExit("usage: python -m pulsify_onnx.report.support [--write FILE]")
+    command(arguments, "pulsify_onnx.report.support", operators_table, written)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ from pulsify_onnx.algebra.padding import EDGE, crop, materialise_padding, pad
 from pulsify_onnx.algebra.plan import Outcome, Step
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import Blocker
+from pulsify_onnx.rules.framing import PICKS, PICKS_HINT
 from pulsify_onnx.rules.kit.combinators import BACK, BACK_HINT
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node
 from pulsify_onnx.rules.kit.traits import Trait, has
 from pulsify_onnx.rules.kit.views import axes_said
-
-PICKS = "it picks frames of the stream by index"
-PICKS_HINT = "slice from a fixed start, or frame by a strided convolution"
 
 
 def repeated(node: Node, frame: Stream, shape: Shape) -> Outcome | None:

@@ -20,7 +20,7 @@ from pulsify_onnx.rules.kit.positions import PLACES, TRIED, Positions, Unknown
 from pulsify_onnx.rules.kit.views import offers
 
 PICKS = "it picks frames of the stream by index"
-HINT = "slice from a fixed start, or frame by a strided convolution"
+PICKS_HINT = "slice from a fixed start, or frame by a strided convolution"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def framed(node: Node, x: Stream, indices: Stream) -> Outcome:
         refuse(
             f"its indices grow by {frame.hop} where the stream has {x.rate / indices.rate} frames, so it looks "
             "back farther and farther",
-            hint=HINT,
+            hint=PICKS_HINT,
         )
     if not offers(node, "Range"):
         refuse("opsets before 11 have no Range to frame by", hint="export with opset 11 or later")
@@ -85,13 +85,13 @@ def picked(node: Node, x: Stream, indices: Stream) -> Outcome:
     depth = indices.shape[-1].constant or 0
     own = _plain(node, indices, x.axis).shift
     if own is None or own < 0 or any(d.constant != 1 for k, d in enumerate(indices.shape[:-1]) if k != indices.axis):
-        refuse(PICKS, HINT)
+        refuse(PICKS, PICKS_HINT)
     entries: dict[int, int] = {}
     for axis in range(depth):
         if axis != x.axis:
             entry = _plain(node, indices, axis)
             if entry.hop or (entry.offsets != entry.offsets.flat[0]).any():
-                refuse(PICKS, HINT)
+                refuse(PICKS, PICKS_HINT)
             entries[axis] = int(entry.offsets.flat[0])
     x = later(x, indices, own)
     return _laid_out(node, x, [], replace(indices, shape=indices.shape[:-1]), depth - 1, entries)
@@ -104,7 +104,7 @@ def shifted(node: Node, x: Stream, indices: Stream) -> Outcome:
     """
     own = _plain(node, indices).shift
     if own is None or own < 0 or indices.axis != x.axis or _across(indices) != _across(x):
-        refuse(PICKS, HINT)
+        refuse(PICKS, PICKS_HINT)
     return Outcome((later(x, indices, own),))
 
 
@@ -116,7 +116,7 @@ def later(x: Stream, indices: Stream, shift: int) -> Stream:
     """The frames of `x` from frame `shift` on, as many as there are indices."""
     beyond = (x.extent - shift - indices.extent).constant
     if beyond is None:
-        refuse(PICKS, HINT)
+        refuse(PICKS, PICKS_HINT)
     if beyond < 0:
         refuse(
             f"it picks frames after the last one ({indices.extent} indices from {shift} on of {x.extent} frames)",
@@ -151,7 +151,7 @@ def _plain(node: Node, indices: Stream, coordinate: int | None = None) -> _Frame
     try:
         return _pattern(node, indices, coordinate)
     except Refusal:
-        refuse(PICKS, HINT)
+        refuse(PICKS, PICKS_HINT)
 
 
 def _pattern(node: Node, indices: Stream, coordinate: int | None = None) -> _Frame:
@@ -168,11 +168,11 @@ def _pattern(node: Node, indices: Stream, coordinate: int | None = None) -> _Fra
         try:
             values = positions.batch(indices, place).astype(np.int64)
         except Unknown:
-            refuse("which frames it picks is not known before the stream runs", hint=HINT)
+            refuse("which frames it picks is not known before the stream runs", hint=PICKS_HINT)
         values = np.moveaxis(values, indices.axis, 0)
         values = values if coordinate is None else values[..., coordinate]
         if values.shape[0] != TRIED:
-            refuse("which frames it picks is not known before the stream runs", hint=HINT)
+            refuse("which frames it picks is not known before the stream runs", hint=PICKS_HINT)
         hop = int((values[1] - values[0]).flat[0])
         steps = (np.arange(TRIED) + place).reshape(-1, *[1] * (values.ndim - 1)) * hop
         offsets = values - steps
@@ -180,7 +180,7 @@ def _pattern(node: Node, indices: Stream, coordinate: int | None = None) -> _Fra
         if (offsets != offsets[0]).any() or (
             found is not None and (here.hop != found.hop or (here.offsets != found.offsets).any())
         ):
-            refuse("the frames it picks do not follow each other at a fixed hop", hint=HINT)
+            refuse("the frames it picks do not follow each other at a fixed hop", hint=PICKS_HINT)
         found = here
     assert found is not None
     return found

@@ -12,7 +12,7 @@ from pulsify_onnx.algebra.facts import Fact, Stream
 from pulsify_onnx.algebra.padding import materialise_padding
 from pulsify_onnx.algebra.plan import Expr, Outcome, Step, Window
 from pulsify_onnx.errors import refuse
-from pulsify_onnx.rules.framing import HINT, PICKS, picked, shifted
+from pulsify_onnx.rules.framing import PICKS, PICKS_HINT, picked, shifted
 from pulsify_onnx.rules.kit.combinators import UNKNOWN_SHAPE, aligned_inputs, as_outcome, same_op
 from pulsify_onnx.rules.kit.guarded import guarded
 from pulsify_onnx.rules.kit.infer import infer, shape_of
@@ -58,7 +58,7 @@ def gather_elements(node: Node) -> Outcome:
     if isinstance(data, Stream) and data.axis == axis:
         if isinstance(indices, Stream) and indices.positional:
             return shifted(node, data, indices)
-        refuse(PICKS, HINT)
+        refuse(PICKS, PICKS_HINT)
     if isinstance(data, Stream) and not isinstance(indices, Stream):
         refuse(FIXED, FIXED_HINT)
     if isinstance(indices, Stream) and not isinstance(data, Stream) and indices.axis != axis:
@@ -96,7 +96,7 @@ def gather_nd(node: Node) -> Outcome:
         if batch <= data.axis < batch + depth:
             if isinstance(indices, Stream) and indices.positional and not batch:
                 return picked(node, data, indices)
-            refuse(PICKS, HINT)
+            refuse(PICKS, PICKS_HINT)
         if data.axis < batch and not isinstance(indices, Stream):
             refuse(FIXED, FIXED_HINT)
         axes[0] = data.axis if data.axis < batch else _rank(indices) - 1 + data.axis - batch - depth
@@ -117,7 +117,7 @@ def scatter_elements(node: Node) -> Outcome:
         return written(node, axis)
     for fact in node.facts:
         if isinstance(fact, Stream) and fact.axis == axis:
-            refuse(WRITES, HINT)
+            refuse(WRITES, PICKS_HINT)
         if not isinstance(fact, Stream):
             refuse(FIXED, FIXED_HINT)
     return indexed(node, [f.axis if isinstance(f, Stream) else None for f in node.facts])
@@ -138,7 +138,7 @@ def scatter_nd(node: Node) -> Outcome:
     if isinstance(data, Stream) and data.axis < depth:
         return written(node, None)
     if isinstance(indices, Stream):
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     if not isinstance(data, Stream) or not isinstance(updates, Stream):
         refuse(
             "its data or its updates have a fixed number of frames, so they fit one length of the stream only",
@@ -146,5 +146,5 @@ def scatter_nd(node: Node) -> Outcome:
         )
     first = _rank(indices) - 1
     if updates.axis < first or updates.axis - first + depth != data.axis:
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     return indexed(node, [data.axis, None, data.axis])

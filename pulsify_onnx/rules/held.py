@@ -5,8 +5,7 @@ While a delayed stream warms up, the frames of a pulse are moved so that frame 0
 back: frames that are not real, those past the end too, then follow the real ones. The hidden state is the output at the
 last real frame. The cell of an LSTM is no output: a further input channel, 0 at real frames, shuts its input gate and
 opens its forget gate at all others. A cell of zeros gives outputs of zeros, so that an LSTM that begins with zeros
-needs
-no moving. Where these gates do not saturate, the LSTM runs in a Scan, frame by frame.
+needs no moving. Where these gates do not saturate, the LSTM runs in a Scan, frame by frame.
 """
 
 from __future__ import annotations

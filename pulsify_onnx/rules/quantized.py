@@ -66,8 +66,7 @@ def quantize(node: Node) -> Outcome:
     """Any axis, with a static scale and zero point, per tensor or per channel.
 
     Refuses: scales that belong to the frames (also in blocks, which have one for every entry of the other axes), or
-    that
-    change with the stream.
+    that change with the stream.
     """
     x = node.facts[0]
     if not isinstance(x, Stream):

@@ -1,11 +1,9 @@
 """Relative positions by a skew (Transformer-XL, Conformer): a table entry per offset of a key from its query.
 
 The batch model lays the table out for its own length, from the farthest offset on, multiplies every query by all of it
-and
-skews the product by a pad, a reshape and a slice, so that column `k` of row `q` holds offset ``k - q``. Here the table
-is a
-positional wire of offsets, and the skew is done once on the offsets that occur between a window of queries and one of
-keys.
+and skews the product by a pad, a reshape and a slice, so that column `k` of row `q` holds offset ``k - q``. Here the
+table is a positional wire of offsets, and the skew is done once on the offsets that occur between a window of queries
+and one of keys.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from pulsify_onnx.algebra.windows import align, undelayed, wait_until_known, win
 from pulsify_onnx.arrays import Const
 from pulsify_onnx.errors import refuse
 from pulsify_onnx.rules.border import border_of
-from pulsify_onnx.rules.edges import PICKS, PICKS_HINT, first_entries
-from pulsify_onnx.rules.framing import framed
+from pulsify_onnx.rules.edges import first_entries
+from pulsify_onnx.rules.framing import PICKS, PICKS_HINT, framed
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op, paired, passthrough, the_stream
 from pulsify_onnx.rules.kit.infer import shape_of
 from pulsify_onnx.rules.kit.node import Node

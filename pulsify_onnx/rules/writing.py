@@ -15,6 +15,7 @@ from pulsify_onnx.algebra.plan import Dim, Dims, Expr, Frames, Options, Outcome,
 from pulsify_onnx.algebra.windows import align, at_higher_rate, indices
 from pulsify_onnx.arrays import Array
 from pulsify_onnx.errors import refuse
+from pulsify_onnx.rules.framing import PICKS_HINT
 from pulsify_onnx.rules.kit.combinators import as_outcome, const, onnx_op
 from pulsify_onnx.rules.kit.gating import along, select
 from pulsify_onnx.rules.kit.infer import shape_of
@@ -24,7 +25,6 @@ from pulsify_onnx.rules.kit.positions import PLACES, TRIED, Positions, Unknown
 from pulsify_onnx.rules.kit.real import Valid
 
 WRITES = "it writes to frames of the stream by index"
-HINT = "slice from a fixed start, or frame by a strided convolution"
 JOINED = {"none": "", "add": "Add", "mul": "Mul"}
 """What is written where something is: what is new, or that and what was there."""
 
@@ -48,23 +48,23 @@ def written(node: Node, axis: int | None) -> Outcome:
     data, at, new = node.facts
     reduction = str(node.attr("reduction", "none"))
     if not isinstance(data, Stream) or data.merged or at is None or new is None or reduction not in JOINED:
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     assert isinstance(data, Stream)
     box = _box(node, data, at, shape_of(new), axis)
     end = Length.of(box.start) + (box.size - 1) * box.step + 1
     if box.start < 0 or not holds(end, data.extent, -1, 0):
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     before: list[Step] = []
     fixed = box.size.constant is not None
     if fixed and (box.start or box.size.constant != 1):  # an export of one length has so many indices as it has frames
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     read = [data]
     if isinstance(new, Stream):
         if new.axis != data.axis or new.merged or new.rate * box.step != data.rate or new.rank != data.rank:
-            refuse(WRITES, HINT)
+            refuse(WRITES, PICKS_HINT)
         read.append(_shifted(node, data, new, box, fixed, before))
     elif not isinstance(new, Static) or not fixed or new.own:
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     (kept, *moved), y = align(read, node.options, leads=False)
     y = y.placed(node.outputs[0], data.dtype, data.shape, data.axis)
     value: Expr = replace(moved[0], mask=None, border=None) if moved else Ref(new.wire)
@@ -123,13 +123,13 @@ def _spread(node: Node, x: Stream, factor: int, options: Options, before: list[S
 def _box(node: Node, data: Stream, at: Fact, new: tuple[Length, ...], axis: int | None) -> _Box:
     """Where it writes; refuses places that are no box, or not known."""
     if isinstance(at, Static) and new[data.axis : data.axis + 1] != (Length.of(1),):
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     shape = shape_of(at) if axis is not None else shape_of(at)[:-1]
     depth = len(shape)
     if axis is None and (shape_of(at)[-1].constant != depth or data.axis >= depth):
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     if any(d.constant is None for k, d in enumerate(shape) if k != data.axis) or len(new) != data.rank:
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     start, step = 0, 0
     begins = [0] * data.rank
     for place, values in _values(node, at):
@@ -143,17 +143,17 @@ def _box(node: Node, data: Stream, at: Fact, new: tuple[Length, ...], axis: int 
                 first -= step * place
             wanted = first + (step if k == data.axis else 1) * (np.arange(len(ramp)) + (place if k == data.axis else 0))
             if (ramp != wanted.reshape(-1, *[1] * (ramp.ndim - 1))).any() or (place and first != begins[k]):
-                refuse(WRITES, HINT)
+                refuse(WRITES, PICKS_HINT)
             begins[k] = first
     start = begins[data.axis]
     if step < 1 or min(begins) < 0:
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     others = {}
     for k, (size, whole) in enumerate(zip(new, data.shape)):
         if k == data.axis or (not begins[k] and size == whole):
             continue
         if size.constant is None or whole.constant is None or begins[k] + size.constant > whole.constant:
-            refuse(WRITES, HINT)
+            refuse(WRITES, PICKS_HINT)
         others[k] = (begins[k], size.constant)
     return _Box(start, step, new[data.axis], others)
 
@@ -163,15 +163,15 @@ def _values(node: Node, at: Fact) -> list[tuple[int, Array]]:
     if isinstance(at, Static) and at.value is not None and at.value.array.size:
         return [(0, at.value.array.astype(np.int64))]
     if not isinstance(at, Stream) or at.pad_before or at.pad_after.terms or at.merged:
-        refuse(WRITES, HINT)
+        refuse(WRITES, PICKS_HINT)
     positions = Positions(node.world, node.world.opset, TRIED, at.rate)
     found = []
     for place in PLACES:
         try:
             values = positions.batch(at, place).astype(np.int64)
         except Unknown:
-            refuse(WRITES, HINT)
+            refuse(WRITES, PICKS_HINT)
         if values.ndim != at.rank or values.shape[at.axis] != TRIED:
-            refuse(WRITES, HINT)
+            refuse(WRITES, PICKS_HINT)
         found.append((place, values))
     return found

@@ -17,9 +17,8 @@ class BatchSession:
     """A stream on every row of a batch: chunks of any size in, the batch model's frames out, row by row.
 
     `model` is a pulsed model whose rows are streams of their own. ``rows``: how many, where the model takes any number.
-    ``static`` has the
-    inputs that do not stream, for all rows. Frames of a row, in and out, are those of a batch of one. A row that has no
-    frames for a pulse waits while others go on.
+    ``static`` has the inputs that do not stream, for all rows. Frames of a row, in and out, are those of a batch of
+    one. A row that has no frames for a pulse waits while others go on.
     """
 
     def __init__(

@@ -65,8 +65,7 @@ class PulseRunner:
         """Run one pulse. `feeds` has every data input; `valid_frames` only matters with an end of stream.
 
         With the first pulse of a stream, `feeds` may have states that do not begin as zeros. With `live`, only these
-        rows of the batch
-        go on: the states of the others stay as they are.
+        rows of the batch go on: the states of the others stay as they are.
         """
         if not self._states:
             self.known_sizes = self.sizes(feeds)

@@ -53,10 +53,9 @@ def verify(
     """Stream random data through `pulsed` and compare every frame with the batch `model`.
 
     `frames`: base frames to try first (default: enough for delay and receptive field). `recorded`: inputs to stream
-    instead of
-    random ones. `batch`: what runs in the place of `model`. `measure` how far the batch model looks: the receptive
-    field must be wide
-    enough, and what comes later than it need is ``late``. Raises `UsageError` where the files do not belong together.
+    instead of random ones. `batch`: what runs in the place of `model`. `measure` how far the batch model looks: the
+    receptive field must be wide enough, and what comes later than it need is ``late``. Raises `UsageError` where the
+    files do not belong together.
     """
     runner = pulsed if isinstance(pulsed, PulseRunner) else opened(pulsed)
     check = Check(model, runner, seed, rtol, atol, recorded, batch=batch)

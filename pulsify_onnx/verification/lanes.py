@@ -66,8 +66,7 @@ def rows_apart(
     seed: int,
 ) -> Iterator[tuple[Output, Array, Array]]:
     """What streams give that start, are cut off, start again and end on their rows while others are under way, and what
-    the batch model
-    gives: (output, got, wanted).
+    the batch model gives: (output, got, wanted).
 
     Nothing where the rows of the model share something, or where there is but one. The last `margin` frames are not
     fed.

@@ -49,10 +49,9 @@ class ReceptiveFieldProbe:
         """By how many of its frames an output comes later than the data it needs; nothing for those that don't.
 
         A pulse that begins at base frame p is the first that can change what is not out yet: frames before the first
-        that
-        changes with the input from p on could all have come. What a change does may be hidden (by a Relu, say), so that
-        many are tried; and where rates change, delays are rounded up, so that only outputs of a plain rate are looked
-        at.
+        that changes with the input from p on could all have come. What a change does may be hidden (by a Relu, say), so
+        that many are tried; and where rates change, delays are rounded up, so that only outputs of a plain rate are
+        looked at.
         """
         looked_at = [
             o

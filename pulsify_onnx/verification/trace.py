@@ -1,10 +1,8 @@
 """Where a stream goes wrong first: every tensor of the batch model against the one that carries it in the pulsed model.
 
 The plan, computed again, says which tensor of the pulsed graph carries each tensor of the source, and at what delay.
-Both
-models are run with all of these as outputs. Tensors that the pulsed graph has no equal of (a padded tensor is only an
-index
-shift, attention scores are never whole) are passed over.
+Both models are run with all of these as outputs. Tensors that the pulsed graph has no equal of (a padded tensor is only
+an index shift, attention scores are never whole) are passed over.
 """
 
 from __future__ import annotations

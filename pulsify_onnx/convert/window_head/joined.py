@@ -34,8 +34,7 @@ def attach_head(source: Source, cut: Head, body: Plan, pulse: int | None) -> tup
     ``head``.
 
     `source` is the body, of which `body` is the plan, and `cut` what was cut off it. After `n` base frames, the head
-    sees those
-    from ``n - delay - frames`` on.
+    sees those from ``n - delay - frames`` on.
     """
     head = _late(_analysed(cut.source), cut)
     read = _read(head, cut)

@@ -22,9 +22,8 @@ class SlidingBatch:
     clip.
 
     Where the sidecar says that windows are exact, a window is run through `model` itself. Else the body is run on the
-    whole
-    recording and the head on the frames of the window, since padding inside the body is there once and not in every
-    window.
+    whole recording and the head on the frames of the window, since padding inside the body is there once and not in
+    every window.
     """
 
     def __init__(self, model: str | Path | onnx.ModelProto, cut: Prepared, sidecar: Sidecar, head: Head):

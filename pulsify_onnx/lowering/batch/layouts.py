@@ -16,8 +16,8 @@ SHARED, MIXED = -1, -2
 @dataclass(frozen=True)
 class Layout:
     """Where a tensor has its rows. A `lifted` one has them on an axis of their own, before the `rank` others; ``ones``:
-    which of
-    these others have one element. ``within``: sizes of a slower and of a faster axis that are merged with the rows.
+    which of these others have one element. ``within``: sizes of a slower and of a faster axis that are merged with the
+    rows.
     """
 
     rank: int | None

@@ -65,8 +65,7 @@ def packing(
     """How a tensor of `shape` is kept; a scalar gets an axis.
 
     `within` are the slower and the faster axis merged with the batch, the latter where that is not known. `first`: an
-    axis that
-    comes first with all that is merged with the batch in it, which may be of a fixed size.
+    axis that comes first with all that is merged with the batch in it, which may be of a fixed size.
 
     None where another dimension is of unknown size.
     """

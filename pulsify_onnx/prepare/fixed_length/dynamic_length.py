@@ -42,8 +42,8 @@ class DynamicLength:
     anew.
 
     `ends`: what pads the end by a number that may follow the length, and blocks streams that end. `kept`: numbers that
-    were kept,
-    though they may follow the length. `given`: readings by node, as the caller said; `asked`: those that there are.
+    were kept, though they may follow the length. `given`: readings by node, as the caller said; `asked`: those that
+    there are.
     """
 
     source: Source

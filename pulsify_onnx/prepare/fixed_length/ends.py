@@ -2,8 +2,7 @@
 last chunk.
 
 A number of frames that is always the same, and one that fills up what the length leaves open, are alike at the length
-of the
-export. Where they differ at the end of the stream only, a stream that never ends is the same in both readings.
+of the export. Where they differ at the end of the stream only, a stream that never ends is the same in both readings.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ class Padding:
     blame.
 
     `zeros`: what is put there is constant. `writable`: its numbers are a constant that can be computed instead. `by`:
-    how, where it is
-    not the window itself.
+    how, where it is not the window itself.
     """
 
     node: str

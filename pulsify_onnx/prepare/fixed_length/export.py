@@ -70,8 +70,7 @@ class Export:
     """A model that was exported for `frames` base frames, on the `walk` through which its graph is rewritten.
 
     `given`: readings by node, `asked`: which were asked for. `fills`: of pads that are read as filling up, the multiple
-    of frames;
-    `filling`: those that were found on the way. `ends`: what blocks streams that end. `taken`: names in use.
+    of frames; `filling`: those that were found on the way. `ends`: what blocks streams that end. `taken`: names in use.
     """
 
     walk: Walker

@@ -1,8 +1,7 @@
 """The walk over an export of one length: every number is read anew before its node is analysed.
 
 The facts of everything before a node are known, so what a number must be follows from the shape that it meets. Where it
-has
-two readings, the other one is kept as a `Doubt`, to be tried.
+has two readings, the other one is kept as a `Doubt`, to be tried.
 """
 
 from __future__ import annotations

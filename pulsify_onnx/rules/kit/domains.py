@@ -1,9 +1,8 @@
 """Operators that are not defined everywhere: what is not a frame of the batch model must not take them to infinity.
 
 While a delayed stream warms up its frames are zeros or less than whole sums, so a quotient, a root or a logarithm of
-them
-may be infinite or NaN where no frame of the batch model is. Such an operator reads a harmless number there, unless its
-operand is known to suit it whatever the frames are.
+them may be infinite or NaN where no frame of the batch model is. Such an operator reads a harmless number there, unless
+its operand is known to suit it whatever the frames are.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A frame is real iff its batch index is at least 0 and below the extent of its stream. None comes before the first where
 nothing comes late, and none after the last while the stream goes on; what is asked then is nothing (`cases`). Frames
-that are
-hidden rather than asked about are a `Mask` (`pulsify_onnx/algebra/hidden.py`).
+that are hidden rather than asked about are a `Mask` (`pulsify_onnx/algebra/hidden.py`).
 """
 
 from __future__ import annotations

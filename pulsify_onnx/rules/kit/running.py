@@ -3,8 +3,7 @@
 A `Feed` is the pulse of one or more streams about to be reduced: frames that are not real are hidden by a fill, and
 only real frames are counted. An `Accumulator` is a state that starts as zeros: where zero is not neutral, the past
 counts only once a real frame came before this pulse. Half floats accumulate in float32; a float32 `running_sum` has a
-second
-state for what every addition loses, as it would stop growing after 2^24 frames.
+second state for what every addition loses, as it would stop growing after 2^24 frames.
 """
 
 from __future__ import annotations
@@ -154,8 +153,7 @@ def running_sum(held: Accumulator, added: Expr, scale: Expr | None = None) -> tu
     """``past * scale + added``: the accumulator after this pulse, and its states.
 
     In float32 what the addition rounds off is found exactly (Knuth's two-sum), kept, and part of what the next pulse
-    adds. Past
-    the range of floats nothing is kept, so that an infinite sum stays infinite.
+    adds. Past the range of floats nothing is kept, so that an infinite sum stays infinite.
     """
     past = held.past if scale is None else onnx_op("Mul", held.past, scale)
     if held.dtype != ir.DataType.FLOAT:
