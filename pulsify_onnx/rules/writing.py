@@ -68,7 +68,7 @@ def written(node: Node, axis: int | None) -> Outcome:
     (kept, *moved), y = align(read, node.options, leads=False)
     y = y.placed(node.outputs[0], data.dtype, data.shape, data.axis)
     value: Expr = replace(moved[0], mask=None, border=None) if moved else Ref(new.wire)
-    flag = along(_frames(y, box, end), data)
+    flag = along(_frames(y, box), data)
     for k, (start, size) in box.others.items():
         entries = np.arange(data.shape[k].constant or 0) - start
         value = onnx_op("Gather", value, const(np.clip(entries, 0, size - 1)), axis=k)
@@ -79,10 +79,15 @@ def written(node: Node, axis: int | None) -> Outcome:
     return as_outcome(node, [select(flag, value, kept, data.dtype)], [y], before=before)
 
 
-def _frames(y: Stream, box: _Box, end: Length) -> Expr:
-    """Bool [frames]: which are written."""
+def _frames(y: Stream, box: _Box) -> Expr:
+    """Bool [frames]: which are written.
+
+    The last one may be written before the end of the stream is known: where nothing but gaps comes after it, nothing is
+    asked about the end.
+    """
+    end = Length.of(box.start) + box.size * box.step
     inside = Valid(indices(y), end, box.start)
-    flag = inside.flags() if end == y.extent else inside.anywhere()
+    flag = inside.flags() if holds(end, y.extent, 0, 1) else inside.anywhere()
     assert flag is not None
     if box.step == 1:
         return flag

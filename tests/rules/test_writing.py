@@ -212,3 +212,32 @@ def test_what_is_no_range() -> None:
         )
     )
     blocked(made(f'{at("one", "n")}\n c = Slice(v, zeros, minus, zeros)\n y = ScatterND<reduction="max">(v, i, c)'))
+
+
+@pytest.mark.parametrize("crop", [0, 1, 2, 3])
+def test_every_other_frame_written_with_frames_that_run_ahead_of_the_end(crop: int) -> None:
+    """A transposed convolution that is cropped at its end: its newest frames are no frames only if the stream ends now."""
+    model = parse(
+        f"""agraph (float[1,2,T] x) => (float[U,1,2] y) {{
+            c = ConvTranspose<strides=[3], pads=[0,{crop}]>(x, w, b)
+            s = Shape(c)
+            n = Gather(s, two)
+            m = Mul(n, two)
+            u = Unsqueeze(m, first)
+            k = Concat<axis=0>(sizes, u)
+            o = ConstantOfShape(k)
+            r = Range(zero, m, two)
+            d = Transpose<perm=[2,0,1]>(o)
+            e = Transpose<perm=[2,0,1]>(c)
+            at = Unsqueeze(r, second)
+            y = ScatterND(d, at, e) }}""",
+        w=rand(2, 2, 5),
+        b=rand(2),
+        two=np.int64(2),
+        zero=np.int64(0),
+        first=np.array([0]),
+        second=np.array([1]),
+        sizes=np.array([1, 2]),
+    )
+    check(model)
+    every_length(model)
